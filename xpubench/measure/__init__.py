@@ -1,0 +1,1 @@
+"""Clocks, statistics, memory, bandwidth, environment: what turns a run into figures."""

@@ -1,0 +1,44 @@
+"""The clock that stamps each token of a transformers `generate` call from a public seam."""
+
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, StoppingCriteria
+
+
+class TokenClock(StoppingCriteria):  # type: ignore[misc]  # transformers carries no types here
+    """Stamps every step of greedy search, sampling and beam search, and never stops one.
+
+    Each step's criteria run after the new token is chosen, so a stamp behind `synchronize` is the
+    moment when the token is known on the host.
+    """
+
+    def __init__(self, synchronize: Callable[[], None]) -> None:
+        self.stamps_ns: list[int] = []
+        self._synchronize = synchronize
+        self._going_on: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self._synchronize()
+        self.stamps_ns.append(perf_counter_ns())
+        if self._going_on is None or self._going_on.shape[0] != input_ids.shape[0]:
+            self._going_on = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        return self._going_on
+
+
+class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers carries no types here
+    """Sees each step's logits and remembers, on the device, whether all were finite."""
+
+    def __init__(self) -> None:
+        self._all_finite: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        finite = torch.isfinite(scores).all()
+        self._all_finite = finite if self._all_finite is None else self._all_finite & finite
+        return scores
+
+    @property
+    def all_finite(self) -> bool:
+        return self._all_finite is None or bool(self._all_finite)

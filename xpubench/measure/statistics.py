@@ -1,0 +1,72 @@
+"""Summaries of raw samples, with their interval and what speaks against trusting them."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xpubench.record import Statistic
+
+RESAMPLES = 2000
+MAX_VARIATION = 0.05
+MIN_ITERATIONS = 5
+P99_SAMPLES = 100
+TREND_P_VALUE = 0.01
+TREND_ITERATIONS = 5
+
+Array = NDArray[np.float64]
+
+
+def summarize(samples_ns: list[list[int]]) -> Statistic:
+    """Summarizes samples in nanoseconds, one row an iteration, in milliseconds.
+
+    The interval is a percentile bootstrap of the median that resamples whole iterations: the tokens of
+    one iteration share its drift and are not independent. One iteration alone has no interval.
+    """
+    rows = np.asarray(samples_ns, dtype=np.float64) / 1e6
+    pooled = rows.ravel()
+    p50, p90, p99 = np.percentile(pooled, [50, 90, 99]).tolist()
+    return Statistic(
+        median=p50,
+        ci95=_median_interval(rows) if len(rows) > 1 else None,
+        mean=float(pooled.mean()),
+        stdev=float(pooled.std(ddof=1)) if pooled.size > 1 else None,
+        p50=p50,
+        p90=p90,
+        p99=p99 if pooled.size >= P99_SAMPLES else None,
+        n=int(pooled.size),
+    )
+
+
+def _median_interval(rows: Array) -> tuple[float, float]:
+    # Seeded, so that one record always has one interval.
+    picks = np.random.default_rng(0).integers(0, len(rows), size=(RESAMPLES, len(rows)))
+    medians = np.array([np.median(rows[pick]) for pick in picks])
+    low, high = np.percentile(medians, [2.5, 97.5]).tolist()
+    return low, high
+
+
+def doubts(name: str, samples_ns: list[list[int]], statistic: Statistic) -> list[str]:
+    """Warnings about a statistic: too few iterations, too much variation, a trend over the iterations."""
+    found = []
+    iterations = len(samples_ns)
+    if iterations < MIN_ITERATIONS:
+        found.append(
+            f"{name}: only {iterations} measured iteration{'s' * (iterations != 1)}, "
+            f"at least {MIN_ITERATIONS} are needed to judge the noise"
+        )
+    if statistic.stdev is not None and statistic.stdev > MAX_VARIATION * statistic.mean:
+        found.append(
+            f"{name}: coefficient of variation {statistic.stdev / statistic.mean:.1%} over {statistic.n} "
+            f"samples is above {MAX_VARIATION:.0%}"
+        )
+    if iterations >= TREND_ITERATIONS and (change := _trend([float(np.median(row)) for row in samples_ns])):
+        found.append(f"{name}: a trend over the iterations, {change:+.1%} from the first to the last")
+    return found
+
+
+def _trend(medians: list[float]) -> float | None:
+    """The relative change over the iterations where Kendall's tau finds one, else None."""
+    from scipy.stats import kendalltau  # 0.5 s to import
+
+    if len(set(medians)) < 2 or kendalltau(range(len(medians)), medians).pvalue >= TREND_P_VALUE:
+        return None
+    return medians[-1] / medians[0] - 1

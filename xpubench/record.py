@@ -1,0 +1,196 @@
+"""One run's outcome as versioned JSON, and the directory that holds the records."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from xpubench.errors import FailureClass, UserError
+from xpubench.spec import RunSpec
+
+SCHEMA_VERSION = 1
+
+SyncPolicy = Literal["every_token", "end_to_end"]
+
+
+class Iteration(msgspec.Struct, frozen=True, kw_only=True):
+    """One `generate` call, in nanoseconds. The tokens' times are None where only the ends were stamped."""
+
+    sync_policy: SyncPolicy
+    first_token_ns: int | None
+    next_token_ns: list[int] | None
+    end_to_end_ns: int
+    tokenize_ns: int | None = None
+    detokenize_ns: int | None = None
+
+
+class Samples(msgspec.Struct, frozen=True, kw_only=True):
+    """Raw samples: the measured iterations, and the warm-up, which counts in no figure."""
+
+    iterations: list[Iteration] = []
+    warmup: list[Iteration] = []
+
+
+class Statistic(msgspec.Struct, frozen=True, kw_only=True):
+    """A summary of `n` samples in milliseconds; `ci95` is of the median. p99 only from 100 samples up."""
+
+    median: float
+    ci95: tuple[float, float] | None
+    mean: float
+    stdev: float | None
+    p50: float
+    p90: float
+    p99: float | None
+    n: int
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """The figures of a run that went well. `perturbation` and the MBUs are ratios."""
+
+    first_token_ms: Statistic
+    next_token_ms: Statistic | None
+    end_to_end_ms: Statistic
+    tokens_per_s: float
+    perturbation: float
+    mbu_measured: float | None
+    mbu_datasheet: float | None
+    bandwidth_measured_gb_per_s: float | None
+    bandwidth_datasheet_gb_per_s: float | None
+    step_bytes: int | None
+    peak_device_bytes: int | None
+    peak_host_bytes: int | None
+    load_s: float
+    input_tokens: int
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a run has no summary."""
+
+    failure_class: FailureClass = msgspec.field(name="class")
+    message: str
+    log_tail: str = ""
+
+
+class Divergence(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the tokens are from a reference's (see `xpubench.accuracy.divergence`)."""
+
+    reference: str
+    top1_agreement: float
+    mean_kl: float
+    first_divergence: list[int | None]
+    positions: int
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One run: what was asked, where it ran, what came out, and what to doubt."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    created: str
+    spec: RunSpec
+    environment: dict[str, Any]
+    status: Literal["ok"] | FailureClass
+    failure: Failure | None = None
+    samples: Samples = Samples()
+    summary: Summary | None = None
+    runtime: dict[str, Any] = {}
+    bandwidth: dict[str, Any] | None = None
+    plan: dict[str, Any] | None = None
+    checks: dict[str, Any] = {}
+    output: dict[str, Any] | None = None
+    accuracy: dict[str, Any] | None = None
+    divergence: Divergence | None = None
+    warnings: list[str] = []
+
+
+def now() -> str:
+    """The time in UTC as the record spells it."""
+    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def encode(record: Record) -> bytes:
+    """The record as one line of JSON."""
+    return msgspec.json.encode(record)
+
+
+def _version_1(data: dict[str, Any]) -> Record:
+    return msgspec.convert(data, Record)
+
+
+# One reader for each past schema version; a new version adds a line and keeps the others.
+READERS: dict[int, Callable[[dict[str, Any]], Record]] = {1: _version_1}
+
+
+def decode(text: bytes | str) -> Record:
+    """The record in a JSON text of any schema version so far; UserError when it is none."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"not JSON: {error}") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version not in READERS:
+        raise UserError(f"not a record of this tool (schema_version {version!r}; known: {sorted(READERS)})")
+    try:
+        return READERS[version](data)
+    except msgspec.ValidationError as error:
+        raise UserError(f"not a whole record: {error}") from error
+
+
+def read_record(path: Path) -> Record:
+    """The record in the file `path`; UserError when it cannot be read or is none."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the record {path}: {error.strerror}") from error
+    try:
+        return decode(text)
+    except UserError as error:
+        raise UserError(f"{path} is {error}") from error
+
+
+class ResultsDirectory:
+    """A directory with one JSON file a run, named by the run's id, and sidecar files of the same stem."""
+
+    def __init__(self, path: Path) -> None:
+        """Makes the directory and proves that it can be written; UserError when it cannot."""
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the results directory {path}: {error.strerror}; choose another with --results-dir"
+            ) from error
+
+    def write(self, record: Record) -> Path:
+        """Writes the record for people to read as well, whole or not at all."""
+        text = msgspec.json.format(encode(record), indent=1)
+        return self.write_file(f"{record.id}.json", text)
+
+    def write_file(self, name: str, data: bytes) -> Path:
+        """Writes `data` aside and renames it to `name`, so that no reader sees half of it."""
+        target = self.path / name
+        handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return target
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,106 @@
+"""What to run: a subject (loaded once), a workload, and a protocol of measuring."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+import msgspec
+
+from xpubench.errors import UserError
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Weights = Literal["pretrained", "dummy"]
+Cache = Literal["dynamic", "static"]
+
+DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is loaded once: a model with its weights, on a device, through a runtime.
+
+    `torch_compile` names torch.compile's backend; None is eager. `ipex_optimize`, `autocast` and
+    `allow_unoptimized` speak to the `ipex` runtime alone.
+    """
+
+    model: str
+    device: str
+    dtype: Dtype
+    runtime: str = "pytorch"
+    revision: str | None = None
+    weights: Weights = "pretrained"
+    torch_compile: str | None = None
+    ipex_optimize: bool = True
+    autocast: bool = True
+    allow_unoptimized: bool = False
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise UserError("the model's name is empty; name one with -m (xpubench models lists them)")
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The shape of one `generate` call. `input_tokens` is None when a text `prompt` sets the length."""
+
+    input_tokens: int | None
+    new_tokens: int
+    batch_size: int = 1
+    num_beams: int = 1
+    cache: Cache = "dynamic"
+    prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.input_tokens is None) == (self.prompt is None):
+            raise UserError("a workload takes either a number of input tokens or a prompt")
+        if self.prompt == "":
+            raise UserError("--prompt is empty; give a text, or leave it out for prompts of --input-tokens")
+        for flag, value in (
+            ("--input-tokens", self.input_tokens),
+            ("--max-new-tokens", self.new_tokens),
+            ("--batch-size", self.batch_size),
+            ("--num-beams", self.num_beams),
+        ):
+            if value is not None and value < 1:
+                raise UserError(f"{flag} must be at least 1, not {value}")
+
+
+class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How it is measured. `num_iter` counts the warm-up, so `num_iter - num_warmup` are measured."""
+
+    num_iter: int = 10
+    num_warmup: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_warmup < 0:
+            raise UserError(f"--num-warmup must be at least 0, not {self.num_warmup}")
+        if self.num_iter <= self.num_warmup:
+            raise UserError(
+                f"--num-iter {self.num_iter} counts the warm-up too and must be above "
+                f"--num-warmup {self.num_warmup}, or nothing is measured"
+            )
+        if self.seed < 0:
+            raise UserError(f"--seed must be at least 0, not {self.seed}")
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run, whole. Specs with equal subjects share one load."""
+
+    subject: Subject
+    workload: Workload
+    protocol: Protocol
+
+    @property
+    def id(self) -> str:
+        """A stable hash of what differs from the defaults, so that a new field keeps old ids."""
+        parts = {name: _set_fields(getattr(self, name)) for name in ("subject", "workload", "protocol")}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _set_fields(part: msgspec.Struct) -> dict[str, Any]:
+    return {
+        field.name: value
+        for field in msgspec.structs.fields(part)
+        if (value := getattr(part, field.name)) != field.default
+    }
