@@ -64,6 +64,14 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             if value is not None and value < 1:
                 raise UserError(f"{flag} must be at least 1, not {value}")
 
+    def title(self, input_tokens: int | None) -> str:
+        """The workload in a few words; `input_tokens` is the length of the prompt where it is known."""
+        length = "text" if input_tokens is None else input_tokens
+        search = "greedy" if self.num_beams == 1 else f"{self.num_beams} beams"
+        return (
+            f"{length} in, {self.new_tokens} out, batch {self.batch_size}, {search}, {self.cache} cache"
+        )
+
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How it is measured. `num_iter` counts the warm-up, so `num_iter - num_warmup` are measured."""

@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""The latency of each token of one model on one device; `--help` lists the flags."""
+
+import sys
+
+from xpubench.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["generate", *sys.argv[1:]]))

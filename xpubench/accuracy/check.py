@@ -1,0 +1,81 @@
+"""A run's answers to the check prompts, and the reference's: a record's, or the CPU's in float32."""
+
+from pathlib import Path
+
+import msgspec
+
+from xpubench.accuracy import divergence
+from xpubench.errors import UserError
+from xpubench.record import Divergence
+from xpubench.runtimes.base import Runtime, runtime_class
+from xpubench.spec import RunSpec, Subject
+
+CPU_FLOAT32 = "cpu-float32"
+
+
+def check_file(record_id: str) -> str:
+    """The name of the file beside a record that holds its answers to the check prompts."""
+    return f"{record_id}.check.npz"
+
+
+def recorded_reference(reference: str | None, subject: Subject) -> divergence.Trace | None:
+    """The answers beside the record at the path `reference`, None where none is named.
+
+    UserError where it cannot serve.
+    """
+    if reference is None:
+        return None
+    if subject.weights == "dummy":
+        raise UserError("--reference means nothing with --dummy-weights, whose tokens are noise")
+    if reference == CPU_FLOAT32:
+        return None
+    path = Path(reference)
+    if not path.is_file():
+        raise UserError(f"no such reference {reference!r}; give a record's path or {CPU_FLOAT32}")
+    return divergence.load(path.with_name(check_file(path.stem)))
+
+
+def cpu_reference(spec: RunSpec) -> divergence.Trace:
+    """The check prompts' answers of the spec's model on the CPU in float32, eager, with a dynamic cache."""
+    subject = Subject(
+        model=spec.subject.model,
+        device="cpu",
+        dtype="float32",
+        revision=spec.subject.revision,
+        trust_remote_code=spec.subject.trust_remote_code,
+        allow_pickle=spec.subject.allow_pickle,
+    )
+    runtime = runtime_class(subject.runtime).load(subject)
+    try:
+        prompt_ids = divergence.check_prompts(runtime, spec.workload.prompt, spec.protocol.seed)
+        return divergence.trace(runtime, prompt_ids, msgspec.structs.replace(spec.workload, cache="dynamic"))
+    finally:
+        runtime.close()
+
+
+class Checks:
+    """A loaded model's answers to the check prompts, asked once for each kind of cache, and how far they
+    are from the reference's."""
+
+    def __init__(self, runtime: Runtime, reference: str | None, expected: divergence.Trace | None) -> None:
+        self._runtime = runtime
+        self._reference = reference
+        self._expected = expected
+        self._answers: dict[str, tuple[divergence.Trace, Divergence | None]] = {}
+
+    def answer(self, spec: RunSpec) -> tuple[divergence.Trace | None, Divergence | None]:
+        """The answers with the spec's kind of cache; none of dummy weights, whose tokens are noise."""
+        if spec.subject.weights == "dummy":
+            return None, None
+        if spec.workload.cache not in self._answers:
+            self._answers[spec.workload.cache] = self._ask(spec)
+        return self._answers[spec.workload.cache]
+
+    def _ask(self, spec: RunSpec) -> tuple[divergence.Trace, Divergence | None]:
+        runtime, expected = self._runtime, self._expected
+        if self._reference is None or expected is None:
+            prompt_ids = divergence.check_prompts(runtime, spec.workload.prompt, spec.protocol.seed)
+            return divergence.trace(runtime, prompt_ids, spec.workload), None
+        own = divergence.trace(runtime, expected.prompt_ids, spec.workload)
+        logits = divergence.forced_logits(runtime, expected.prompt_ids, expected.tokens)
+        return own, divergence.compare(self._reference, expected, own, logits)

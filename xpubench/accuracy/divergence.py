@@ -1,0 +1,146 @@
+"""How far a run's tokens and probabilities are from a reference's, on the same prompts.
+
+Both generate greedily from the same prompts. The run is then forced along the reference's tokens
+(teacher forcing), and at each position the two next-token distributions are compared.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from xpubench.errors import RunFailure, UserError
+from xpubench.prompts import CHECK_NEW_TOKENS, CHECK_TEXTS, CHECK_TOKENS, random_prompt
+from xpubench.record import Divergence
+from xpubench.runtimes.base import Logits, Runtime, TokenIds
+from xpubench.spec import Workload
+
+# The rest of the vocabulary is one bucket: enough for a KL that the tail hardly changes, and small on disk.
+KEPT = 256
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run answered to the check prompts: P prompts of L ids, N new tokens each, and at each new
+    token the K most probable ids with their log-probabilities (natural logarithm)."""
+
+    prompt_ids: Any  # int64 (P, L)
+    tokens: Any  # int64 (P, N)
+    top_ids: Any  # int64 (P, N, K)
+    top_logprobs: Any  # float32 (P, N, K)
+
+
+def check_prompts(runtime: Runtime, prompt: str | None, seed: int) -> TokenIds:
+    """The prompts of the check, of one length: the user's, else our own texts, else random ids."""
+    if prompt is not None:
+        return np.array([runtime.encode(prompt)], dtype=np.int64)
+    if not runtime.has_tokenizer:
+        return random_prompt(
+            runtime.vocab_size,
+            runtime.special_ids,
+            batch_size=len(CHECK_TEXTS),
+            length=CHECK_TOKENS,
+            seed=seed,
+            index=0,
+        )
+    encoded = [runtime.encode(text)[:CHECK_TOKENS] for text in CHECK_TEXTS]
+    length = min(len(ids) for ids in encoded)
+    return np.array([ids[:length] for ids in encoded], dtype=np.int64)
+
+
+def trace(runtime: Runtime, prompt_ids: TokenIds, workload: Workload) -> Trace:
+    """Generates from the prompts and keeps the most probable tokens at each position.
+
+    Raises RunFailure `numerics` where a logit is NaN or infinite.
+    """
+    tokens = generate(runtime, prompt_ids, workload)
+    logprobs = _log_softmax(forced_logits(runtime, prompt_ids, tokens))
+    kept = min(KEPT, logprobs.shape[-1])
+    top_ids = np.argpartition(-logprobs, kept - 1, axis=-1)[..., :kept]
+    top_logprobs = np.take_along_axis(logprobs, top_ids, axis=-1)
+    return Trace(prompt_ids=prompt_ids, tokens=tokens, top_ids=top_ids, top_logprobs=top_logprobs)
+
+
+def generate(runtime: Runtime, prompt_ids: TokenIds, workload: Workload) -> TokenIds:
+    """Greedy tokens, int64 of shape (P, CHECK_NEW_TOKENS), with the workload's kind of cache."""
+    batch, length = prompt_ids.shape
+    check = Workload(
+        input_tokens=length, new_tokens=CHECK_NEW_TOKENS, batch_size=batch, cache=workload.cache
+    )
+    runtime.prepare(check)
+    tokens: TokenIds = runtime.generate(prompt_ids, check, "end_to_end").tokens
+    return tokens
+
+
+def forced_logits(runtime: Runtime, prompt_ids: TokenIds, tokens: TokenIds) -> Logits:
+    """Logits that predict each of `tokens`, float32 of shape (P, N, vocabulary)."""
+    whole = np.concatenate([prompt_ids, tokens], axis=1)
+    logits = runtime.score(whole[:, :-1], prompt_ids.shape[1] - 1)
+    if not np.isfinite(logits).all():
+        raise RunFailure("numerics", "NaN or infinite logits on the check prompts")
+    return logits
+
+
+def compare(name: str, reference: Trace, own: Trace, logits: Logits) -> Divergence:
+    """The divergence of `own` tokens, and of the `logits` along the reference's tokens, from it.
+
+    `top1_agreement` is the share of positions with the same most probable token. `mean_kl` is the mean over
+    the positions of KL(reference || run) in nats, over the reference's K kept tokens and one bucket for all
+    others: a lower bound of the KL over the whole vocabulary (data-processing inequality).
+    """
+    if reference.top_ids.max() >= logits.shape[-1]:
+        raise UserError(f"the reference {name} has another vocabulary; compare runs of one model")
+    logprobs = _log_softmax(logits)
+    best = np.take_along_axis(reference.top_ids, reference.top_logprobs.argmax(-1)[..., None], -1)[..., 0]
+    kept = np.take_along_axis(logprobs, reference.top_ids, axis=-1)
+    p, log_q = np.exp(reference.top_logprobs.astype(np.float64)), kept.astype(np.float64)
+    inside = (p * (reference.top_logprobs - log_q)).sum(-1)
+    rest_p, rest_q = _rest(p), _rest(np.exp(log_q))
+    kl = inside + rest_p * np.log(rest_p / rest_q)
+    return Divergence(
+        reference=name,
+        top1_agreement=float((best == logprobs.argmax(-1)).mean()),
+        mean_kl=max(0.0, float(kl.mean())),
+        first_divergence=[_first_difference(a, b) for a, b in zip(reference.tokens, own.tokens, strict=True)],
+        positions=int(best.size),
+    )
+
+
+def save(trace: Trace) -> bytes:
+    """The trace as the bytes of an .npz file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **msgspec.structs.asdict(trace))
+    return buffer.getvalue()
+
+
+def load(path: Path) -> Trace:
+    """The trace in an .npz file beside a record; UserError when it is missing or not whole."""
+    try:
+        with np.load(path) as arrays:
+            return Trace(**{name: arrays[name] for name in Trace.__struct_fields__})
+    except FileNotFoundError as error:
+        raise UserError(
+            f"the reference has no {path.name} beside it, which a run on real weights writes; "
+            "make the reference again"
+        ) from error
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"{path} is not a whole check file: {error}") from error
+
+
+def _log_softmax(logits: Logits) -> NDArray[np.float32]:
+    shifted = logits - logits.max(-1, keepdims=True)
+    result: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result
+
+
+def _rest(kept: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Rounding can leave a rest of zero or below where the kept tokens hold all of the probability.
+    rest: NDArray[np.float64] = np.maximum(1 - kept.sum(-1), 1e-9)
+    return rest
+
+
+def _first_difference(one: TokenIds, other: TokenIds) -> int | None:
+    different = np.flatnonzero(one != other)
+    return int(different[0]) if different.size else None

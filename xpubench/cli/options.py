@@ -1,0 +1,149 @@
+"""Flags that commands share, and the way from parsed flags to run specs."""
+
+import argparse
+from itertools import product
+from typing import Any
+
+from xpubench.errors import UserError
+from xpubench.spec import DTYPE_BYTES, Protocol, RunSpec, Subject, Workload
+
+DEVICES = ("xpu", "cuda", "cpu")
+DEFAULT_BEAMS = 4
+DEFAULT_WARMUP = 3
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """What is loaded."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "-m",
+        "--model-id",
+        required=True,
+        metavar="MODEL",
+        help="a hub id, a local directory, or smollm2-135m, which needs no hub",
+    )
+    group.add_argument("--sub-model-name", metavar="NAME", help="a label of the guide's scripts; kept as it is")
+    group.add_argument("--revision", help="the hub's branch, tag or commit")
+    group.add_argument("--dtype", choices=list(DTYPE_BYTES), help="default: float16 on xpu and cuda, bfloat16 on cpu")
+    group.add_argument(
+        "--dummy-weights", action="store_true", help="random weights: speed without a hub or a tokenizer"
+    )
+    group.add_argument(
+        "--trust-remote-code", action="store_true", help="run the Python code that comes with the model"
+    )
+    group.add_argument("--allow-pickle", action="store_true", help="load .bin weights, which can run code")
+    group.add_argument(
+        "--use-hf-code", nargs="?", const="True", metavar="BOOL", help="of the guide's scripts; has no effect"
+    )
+
+
+def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
+    """What runs it, and where."""
+    group = parser.add_argument_group("runtime")
+    group.add_argument("--device", choices=DEVICES, help="default: xpu if present, else what there is")
+    group.add_argument("--ipex", action="store_true", help="optimize with ipex.llm.optimize")
+    group.add_argument(
+        "--disable_optimize_transformers", action="store_true", help="with --ipex: plain ipex.optimize"
+    )
+    group.add_argument("--disable-auto-cast", action="store_true", help="with --ipex: run without autocast")
+    group.add_argument(
+        "--allow-unoptimized", action="store_true", help="with --ipex: measure a model that IPEX left as it was"
+    )
+    group.add_argument("--use-static-cache", action="store_true", help="a static KV cache")
+    group.add_argument("--torch-compile", action="store_true", help="run through torch.compile")
+    group.add_argument("--backend", metavar="NAME", help="torch.compile's backend (default: inductor)")
+
+
+def add_workload_flags(parser: argparse.ArgumentParser) -> None:
+    """What is generated; flags with several values give every combination."""
+    group = parser.add_argument_group("workload (several values: every combination, with one load)")
+    group.add_argument("--input-tokens", type=int, nargs="+", default=[1024], metavar="N", help="default: 1024")
+    group.add_argument("--max-new-tokens", type=int, nargs="+", default=[128], metavar="N", help="default: 128")
+    group.add_argument("--batch-size", type=int, nargs="+", default=[1], metavar="N", help="default: 1")
+    group.add_argument("--num-beams", type=int, nargs="+", metavar="N", help=f"default: {DEFAULT_BEAMS}")
+    group.add_argument("--greedy", action="store_true", help="greedy search, which is one beam")
+    group.add_argument("--prompt", metavar="TEXT", help="generate from this text instead of --input-tokens ids")
+
+
+def add_protocol_flags(parser: argparse.ArgumentParser) -> None:
+    """How it is measured."""
+    group = parser.add_argument_group("measuring")
+    group.add_argument(
+        "--num-iter", type=int, default=10, metavar="N", help="iterations, warm-up included (default: 10)"
+    )
+    group.add_argument(
+        "--num-warmup",
+        type=int,
+        metavar="N",
+        help=f"at most so many of them warm up (default: {DEFAULT_WARMUP}, at most half of --num-iter)",
+    )
+    group.add_argument("--seed", type=int, default=0, help="of the random prompts (default: 0)")
+
+
+def specs_from(args: argparse.Namespace, device: str) -> list[RunSpec]:
+    """One spec for each combination of the flags with several values, on the resolved device."""
+    subject = _subject(args, device)
+    protocol = Protocol(num_iter=args.num_iter, num_warmup=_num_warmup(args), seed=args.seed)
+    lengths: list[Any] = [None] if args.prompt is not None else _distinct(args.input_tokens)
+    return [
+        RunSpec(
+            subject=subject,
+            workload=Workload(
+                input_tokens=length,
+                new_tokens=new_tokens,
+                batch_size=batch_size,
+                num_beams=num_beams,
+                cache="static" if args.use_static_cache else "dynamic",
+                prompt=args.prompt,
+            ),
+            protocol=protocol,
+        )
+        for batch_size, num_beams, length, new_tokens in product(
+            _distinct(args.batch_size), _beams(args), lengths, _distinct(args.max_new_tokens)
+        )
+    ]
+
+
+def _subject(args: argparse.Namespace, device: str) -> Subject:
+    needs_ipex = {
+        "--disable_optimize_transformers": args.disable_optimize_transformers,
+        "--disable-auto-cast": args.disable_auto_cast,
+        "--allow-unoptimized": args.allow_unoptimized,
+    }
+    lonely = [flag for flag, given in needs_ipex.items() if given and not args.ipex]
+    if lonely:
+        raise UserError(f"{lonely[0]} speaks to IPEX; give --ipex too, or leave it out")
+    if args.backend is not None and not args.torch_compile:
+        raise UserError("--backend names torch.compile's backend; give --torch-compile too, or leave it out")
+    return Subject(
+        model=args.model_id,
+        device=device,
+        dtype=args.dtype or ("bfloat16" if device == "cpu" else "float16"),
+        runtime="ipex" if args.ipex else "pytorch",
+        revision=args.revision,
+        weights="dummy" if args.dummy_weights else "pretrained",
+        torch_compile=(args.backend or "inductor") if args.torch_compile else None,
+        ipex_optimize=not args.disable_optimize_transformers,
+        autocast=not args.disable_auto_cast,
+        allow_unoptimized=args.allow_unoptimized,
+        trust_remote_code=args.trust_remote_code,
+        allow_pickle=args.allow_pickle,
+    )
+
+
+def _beams(args: argparse.Namespace) -> list[int]:
+    if not args.greedy:
+        return _distinct(args.num_beams or [DEFAULT_BEAMS])
+    if args.num_beams not in (None, [1]):
+        raise UserError("--greedy is one beam; leave out either --greedy or --num-beams")
+    return [1]
+
+
+def _num_warmup(args: argparse.Namespace) -> int:
+    if args.num_warmup is not None:
+        return int(args.num_warmup)
+    return min(DEFAULT_WARMUP, max(args.num_iter, 0) // 2)
+
+
+def _distinct(values: list[int]) -> list[int]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,52 @@
+"""What went wrong, as one of the failure classes, and the record of it."""
+
+import traceback
+from typing import Any
+
+import msgspec
+
+from xpubench.errors import RunFailure
+from xpubench.measure.device import is_out_of_memory
+from xpubench.plan import Plan
+from xpubench.record import Failure, Record, Samples, now
+from xpubench.spec import RunSpec
+
+LOG_TAIL_LINES = 20
+
+
+def classify(error: BaseException, device: str) -> Failure:
+    """The failure class of an error, one line for people, and the end of an unexpected one's traceback."""
+    if isinstance(error, RunFailure):
+        return Failure(failure_class=error.failure_class, message=error.message)
+    if isinstance(error, KeyboardInterrupt):
+        return Failure(failure_class="interrupted", message="interrupted by the user")
+    lines = str(error).strip().splitlines()
+    first_line = lines[0] if lines else type(error).__name__
+    tail = "\n".join("".join(traceback.format_exception(error)).splitlines()[-LOG_TAIL_LINES:])
+    if is_out_of_memory(error):
+        message = f"out of memory on {device}: {first_line}"
+        return Failure(failure_class="oom", message=message, log_tail=tail)
+    return Failure(failure_class="crash", message=f"{type(error).__name__}: {first_line}", log_tail=tail)
+
+
+def failed_record(
+    spec: RunSpec,
+    environment: dict[str, Any],
+    error: BaseException,
+    plan: Plan | None,
+    samples: Samples | None = None,
+) -> Record:
+    """The record of a run that `error` ended, with the samples that it had taken."""
+    failure = classify(error, spec.subject.device)
+    # The traceback's frames hold the tensors that did not fit.
+    error.__traceback__ = None
+    return Record(
+        id=spec.id,
+        created=now(),
+        spec=spec,
+        environment=environment,
+        status=failure.failure_class,
+        failure=failure,
+        samples=samples or Samples(),
+        plan=msgspec.to_builtins(plan),
+    )

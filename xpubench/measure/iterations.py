@@ -1,0 +1,35 @@
+"""The order of the generations: warm-up until steady, then pairs under both sync policies."""
+
+from collections.abc import Callable, Iterator
+
+from xpubench.record import Iteration, SyncPolicy
+
+STEADY = 0.03
+
+Once = Callable[[SyncPolicy, int], Iteration]
+
+
+def warm_up(once: Once, most: int) -> Iterator[Iteration]:
+    """Generates until two successive end-to-end latencies agree within 3%, at most `most` times."""
+    previous = None
+    for index in range(most):
+        iteration = once("every_token", index)
+        yield iteration
+        if previous is not None and steady(previous, iteration):
+            return
+        previous = iteration
+
+
+def steady(one: Iteration, other: Iteration) -> bool:
+    """Whether two end-to-end latencies agree within 3% of the smaller."""
+    low, high = sorted((one.end_to_end_ns, other.end_to_end_ns))
+    return high - low <= STEADY * low
+
+
+def pairs(once: Once, count: int, first_index: int) -> Iterator[Iteration]:
+    """`count` pairs of generations of one prompt, one under each policy, the order alternating so that
+    drift hits both alike."""
+    order: tuple[SyncPolicy, SyncPolicy] = ("every_token", "end_to_end")
+    for pair in range(count):
+        for sync_policy in order if pair % 2 == 0 else reversed(order):
+            yield once(sync_policy, first_index + pair)

@@ -1,0 +1,103 @@
+"""From the raw samples of a run to its figures and what to doubt about them."""
+
+from statistics import median
+
+import msgspec
+
+from xpubench.measure.iterations import STEADY, steady
+from xpubench.measure.statistics import doubts, summarize
+from xpubench.record import Iteration, Samples, Statistic, Summary
+
+# Both policies measure the same work; above this ratio the stamps themselves cost time.
+MAX_PERTURBATION = 1.05
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a summary needs beside the samples. Bandwidths in GB/s, memory in bytes."""
+
+    batch_size: int
+    input_tokens: int
+    new_tokens: int
+    load_s: float
+    step_bytes: int | None
+    bandwidth_measured_gb_per_s: float | None
+    bandwidth_datasheet_gb_per_s: float | None
+    peak_device_bytes: int | None
+    peak_host_bytes: int | None
+
+
+def summarize_run(samples: Samples, facts: Facts) -> tuple[Summary, list[str]]:
+    """The summary of a run and the warnings about it.
+
+    First and next token latencies come from the policy `every_token`, the end-to-end latency and
+    tokens/s (batch x new tokens / median) from `end_to_end`, which synchronizes only at the ends.
+    The perturbation is the median over the pairs of `every_token` / `end_to_end`.
+    """
+    stamped = [one for one in samples.iterations if one.sync_policy == "every_token"]
+    whole = [one for one in samples.iterations if one.sync_policy == "end_to_end"]
+    warnings: list[str] = []
+
+    def statistic(name: str, rows: list[list[int]]) -> Statistic:
+        summary = summarize(rows)
+        warnings.extend(doubts(name, rows, summary))
+        return summary
+
+    first = statistic("first token", [[one.first_token_ns] for one in stamped if one.first_token_ns])
+    later = [one.next_token_ns for one in stamped if one.next_token_ns]
+    next_token = statistic("next token", later) if later else None
+    end_to_end = statistic("end to end", [[one.end_to_end_ns] for one in whole])
+    perturbation = median(
+        one.end_to_end_ns / other.end_to_end_ns for one, other in zip(stamped, whole, strict=True)
+    )
+    if perturbation > MAX_PERTURBATION:
+        warnings.append(
+            f"perturbation {perturbation:.3f}: stamping every token slows the run by more than "
+            f"{MAX_PERTURBATION - 1:.0%}; trust tokens/s rather than the next token latency"
+        )
+    step_ms = next_token.median if next_token else None
+    measured = _mbu(facts.step_bytes, step_ms, facts.bandwidth_measured_gb_per_s)
+    datasheet = _mbu(facts.step_bytes, step_ms, facts.bandwidth_datasheet_gb_per_s)
+    for name, value in (("measured bandwidth", measured), ("data sheet's bandwidth", datasheet)):
+        if value is not None and value > 1:
+            warnings.append(f"MBU {value:.2f} of the {name} is above 1: a bug of the measurement, report it")
+    summary = Summary(
+        first_token_ms=first,
+        next_token_ms=next_token,
+        end_to_end_ms=end_to_end,
+        tokens_per_s=facts.batch_size * facts.new_tokens / (end_to_end.median / 1e3),
+        perturbation=perturbation,
+        mbu_measured=measured,
+        mbu_datasheet=datasheet,
+        bandwidth_measured_gb_per_s=facts.bandwidth_measured_gb_per_s,
+        bandwidth_datasheet_gb_per_s=facts.bandwidth_datasheet_gb_per_s,
+        step_bytes=facts.step_bytes,
+        peak_device_bytes=facts.peak_device_bytes,
+        peak_host_bytes=facts.peak_host_bytes,
+        load_s=facts.load_s,
+        input_tokens=facts.input_tokens,
+    )
+    return summary, unsteady(samples.warmup) + warnings
+
+
+def unsteady(warmup: list[Iteration]) -> list[str]:
+    """A warning when the warm-up ended before two successive iterations agreed."""
+    if len(warmup) >= 2 and steady(warmup[-2], warmup[-1]):
+        return []
+    return [
+        f"warm-up: {len(warmup)} iteration{'s' * (len(warmup) != 1)} ended before two successive ones agreed "
+        f"within {STEADY:.0%}; raise --num-warmup"
+    ]
+
+
+def _mbu(step_bytes: int | None, step_ms: float | None, gb_per_s: float | None) -> float | None:
+    """Model bandwidth utilization: bytes that a decoding step must read / its time / the bandwidth."""
+    if step_bytes is None or step_ms is None or not gb_per_s:
+        return None
+    return step_bytes / (step_ms / 1e3) / (gb_per_s * 1e9)
+
+
+def median_iteration(samples: Samples) -> Iteration | None:
+    """The stamped iteration whose median next token latency is the middle one of all."""
+    stamped = [one for one in samples.iterations if one.sync_policy == "every_token"]
+    ordered = sorted(stamped, key=lambda one: median(one.next_token_ns or [one.end_to_end_ns]))
+    return ordered[(len(ordered) - 1) // 2] if ordered else None

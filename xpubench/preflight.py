@@ -1,0 +1,57 @@
+"""What can be known of a run before anything is loaded."""
+
+from typing import Any
+
+from xpubench.catalog import CatalogDevice
+from xpubench.catalog.architecture import Architecture
+from xpubench.errors import RunFailure, UserError
+from xpubench.plan import Plan, make_plan
+from xpubench.spec import RunSpec
+
+
+def architecture_of(config: dict[str, Any]) -> Architecture | None:
+    """The architecture in a transformers config, None where it is none that the planner knows."""
+    try:
+        return Architecture.from_config(config)
+    except UserError:
+        return None
+
+
+def plan_of(architecture: Architecture | None, spec: RunSpec, device: CatalogDevice | None) -> Plan | None:
+    """The spec's plan, None where the architecture or, with a text prompt, the length is not known yet."""
+    workload = spec.workload
+    if architecture is None or workload.input_tokens is None:
+        return None
+    return make_plan(
+        architecture,
+        model=spec.subject.model,
+        dtype=spec.subject.dtype,
+        batch_size=workload.batch_size,
+        num_beams=workload.num_beams,
+        input_tokens=workload.input_tokens,
+        new_tokens=workload.new_tokens,
+        device=device,
+    )
+
+
+def check_positions(architecture: Architecture | None, input_tokens: int | None, new_tokens: int) -> None:
+    """UserError when prompt and new tokens are more than the model has positions for."""
+    limit = architecture.max_positions if architecture else None
+    if input_tokens is not None and limit is not None and input_tokens + new_tokens > limit:
+        raise UserError(
+            f"{input_tokens} input and {new_tokens} new tokens are more than the model's {limit} positions; "
+            "lower --input-tokens or --max-new-tokens"
+        )
+
+
+def lack_of_memory(plan: Plan | None, device: str, available_bytes: int | None) -> RunFailure | None:
+    """The failure of a run whose weights and KV cache alone are more than the memory that is free."""
+    if plan is None or available_bytes is None:
+        return None
+    if plan.weight_bytes + plan.kv_cache_bytes <= available_bytes:
+        return None
+    return RunFailure(
+        "oom",
+        f"not loaded: weights {plan.weight_bytes / 1e9:.2f} GB and KV cache {plan.kv_cache_bytes / 1e9:.2f} GB "
+        f"are more than the {available_bytes / 1e9:.2f} GB that {device} has free",
+    )

@@ -1,0 +1,232 @@
+"""Progress on standard error and one table a run on standard output."""
+
+import shlex
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from xpubench.measure.summary import median_iteration
+from xpubench.record import Divergence, Record, Statistic, Summary
+
+LOG_WIDTH = 110
+TOKENS_A_LINE = 10
+
+
+class Reporter:
+    """Tells how runs go on: a bar on a terminal, plain lines in a log."""
+
+    def __init__(self) -> None:
+        self._err = Console(stderr=True, highlight=False)
+        self._out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self._err,
+            transient=True,
+            disable=not self._err.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._done = 0
+        self._total = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """One line about what happens now."""
+        self._err.print(Text(text), soft_wrap=True)
+
+    def begin(self, title: str, total: int) -> None:
+        """At most `total` generations of a workload follow."""
+        self._done, self._total = 0, total
+        self.say(title)
+        self._drop_task()
+        self._task = self._bar.add_task("measuring", total=total, note="")
+
+    def step(self, text: str) -> None:
+        """One generation is done."""
+        self._done += 1
+        if self._err.is_terminal and self._task is not None:
+            self._bar.update(self._task, advance=1, note=text)
+        else:
+            self.say(f"  {self._done}/{self._total} {text}")
+
+    def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path) -> None:
+        """The run's table, or the failure in its place."""
+        self._drop_task()
+        self._out.print(Text(title_of(record), style="bold"))
+        if record.summary is not None:
+            self._out.print(_latency_table(record.summary))
+        details = Table.grid(padding=(0, 2))
+        details.add_column(style="cyan", no_wrap=True)
+        details.add_column(overflow="fold")
+        for name, text in _details(record, memory):
+            details.add_row(Text(name), Text(text))
+        details.add_row(Text("record"), Text(str(directory / f"{record.id}.json")))
+        self._out.print(details)
+        if token_latency and record.summary is not None:
+            self._out.print(Text(token_times(record)))
+        self._out.print()
+
+    def end(self, records: list[Record]) -> None:
+        """What was done and what can be typed next."""
+        failed = [record for record in records if record.status != "ok"]
+        for record in failed:
+            message = record.failure.message if record.failure else ""
+            self.say(f"error: {record.status}: {message}")
+        for line in what_next(records):
+            self.say(line)
+
+    def _drop_task(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+
+
+def title_of(record: Record) -> str:
+    """The run in one line."""
+    subject = record.spec.subject
+    parts = [subject.model, subject.runtime, f"{subject.device} {subject.dtype}"]
+    if subject.torch_compile:
+        parts.append(f"torch.compile {subject.torch_compile}")
+    if subject.weights == "dummy":
+        parts.append("dummy weights")
+    input_tokens = record.summary.input_tokens if record.summary else record.spec.workload.input_tokens
+    return " · ".join([*parts, record.spec.workload.title(input_tokens)])
+
+
+def _latency_table(summary: Summary) -> Table:
+    table = Table()
+    table.add_column("latency, ms", no_wrap=True)
+    for name in ("median", "95% interval", "mean", "stdev", "p50", "p90", "p99", "samples"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, statistic in (
+        ("first token", summary.first_token_ms),
+        ("next token", summary.next_token_ms),
+        ("end to end", summary.end_to_end_ms),
+    ):
+        if statistic is not None:
+            table.add_row(name, *_cells(statistic))
+    return table
+
+
+def _cells(statistic: Statistic) -> list[str]:
+    interval = statistic.ci95
+    return [
+        f"{statistic.median:.2f}",
+        f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "–",
+        *(_ms(value) for value in (statistic.mean, statistic.stdev)),
+        *(_ms(value) for value in (statistic.p50, statistic.p90, statistic.p99)),
+        str(statistic.n),
+    ]
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
+    rows = []
+    summary = record.summary
+    if summary is not None:
+        rows += [
+            ("tokens/s", f"{summary.tokens_per_s:.2f}  (batch x new tokens / end to end)"),
+            ("MBU", _mbu(summary)),
+            ("perturbation", f"{summary.perturbation:.3f}  (every token stamped / only the ends)"),
+            ("peak memory", f"device {_gb(summary.peak_device_bytes)}, host {_gb(summary.peak_host_bytes)}"),
+            ("load", f"{summary.load_s:.2f} s"),
+            ("checks", _checks(record.checks)),
+        ]
+    if memory and record.plan is not None:
+        rows.append(("plan", _planned(record.plan)))
+    if record.divergence is not None:
+        rows.append(("divergence", _divergence(record.divergence)))
+    if record.output and record.output.get("first_text") is not None:
+        rows.append(("text", record.output["first_text"]))
+    if record.failure is not None:
+        rows.append(("failed", f"{record.failure.failure_class}: {record.failure.message}"))
+    return rows + [("warning", warning) for warning in record.warnings]
+
+
+def _mbu(summary: Summary) -> str:
+    if summary.step_bytes is None or summary.next_token_ms is None:
+        return "unknown"
+    parts = [f"{_gb(summary.step_bytes)} a step"]
+    for value, bandwidth, name in (
+        (summary.mbu_measured, summary.bandwidth_measured_gb_per_s, "measured"),
+        (summary.mbu_datasheet, summary.bandwidth_datasheet_gb_per_s, "on the data sheet"),
+    ):
+        if value is not None:
+            parts.append(f"{value:.2f} of {bandwidth:.1f} GB/s {name}")
+    return ", ".join(parts)
+
+
+def _gb(size: int | None) -> str:
+    return "–" if size is None else f"{size / 1e9:.3f} GB"
+
+
+def _checks(checks: dict[str, Any]) -> str:
+    cache = checks.get("cache") or "hidden by the stack"
+    positions = checks.get("cache_positions")
+    return (
+        f"{checks['new_tokens']} tokens each time, logits finite, cache {cache}"
+        + (f" of {positions} positions" if positions else "")
+    )
+
+
+def _planned(plan: dict[str, Any]) -> str:
+    return (
+        f"weights {_gb(plan['weight_bytes'])}, KV cache {_gb(plan['kv_cache_bytes'])}, "
+        f"peak {_gb(plan['peak_bytes'])}"
+    )
+
+
+def _divergence(found: Divergence) -> str:
+    firsts = ", ".join("none" if first is None else str(first) for first in found.first_divergence)
+    return (
+        f"from {found.reference}: top-1 agreement {found.top1_agreement:.1%} of {found.positions} positions, "
+        f"mean KL {found.mean_kl:.2e} nats, first diverging token of each prompt: {firsts}"
+    )
+
+
+def token_times(record: Record) -> str:
+    """Each token's time in milliseconds, of the iteration with the median next token latency."""
+    iteration = median_iteration(record.samples)
+    if iteration is None or iteration.first_token_ns is None:
+        return ""
+    times = [f"{ns / 1e6:.2f}" for ns in [iteration.first_token_ns, *(iteration.next_token_ns or [])]]
+    lines = [
+        f"  {start + 1:5d}  " + "  ".join(f"{time:>8}" for time in times[start : start + TOKENS_A_LINE])
+        for start in range(0, len(times), TOKENS_A_LINE)
+    ]
+    return "\n".join(["time of each token of the median iteration, ms", *lines])
+
+
+def what_next(records: list[Record]) -> list[str]:
+    """One or two commands that a newcomer can go on with."""
+    done = [record for record in records if record.status == "ok"]
+    if not done:
+        return ["see what this machine can run: xpubench doctor"]
+    subject = done[0].spec.subject
+    command = f"python run_generation.py -m {shlex.quote(subject.model)} --benchmark --device {subject.device}"
+    if subject.weights == "dummy":
+        return [f"next, what the hardware allows: xpubench plan -m {shlex.quote(subject.model)}"]
+    return [
+        f"next, shapes in one load: {command} --greedy --input-tokens 32 128 512 --max-new-tokens 32",
+        f"next, are the tokens right: {command} --greedy --reference cpu-float32",
+    ]

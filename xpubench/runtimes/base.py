@@ -1,0 +1,93 @@
+"""What every runtime can do, and the registry of runtimes by name."""
+
+from importlib import import_module
+from typing import Any, Protocol, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from xpubench.errors import unknown
+from xpubench.measure.times import TokenTimes
+from xpubench.record import SyncPolicy
+from xpubench.spec import Subject, Workload
+
+TokenIds = NDArray[np.int64]
+Logits = NDArray[np.float32]
+
+RUNTIMES: dict[str, str] = {
+    "pytorch": "xpubench.runtimes.pytorch:PyTorchRuntime",
+    "ipex": "xpubench.runtimes.ipex:IpexRuntime",
+}
+
+
+class Generation(msgspec.Struct, frozen=True, kw_only=True):
+    """One `generate` call: the new tokens, int64 of shape (batch, new tokens), and their times."""
+
+    tokens: Any
+    times: TokenTimes
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True):
+    """What one untimed `generate` call showed: the new tokens, int64 of shape (batch, new tokens), whether
+    every step's logits were finite, and the cache that was really used (None where the stack hides it)."""
+
+    tokens: Any
+    logits_finite: bool
+    cache: str | None
+    cache_positions: int | None
+
+
+class Runtime(Protocol):
+    """A loaded model that generates and scores. Prompts are token ids, int64 of shape (batch, length)."""
+
+    vocab_size: int
+
+    @classmethod
+    def load(cls, subject: Subject) -> Self:
+        """Loads the subject's model. UserError: it cannot be asked so; RunFailure: it failed."""
+
+    def prepare(self, workload: Workload) -> None:
+        """Forgets what an earlier workload left behind, such as a larger static cache."""
+
+    def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        """Generates exactly `workload.new_tokens` greedily or with beams, under the clock."""
+
+    def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
+        """Generates the same without a clock and looks at the logits and the cache."""
+
+    def score(self, token_ids: TokenIds, first: int) -> Logits:
+        """Logits at the positions from `first` on, float32 of shape (batch, length - first, vocabulary)."""
+
+    def encode(self, text: str) -> list[int]:
+        """The text's token ids. UserError when the model has no tokenizer."""
+
+    def decode(self, token_ids: list[int]) -> str:
+        """The text of token ids. UserError when the model has no tokenizer."""
+
+    @property
+    def has_tokenizer(self) -> bool:
+        """Whether `encode` and `decode` work."""
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids that a random prompt must not hold (begin, end, padding and other special tokens)."""
+
+    @property
+    def step_weight_bytes(self) -> int:
+        """Bytes of the weights that one decoding step reads: all but the tables that it looks up in."""
+
+    def describe(self) -> dict[str, Any]:
+        """What was really loaded and applied, as plain JSON values."""
+
+    def close(self) -> None:
+        """Frees the model's memory."""
+
+
+def runtime_class(name: str) -> type[Runtime]:
+    """The runtime of that name; UserError with the nearest names when there is none."""
+    if name not in RUNTIMES:
+        raise unknown("runtime", name, list(RUNTIMES))
+    module, _, attribute = RUNTIMES[name].partition(":")
+    found: type[Runtime] = getattr(import_module(module), attribute)
+    return found

@@ -1,0 +1,122 @@
+"""IPEX: a transformers model after `ipex.llm.optimize`, under autocast."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from xpubench.errors import RunFailure, UserError
+from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.spec import Subject
+
+INSTALL = "install the IPEX stack in an environment of its own: pip install -r requirements-ipex-xpu.txt"
+NEEDED_VARIABLES = {"SYCL_PI_LEVEL_ZERO_USE_IMMEDIATE_COMMANDLISTS": "2"}
+FORBIDDEN_VARIABLES = ("TORCH_LLM_ALLREDUCE",)
+XPU_LAYERS = "intel_extension_for_pytorch.transformers.models.xpu"
+
+
+class IpexRuntime(PyTorchRuntime):
+    """A transformers model that IPEX optimized, or that the user allowed it to leave as it was."""
+
+    optimized = False
+    environment: dict[str, str | None]
+
+    @classmethod
+    def check(cls, subject: Subject) -> None:
+        if subject.device not in ("xpu", "cpu"):
+            raise UserError(f"IPEX runs on xpu and cpu, not on {subject.device}; leave out --ipex")
+        super().check(subject)
+        # Level Zero reads its variables when the driver starts, which the import can bring about.
+        cls.environment = set_environment()
+        import_ipex()
+
+    def optimize(self) -> None:
+        ipex = import_ipex()
+        subject = self.subject
+        model = self.model.eval().to(subject.device).to(memory_format=torch.channels_last)
+        dtype = getattr(torch, subject.dtype)
+        try:
+            if subject.ipex_optimize:
+                model = ipex.llm.optimize(model, dtype=dtype, device=subject.device, inplace=True)
+            else:
+                model = ipex.optimize(model, dtype=dtype, inplace=True)
+        except RuntimeError as error:
+            if "re-install IPEX" in str(error):
+                raise UserError(
+                    f"this build of IPEX has no {subject.device}; {INSTALL}"
+                ) from error
+            raise
+        self.model = model
+        self.optimized = subject.ipex_optimize and is_optimized(model, subject.device)
+        if subject.ipex_optimize and not self.optimized and not subject.allow_unoptimized:
+            raise RunFailure(
+                "unsupported",
+                f"IPEX left {type(model).__name__} unoptimized; measure it so with --allow-unoptimized, "
+                "or without --ipex",
+            )
+        super().optimize()
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        dtype = getattr(torch, self.subject.dtype)
+        autocast = torch.autocast(
+            self.subject.device, dtype=dtype, enabled=self.autocast and dtype != torch.float32
+        )
+        with super().inference(), autocast:
+            yield
+
+    @property
+    def autocast(self) -> bool:
+        """Whether the model runs under `torch.autocast`; float32 has nothing to cast to."""
+        return self.subject.autocast and self.subject.dtype != "float32"
+
+    def describe(self) -> dict[str, Any]:
+        return super().describe() | {
+            "ipex_optimized": self.optimized,
+            "autocast": self.autocast,
+            "environment": self.environment,
+        }
+
+
+def set_environment() -> dict[str, str | None]:
+    """Sets the variables that the stack needs, unless the user did, removes those that it forbids, and
+    returns what now holds (None: not set)."""
+    for name, value in NEEDED_VARIABLES.items():
+        os.environ.setdefault(name, value)
+    for name in FORBIDDEN_VARIABLES:
+        os.environ.pop(name, None)
+    return {name: os.environ.get(name) for name in (*NEEDED_VARIABLES, *FORBIDDEN_VARIABLES)}
+
+
+def import_ipex() -> Any:
+    """The IPEX module; UserError when it is missing or does not fit the installed torch."""
+    try:
+        import intel_extension_for_pytorch as ipex
+    except ModuleNotFoundError as error:
+        if error.name == "intel_extension_for_pytorch":
+            raise UserError(f"IPEX is not installed; {INSTALL}") from error
+        raise UserError(f"IPEX does not import ({error}); {INSTALL}") from error
+    except (Exception, SystemExit) as error:  # a misfit ends in whatever its own error handling raises
+        raise UserError(
+            f"IPEX {_version('intel_extension_for_pytorch')} does not fit torch {_version('torch')} and "
+            f"transformers {_version('transformers')}; {INSTALL}"
+        ) from error
+    return ipex
+
+
+def is_optimized(model: torch.nn.Module, device: str) -> bool:
+    """Whether `ipex.llm.optimize` did its work: it traces the model on the CPU and replaces the layers by
+    its own classes on xpu, and returns a model that it does not know as it was."""
+    if device == "cpu":
+        return hasattr(model, "trace_graph")
+    return any(type(module).__module__.startswith(XPU_LAYERS) for module in model.modules())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"

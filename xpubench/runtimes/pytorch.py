@@ -1,0 +1,250 @@
+"""Stock PyTorch on xpu, cuda and cpu: transformers' own `generate`, observed and never patched."""
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from time import perf_counter_ns
+from typing import Any, Self
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.measure.clock import LogitsWatch, TokenClock
+from xpubench.measure.device import synchronizer
+from xpubench.measure.times import TokenTimes
+from xpubench.record import SyncPolicy
+from xpubench.runtimes.base import Generation, Logits, TokenIds, Verification
+from xpubench.spec import Subject, Workload
+from xpubench.weights.dummy import build_dummy
+from xpubench.weights.pretrained import load_pretrained
+from xpubench.weights.source import read_config, resolve
+
+
+class PyTorchRuntime:
+    """A transformers model on a torch device, eager or through `torch.compile`."""
+
+    def __init__(self, subject: Subject, model: Any, tokenizer: Any) -> None:
+        self.subject = subject
+        self.model = model
+        self.tokenizer = tokenizer
+        self.vocab_size: int = model.config.get_text_config().vocab_size
+        self._synchronize = synchronizer(subject.device)
+        self._step_weight_bytes = _step_weight_bytes(model)
+        self._weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
+
+    @classmethod
+    def load(cls, subject: Subject) -> Self:
+        """Loads, optimizes and, where asked, marks the model for compilation."""
+        cls.check(subject)
+        runtime = cls(subject, *_weights(subject))
+        runtime.model.generation_config = _plain_generation_config(runtime.model)
+        runtime.optimize()
+        return runtime
+
+    @classmethod
+    def check(cls, subject: Subject) -> None:
+        """UserError when the subject asks for what is not there, before anything is loaded."""
+        if subject.torch_compile is not None:
+            backends = torch.compiler.list_backends(exclude_tags=())
+            if subject.torch_compile not in backends:
+                raise unknown("torch.compile backend", subject.torch_compile, backends)
+
+    def optimize(self) -> None:
+        """What is done to the loaded model before it runs."""
+        if self.subject.torch_compile is None:
+            return
+        # CUDA graphs take the launches off the critical path and need inductor.
+        graphs = self.subject.torch_compile == "inductor" and self.subject.device == "cuda"
+        self.model.forward = torch.compile(
+            self.model.forward,
+            backend=self.subject.torch_compile,
+            mode="reduce-overhead" if graphs else None,
+        )
+
+    @contextlib.contextmanager
+    def inference(self) -> Iterator[None]:
+        """The contexts in which the model runs."""
+        with torch.inference_mode():
+            yield
+
+    def prepare(self, workload: Workload) -> None:
+        # transformers keeps the largest static cache so far for later calls, which would make a small
+        # shape pay for a large one that ran before it.
+        for kept in ("_cache", "_previous_max_cache_length"):
+            if hasattr(self.model, kept):
+                delattr(self.model, kept)
+        if self.subject.torch_compile is not None:
+            torch.compiler.reset()
+        _free(self.subject.device)
+
+    def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        input_ids = torch.from_numpy(prompt_ids).to(self.model.device)
+        clock = TokenClock(self._synchronize)
+        if sync_policy == "every_token":
+            arguments = self._arguments(input_ids, workload, stopping_criteria=StoppingCriteriaList([clock]))
+        else:
+            arguments = self._arguments(input_ids, workload)
+        with self.inference():
+            self._synchronize()
+            start_ns = perf_counter_ns()
+            output = self.model.generate(**arguments)
+            self._synchronize()
+            end_ns = perf_counter_ns()
+        return Generation(
+            tokens=_new_tokens(output, prompt_ids, workload),
+            times=TokenTimes(
+                sync_policy=sync_policy, start_ns=start_ns, token_ns=clock.stamps_ns, end_ns=end_ns
+            ),
+        )
+
+    def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
+        input_ids = torch.from_numpy(prompt_ids).to(self.model.device)
+        watch = LogitsWatch()
+        with self.inference():
+            output = self.model.generate(
+                **self._arguments(input_ids, workload, logits_processor=LogitsProcessorList([watch])),
+                return_dict_in_generate=True,
+            )
+        cache = getattr(output, "past_key_values", None)
+        positions = getattr(cache, "max_cache_len", None)
+        verification = Verification(
+            tokens=_new_tokens(output.sequences, prompt_ids, workload),
+            logits_finite=watch.all_finite,
+            cache=None if cache is None else type(cache).__name__,
+            cache_positions=positions if isinstance(positions, int) and positions > 0 else None,
+        )
+        if workload.cache == "static" and cache is not None and "Static" not in type(cache).__name__:
+            raise RunFailure(
+                "unsupported",
+                f"{type(self.model).__name__} ignored the static cache and used {type(cache).__name__}; "
+                "leave out --use-static-cache",
+            )
+        return verification
+
+    def score(self, token_ids: TokenIds, first: int) -> Logits:
+        input_ids = torch.from_numpy(token_ids).to(self.model.device)
+        with self.inference():
+            logits = self.model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
+            logits = logits["logits"] if isinstance(logits, dict) else logits[0]
+            scored: Logits = logits[:, first:].float().cpu().numpy()
+        return scored
+
+    @property
+    def has_tokenizer(self) -> bool:
+        return self.tokenizer is not None
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._needed_tokenizer()(text)["input_ids"])
+
+    def decode(self, token_ids: list[int]) -> str:
+        return str(self._needed_tokenizer().decode(token_ids, skip_special_tokens=True))
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        known = set(self.tokenizer.all_special_ids) if self.tokenizer is not None else set()
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            value = getattr(self.model.config, name, None)
+            known.update(value if isinstance(value, list) else [] if value is None else [value])
+        return frozenset(known)
+
+    @property
+    def step_weight_bytes(self) -> int:
+        return self._step_weight_bytes
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.subject.runtime,
+            "model_class": type(self.model).__name__,
+            "attention": getattr(self.model.config, "_attn_implementation", None),
+            "weight_bytes": self._weight_bytes,
+            "step_weight_bytes": self._step_weight_bytes,
+            "revision": getattr(self.model.config, "_commit_hash", None),
+        }
+
+    def close(self) -> None:
+        self.model = None
+        _free(self.subject.device)
+
+    def _needed_tokenizer(self) -> Any:
+        if self.tokenizer is None:
+            raise UserError(
+                f"{self.subject.model} comes without a tokenizer here; leave out --prompt to use token ids"
+            )
+        return self.tokenizer
+
+    def _arguments(self, input_ids: torch.Tensor, workload: Workload, **more: Any) -> dict[str, Any]:
+        arguments = {
+            "input_ids": input_ids,
+            "attention_mask": torch.ones_like(input_ids),
+            "do_sample": False,
+            "num_beams": workload.num_beams,
+            "max_new_tokens": workload.new_tokens,
+            "min_new_tokens": workload.new_tokens,
+            "use_cache": True,
+        }
+        if workload.cache == "static":
+            arguments["cache_implementation"] = "static"
+            # Later versions compile by themselves on accelerators; compiling is --torch-compile's to ask.
+            if hasattr(self.model.generation_config, "disable_compile"):
+                arguments["disable_compile"] = True
+        return arguments | more
+
+
+def _weights(subject: Subject) -> tuple[Any, Any]:
+    trust = subject.trust_remote_code
+    if subject.weights == "dummy":
+        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        return build_dummy(config, dtype=subject.dtype, device=subject.device, seed=0), None
+    source = resolve(
+        subject.model,
+        revision=subject.revision,
+        allow_pickle=subject.allow_pickle,
+        trust_remote_code=trust,
+    )
+    return load_pretrained(
+        source,
+        dtype=subject.dtype,
+        device=subject.device,
+        trust_remote_code=trust,
+        allow_pickle=subject.allow_pickle,
+    )
+
+
+def _plain_generation_config(model: Any) -> GenerationConfig:
+    """No end-of-sequence token, so that every length is reached, and none of the checkpoint's sampling
+    or penalty settings, so that greedy is greedy."""
+    config = model.config
+    pad = config.pad_token_id if getattr(config, "pad_token_id", None) is not None else 0
+    return GenerationConfig(bos_token_id=getattr(config, "bos_token_id", None), pad_token_id=pad)
+
+
+def _new_tokens(sequences: torch.Tensor, prompt_ids: TokenIds, workload: Workload) -> TokenIds:
+    batch, length = prompt_ids.shape
+    tokens = sequences[:, length:].cpu().numpy().astype(np.int64)
+    if tokens.shape != (batch, workload.new_tokens):
+        raise RunFailure(
+            "short_output",
+            f"generate returned {tokens.shape[1]} new tokens for {tokens.shape[0]} prompts, "
+            f"asked were {workload.new_tokens} for {batch}",
+        )
+    return tokens
+
+
+def _step_weight_bytes(model: torch.nn.Module) -> int:
+    """Bytes of all parameters outside embedding tables, of which a step reads a row a sequence. A table
+    that is tied to the output head counts once, as the head's."""
+    read = {
+        parameter
+        for module in model.modules()
+        if not isinstance(module, torch.nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+    }
+    return sum(parameter.nbytes for parameter in read)
+
+
+def _free(device: str) -> None:
+    gc.collect()
+    if device != "cpu":
+        torch.get_device_module(device).empty_cache()
