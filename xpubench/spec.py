@@ -68,9 +68,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """The workload in a few words; `input_tokens` is the length of the prompt where it is known."""
         length = "text" if input_tokens is None else input_tokens
         search = "greedy" if self.num_beams == 1 else f"{self.num_beams} beams"
-        return (
-            f"{length} in, {self.new_tokens} out, batch {self.batch_size}, {search}, {self.cache} cache"
-        )
+        return f"{length} in, {self.new_tokens} out, batch {self.batch_size}, {search}, {self.cache} cache"
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -66,9 +66,7 @@ def trace(runtime: Runtime, prompt_ids: TokenIds, workload: Workload) -> Trace:
 def generate(runtime: Runtime, prompt_ids: TokenIds, workload: Workload) -> TokenIds:
     """Greedy tokens, int64 of shape (P, CHECK_NEW_TOKENS), with the workload's kind of cache."""
     batch, length = prompt_ids.shape
-    check = Workload(
-        input_tokens=length, new_tokens=CHECK_NEW_TOKENS, batch_size=batch, cache=workload.cache
-    )
+    check = Workload(input_tokens=length, new_tokens=CHECK_NEW_TOKENS, batch_size=batch, cache=workload.cache)
     runtime.prepare(check)
     tokens: TokenIds = runtime.generate(prompt_ids, check, "end_to_end").tokens
     return tokens

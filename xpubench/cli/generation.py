@@ -42,14 +42,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--results-dir", type=Path, default=Path("results"), metavar="DIR", help="default: results"
     )
     group.add_argument("--json", action="store_true", help="the record on standard output, one line a run")
-    group.add_argument("--token-latency", action="store_true", help="list each token's time of the median iteration")
+    group.add_argument(
+        "--token-latency", action="store_true", help="list each token's time of the median iteration"
+    )
     group.add_argument("--print-memory", action="store_true", help="list the plan's memory beside the peaks")
     group.add_argument(
         "--profile",
         action="store_true",
         help="write a Chrome trace and an operator table of one more generation (PROFILE=1 does it too)",
     )
-    group.add_argument("--profile_name", default="profile", metavar="NAME", help="part of their names (default: profile)")
+    group.add_argument(
+        "--profile_name", default="profile", metavar="NAME", help="part of their names (default: profile)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,12 +61,15 @@ def run(args: argparse.Namespace) -> int:
     if not args.benchmark:
         raise UserError("nothing to do; give --benchmark")
     if not args.profile_name.replace("-", "").replace("_", "").isalnum():
-        raise UserError(f"--profile_name {args.profile_name!r} is part of a file's name; use letters, digits, - and _")
+        raise UserError(
+            f"--profile_name {args.profile_name!r} is part of a file's name; use letters, digits, - and _"
+        )
     # The seconds that torch takes to import are not spent on a wrong flag.
     specs_from(args, args.device or "cpu")
     _quiet()
-    from xpubench.benchmark import run as run_benchmark
     from xpubench.measure.device import available_devices
+
+    from xpubench.benchmark import run as run_benchmark
     from xpubench.record import ResultsDirectory, encode
     from xpubench.report.console import Reporter
 

@@ -22,9 +22,13 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a hub id, a local directory, or smollm2-135m, which needs no hub",
     )
-    group.add_argument("--sub-model-name", metavar="NAME", help="a label of the guide's scripts; kept as it is")
+    group.add_argument(
+        "--sub-model-name", metavar="NAME", help="a label of the guide's scripts; kept as it is"
+    )
     group.add_argument("--revision", help="the hub's branch, tag or commit")
-    group.add_argument("--dtype", choices=list(DTYPE_BYTES), help="default: float16 on xpu and cuda, bfloat16 on cpu")
+    group.add_argument(
+        "--dtype", choices=list(DTYPE_BYTES), help="default: float16 on xpu and cuda, bfloat16 on cpu"
+    )
     group.add_argument(
         "--dummy-weights", action="store_true", help="random weights: speed without a hub or a tokenizer"
     )
@@ -47,7 +51,9 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--disable-auto-cast", action="store_true", help="with --ipex: run without autocast")
     group.add_argument(
-        "--allow-unoptimized", action="store_true", help="with --ipex: measure a model that IPEX left as it was"
+        "--allow-unoptimized",
+        action="store_true",
+        help="with --ipex: measure a model that IPEX left as it was",
     )
     group.add_argument("--use-static-cache", action="store_true", help="a static KV cache")
     group.add_argument("--torch-compile", action="store_true", help="run through torch.compile")
@@ -57,12 +63,18 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     """What is generated; flags with several values give every combination."""
     group = parser.add_argument_group("workload (several values: every combination, with one load)")
-    group.add_argument("--input-tokens", type=int, nargs="+", default=[1024], metavar="N", help="default: 1024")
-    group.add_argument("--max-new-tokens", type=int, nargs="+", default=[128], metavar="N", help="default: 128")
+    group.add_argument(
+        "--input-tokens", type=int, nargs="+", default=[1024], metavar="N", help="default: 1024"
+    )
+    group.add_argument(
+        "--max-new-tokens", type=int, nargs="+", default=[128], metavar="N", help="default: 128"
+    )
     group.add_argument("--batch-size", type=int, nargs="+", default=[1], metavar="N", help="default: 1")
     group.add_argument("--num-beams", type=int, nargs="+", metavar="N", help=f"default: {DEFAULT_BEAMS}")
     group.add_argument("--greedy", action="store_true", help="greedy search, which is one beam")
-    group.add_argument("--prompt", metavar="TEXT", help="generate from this text instead of --input-tokens ids")
+    group.add_argument(
+        "--prompt", metavar="TEXT", help="generate from this text instead of --input-tokens ids"
+    )
 
 
 def add_protocol_flags(parser: argparse.ArgumentParser) -> None:

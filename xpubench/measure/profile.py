@@ -4,7 +4,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from torch.profiler import ProfilerActivity, profile as torch_profile
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile as torch_profile
 
 ROWS = 40
 

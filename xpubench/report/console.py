@@ -183,9 +183,8 @@ def _gb(size: int | None) -> str:
 def _checks(checks: dict[str, Any]) -> str:
     cache = checks.get("cache") or "hidden by the stack"
     positions = checks.get("cache_positions")
-    return (
-        f"{checks['new_tokens']} tokens each time, logits finite, cache {cache}"
-        + (f" of {positions} positions" if positions else "")
+    return f"{checks['new_tokens']} tokens each time, logits finite, cache {cache}" + (
+        f" of {positions} positions" if positions else ""
     )
 
 
@@ -223,7 +222,9 @@ def what_next(records: list[Record]) -> list[str]:
     if not done:
         return ["see what this machine can run: xpubench doctor"]
     subject = done[0].spec.subject
-    command = f"python run_generation.py -m {shlex.quote(subject.model)} --benchmark --device {subject.device}"
+    command = (
+        f"python run_generation.py -m {shlex.quote(subject.model)} --benchmark --device {subject.device}"
+    )
     if subject.weights == "dummy":
         return [f"next, what the hardware allows: xpubench plan -m {shlex.quote(subject.model)}"]
     return [

@@ -45,9 +45,7 @@ class IpexRuntime(PyTorchRuntime):
                 model = ipex.optimize(model, dtype=dtype, inplace=True)
         except RuntimeError as error:
             if "re-install IPEX" in str(error):
-                raise UserError(
-                    f"this build of IPEX has no {subject.device}; {INSTALL}"
-                ) from error
+                raise UserError(f"this build of IPEX has no {subject.device}; {INSTALL}") from error
             raise
         self.model = model
         self.optimized = subject.ipex_optimize and is_optimized(model, subject.device)

@@ -1,0 +1,171 @@
+"""What surrounds a run and can explain its figures: versions, device, machine, load, variables, commit."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+import xpubench
+from xpubench.measure.device import (
+    device_driver,
+    device_name,
+    free_memory_bytes,
+    total_memory_bytes,
+)
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "tokenizers",
+    "safetensors",
+    "numpy",
+    "intel-extension-for-pytorch",
+    "oneccl-bind-pt",
+    "pytorch-triton-xpu",
+    "triton",
+    "neural-compressor",
+    "neural-compressor-pt",
+    "deepspeed",
+    "mpi4py",
+    "openvino",
+    "openvino-genai",
+    "openvino-tokenizers",
+    "optimum",
+    "optimum-intel",
+    "nncf",
+    "torchao",
+    "peft",
+    "lm-eval",
+)
+VARIABLES = (
+    "ATEN_",
+    "CCL_",
+    "CUDA_",
+    "DNNL_",
+    "GOMP_",
+    "I_MPI_",
+    "IPEX_",
+    "KMP_",
+    "LD_PRELOAD",
+    "MALLOC_",
+    "MKL_",
+    "MKLDNN_",
+    "ONEAPI_",
+    "ONEDNN_",
+    "OMP_",
+    "PYTORCH_",
+    "SYCL_",
+    "TORCH_",
+    "UR_",
+    "ZE_",
+    "ZES_",
+)
+SECRETS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
+CPUS = Path("/sys/devices/system/cpu")
+CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+BUSY = 0.5
+
+
+def capture(device: str) -> dict[str, Any]:
+    """All of it as plain JSON values; what cannot be known is None or absent. Memory in bytes."""
+    return {
+        "harness": {"version": xpubench.__version__, "commit": _commit()},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": installed_versions(),
+        "device": {
+            "kind": device,
+            "name": device_name(device),
+            "driver": device_driver(device),
+            "total_memory_bytes": total_memory_bytes(device),
+            "free_memory_bytes": free_memory_bytes(device),
+        },
+        "host": {
+            "cpu": device_name("cpu"),
+            "physical_cores": psutil.cpu_count(logical=False),
+            "logical_cores": psutil.cpu_count(),
+            "allowed_cores": len(os.sched_getaffinity(0)),
+            "cgroup_cores": _cgroup_cores(),
+            "governors": _governors(),
+            "load_average_1min": os.getloadavg()[0],
+            "total_memory_bytes": total_memory_bytes("cpu"),
+            "available_memory_bytes": free_memory_bytes("cpu"),
+            "torch_threads": torch.get_num_threads(),
+        },
+        "variables": relevant_variables(dict(os.environ)),
+    }
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of the packages that can change a figure, of those that are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def relevant_variables(variables: dict[str, str]) -> dict[str, str]:
+    """The variables that steer the stacks, without any whose name speaks of a secret."""
+    return {
+        name: value
+        for name, value in sorted(variables.items())
+        if name.startswith(VARIABLES) and not any(word in name.upper() for word in SECRETS)
+    }
+
+
+def noise_warnings(environment: dict[str, Any]) -> list[str]:
+    """What in a captured environment makes the figures less steady than they could be."""
+    host = environment["host"]
+    cores = host["allowed_cores"]
+    warnings = []
+    if host["load_average_1min"] > BUSY * cores:
+        warnings.append(
+            f"the machine was busy before the run: load average {host['load_average_1min']:.1f} on {cores} cores"
+        )
+    slow = [governor for governor in host["governors"] if governor != "performance"]
+    if slow:
+        warnings.append(f"CPU frequency governor {', '.join(slow)}: set performance for steady figures")
+    limit = host["cgroup_cores"]
+    if limit is not None and limit < cores:
+        warnings.append(f"the container may use {limit:g} of {cores} cores: its limit makes pauses")
+    return warnings
+
+
+def _commit() -> str | None:
+    """The harness's git commit, with `-dirty` where files differ from it; None outside a checkout."""
+    root = Path(xpubench.__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _governors() -> list[str]:
+    files = CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor")
+    return sorted({file.read_text().strip() for file in files})
+
+
+def _cgroup_cores() -> float | None:
+    try:
+        quota, period = CGROUP_CPU.read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # no cgroup, or "max"
+        return None
