@@ -1,0 +1,131 @@
+"""The validated models and the devices, as data files beside this module, and their lookup by name."""
+
+import json
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+import msgspec
+
+from xpubench.errors import UserError, unknown
+
+SMOLLM2 = "smollm2-135m"
+# Of the known families, those whose architecture transformers holds only as code from the hub.
+REMOTE_CODE_ONLY = frozenset({"baichuan"})
+
+Status = Literal["validated", "family", "embedded", "unknown"]
+
+
+class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model: what the guide for Intel GPUs validated it for, and where its architecture lies."""
+
+    id: str
+    family: str
+    status: Status
+    architecture: str
+    fp16: bool = False
+    int4: bool = False
+    platforms: list[str] = []
+    listed: list[str] = []
+    note: str | None = None
+
+    def config(self) -> dict[str, Any]:
+        """The fields of the model's transformers config."""
+        path = files(__name__) / "architectures" / f"{self.architecture}.json"
+        fields: dict[str, Any] = json.loads(path.read_text())
+        return fields
+
+    def native_config(self) -> dict[str, Any]:
+        """The same, of an architecture that transformers can build itself; UserError for the others."""
+        config = self.config()
+        if config["model_type"] in REMOTE_CODE_ONLY:
+            raise UserError(
+                f"{self.id} exists only as code on the hub, so there are no dummy weights; load the model "
+                "with --trust-remote-code"
+            )
+        return config
+
+
+class CatalogDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """A device by its data sheet: bytes, GB/s (10^9), and dense 16-bit TFLOP/s, each with its source."""
+
+    id: str
+    name: str
+    reported: list[str]
+    memory_bytes: int
+    bandwidth_gb_per_s: float
+    bandwidth_source: str
+    peak_tflop_per_s: float | None = None
+    peak_source: str | None = None
+
+
+def models() -> list[CatalogModel]:
+    """All models, in the catalog's order."""
+    return list(_models().values())
+
+
+def find_model(name: str) -> CatalogModel | None:
+    """The model of that id, in any case, with or without the organisation before the slash."""
+    wanted = name.lower()
+    for model_id, found in _models().items():
+        if wanted in (model_id.lower(), model_id.lower().rpartition("/")[2]):
+            return found
+    return None
+
+
+def model(name: str) -> CatalogModel:
+    """The model of that id; UserError with the nearest ones when there is none."""
+    found = find_model(name)
+    if found is None:
+        raise unknown("model", name, list(_models()))
+    return found
+
+
+def status_of(name: str, model_type: str | None) -> Status:
+    """How far a model is validated: itself, only others of its architecture's family, or not at all."""
+    found = find_model(name)
+    if found is not None:
+        return found.status
+    known = {one.config()["model_type"] for one in models() if one.status == "validated"}
+    return "family" if model_type in known else "unknown"
+
+
+def devices() -> list[CatalogDevice]:
+    """All devices, in the catalog's order."""
+    return list(_devices().values())
+
+
+def device(name: str) -> CatalogDevice:
+    """The device of that id; UserError with the nearest ones when there is none."""
+    found = _devices().get(name.lower())
+    if found is None:
+        raise unknown("device", name, list(_devices()))
+    return found
+
+
+def identify_device(reported_name: str, memory_bytes: int | None) -> CatalogDevice | None:
+    """The device that a driver reports by that name and memory, None when the catalog has none.
+
+    A Max 1550 shows as its card or as its tiles, under one name; the nearer memory tells which.
+    """
+    named = [one for one in devices() if any(part in reported_name for part in one.reported)]
+    if not named:
+        return None
+    return min(named, key=lambda one: abs(one.memory_bytes - (memory_bytes or one.memory_bytes)))
+
+
+@cache
+def _models() -> dict[str, CatalogModel]:
+    return {name: msgspec.convert({"id": name} | row, CatalogModel) for name, row in _table("models").items()}
+
+
+@cache
+def _devices() -> dict[str, CatalogDevice]:
+    return {
+        name: msgspec.convert({"id": name} | row, CatalogDevice) for name, row in _table("devices").items()
+    }
+
+
+def _table(name: str) -> dict[str, Any]:
+    return tomllib.loads((files(__name__) / f"{name}.toml").read_text())

@@ -1,0 +1,199 @@
+"""Parameters, KV cache and work of a causal language model, from its transformers config alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from xpubench.errors import UserError, unknown
+
+Config = dict[str, Any]
+
+
+class Architecture(msgspec.Struct, frozen=True, kw_only=True):
+    """The sizes of a decoder-only transformer. Counts are parameters unless the name says otherwise."""
+
+    model_type: str
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int | None  # None: no limit of its own (ALiBi)
+    tied: bool  # the output head is the input embedding
+    layer_parameters: int  # of one layer
+    other_parameters: int  # norms and projections outside the layers
+    embedding_parameters: int  # the token table
+    position_parameters: int  # the table of learned positions
+    head_parameters: int  # the output head, tied or not
+
+    @classmethod
+    def from_config(cls, config: Config) -> "Architecture":
+        """From the fields of a transformers config, 4.x or 5.x; UserError for a model type not known."""
+        model_type = str(config.get("model_type"))
+        if model_type not in _BUILDERS:
+            raise unknown("architecture", model_type, list(_BUILDERS))
+        try:
+            return _BUILDERS[model_type](config)
+        except KeyError as error:
+            raise UserError(f"the config of this {model_type} model has no {error}") from error
+
+    @property
+    def parameter_count(self) -> int:
+        """All parameters; a tied head counts once."""
+        head = 0 if self.tied else self.head_parameters
+        return self.num_layers * self.layer_parameters + self._tables + self.other_parameters + head
+
+    @property
+    def step_weight_parameters(self) -> int:
+        """The parameters that one decoding step reads: all but the tables, of which it reads a row a
+        sequence. A tied embedding is read whole, as the head."""
+        return self.num_layers * self.layer_parameters + self.other_parameters + self.head_parameters
+
+    @property
+    def kv_values_per_token(self) -> int:
+        """Keys and values of one token in all layers."""
+        return 2 * self.num_layers * self.num_kv_heads * self.head_dim
+
+    def kv_cache_bytes(self, *, sequences: int, positions: int, dtype_bytes: int) -> int:
+        """Bytes of the KV cache; a sliding window, which can make it smaller, is not counted on."""
+        return sequences * positions * self.kv_values_per_token * dtype_bytes
+
+    def prefill_flop(self, *, sequences: int, tokens: int) -> int:
+        """Floating point operations of a prompt: 2 a parameter and token, the head at the last token only,
+        and 4 a head dimension for each pair of a token and one that it attends to."""
+        dense = 2 * (self.num_layers * self.layer_parameters + self.other_parameters) * tokens
+        pairs = tokens * (tokens + 1) // 2
+        attention = 4 * self.num_layers * self.num_heads * self.head_dim * pairs
+        return sequences * (dense + attention + 2 * self.head_parameters)
+
+    @property
+    def _tables(self) -> int:
+        return self.embedding_parameters + self.position_parameters
+
+
+def _llama_like(config: Config) -> Architecture:
+    """Llama, Mistral, Qwen2, Qwen3, Phi-3, GLM, GLM-4 and Baichuan: RMS norms, a gated MLP, rotary
+    positions or ALiBi; they differ in biases and in norms within the layer."""
+    model_type = config["model_type"]
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or hidden // heads
+    query, key_value = heads * head_dim, 2 * kv_heads * head_dim
+    # Qwen2 has these biases always, GLM when asked and without one on the output, as Qwen2.
+    biased = model_type == "qwen2" or config.get("attention_bias", False)
+    output_biased = biased and model_type not in ("qwen2", "glm", "glm4")
+    attention = hidden * (query + key_value) + query * hidden
+    attention += (query + key_value) * biased + hidden * output_biased
+    intermediate = config["intermediate_size"]
+    mlp = 3 * hidden * intermediate
+    mlp += (2 * intermediate + hidden) * bool(config.get("mlp_bias", False))
+    norms = (4 if model_type == "glm4" else 2) * hidden
+    norms += 2 * head_dim * (model_type == "qwen3")
+    table = config["vocab_size"] * hidden
+    return Architecture(
+        model_type=model_type,
+        num_layers=config["num_hidden_layers"],
+        hidden_size=hidden,
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate_size=intermediate,
+        vocab_size=config["vocab_size"],
+        max_positions=config.get("max_position_embeddings"),
+        tied=bool(config.get("tie_word_embeddings", False)),
+        layer_parameters=attention + mlp + norms,
+        other_parameters=hidden,
+        embedding_parameters=table,
+        position_parameters=0,
+        head_parameters=table,
+    )
+
+
+def _gptj(config: Config) -> Architecture:
+    hidden, heads = config["n_embd"], config["n_head"]
+    intermediate = config.get("n_inner") or 4 * hidden
+    table = config["vocab_size"] * hidden
+    return Architecture(
+        model_type="gptj",
+        num_layers=config["n_layer"],
+        hidden_size=hidden,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=hidden // heads,
+        intermediate_size=intermediate,
+        vocab_size=config["vocab_size"],
+        max_positions=config["n_positions"],
+        tied=bool(config.get("tie_word_embeddings", False)),
+        layer_parameters=4 * hidden * hidden + _biased_mlp(hidden, intermediate) + 2 * hidden,
+        other_parameters=2 * hidden,
+        embedding_parameters=table,
+        position_parameters=0,
+        head_parameters=table + config["vocab_size"],
+    )
+
+
+def _opt(config: Config) -> Architecture:
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    width = config.get("word_embed_proj_dim") or hidden
+    final_norm = config.get("do_layer_norm_before", True) and not config.get("_remove_final_layer_norm", False)
+    projections = 2 * width * hidden if width != hidden else 0
+    table = config["vocab_size"] * width
+    return Architecture(
+        model_type="opt",
+        num_layers=config["num_hidden_layers"],
+        hidden_size=hidden,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=hidden // heads,
+        intermediate_size=config["ffn_dim"],
+        vocab_size=config["vocab_size"],
+        max_positions=config["max_position_embeddings"],
+        tied=bool(config.get("tie_word_embeddings", True)),
+        layer_parameters=4 * (hidden * hidden + hidden) + _biased_mlp(hidden, config["ffn_dim"]) + 4 * hidden,
+        other_parameters=2 * hidden * bool(final_norm) + projections,
+        embedding_parameters=table,
+        # The table of learned positions starts at 2.
+        position_parameters=(config["max_position_embeddings"] + 2) * hidden,
+        head_parameters=table,
+    )
+
+
+def _bloom(config: Config) -> Architecture:
+    hidden = config.get("hidden_size") or config["n_embed"]
+    heads = config.get("n_head") or config["num_attention_heads"]
+    table = config["vocab_size"] * hidden
+    return Architecture(
+        model_type="bloom",
+        num_layers=config.get("n_layer") or config["num_hidden_layers"],
+        hidden_size=hidden,
+        num_heads=heads,
+        num_kv_heads=heads,
+        head_dim=hidden // heads,
+        intermediate_size=4 * hidden,
+        vocab_size=config["vocab_size"],
+        max_positions=None,
+        tied=bool(config.get("tie_word_embeddings", True)),
+        layer_parameters=4 * (hidden * hidden + hidden) + _biased_mlp(hidden, 4 * hidden) + 4 * hidden,
+        other_parameters=4 * hidden,
+        embedding_parameters=table,
+        position_parameters=0,
+        head_parameters=table,
+    )
+
+
+def _biased_mlp(hidden: int, intermediate: int) -> int:
+    return 2 * hidden * intermediate + intermediate + hidden
+
+
+_BUILDERS: dict[str, Callable[[Config], Architecture]] = {
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "phi3", "glm", "glm4", "baichuan"),
+        _llama_like,
+    ),
+    "gptj": _gptj,
+    "opt": _opt,
+    "bloom": _bloom,
+}

