@@ -3,7 +3,7 @@
 
 import sys
 
-from xpubench.cli.main import main
+from xpubench.cli.main import script
 
 if __name__ == "__main__":
-    sys.exit(main(["generate", *sys.argv[1:]]))
+    sys.exit(script("generate"))

@@ -82,7 +82,7 @@ def run(
     expected = recorded_reference(reference, subject)
 
     environment = capture(subject.device)
-    device = identify_device(device_name(subject.device))
+    device = identify_device(device_name(subject.device), total_memory_bytes(subject.device))
     plans = {spec.id: plan_of(architecture, spec, device) for spec in specs}
     available = free_memory_bytes(subject.device) or total_memory_bytes(subject.device)
     runnable = []
@@ -265,8 +265,7 @@ def _step_bytes(
     return decode_bytes_per_step(
         architecture,
         weight_bytes_per_step=runtime.step_weight_bytes,
-        batch_size=spec.workload.batch_size,
-        num_beams=spec.workload.num_beams,
+        sequences=spec.workload.batch_size * spec.workload.num_beams,
         input_tokens=input_tokens,
         new_tokens=spec.workload.new_tokens,
         kv_dtype_bytes=DTYPE_BYTES[spec.subject.dtype],

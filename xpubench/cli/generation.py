@@ -1,11 +1,10 @@
-"""`run_generation.py` and `xpubench generate`: one model, one device, its latency per token."""
+"""Measure the latency of each token of one model on one device, and check the tokens."""
 
 import argparse
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 from xpubench.cli.options import (
     add_model_flags,
@@ -16,16 +15,8 @@ from xpubench.cli.options import (
 )
 from xpubench.errors import UserError
 
-SUMMARY = "measure the latency of each token, and check the tokens"
-
-
-def add_parser(subparsers: Any) -> None:
-    """Adds the command to `xpubench`."""
-    add_flags(subparsers.add_parser("generate", help=SUMMARY, description=SUMMARY))
-
-
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """All flags of the command."""
+    """The command's flags."""
     modes = parser.add_argument_group("what to do")
     modes.add_argument("--benchmark", action="store_true", help="measure the latency")
     add_model_flags(parser)

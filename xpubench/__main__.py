@@ -1,0 +1,7 @@
+"""`python -m xpubench`."""
+
+import sys
+
+from xpubench.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,88 @@
+"""`xpubench`: finds the command's module, runs it, and turns what went wrong into one line and an exit code."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import NoReturn
+
+import xpubench
+from xpubench.errors import RunFailure, UserError, unknown
+
+COMMANDS: dict[str, str] = {
+    "generate": "measure the latency of each token, and check the tokens",
+    "models": "list the models of the catalog",
+    "plan": "bytes and roofline times of a model on a device",
+    "doctor": "what this machine can run, and what to install for the rest",
+}
+MODULES = {"generate": "xpubench.cli.generation"}
+
+OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the flags."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def main() -> int:
+    """`xpubench COMMAND ...`; returns the exit code: 0 done, 1 a run failed, 2 wrong use."""
+    return _guarded(lambda: _run(sys.argv[1:]))
+
+
+def script(name: str) -> int:
+    """A command under its own script's name, such as run_generation.py for `generate`; the exit code."""
+    return _guarded(lambda: _run_command(name, Path(sys.argv[0]).name, sys.argv[1:]))
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except UserError as error:
+        return _say(error, WRONG_USE)
+    except RunFailure as error:
+        return _say(f"{error.failure_class}: {error.message}", FAILED)
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away; Python would complain again when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _run_command(name: str, prog: str, arguments: list[str]) -> int:
+    module = import_module(MODULES.get(name, f"xpubench.cli.{name}"))
+    parser = Parser(prog=prog, description=module.__doc__)
+    module.add_flags(parser)
+    code: int = module.run(parser.parse_args(arguments))
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="xpubench",
+        description="Per-token latency and accuracy of language models on Intel GPUs and CPUs.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n"
+        + "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
+        + "\n\nxpubench COMMAND --help lists a command's flags.",
+    )
+    parser.add_argument("--version", action="version", version=f"xpubench {xpubench.__version__}")
+    parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of the commands below")
+    parser.add_argument("flags", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.command is None:
+        raise UserError(f"no command; there are {', '.join(COMMANDS)} (xpubench --help)")
+    if args.command not in COMMANDS:
+        raise unknown("command", args.command, list(COMMANDS))
+    return _run_command(args.command, f"xpubench {args.command}", args.flags)
+
+
+def _say(what: object, code: int) -> int:
+    line = " ".join(str(what).split())
+    print(f"error: {line}", file=sys.stderr)
+    return code

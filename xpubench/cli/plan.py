@@ -1,0 +1,111 @@
+"""Bytes and roofline times of a model on a device, from shapes and data sheets, without loading anything."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from xpubench.catalog import CatalogDevice, device, devices, model
+from xpubench.catalog.architecture import Architecture
+from xpubench.errors import UserError
+from xpubench.plan import Plan, make_plan
+from xpubench.preflight import check_positions
+from xpubench.spec import DTYPE_BYTES, Workload
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument(
+        "-m", "--model-id", required=True, metavar="MODEL", help="of the catalog, or a directory with config.json"
+    )
+    known = ", ".join(one.id for one in devices())
+    parser.add_argument("--device", metavar="NAME", help=f"a device of the catalog: {known}")
+    parser.add_argument("--dtype", choices=list(DTYPE_BYTES), default="float16", help="default: float16")
+    parser.add_argument("--input-tokens", type=int, default=1024, metavar="N", help="default: 1024")
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="default: 128")
+    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--num-beams", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the plan; that a model does not fit is an answer too."""
+    workload = Workload(
+        input_tokens=args.input_tokens,
+        new_tokens=args.max_new_tokens,
+        batch_size=args.batch_size,
+        num_beams=args.num_beams,
+    )
+    figures = device(args.device) if args.device else None
+    architecture = Architecture.from_config(_config(args.model_id))
+    check_positions(architecture, args.input_tokens, args.max_new_tokens)
+    plan = make_plan(
+        architecture,
+        model=args.model_id,
+        dtype=args.dtype,
+        batch_size=args.batch_size,
+        num_beams=args.num_beams,
+        input_tokens=args.input_tokens,
+        new_tokens=args.max_new_tokens,
+        device=figures,
+    )
+    if args.json:
+        import msgspec
+
+        print(msgspec.json.encode(plan).decode())
+        return 0
+    _print(plan, architecture, workload, figures)
+    return 0
+
+
+def _config(name: str) -> dict[str, Any]:
+    directory = Path(name).expanduser()
+    if not directory.is_dir():
+        return model(name).config()
+    try:
+        config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory} has no readable config.json: {error}") from error
+    return config
+
+
+def _print(
+    plan: Plan, architecture: Architecture, workload: Workload, figures: CatalogDevice | None
+) -> None:
+    from xpubench.report.tables import plain_console, plain_table
+
+    console = plain_console()
+    console.print(f"{plan.model} · {plan.dtype} · {workload.title(plan.input_tokens)}")
+    table = plain_table("memory", "GB", "bytes", "")
+    for name, size, how in (
+        ("weights", plan.weight_bytes, f"{architecture.parameter_count:,} parameters"),
+        ("KV cache", plan.kv_cache_bytes, f"{plan.input_tokens + plan.new_tokens} positions a sequence"),
+        ("prefill's activations", plan.activation_bytes, "estimate"),
+        ("peak", plan.peak_bytes, ""),
+    ):
+        table.add_row(name, f"{size / 1e9:.3f}", f"{size:,}", how)
+    console.print(table)
+    if figures is None:
+        console.print("Roofline times: name a device with --device.")
+        return
+    table = plain_table("roofline", "ms", "")
+    table.add_row("first token", f"{plan.roofline_first_token_ms:.2f}", _first_token_bound(plan, figures))
+    table.add_row(
+        "next token",
+        f"{plan.roofline_next_token_ms:.2f}",
+        f"{plan.step_bytes / 1e9:.3f} GB of weights and KV cache / {figures.bandwidth_gb_per_s:,.0f} GB/s",
+    )
+    console.print(table)
+    verdict = "fit" if plan.fits else "DO NOT FIT"
+    console.print(
+        f"{figures.name}, {figures.memory_bytes / 1e9:.1f} GB: weights and KV cache {verdict}"
+        + ("." if not plan.fits or plan.peak_bytes <= figures.memory_bytes else ", the estimated peak does not.")
+    )
+    console.print(f"Bandwidth: {figures.bandwidth_source}. Peak: {figures.peak_source or 'unknown'}.")
+    console.print("Times are lower bounds: no run of these shapes in this precision can be faster.")
+
+
+def _first_token_bound(plan: Plan, figures: CatalogDevice) -> str:
+    if plan.first_token_bound == "compute":
+        return f"{plan.prefill_flop / 1e12:.2f} TFLOP / {figures.peak_tflop_per_s:,.1f} TFLOP/s"
+    return f"weights / {figures.bandwidth_gb_per_s:,.0f} GB/s"

@@ -1,0 +1,135 @@
+"""What a run will need and can reach, from shapes and a data sheet alone: bytes and roofline times."""
+
+from typing import Literal
+
+import msgspec
+
+from xpubench.catalog import CatalogDevice
+from xpubench.catalog.architecture import Architecture
+from xpubench.spec import DTYPE_BYTES
+
+Bound = Literal["compute", "memory"]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes and lower bounds of times. None where the device or its figure is not known.
+
+    `peak_bytes` adds to weights and KV cache an estimate of the prefill's activations; `fits` compares
+    weights and KV cache, which are exact, with the device's memory.
+    """
+
+    model: str
+    dtype: str
+    device: str | None
+    batch_size: int
+    num_beams: int
+    input_tokens: int
+    new_tokens: int
+    weight_bytes: int
+    kv_cache_bytes: int
+    activation_bytes: int
+    peak_bytes: int
+    device_memory_bytes: int | None
+    fits: bool | None
+    step_bytes: int
+    prefill_flop: int
+    roofline_first_token_ms: float | None
+    first_token_bound: Bound | None
+    roofline_next_token_ms: float | None
+
+
+def make_plan(
+    architecture: Architecture,
+    *,
+    model: str,
+    dtype: str,
+    batch_size: int,
+    num_beams: int,
+    input_tokens: int,
+    new_tokens: int,
+    device: CatalogDevice | None,
+) -> Plan:
+    """The plan of one workload. Roofline (Williams et al. 2009): a phase takes at least its bytes / the
+    bandwidth and at least its operations / the peak; a decoding step is bound by its bytes.
+
+    The prompt's phase runs batch x beams sequences, as transformers repeats the prompt for each beam first.
+    """
+    dtype_bytes = DTYPE_BYTES[dtype]
+    sequences = batch_size * num_beams
+    weight_bytes = architecture.parameter_count * dtype_bytes
+    kv_cache_bytes = architecture.kv_cache_bytes(
+        sequences=sequences, positions=input_tokens + new_tokens, dtype_bytes=dtype_bytes
+    )
+    activation_bytes = _activation_bytes(architecture, sequences, input_tokens, dtype_bytes)
+    step_weight_bytes = architecture.step_weight_parameters * dtype_bytes
+    step_bytes = decode_bytes_per_step(
+        architecture,
+        weight_bytes_per_step=step_weight_bytes,
+        sequences=sequences,
+        input_tokens=input_tokens,
+        new_tokens=new_tokens,
+        kv_dtype_bytes=dtype_bytes,
+    )
+    prefill_flop = architecture.prefill_flop(sequences=sequences, tokens=input_tokens)
+    first_ms, bound = _first_token(step_weight_bytes, prefill_flop, dtype, device)
+    return Plan(
+        model=model,
+        dtype=dtype,
+        device=device.id if device else None,
+        batch_size=batch_size,
+        num_beams=num_beams,
+        input_tokens=input_tokens,
+        new_tokens=new_tokens,
+        weight_bytes=weight_bytes,
+        kv_cache_bytes=kv_cache_bytes,
+        activation_bytes=activation_bytes,
+        peak_bytes=weight_bytes + kv_cache_bytes + activation_bytes,
+        device_memory_bytes=device.memory_bytes if device else None,
+        fits=weight_bytes + kv_cache_bytes <= device.memory_bytes if device else None,
+        step_bytes=step_bytes,
+        prefill_flop=prefill_flop,
+        roofline_first_token_ms=first_ms,
+        first_token_bound=bound,
+        roofline_next_token_ms=step_bytes / device.bandwidth_gb_per_s / 1e6 if device else None,
+    )
+
+
+def decode_bytes_per_step(
+    architecture: Architecture,
+    *,
+    weight_bytes_per_step: int,
+    sequences: int,
+    input_tokens: int,
+    new_tokens: int,
+    kv_dtype_bytes: int,
+) -> int:
+    """Bytes that a decoding step must read: the weights once, and each sequence's KV cache.
+
+    The mean over the steps that give the next tokens: the n-th of them, from 1, attends to
+    input_tokens + n tokens, of which the last one's key and value are at hand.
+    """
+    steps = new_tokens - 1
+    mean_positions = input_tokens + max(steps - 1, 0) / 2
+    kv_bytes = sequences * mean_positions * architecture.kv_values_per_token * kv_dtype_bytes
+    return weight_bytes_per_step + int(kv_bytes)
+
+
+def _activation_bytes(architecture: Architecture, sequences: int, tokens: int, dtype_bytes: int) -> int:
+    """An estimate of the most that the prefill holds at once: in one layer the residual stream, a norm's
+    output, queries, keys, values and the MLP's inner values; then the last token's logits and a float32 copy."""
+    attention = (architecture.num_heads + 2 * architecture.num_kv_heads) * architecture.head_dim
+    layer = tokens * (2 * architecture.hidden_size + max(attention, 2 * architecture.intermediate_size))
+    return sequences * (layer * dtype_bytes + architecture.vocab_size * (dtype_bytes + 4))
+
+
+def _first_token(
+    weight_bytes: int, flop: int, dtype: str, device: CatalogDevice | None
+) -> tuple[float | None, Bound | None]:
+    if device is None:
+        return None, None
+    memory_ms = weight_bytes / device.bandwidth_gb_per_s / 1e6
+    # The catalog's peaks are those of 16-bit matrix engines.
+    if device.peak_tflop_per_s is None or dtype == "float32":
+        return memory_ms, "memory"
+    compute_ms = flop / device.peak_tflop_per_s / 1e9
+    return (compute_ms, "compute") if compute_ms > memory_ms else (memory_ms, "memory")

@@ -1,0 +1,178 @@
+"""From a model's name to a directory that holds a whole checkpoint, checked before anything is loaded."""
+
+import json
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from xpubench.catalog import SMOLLM2, find_model, models
+from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.weights.embedded import smollm2_directory
+
+CONFIG_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+SAFETENSORS = "*.safetensors"
+PICKLES = "*.bin"
+CODE = "*.py"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint on this machine: its directory, and the fields of its config."""
+
+    name: str
+    directory: Path
+    config: dict[str, Any]
+
+
+def resolve(name: str, *, revision: str | None, allow_pickle: bool, trust_remote_code: bool) -> Source:
+    """The checkpoint of that name: the embedded model, a local directory, or one of the hub.
+
+    Raises UserError for what the user must change, RunFailure `bad_model` for a broken checkpoint and
+    `unsupported` for an architecture that cannot be loaded.
+    """
+    directory = _directory(name, revision, allow_pickle, trust_remote_code)
+    config = _read_json(directory / "config.json")
+    _check_architecture(config, trust_remote_code)
+    _check_weights(directory, allow_pickle)
+    return Source(name=name, directory=directory, config=config)
+
+
+def read_config(name: str, *, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """The fields of a model's config, without its weights: the catalog's, a directory's, or the hub's."""
+    local = _local_directory(name)
+    if local is None and (known := find_model(name)) is not None:
+        return known.config()
+    directory = local or _download(name, revision, ("config.json",))
+    config = _read_json(directory / "config.json")
+    _check_architecture(config, trust_remote_code)
+    return config
+
+
+def _directory(name: str, revision: str | None, allow_pickle: bool, trust_remote_code: bool) -> Path:
+    if name.lower() == SMOLLM2:
+        return smollm2_directory()
+    local = _local_directory(name)
+    if local is not None:
+        return local
+    wanted = [*CONFIG_FILES, SAFETENSORS, *([CODE] if trust_remote_code else [])]
+    directory = _download(name, revision, wanted)
+    if allow_pickle and not any(directory.glob(SAFETENSORS)):
+        directory = _download(name, revision, [*wanted, PICKLES])
+    return directory
+
+
+def _local_directory(name: str) -> Path | None:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
+        raise UserError(f"no such directory: {name}; a local model is a directory with config.json")
+    return None
+
+
+def _download(name: str, revision: str | None, patterns: list[str] | tuple[str, ...]) -> Path:
+    known = find_model(name)
+    hub_id = known.id if known is not None else name
+    if not HUB_ID.fullmatch(hub_id):
+        raise unknown("model", name, [one.id for one in models()])
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
+    except GatedRepoError as error:
+        raise UserError(
+            f"{hub_id} is gated: accept its terms on the hub and log in with `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"{hub_id} has no revision {revision!r} on the hub") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UserError(
+            f"no model {hub_id} on the hub, or not for you; check the name, or log in with `hf auth login`"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"{hub_id} is not on this machine and the hub is out of reach; give a local directory, "
+            "or --dummy-weights to measure the speed without the weights"
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_text())
+    except OSError as error:
+        raise RunFailure("bad_model", f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise RunFailure("bad_model", f"{path} is not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise RunFailure("bad_model", f"{path} holds no JSON object")
+    return fields
+
+
+def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None:
+    model_type = config.get("model_type")
+    if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return
+    if "AutoModelForCausalLM" in config.get("auto_map", {}):
+        if trust_remote_code:
+            return
+        raise RunFailure(
+            "unsupported",
+            f"the architecture {model_type!r} comes as code with the model; --trust-remote-code runs it",
+        )
+    if model_type in CONFIG_MAPPING_NAMES:
+        raise RunFailure("unsupported", f"the architecture {model_type!r} is no causal language model")
+    raise RunFailure(
+        "unsupported", f"the architecture {model_type!r} is not known to the installed transformers"
+    )
+
+
+def _check_weights(directory: Path, allow_pickle: bool) -> None:
+    index = directory / "model.safetensors.index.json"
+    if index.exists():
+        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        missing = [shard for shard in shards if not (directory / shard).exists()]
+        if missing or not shards:
+            raise RunFailure("bad_model", f"{directory} lacks {', '.join(missing) or 'all shards of its index'}")
+        files = [directory / shard for shard in shards]
+    else:
+        files = sorted(directory.glob(SAFETENSORS))
+    for file in files:
+        _check_safetensors(file)
+    if files:
+        return
+    if not any(directory.glob(PICKLES)):
+        raise RunFailure("bad_model", f"{directory} holds no safetensors weights")
+    if not allow_pickle:
+        raise UserError(
+            f"{directory} holds only .bin weights, which can run code when loaded; "
+            "--allow-pickle loads them if you trust their maker"
+        )
+
+
+def _check_safetensors(path: Path) -> None:
+    """The header gives where the last tensor ends: a file of another size was cut off or overwritten."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            (header_size,) = struct.unpack("<Q", file.read(8))
+            if header_size > size - 8:
+                raise ValueError("its header is cut off")
+            header = json.loads(file.read(header_size))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        expected = 8 + header_size + max(ends, default=0)
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunFailure("bad_model", f"{path} is no whole safetensors file: {error}") from error
+    if size != expected:
+        raise RunFailure("bad_model", f"{path} has {size:,} bytes where its header needs {expected:,}")
