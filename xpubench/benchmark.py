@@ -25,7 +25,7 @@ from xpubench.prompts import random_prompt
 from xpubench.record import Iteration, Record, ResultsDirectory, Samples, SyncPolicy, now
 from xpubench.runtimes.base import Runtime, TokenIds, runtime_class
 from xpubench.spec import DTYPE_BYTES, RunSpec, Subject, Workload
-from xpubench.weights.source import read_config
+from xpubench.weights.source import read_config, resolve
 
 
 class Progress(Protocol):
@@ -95,6 +95,15 @@ def run(
         return
 
     try:
+        if subject.weights == "pretrained":
+            progress.say(f"looking for {subject.model}")
+            # Downloads and checks count neither in the load's time nor in its memory.
+            resolve(
+                subject.model,
+                revision=subject.revision,
+                allow_pickle=subject.allow_pickle,
+                trust_remote_code=subject.trust_remote_code,
+            )
         progress.say(f"measuring the memory bandwidth of {subject.device}")
         bandwidth = measure_bandwidth(subject.device, subject.dtype)
         if reference == CPU_FLOAT32:

@@ -138,7 +138,9 @@ def _gptj(config: Config) -> Architecture:
 def _opt(config: Config) -> Architecture:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     width = config.get("word_embed_proj_dim") or hidden
-    final_norm = config.get("do_layer_norm_before", True) and not config.get("_remove_final_layer_norm", False)
+    final_norm = config.get("do_layer_norm_before", True) and not config.get(
+        "_remove_final_layer_norm", False
+    )
     projections = 2 * width * hidden if width != hidden else 0
     table = config["vocab_size"] * width
     return Architecture(

@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
         )
     console = plain_console()
     console.print(table)
-    console.print("KV: keys and values of one token in 16 bits. FP16, INT4: validated by the guide for Intel GPUs.")
+    console.print(
+        "KV: keys and values of one token in 16 bits. FP16, INT4: validated by the guide for Intel GPUs."
+    )
     for row in rows:
         if row["note"]:
             console.print(f"{row['id']}: {row['note']}.")

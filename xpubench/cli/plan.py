@@ -16,7 +16,11 @@ from xpubench.spec import DTYPE_BYTES, Workload
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument(
-        "-m", "--model-id", required=True, metavar="MODEL", help="of the catalog, or a directory with config.json"
+        "-m",
+        "--model-id",
+        required=True,
+        metavar="MODEL",
+        help="of the catalog, or a directory with config.json",
     )
     known = ", ".join(one.id for one in devices())
     parser.add_argument("--device", metavar="NAME", help=f"a device of the catalog: {known}")
@@ -69,9 +73,7 @@ def _config(name: str) -> dict[str, Any]:
     return config
 
 
-def _print(
-    plan: Plan, architecture: Architecture, workload: Workload, figures: CatalogDevice | None
-) -> None:
+def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: CatalogDevice | None) -> None:
     from xpubench.report.tables import plain_console, plain_table
 
     console = plain_console()
@@ -99,7 +101,11 @@ def _print(
     verdict = "fit" if plan.fits else "DO NOT FIT"
     console.print(
         f"{figures.name}, {figures.memory_bytes / 1e9:.1f} GB: weights and KV cache {verdict}"
-        + ("." if not plan.fits or plan.peak_bytes <= figures.memory_bytes else ", the estimated peak does not.")
+        + (
+            "."
+            if not plan.fits or plan.peak_bytes <= figures.memory_bytes
+            else ", the estimated peak does not."
+        )
     )
     console.print(f"Bandwidth: {figures.bandwidth_source}. Peak: {figures.peak_source or 'unknown'}.")
     console.print("Times are lower bounds: no run of these shapes in this precision can be faster.")

@@ -45,22 +45,28 @@ def _median_interval(rows: Array) -> tuple[float, float]:
 
 
 def doubts(name: str, samples_ns: list[list[int]], statistic: Statistic) -> list[str]:
-    """Warnings about a statistic: too few iterations, too much variation, a trend over the iterations."""
+    """Warnings about a statistic: too much variation, a trend over the iterations."""
     found = []
-    iterations = len(samples_ns)
-    if iterations < MIN_ITERATIONS:
-        found.append(
-            f"{name}: only {iterations} measured iteration{'s' * (iterations != 1)}, "
-            f"at least {MIN_ITERATIONS} are needed to judge the noise"
-        )
     if statistic.stdev is not None and statistic.stdev > MAX_VARIATION * statistic.mean:
         found.append(
             f"{name}: coefficient of variation {statistic.stdev / statistic.mean:.1%} over {statistic.n} "
             f"samples is above {MAX_VARIATION:.0%}"
         )
-    if iterations >= TREND_ITERATIONS and (change := _trend([float(np.median(row)) for row in samples_ns])):
+    if len(samples_ns) >= TREND_ITERATIONS and (
+        change := _trend([float(np.median(row)) for row in samples_ns])
+    ):
         found.append(f"{name}: a trend over the iterations, {change:+.1%} from the first to the last")
     return found
+
+
+def too_few(iterations: int) -> list[str]:
+    """A warning about a run of so few measured iterations that its noise cannot be judged."""
+    if iterations >= MIN_ITERATIONS:
+        return []
+    return [
+        f"only {iterations} measured iteration{'s' * (iterations != 1)}: at least {MIN_ITERATIONS} are needed "
+        "to judge the noise; raise --num-iter"
+    ]
 
 
 def _trend(medians: list[float]) -> float | None:

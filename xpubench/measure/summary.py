@@ -5,7 +5,7 @@ from statistics import median
 import msgspec
 
 from xpubench.measure.iterations import STEADY, steady
-from xpubench.measure.statistics import doubts, summarize
+from xpubench.measure.statistics import doubts, summarize, too_few
 from xpubench.record import Iteration, Samples, Statistic, Summary
 
 # Both policies measure the same work; above this ratio the stamps themselves cost time.
@@ -76,7 +76,7 @@ def summarize_run(samples: Samples, facts: Facts) -> tuple[Summary, list[str]]:
         load_s=facts.load_s,
         input_tokens=facts.input_tokens,
     )
-    return summary, unsteady(samples.warmup) + warnings
+    return summary, too_few(len(stamped)) + unsteady(samples.warmup) + warnings
 
 
 def unsteady(warmup: list[Iteration]) -> list[str]:

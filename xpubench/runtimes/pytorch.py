@@ -108,7 +108,8 @@ class PyTorchRuntime:
                 return_dict_in_generate=True,
             )
         cache = getattr(output, "past_key_values", None)
-        positions = getattr(cache, "max_cache_len", None)
+        # None or -1 of a cache that grows.
+        positions = cache.get_max_cache_shape() if hasattr(cache, "get_max_cache_shape") else None
         verification = Verification(
             tokens=_new_tokens(output.sequences, prompt_ids, workload),
             logits_finite=watch.all_finite,

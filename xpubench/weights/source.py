@@ -144,7 +144,9 @@ def _check_weights(directory: Path, allow_pickle: bool) -> None:
         shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
         missing = [shard for shard in shards if not (directory / shard).exists()]
         if missing or not shards:
-            raise RunFailure("bad_model", f"{directory} lacks {', '.join(missing) or 'all shards of its index'}")
+            raise RunFailure(
+                "bad_model", f"{directory} lacks {', '.join(missing) or 'all shards of its index'}"
+            )
         files = [directory / shard for shard in shards]
     else:
         files = sorted(directory.glob(SAFETENSORS))
