@@ -71,8 +71,10 @@ def run(
     subject = specs[0].subject
     if any(spec.subject != subject for spec in specs):
         raise ValueError("the specs of one run have one subject")
-    check_device(subject.device)
     runtime_type = runtime_class(subject.runtime)
+    runtime_type.set_up()
+    check_device(subject.device)
+    runtime_type.check(subject)
     config = read_config(
         subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
     )

@@ -116,7 +116,8 @@ def decode_bytes_per_step(
 
 def _activation_bytes(architecture: Architecture, sequences: int, tokens: int, dtype_bytes: int) -> int:
     """An estimate of the most that the prefill holds at once: in one layer the residual stream, a norm's
-    output, queries, keys, values and the MLP's inner values; then the last token's logits and a float32 copy."""
+    output, queries, keys, values and the MLP's inner values; then the last token's logits and their copy in
+    float32."""
     attention = (architecture.num_heads + 2 * architecture.num_kv_heads) * architecture.head_dim
     layer = tokens * (2 * architecture.hidden_size + max(attention, 2 * architecture.intermediate_size))
     return sequences * (layer * dtype_bytes + architecture.vocab_size * (dtype_bytes + 4))

@@ -52,6 +52,6 @@ def lack_of_memory(plan: Plan | None, device: str, available_bytes: int | None) 
         return None
     return RunFailure(
         "oom",
-        f"not loaded: weights {plan.weight_bytes / 1e9:.2f} GB and KV cache {plan.kv_cache_bytes / 1e9:.2f} GB "
-        f"are more than the {available_bytes / 1e9:.2f} GB that {device} has free",
+        f"not loaded: {plan.weight_bytes / 1e9:.2f} GB of weights and {plan.kv_cache_bytes / 1e9:.2f} GB of "
+        f"KV cache are more than the {available_bytes / 1e9:.2f} GB that {device} has free",
     )

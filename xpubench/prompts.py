@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHECK_TEXTS = (
-    "The harbour was quiet in the early morning, and the fishermen who had slept on their boats began to",
-    "To boil an egg well, put it into water that is already boiling, wait seven minutes, then take it out and",
-    "A prime number is a whole number greater than one that cannot be divided without a remainder by any number",
-    "def mean(values):\n    total = 0\n    for value in values:\n        total = total + value\n    return total",
+    "The harbour was quiet in the morning, and the fishermen who had slept on their boats began to",
+    "To boil an egg well, put it into boiling water, wait for seven minutes, then take it out and",
+    "A prime number is a whole number above one that cannot be divided without a remainder by any",
+    "def mean(values):\n    total = 0\n    for value in values:\n        total += value\n    return total",
 )
 CHECK_TOKENS = 16
 CHECK_NEW_TOKENS = 32

@@ -165,7 +165,8 @@ class ResultsDirectory:
                 pass
         except OSError as error:
             raise UserError(
-                f"cannot write to the results directory {path}: {error.strerror}; choose another with --results-dir"
+                f"cannot write to the results directory {path}: {error.strerror}; "
+                "choose another with --results-dir"
             ) from error
 
     def write(self, record: Record) -> Path:

@@ -5,6 +5,7 @@ Both generate greedily from the same prompts. The run is then forced along the r
 """
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def load(path: Path) -> Trace:
             f"the reference has no {path.name} beside it, which a run on real weights writes; "
             "make the reference again"
         ) from error
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a whole check file: {error}") from error
 
 

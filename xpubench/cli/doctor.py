@@ -31,7 +31,8 @@ print("\\n" + json.dumps(found))
 """
 IPEX_PROBE = """
 import json, intel_extension_for_pytorch as ipex
-print("\\n" + json.dumps({"version": ipex.__version__, "xpu": ipex.has_xpu() if hasattr(ipex, "has_xpu") else False}))
+xpu = hasattr(ipex, "has_xpu") and ipex.has_xpu()
+print("\\n" + json.dumps({"version": ipex.__version__, "xpu": xpu}))
 """
 PACKAGES = (
     "transformers",

@@ -1,10 +1,14 @@
 """Measure the latency of each token of one model on one device, and check the tokens."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from xpubench.cli.options import (
     add_model_flags,
@@ -14,6 +18,9 @@ from xpubench.cli.options import (
     specs_from,
 )
 from xpubench.errors import UserError
+
+if TYPE_CHECKING:
+    from xpubench.report.console import Reporter
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -59,20 +66,19 @@ def run(args: argparse.Namespace) -> int:
     # The seconds that torch takes to import are not spent on a wrong flag.
     specs_from(args, args.device or "cpu")
     _quiet()
-    from xpubench.measure.device import available_devices
+    with _own_stdout() as out:
+        return _run(args, out)
 
+
+def _run(args: argparse.Namespace, out: TextIO) -> int:
     from xpubench.benchmark import run as run_benchmark
     from xpubench.record import ResultsDirectory, encode
     from xpubench.report.console import Reporter
 
-    reporter = Reporter()
-    device = args.device
-    if device is None:
-        device = available_devices()[0]
-        reporter.say(f"no --device given: using {device}")
-    specs = specs_from(args, device)
+    reporter = Reporter(out)
+    specs = specs_from(args, args.device or _first_device(args, reporter))
     results = ResultsDirectory(args.results_dir)
-    profiled = args.profile or os.environ.get("PROFILE", "0").lower() not in ("", "0", "off", "false")
+    profiled = args.profile or os.environ.get("PROFILE", "").lower() in ("1", "y", "yes", "on", "true")
     signal.signal(signal.SIGTERM, _interrupt)
     records = []
     with reporter:
@@ -85,8 +91,7 @@ def run(args: argparse.Namespace) -> int:
         ):
             records.append(record)
             if args.json:
-                sys.stdout.write(encode(record).decode() + "\n")
-                sys.stdout.flush()
+                print(encode(record).decode(), file=out, flush=True)
             else:
                 reporter.show(
                     record,
@@ -98,12 +103,39 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(record.status == "ok" for record in records) else 1
 
 
+def _first_device(args: argparse.Namespace, reporter: "Reporter") -> str:
+    from xpubench.measure.device import available_devices
+    from xpubench.runtimes.base import runtime_class
+
+    runtime_class(specs_from(args, "cpu")[0].subject.runtime).set_up()
+    device = available_devices()[0]
+    reporter.say(f"no --device given: using {device}")
+    return device
+
+
 def _quiet() -> None:
     """Keeps the libraries' own progress bars and advice out of the output."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+@contextlib.contextmanager
+def _own_stdout() -> Iterator[TextIO]:
+    """The standard output for our own words alone: what libraries print there goes to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with open(os.dup(kept), "w", encoding="utf-8") as out:
+            yield out
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _interrupt(number: int, frame: object) -> None:

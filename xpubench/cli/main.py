@@ -1,4 +1,4 @@
-"""`xpubench`: finds the command's module, runs it, and turns what went wrong into one line and an exit code."""
+"""`xpubench`: finds the command's module and runs it; what goes wrong becomes one line and an exit code."""
 
 import argparse
 import os

@@ -152,9 +152,8 @@ def _beams(args: argparse.Namespace) -> list[int]:
 
 
 def _num_warmup(args: argparse.Namespace) -> int:
-    if args.num_warmup is not None:
-        return int(args.num_warmup)
-    return min(DEFAULT_WARMUP, max(args.num_iter, 0) // 2)
+    given: int | None = args.num_warmup
+    return min(DEFAULT_WARMUP, max(args.num_iter, 0) // 2) if given is None else given
 
 
 def _distinct(values: list[int]) -> list[int]:

@@ -1,6 +1,7 @@
 """The memory bandwidth that this process reaches on the device: the ceiling that MBU is a share of."""
 
 from collections.abc import Callable
+from functools import cache
 from time import perf_counter_ns
 from typing import Any
 
@@ -33,8 +34,9 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     matvec_ns: list[int]
 
 
+@cache
 def measure_bandwidth(device: str, dtype: str) -> Bandwidth:
-    """Times large copies and matrix-vector products, far larger than the caches, on the device."""
+    """Times large copies and matrix-vector products, far larger than the caches; once a process."""
     size = _buffer_bytes(device)
     synchronize = synchronizer(device)
     with torch.inference_mode():

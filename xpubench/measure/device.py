@@ -1,4 +1,4 @@
-"""The device a run uses: whether it is there, how to wait for it, what it is called, how much memory it has."""
+"""The device of a run: whether it is there, how to wait for it, its name, driver and memory."""
 
 import functools
 import platform

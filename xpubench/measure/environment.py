@@ -129,7 +129,8 @@ def noise_warnings(environment: dict[str, Any]) -> list[str]:
     warnings = []
     if host["load_average_1min"] > BUSY * cores:
         warnings.append(
-            f"the machine was busy before the run: load average {host['load_average_1min']:.1f} on {cores} cores"
+            f"the machine was busy before the run: load average {host['load_average_1min']:.1f} "
+            f"on {cores} cores"
         )
     slow = [governor for governor in host["governors"] if governor != "performance"]
     if slow:

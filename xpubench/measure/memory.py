@@ -1,5 +1,6 @@
 """Peaks of memory: the allocator's on the device, the process's on the host."""
 
+import contextlib
 import resource
 from pathlib import Path
 
@@ -14,10 +15,9 @@ def reset_peaks(device: str) -> None:
     """Forgets the peaks so far, so that the next ones are those of what follows."""
     if device != "cpu":
         torch.get_device_module(device).reset_peak_memory_stats()
-    try:
+    # Not permitted in some containers: the host's peak is then the whole process's.
+    with contextlib.suppress(OSError):
         CLEAR_REFS.write_text(RESET_PEAK)
-    except OSError:  # not permitted in some containers: the host's peak is then the whole process's
-        pass
 
 
 def peak_device_bytes(device: str) -> int | None:

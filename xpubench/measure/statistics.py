@@ -64,7 +64,7 @@ def too_few(iterations: int) -> list[str]:
     if iterations >= MIN_ITERATIONS:
         return []
     return [
-        f"only {iterations} measured iteration{'s' * (iterations != 1)}: at least {MIN_ITERATIONS} are needed "
+        f"measured iterations: {iterations}; at least {MIN_ITERATIONS} are needed "
         "to judge the noise; raise --num-iter"
     ]
 

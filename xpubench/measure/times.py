@@ -1,5 +1,7 @@
 """The raw stamps of one `generate` call."""
 
+from itertools import pairwise
+
 import msgspec
 
 from xpubench.record import Iteration, SyncPolicy
@@ -22,9 +24,7 @@ class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
         return Iteration(
             sync_policy=self.sync_policy,
             first_token_ns=stamps[0] - self.start_ns if stamps else None,
-            next_token_ns=[late - early for early, late in zip(stamps, stamps[1:], strict=False)]
-            if stamps
-            else None,
+            next_token_ns=[late - early for early, late in pairwise(stamps)] if stamps else None,
             end_to_end_ns=self.end_ns - self.start_ns,
             tokenize_ns=tokenize_ns,
             detokenize_ns=detokenize_ns,

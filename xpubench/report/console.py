@@ -1,10 +1,9 @@
 """Progress on standard error and one table a run on standard output."""
 
 import shlex
-import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -14,16 +13,16 @@ from rich.text import Text
 from xpubench.measure.summary import median_iteration
 from xpubench.record import Divergence, Record, Statistic, Summary
 
-LOG_WIDTH = 110
+LOG_WIDTH = 120
 TOKENS_A_LINE = 10
 
 
 class Reporter:
     """Tells how runs go on: a bar on a terminal, plain lines in a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, out: TextIO) -> None:
         self._err = Console(stderr=True, highlight=False)
-        self._out = Console(highlight=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+        self._out = Console(file=out, highlight=False, width=None if out.isatty() else LOG_WIDTH)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

@@ -44,6 +44,14 @@ class Runtime(Protocol):
     vocab_size: int
 
     @classmethod
+    def set_up(cls) -> None:
+        """Sets what the process needs before a device is touched, such as a driver's variables."""
+
+    @classmethod
+    def check(cls, subject: Subject) -> None:
+        """UserError when the subject asks for what is not there, before anything is loaded."""
+
+    @classmethod
     def load(cls, subject: Subject) -> Self:
         """Loads the subject's model. UserError: it cannot be asked so; RunFailure: it failed."""
 

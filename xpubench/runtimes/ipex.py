@@ -10,7 +10,7 @@ import torch
 
 from xpubench.errors import RunFailure, UserError
 from xpubench.runtimes.pytorch import PyTorchRuntime
-from xpubench.spec import Subject
+from xpubench.spec import Subject, Workload
 
 INSTALL = "install the IPEX stack in an environment of its own: pip install -r requirements-ipex-xpu.txt"
 NEEDED_VARIABLES = {"SYCL_PI_LEVEL_ZERO_USE_IMMEDIATE_COMMANDLISTS": "2"}
@@ -22,15 +22,16 @@ class IpexRuntime(PyTorchRuntime):
     """A transformers model that IPEX optimized, or that the user allowed it to leave as it was."""
 
     optimized = False
-    environment: dict[str, str | None]
+
+    @classmethod
+    def set_up(cls) -> None:
+        set_environment()
 
     @classmethod
     def check(cls, subject: Subject) -> None:
         if subject.device not in ("xpu", "cpu"):
             raise UserError(f"IPEX runs on xpu and cpu, not on {subject.device}; leave out --ipex")
         super().check(subject)
-        # Level Zero reads its variables when the driver starts, which the import can bring about.
-        cls.environment = set_environment()
         import_ipex()
 
     def optimize(self) -> None:
@@ -71,21 +72,27 @@ class IpexRuntime(PyTorchRuntime):
         """Whether the model runs under `torch.autocast`; float32 has nothing to cast to."""
         return self.subject.autocast and self.subject.dtype != "float32"
 
+    def check_cache(self, workload: Workload, cache: Any) -> None:
+        """Nothing: the optimized layers keep a cache of their own, which its type does not tell."""
+
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
             "ipex_optimized": self.optimized,
             "autocast": self.autocast,
-            "environment": self.environment,
+            "environment": environment(),
         }
 
 
-def set_environment() -> dict[str, str | None]:
-    """Sets the variables that the stack needs, unless the user did, removes those that it forbids, and
-    returns what now holds (None: not set)."""
+def set_environment() -> None:
+    """Sets the variables that the stack needs, unless the user did, and removes those that it forbids."""
     for name, value in NEEDED_VARIABLES.items():
         os.environ.setdefault(name, value)
     for name in FORBIDDEN_VARIABLES:
         os.environ.pop(name, None)
+
+
+def environment() -> dict[str, str | None]:
+    """What holds of those variables; None is not set."""
     return {name: os.environ.get(name) for name in (*NEEDED_VARIABLES, *FORBIDDEN_VARIABLES)}
 
 

@@ -35,9 +35,12 @@ class PyTorchRuntime:
         self._weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
 
     @classmethod
+    def set_up(cls) -> None:
+        """Nothing."""
+
+    @classmethod
     def load(cls, subject: Subject) -> Self:
         """Loads, optimizes and, where asked, marks the model for compilation."""
-        cls.check(subject)
         runtime = cls(subject, *_weights(subject))
         runtime.model.generation_config = _plain_generation_config(runtime.model)
         runtime.optimize()
@@ -109,20 +112,24 @@ class PyTorchRuntime:
             )
         cache = getattr(output, "past_key_values", None)
         # None or -1 of a cache that grows.
-        positions = cache.get_max_cache_shape() if hasattr(cache, "get_max_cache_shape") else None
-        verification = Verification(
+        shape = getattr(cache, "get_max_cache_shape", None)
+        positions = shape() if shape else None
+        self.check_cache(workload, cache)
+        return Verification(
             tokens=_new_tokens(output.sequences, prompt_ids, workload),
             logits_finite=watch.all_finite,
             cache=None if cache is None else type(cache).__name__,
             cache_positions=positions if isinstance(positions, int) and positions > 0 else None,
         )
+
+    def check_cache(self, workload: Workload, cache: Any) -> None:
+        """RunFailure `unsupported` when the model used another cache than the static one asked for."""
         if workload.cache == "static" and cache is not None and "Static" not in type(cache).__name__:
             raise RunFailure(
                 "unsupported",
                 f"{type(self.model).__name__} ignored the static cache and used {type(cache).__name__}; "
                 "leave out --use-static-cache",
             )
-        return verification
 
     def score(self, token_ids: TokenIds, first: int) -> Logits:
         input_ids = torch.from_numpy(token_ids).to(self.model.device)
@@ -223,7 +230,7 @@ def _plain_generation_config(model: Any) -> GenerationConfig:
 
 def _new_tokens(sequences: torch.Tensor, prompt_ids: TokenIds, workload: Workload) -> TokenIds:
     batch, length = prompt_ids.shape
-    tokens = sequences[:, length:].cpu().numpy().astype(np.int64)
+    tokens: TokenIds = sequences[:, length:].cpu().numpy().astype(np.int64)
     if tokens.shape != (batch, workload.new_tokens):
         raise RunFailure(
             "short_output",

@@ -39,7 +39,8 @@ def load_pretrained(
     if wrong:
         raise RunFailure(
             "bad_model",
-            f"{source.directory} lacks {len(wrong)} of the weights that its config asks for, first {wrong[0]}",
+            f"{source.directory} lacks {len(wrong)} of the weights that its config asks for, "
+            f"first {wrong[0]}",
         )
     return model.eval(), _tokenizer(source, trust_remote_code)
 

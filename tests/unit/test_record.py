@@ -1,0 +1,80 @@
+"""Records survive being written and read, and are whole or not there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xpubench.errors import UserError
+from xpubench.record import Failure, Record, ResultsDirectory, decode, encode, read_record
+from xpubench.spec import Protocol, RunSpec, Subject, Workload
+
+SPEC = RunSpec(
+    subject=Subject(model="../<b>m</b>", device="cpu", dtype="float32"),
+    workload=Workload(input_tokens=8, new_tokens=4),
+    protocol=Protocol(),
+)
+RECORD = Record(
+    id=SPEC.id,
+    created="2026-11-21T00:00:00Z",
+    spec=SPEC,
+    environment={"python": "3.11"},
+    status="oom",
+    failure=Failure(failure_class="oom", message="out of memory"),
+)
+
+
+def test_a_record_reads_back_equal() -> None:
+    assert decode(encode(RECORD)) == RECORD
+
+
+def test_the_failure_is_spelled_as_designed() -> None:
+    data = json.loads(encode(RECORD))
+    assert data["failure"] == {"class": "oom", "message": "out of memory", "log_tail": ""}
+    assert data["schema_version"] == 1
+
+
+def test_the_file_is_named_by_the_id_and_nothing_else_is_left(tmp_path: Path) -> None:
+    results = ResultsDirectory(tmp_path / "a" / "b")
+    path = results.write(RECORD)
+    assert path == tmp_path / "a" / "b" / f"{RECORD.id}.json"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert read_record(path) == RECORD
+
+
+def test_a_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = ResultsDirectory(tmp_path)
+    path = results.write(RECORD)
+    before = path.read_bytes()
+
+    def broken(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", broken)
+    with pytest.raises(OSError, match="No space"):
+        results.write_file(path.name, b"{}")
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not JSON"),
+        ("[]", "schema_version None"),
+        ('{"schema_version": 99}', "99"),
+        ('{"schema_version": 1}', "whole"),
+    ],
+)
+def test_what_is_no_record_says_why(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_record(path)
+
+
+def test_a_results_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--results-dir"):
+        ResultsDirectory(tmp_path / "file")
