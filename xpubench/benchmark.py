@@ -169,8 +169,10 @@ def _measured(
     samples = Samples(iterations=[], warmup=[])
     answers = None
     try:
+        input_tokens = spec.workload.input_tokens or len(runtime.encode(spec.workload.prompt or ""))
+        check_positions(setting.architecture, input_tokens, spec.workload.new_tokens)
         answers, distance = checks.answer(spec)
-        record = _measure(runtime, spec, setting, progress, samples)
+        record = _measure(runtime, spec, input_tokens, setting, progress, samples)
         return msgspec.structs.replace(record, plan=msgspec.to_builtins(plan), divergence=distance), answers
     except UserError:
         raise
@@ -179,11 +181,14 @@ def _measured(
 
 
 def _measure(
-    runtime: Runtime, spec: RunSpec, setting: Setting, progress: Progress, samples: Samples
+    runtime: Runtime,
+    spec: RunSpec,
+    input_tokens: int,
+    setting: Setting,
+    progress: Progress,
+    samples: Samples,
 ) -> Record:
     workload, protocol = spec.workload, spec.protocol
-    input_tokens = workload.input_tokens or len(runtime.encode(workload.prompt or ""))
-    check_positions(setting.architecture, input_tokens, workload.new_tokens)
     count = protocol.num_iter - protocol.num_warmup
     progress.begin(workload.title(input_tokens), protocol.num_warmup + 2 * count)
 

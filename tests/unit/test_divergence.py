@@ -55,12 +55,6 @@ def test_the_rest_is_one_bucket_and_gives_a_lower_bound() -> None:
     assert found.mean_kl == pytest.approx(0, abs=1e-6)
 
 
-def test_another_vocabulary_is_refused() -> None:
-    reference = trace(logits_of([0.1, 0.2, 0.7]), [2], kept=3)
-    with pytest.raises(UserError, match="another vocabulary"):
-        divergence.compare("r", reference, reference, np.zeros((1, 1, 2), dtype=np.float32))
-
-
 def test_a_trace_survives_its_file(tmp_path: Path) -> None:
     kept = trace(logits_of([0.7, 0.2, 0.1]), [0], kept=2)
     path = tmp_path / "x.check.npz"

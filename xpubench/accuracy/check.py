@@ -76,6 +76,11 @@ class Checks:
         if self._reference is None or expected is None:
             prompt_ids = divergence.check_prompts(runtime, spec.workload.prompt, spec.protocol.seed)
             return divergence.trace(runtime, prompt_ids, spec.workload), None
+        ids = (expected.prompt_ids, expected.tokens, expected.top_ids)
+        if max(int(array.max()) for array in ids) >= runtime.vocab_size:
+            raise UserError(
+                f"the reference {self._reference} has another vocabulary; compare runs of one model"
+            )
         own = divergence.trace(runtime, expected.prompt_ids, spec.workload)
         logits = divergence.forced_logits(runtime, expected.prompt_ids, expected.tokens)
         return own, divergence.compare(self._reference, expected, own, logits)

@@ -1,83 +1,114 @@
 """The memory bandwidth that this process reaches on the device: the ceiling that MBU is a share of."""
 
 from collections.abc import Callable
-from functools import cache
+from pathlib import Path
 from time import perf_counter_ns
-from typing import Any
 
 import msgspec
 import torch
 
-from xpubench.measure.device import free_memory_bytes, synchronizer
+from xpubench.measure.device import free_memory_bytes, synchronizer, total_memory_bytes
 
-CPU_BUFFER_BYTES = 512 * 2**20
+CPU_BUFFER_BYTES = 256 * 2**20
+CACHES = 4
 DEVICE_BUFFER_BYTES = 2 * 2**30
 SMALLEST_BUFFER_BYTES = 64 * 2**20
 REPEATS = 7
 WARM_UP = 2
 COLUMNS = 4096
+CPUS = Path("/sys/devices/system/cpu")
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     """Bandwidths in GB/s (10^9 bytes), each of the fastest repeat, with all repeats' times beside them.
 
-    A copy counts the bytes read and written; a matrix-vector product counts the matrix, in the run's dtype
-    or in float32, whichever is faster. The ceiling is the larger of copy and product.
+    A copy counts the bytes read and written. A read is a sum. A matrix-vector product counts the matrix, in
+    the run's dtype or in float32, whichever is faster: a CPU without the dtype's instructions computes rather
+    than reads. The ceiling is the largest of the three: where stores first read what they overwrite, as on
+    most CPUs, a copy alone would be too low a ceiling for decoding, which only reads.
     """
 
     ceiling_gb_per_s: float
     copy_gb_per_s: float
+    read_gb_per_s: float
     matvec_gb_per_s: float
     matvec_dtype: str
     buffer_bytes: int
     copy_ns: list[int]
+    read_ns: list[int]
     matvec_ns: list[int]
 
 
-@cache
-def measure_bandwidth(device: str, dtype: str) -> Bandwidth:
-    """Times large copies and matrix-vector products, far larger than the caches; once a process."""
+def measure_bandwidth(device: str, dtype: str = "bfloat16") -> Bandwidth:
+    """Times copies, reads and matrix-vector products of buffers far larger than the caches on the device.
+
+    The fastest repeat counts, as in STREAM (https://www.cs.virginia.edu/stream/ref.html): what else runs on
+    the machine only ever takes away. Raises what the device raises when it cannot hold the buffers.
+    """
     size = _buffer_bytes(device)
     synchronize = synchronizer(device)
     with torch.inference_mode():
-        copy_ns = _time_copies(device, size, synchronize)
-        products = {name: _time_products(device, size, name, synchronize) for name in ("float32", dtype)}
+        source = torch.ones(size // 4, device=device)
+        copy_ns = _time_copies(source, synchronize)
+        read_ns = _time(source.sum, synchronize)
+        kinds = dict.fromkeys(("float32", dtype))
+        products = {kind: _time_products(source, kind, synchronize) for kind in kinds}
+    del source
+    if device != "cpu":
+        torch.get_device_module(device).empty_cache()
     matvec_dtype, matvec_ns = min(products.items(), key=lambda item: min(item[1]))
-    copy, matvec = 2 * size / min(copy_ns), size / min(matvec_ns)
+    copy, read, matvec = 2 * size / min(copy_ns), size / min(read_ns), size / min(matvec_ns)
     return Bandwidth(
-        ceiling_gb_per_s=max(copy, matvec),
+        ceiling_gb_per_s=max(copy, read, matvec),
         copy_gb_per_s=copy,
+        read_gb_per_s=read,
         matvec_gb_per_s=matvec,
         matvec_dtype=matvec_dtype,
         buffer_bytes=size,
         copy_ns=copy_ns,
+        read_ns=read_ns,
         matvec_ns=matvec_ns,
     )
 
 
 def _buffer_bytes(device: str) -> int:
+    """A power of two of which two buffers take at most half of the free memory."""
     wanted = CPU_BUFFER_BYTES if device == "cpu" else DEVICE_BUFFER_BYTES
-    free = free_memory_bytes(device)
+    while device == "cpu" and wanted < CACHES * _last_level_cache_bytes():
+        wanted *= 2
+    free = free_memory_bytes(device) or total_memory_bytes(device)
     while free is not None and wanted > SMALLEST_BUFFER_BYTES and 4 * wanted > free:
         wanted //= 2
     return wanted
 
 
-def _time_copies(device: str, size: int, synchronize: Callable[[], None]) -> list[int]:
-    source = torch.ones(size // 4, dtype=torch.float32, device=device)
+def _last_level_cache_bytes() -> int:
+    """The L3 caches of the machine together; 0 where the kernel does not tell."""
+    caches = {}
+    for directory in CPUS.glob("cpu[0-9]*/cache/index3"):
+        try:
+            text = (directory / "size").read_text().strip()
+            caches[(directory / "shared_cpu_list").read_text()] = int(text[:-1]) * UNITS[text[-1]]
+        except (OSError, ValueError, LookupError):
+            continue
+    return sum(caches.values())
+
+
+def _time_copies(source: torch.Tensor, synchronize: Callable[[], None]) -> list[int]:
     target = torch.empty_like(source)
     return _time(lambda: target.copy_(source), synchronize)
 
 
-def _time_products(device: str, size: int, dtype: str, synchronize: Callable[[], None]) -> list[int]:
-    kind: torch.dtype = getattr(torch, dtype)
-    matrix = torch.ones(size // kind.itemsize // COLUMNS, COLUMNS, dtype=kind, device=device)
-    vector = torch.ones(1, COLUMNS, dtype=kind, device=device)
+def _time_products(source: torch.Tensor, dtype: str, synchronize: Callable[[], None]) -> list[int]:
+    # The bytes seen as another dtype: their values do not matter, and no second buffer is needed.
+    matrix = source.view(getattr(torch, dtype)).view(-1, COLUMNS)
+    vector = torch.ones(1, COLUMNS, dtype=matrix.dtype, device=matrix.device)
     # As a model's layer calls it, so that the product takes the same kernels.
     return _time(lambda: torch.nn.functional.linear(vector, matrix), synchronize)
 
 
-def _time(work: Callable[[], Any], synchronize: Callable[[], None]) -> list[int]:
+def _time(work: Callable[[], object], synchronize: Callable[[], None]) -> list[int]:
     for _ in range(WARM_UP):
         work()
     times = []

@@ -1,9 +1,10 @@
 """The device of a run: whether it is there, how to wait for it, its name, driver and memory."""
 
+import errno
 import functools
 import platform
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import psutil
@@ -11,11 +12,18 @@ import torch
 
 from xpubench.errors import UserError
 
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+NVIDIA_DRIVER = Path("/sys/module/nvidia/version")
+# Of torch's allocators, safetensors' mmap, and Level Zero, SYCL and OpenCL below them. OUT_OF_RESOURCES is
+# what Intel's driver says when an allocation that it granted lazily turns out not to fit:
+# https://github.com/intel/torch-xpu-ops/issues/1324
 OUT_OF_MEMORY_WORDS = (
     "out of memory",
     "can't allocate memory",
+    "cannot allocate memory",
     "not enough memory",
+    "bad_alloc",
     "out_of_device_memory",
     "out_of_host_memory",
     "out_of_resources",
@@ -55,28 +63,30 @@ def device_driver(device: str) -> str | None:
     """The driver's version, None where torch does not tell."""
     if device == "cpu":
         return None
-    properties = torch.get_device_module(device).get_device_properties(0)
-    version = getattr(properties, "driver_version", None)
-    if version is None and device == "cuda":
-        version = torch.version.cuda
+    if device == "cuda":
+        return _read(NVIDIA_DRIVER)
+    version = getattr(_properties(device), "driver_version", None)
     return None if version is None else str(version)
 
 
 def total_memory_bytes(device: str) -> int | None:
-    """The device's memory; on the CPU the machine's or, where smaller, the container's limit."""
+    """The device's memory; on the CPU the machine's or, where smaller, its cgroup's limit."""
     if device == "cpu":
-        return min(int(psutil.virtual_memory().total), _cgroup_limit())
-    total = getattr(torch.get_device_module(device).get_device_properties(0), "total_memory", None)
+        limits = (limit for limit, _ in _cgroup_memory())
+        return min(int(psutil.virtual_memory().total), *limits)
+    total = getattr(_properties(device), "total_memory", None)
     return int(total) if total else None
 
 
 def free_memory_bytes(device: str) -> int | None:
-    """The memory that is free now; None where the driver of an integrated GPU does not know or errs."""
+    """The memory that is free now; None where the driver does not know, as of most integrated GPUs, whose
+    `mem_get_info` raises (https://github.com/pytorch/pytorch/issues/159728) or gives what cannot be."""
     if device == "cpu":
-        return min(int(psutil.virtual_memory().available), _cgroup_limit())
+        unused = (max(limit - used, 0) for limit, used in _cgroup_memory())
+        return min(int(psutil.virtual_memory().available), *unused)
     try:
         free, total = torch.get_device_module(device).mem_get_info()
-    except (AttributeError, RuntimeError, NotImplementedError):
+    except Exception:  # whatever this driver and this torch have for "unknown"
         return None
     return int(free) if 0 < free <= total else None
 
@@ -85,9 +95,54 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the device or on the host."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and any(
         words in str(error).lower() for words in OUT_OF_MEMORY_WORDS
     )
+
+
+def cgroup_directories(controller: str) -> list[Path]:
+    """The directories of the process's cgroup and of those above it, each of which may limit it, in the
+    hierarchy of version 1 or 2 that has the controller (cgroups(7))."""
+    found = []
+    for line in (_read(OWN_CGROUPS) or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = CGROUPS / controller if controllers else CGROUPS
+        own = PurePosixPath(path.lstrip("/"))
+        found.extend(root / directory for directory in dict.fromkeys((own, *own.parents)))
+    return found
+
+
+def _cgroup_memory() -> Iterator[tuple[int, int]]:
+    """The limit and the use in bytes of each cgroup that has a limit; a cache of files is no use."""
+    # A limit of the machine's whole address space stands in where there is none.
+    yield 2**63 - 1, 0
+    for directory in cgroup_directories("memory"):
+        for limit_name, used_name, cache_name in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            limit, used = _read(directory / limit_name), _read(directory / used_name)
+            if limit and limit.isdecimal() and used:
+                statistics = dict(
+                    line.split() for line in (_read(directory / "memory.stat") or "").splitlines()
+                )
+                yield int(limit), int(used) - int(statistics.get(cache_name, 0))
+
+
+def _properties(device: str) -> Any:
+    module = torch.get_device_module(device)
+    return module.get_device_properties(module.current_device())
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
 
 
 def _nothing() -> None:
@@ -101,17 +156,7 @@ def _is_available(device: str) -> bool:
 
 @functools.cache
 def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
+    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _cgroup_limit() -> int:
-    try:
-        return int(CGROUP_LIMIT.read_text())
-    except (OSError, ValueError):  # no cgroup, or "max"
-        return 2**63 - 1

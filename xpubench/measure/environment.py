@@ -12,6 +12,7 @@ import torch
 
 import xpubench
 from xpubench.measure.device import (
+    cgroup_directories,
     device_driver,
     device_name,
     free_memory_bytes,
@@ -27,8 +28,14 @@ PACKAGES = (
     "numpy",
     "intel-extension-for-pytorch",
     "oneccl-bind-pt",
+    "intel-cmplr-lib-ur",
+    "intel-openmp",
+    "intel-sycl-rt",
+    "mkl",
+    "oneccl",
     "pytorch-triton-xpu",
     "triton",
+    "triton-xpu",
     "neural-compressor",
     "neural-compressor-pt",
     "deepspeed",
@@ -68,7 +75,7 @@ VARIABLES = (
 )
 SECRETS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
 CPUS = Path("/sys/devices/system/cpu")
-CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+NUMA_NODES = Path("/sys/devices/system/node")
 BUSY = 0.5
 
 
@@ -92,7 +99,9 @@ def capture(device: str) -> dict[str, Any]:
             "logical_cores": psutil.cpu_count(),
             "allowed_cores": len(os.sched_getaffinity(0)),
             "cgroup_cores": _cgroup_cores(),
+            "numa_nodes": len(list(NUMA_NODES.glob("node[0-9]*"))) or None,
             "governors": _governors(),
+            "turbo": _turbo(),
             "load_average_1min": os.getloadavg()[0],
             "total_memory_bytes": total_memory_bytes("cpu"),
             "available_memory_bytes": free_memory_bytes("cpu"),
@@ -125,19 +134,27 @@ def relevant_variables(variables: dict[str, str]) -> dict[str, str]:
 def noise_warnings(environment: dict[str, Any]) -> list[str]:
     """What in a captured environment makes the figures less steady than they could be."""
     host = environment["host"]
-    cores = host["allowed_cores"]
+    cores, allowed = host["logical_cores"], host["allowed_cores"]
     warnings = []
+    # The load is the whole machine's, whatever this process may use of it.
     if host["load_average_1min"] > BUSY * cores:
         warnings.append(
             f"the machine was busy before the run: load average {host['load_average_1min']:.1f} "
             f"on {cores} cores"
         )
+    if host["torch_threads"] > allowed:
+        warnings.append(
+            f"torch's {host['torch_threads']} threads share {allowed} allowed cores; "
+            f"set OMP_NUM_THREADS={allowed}"
+        )
+    elif allowed < cores:
+        warnings.append(f"the process may use {allowed} of {cores} cores: the figures are not the machine's")
     slow = [governor for governor in host["governors"] if governor != "performance"]
     if slow:
         warnings.append(f"CPU frequency governor {', '.join(slow)}: set performance for steady figures")
     limit = host["cgroup_cores"]
-    if limit is not None and limit < cores:
-        warnings.append(f"the container may use {limit:g} of {cores} cores: its limit makes pauses")
+    if limit is not None and limit < allowed:
+        warnings.append(f"the container may use {limit:g} of {allowed} cores: its limit makes pauses")
     return warnings
 
 
@@ -161,12 +178,31 @@ def _commit() -> str | None:
 
 def _governors() -> list[str]:
     files = CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor")
-    return sorted({file.read_text().strip() for file in files})
+    return sorted({text for file in files if (text := _read(file))})
+
+
+def _turbo() -> bool | None:
+    if no_turbo := _read(CPUS / "intel_pstate/no_turbo"):
+        return no_turbo == "0"
+    boost = _read(CPUS / "cpufreq/boost")
+    return boost == "1" if boost else None
 
 
 def _cgroup_cores() -> float | None:
+    """The cores' worth of time that the tightest cgroup allows; None without a limit."""
+    limits = []
+    for directory in cgroup_directories("cpu"):
+        text = _read(directory / "cpu.max") or " ".join(
+            _read(directory / name) or "" for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        )
+        match text.split():
+            case [quota, period] if quota.isdecimal() and int(period):  # no limit is "max" or -1
+                limits.append(int(quota) / int(period))
+    return min(limits, default=None)
+
+
+def _read(path: Path) -> str | None:
     try:
-        quota, period = CGROUP_CPU.read_text().split()
-        return int(quota) / int(period)
-    except (OSError, ValueError):  # no cgroup, or "max"
+        return path.read_text().strip()
+    except OSError:
         return None

@@ -21,14 +21,15 @@ def reset_peaks(device: str) -> None:
 
 
 def peak_device_bytes(device: str) -> int | None:
-    """The most bytes that torch's allocator held on the device; None on the CPU, which has no allocator."""
+    """The most bytes that tensors held on the device since the last reset; None on the CPU, which has no count."""
     if device == "cpu":
         return None
     return int(torch.get_device_module(device).max_memory_allocated())
 
 
 def peak_host_bytes() -> int | None:
-    """The process's peak resident set size in bytes since the last reset."""
+    """The process's peak resident set size in bytes since the last reset, or since its start where the kernel
+    lets nobody reset it (proc(5), VmHWM; getrusage(2), ru_maxrss, where it tells no VmHWM)."""
     try:
         for line in STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):

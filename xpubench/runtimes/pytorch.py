@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
+from xpubench.catalog import find_model
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
@@ -49,6 +50,9 @@ class PyTorchRuntime:
     @classmethod
     def check(cls, subject: Subject) -> None:
         """UserError when the subject asks for what is not there, before anything is loaded."""
+        known = find_model(subject.model)
+        if subject.weights == "dummy" and known is not None:
+            known.native_config()
         if subject.torch_compile is not None:
             backends = torch.compiler.list_backends(exclude_tags=())
             if subject.torch_compile not in backends:
@@ -111,15 +115,12 @@ class PyTorchRuntime:
                 return_dict_in_generate=True,
             )
         cache = getattr(output, "past_key_values", None)
-        # None or -1 of a cache that grows.
-        shape = getattr(cache, "get_max_cache_shape", None)
-        positions = shape() if shape else None
         self.check_cache(workload, cache)
         return Verification(
             tokens=_new_tokens(output.sequences, prompt_ids, workload),
             logits_finite=watch.all_finite,
             cache=None if cache is None else type(cache).__name__,
-            cache_positions=positions if isinstance(positions, int) and positions > 0 else None,
+            cache_positions=_cache_positions(cache),
         )
 
     def check_cache(self, workload: Workload, cache: Any) -> None:
@@ -238,6 +239,16 @@ def _new_tokens(sequences: torch.Tensor, prompt_ids: TokenIds, workload: Workloa
             f"asked were {workload.new_tokens} for {batch}",
         )
     return tokens
+
+
+def _cache_positions(cache: Any) -> int | None:
+    """The positions that a static cache has room for; None of a cache that grows."""
+    # The name in transformers 4 and in 5.
+    for name in ("get_max_cache_shape", "get_max_length"):
+        if hasattr(cache, name):
+            positions = getattr(cache, name)()
+            return positions if isinstance(positions, int) and positions > 0 else None
+    return None
 
 
 def _step_weight_bytes(model: torch.nn.Module) -> int:
