@@ -83,8 +83,8 @@ def smollm2() -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a random two-layer Llama of 128 positions and 256 tokens, without a tokenizer. All of
-    its ids end a sequence, so that only a run that ignores the end reaches its length."""
+    """A directory with a random two-layer Llama of 128 positions and 256 tokens, without a tokenizer. Half
+    of its ids end a sequence, so that only a run that ignores the end reaches its length."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -98,7 +98,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=128,
         bos_token_id=1,
-        eos_token_id=list(range(2, 256)),
+        eos_token_id=list(range(128, 256)),
     )
     directory = tmp_path_factory.mktemp("tiny-llama")
     LlamaForCausalLM(config).save_pretrained(directory, safe_serialization=True)

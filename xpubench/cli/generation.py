@@ -130,7 +130,7 @@ def _own_stdout() -> Iterator[TextIO]:
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
-        with open(os.dup(kept), "w", encoding="utf-8") as out:
+        with open(os.dup(kept), "w", encoding="utf-8") as out, contextlib.redirect_stdout(sys.stderr):
             yield out
     finally:
         sys.stdout.flush()

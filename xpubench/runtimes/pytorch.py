@@ -156,7 +156,8 @@ class PyTorchRuntime:
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = getattr(self.model.config, name, None)
             known.update(value if isinstance(value, list) else [] if value is None else [value])
-        return frozenset(known)
+        # transformers takes a prompt that ends in the padding token for one that is padded on the wrong side.
+        return frozenset(known | {self.model.generation_config.pad_token_id})
 
     @property
     def step_weight_bytes(self) -> int:
