@@ -129,8 +129,8 @@ def _first_token(
     if device is None:
         return None, None
     memory_ms = weight_bytes / device.bandwidth_gb_per_s / 1e6
-    # The catalog's peaks are those of 16-bit matrix engines.
+    # The catalog's peaks are those of 16-bit matrix engines; the weights' bytes alone would be far too low.
     if device.peak_tflop_per_s is None or dtype == "float32":
-        return memory_ms, "memory"
+        return None, None
     compute_ms = flop / device.peak_tflop_per_s / 1e9
     return (compute_ms, "compute") if compute_ms > memory_ms else (memory_ms, "memory")

@@ -18,6 +18,43 @@ NATIVE = [
 ]
 
 
+VARIANTS = [
+    {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
+    {"model_type": "mistral", "attention_bias": True, "head_dim": 32},
+    {"model_type": "phi3", "attention_bias": True, "pad_token_id": 0},
+    {"model_type": "qwen2", "tie_word_embeddings": True},
+    {"model_type": "qwen3", "attention_bias": True},
+    {"model_type": "qwen3"},
+    {"model_type": "glm", "pad_token_id": 0},
+    {"model_type": "gptj", "n_embd": 64, "n_layer": 2, "n_head": 4, "tie_word_embeddings": True},
+    {"model_type": "opt", "ffn_dim": 96, "word_embed_proj_dim": 32},
+    {"model_type": "opt", "ffn_dim": 96, "do_layer_norm_before": False},
+    {"model_type": "bloom", "n_layer": 2, "n_head": 4, "tie_word_embeddings": False},
+]
+SIZES = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 128,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize(
+    "fields", [one for one in VARIANTS if one["model_type"] in CONFIG_MAPPING_NAMES], ids=str
+)
+def test_variants_of_the_families(fields: dict[str, object]) -> None:
+    fields = (SIZES if fields["model_type"] != "gptj" else {"vocab_size": 128, "n_positions": 64}) | fields
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields))
+    model.tie_weights()
+    architecture = Architecture.from_config(fields)
+    assert sum(parameter.numel() for parameter in model.parameters()) == architecture.parameter_count
+    assert Architecture.from_config(model.config.to_dict()) == architecture
+
+
 @pytest.mark.parametrize("one", NATIVE, ids=lambda one: one.id)
 def test_parameters_and_what_a_step_reads(one: catalog.CatalogModel) -> None:
     fields = one.native_config()

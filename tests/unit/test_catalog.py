@@ -64,11 +64,15 @@ def test_an_unknown_device_lists_the_known() -> None:
         ("Intel(R) Arc(TM) B580 Graphics", 12, "b580"),
         ("Intel(R) Arc(TM) 140V GPU (16GB)", 16, "core-ultra-258v"),
         ("NVIDIA H200", 139, "h200"),
+        ("Intel(R) Arc(TM) Graphics [0x64a0]", None, "core-ultra-258v"),
+        ("Intel(R) Data Center GPU Max 1550", None, None),
         ("AMD EPYC", 24, None),
     ],
 )
-def test_a_device_is_known_by_what_its_driver_reports(reported: str, gib: int, expected: str | None) -> None:
-    found = catalog.identify_device(reported, gib * 2**30)
+def test_a_device_is_known_by_what_its_driver_reports(
+    reported: str, gib: int | None, expected: str | None
+) -> None:
+    found = catalog.identify_device(reported, gib and gib * 2**30)
     assert (found.id if found else None) == expected
 
 
@@ -82,3 +86,28 @@ def test_status() -> None:
 def test_an_architecture_that_only_the_hub_has_cannot_be_built() -> None:
     with pytest.raises(UserError, match="--trust-remote-code"):
         catalog.model("baichuan-inc/Baichuan2-13B-Chat").native_config()
+
+
+@pytest.mark.parametrize("sizes", [{"num_attention_heads": 0}, {"hidden_size": None}, {"hidden_size": "x"}])
+def test_a_config_of_impossible_sizes_is_told_in_one_line(sizes: dict[str, object]) -> None:
+    config = catalog.model("meta-llama/Llama-3.2-1B").config() | {"head_dim": None} | sizes
+    with pytest.raises(UserError, match="llama"):
+        Architecture.from_config(config)
+
+
+def test_glm_4_by_the_names_of_its_own_code() -> None:
+    theirs = {
+        "model_type": "chatglm",
+        "padded_vocab_size": 151552,
+        "hidden_size": 4096,
+        "ffn_hidden_size": 13696,
+        "num_layers": 40,
+        "num_attention_heads": 32,
+        "multi_query_group_num": 2,
+        "kv_channels": 128,
+        "seq_length": 8192,
+        "add_qkv_bias": True,
+        "tie_word_embeddings": False,
+    }
+    assert Architecture.from_config(theirs).parameter_count == PARAMETERS["THUDM/glm-4-9b"]
+    assert catalog.status_of("/models/glm", "chatglm") == "family"

@@ -52,6 +52,21 @@ def test_a_long_prompt_is_bound_by_compute_and_a_short_one_by_memory() -> None:
     assert short.roofline_first_token_ms == pytest.approx(2 * 6_607_343_616 / 3277e9 * 1e3, rel=1e-3)
 
 
+def test_no_bound_of_the_first_token_without_a_peak_for_the_precision() -> None:
+    found = make_plan(
+        LLAMA_2_7B,
+        model="llama",
+        dtype="float32",
+        batch_size=1,
+        num_beams=1,
+        input_tokens=1024,
+        new_tokens=128,
+        device=catalog.device("max-1550"),
+    )
+    assert found.roofline_first_token_ms is None
+    assert found.roofline_next_token_ms == pytest.approx(found.step_bytes / 3277e9 * 1e3)
+
+
 def test_what_does_not_fit() -> None:
     assert plan("max-1550").fits is True
     assert plan("b580").fits is False

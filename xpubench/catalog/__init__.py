@@ -87,7 +87,8 @@ def status_of(name: str, model_type: str | None) -> Status:
     found = find_model(name)
     if found is not None:
         return found.status
-    known = {one.config()["model_type"] for one in models() if one.status == "validated"}
+    # chatglm is what GLM-4's own code on the hub calls the architecture.
+    known = {"chatglm"} | {one.config()["model_type"] for one in models() if one.status == "validated"}
     return "family" if model_type in known else "unknown"
 
 
@@ -107,12 +108,14 @@ def device(name: str) -> CatalogDevice:
 def identify_device(reported_name: str, memory_bytes: int | None) -> CatalogDevice | None:
     """The device that a driver reports by that name and memory, None when the catalog has none.
 
-    A Max 1550 shows as its card or as its tiles, under one name; the nearer memory tells which.
+    A Max 1550 shows as its card or as its tiles, under one name; the nearer memory tells which, and without
+    it nothing does.
     """
-    named = [one for one in devices() if any(part in reported_name for part in one.reported)]
-    if not named:
-        return None
-    return min(named, key=lambda one: abs(one.memory_bytes - (memory_bytes or one.memory_bytes)))
+    reported = reported_name.lower()
+    named = [one for one in devices() if any(part.lower() in reported for part in one.reported)]
+    if memory_bytes is None:
+        return named[0] if len(named) == 1 else None
+    return min(named, key=lambda one: abs(one.memory_bytes - memory_bytes), default=None)
 
 
 @cache

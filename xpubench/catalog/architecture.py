@@ -39,6 +39,10 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
             return _BUILDERS[model_type](config)
         except KeyError as error:
             raise UserError(f"the config of this {model_type} model has no {error}") from error
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            raise UserError(
+                f"the config of this {model_type} model has a size that is none: {error}"
+            ) from error
 
     @property
     def parameter_count(self) -> int:
@@ -76,15 +80,16 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
 
 def _llama_like(config: Config) -> Architecture:
     """Llama, Mistral, Qwen2, Qwen3, Phi-3, GLM, GLM-4 and Baichuan: RMS norms, a gated MLP, rotary
-    positions or ALiBi; they differ in biases and in norms within the layer."""
+    positions or ALiBi; they differ in biases and in norms within the layer. Sizes that a config leaves out
+    have the defaults of transformers' classes."""
     model_type = config["model_type"]
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     kv_heads = config.get("num_key_value_heads") or heads
-    head_dim = config.get("head_dim") or hidden // heads
+    head_dim = config.get("head_dim") or (128 if model_type in _WIDE_HEADS else hidden // heads)
     query, key_value = heads * head_dim, 2 * kv_heads * head_dim
-    # Qwen2 has these biases always, GLM when asked and without one on the output, as Qwen2.
-    biased = model_type == "qwen2" or config.get("attention_bias", False)
-    output_biased = biased and model_type not in ("qwen2", "glm", "glm4")
+    biased = model_type not in _NEVER_BIASED and bool(config.get("attention_bias", model_type in _BIASED))
+    biased = biased or model_type == "qwen2"
+    output_biased = biased and model_type not in _OUTPUT_NEVER_BIASED
     attention = hidden * (query + key_value) + query * hidden
     attention += (query + key_value) * biased + hidden * output_biased
     intermediate = config["intermediate_size"]
@@ -112,6 +117,23 @@ def _llama_like(config: Config) -> Architecture:
     )
 
 
+def _chatglm(config: Config) -> Architecture:
+    """GLM-4-9B as its own code on the hub names it: the architecture that transformers calls glm."""
+    names = {
+        "vocab_size": "padded_vocab_size",
+        "hidden_size": "hidden_size",
+        "intermediate_size": "ffn_hidden_size",
+        "num_hidden_layers": "num_layers",
+        "num_attention_heads": "num_attention_heads",
+        "num_key_value_heads": "multi_query_group_num",
+        "head_dim": "kv_channels",
+        "max_position_embeddings": "seq_length",
+        "attention_bias": "add_qkv_bias",
+        "tie_word_embeddings": "tie_word_embeddings",
+    }
+    return _llama_like({"model_type": "glm"} | {name: config[theirs] for name, theirs in names.items()})
+
+
 def _gptj(config: Config) -> Architecture:
     hidden, heads = config["n_embd"], config["n_head"]
     intermediate = config.get("n_inner") or 4 * hidden
@@ -128,10 +150,11 @@ def _gptj(config: Config) -> Architecture:
         max_positions=config["n_positions"],
         tied=bool(config.get("tie_word_embeddings", False)),
         layer_parameters=4 * hidden * hidden + _biased_mlp(hidden, intermediate) + 2 * hidden,
-        other_parameters=2 * hidden,
+        # The final norm, and the head's bias, which is its own where the table is tied too.
+        other_parameters=2 * hidden + config["vocab_size"],
         embedding_parameters=table,
         position_parameters=0,
-        head_parameters=table + config["vocab_size"],
+        head_parameters=table,
     )
 
 
@@ -190,11 +213,17 @@ def _biased_mlp(hidden: int, intermediate: int) -> int:
     return 2 * hidden * intermediate + intermediate + hidden
 
 
+_WIDE_HEADS = ("qwen3", "glm", "glm4")
+_BIASED = ("glm", "glm4")
+_NEVER_BIASED = ("mistral", "phi3", "baichuan")
+_OUTPUT_NEVER_BIASED = ("qwen2", "glm", "glm4")
+
 _BUILDERS: dict[str, Callable[[Config], Architecture]] = {
     **dict.fromkeys(
         ("llama", "mistral", "qwen2", "qwen3", "phi3", "glm", "glm4", "baichuan"),
         _llama_like,
     ),
+    "chatglm": _chatglm,
     "gptj": _gptj,
     "opt": _opt,
     "bloom": _bloom,

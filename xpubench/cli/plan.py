@@ -67,9 +67,11 @@ def _config(name: str) -> dict[str, Any]:
     if not directory.is_dir():
         return model(name).config()
     try:
-        config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+        config = json.loads((directory / "config.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{directory} has no readable config.json: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{directory}/config.json holds no JSON object")
     return config
 
 
@@ -91,7 +93,8 @@ def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: 
         console.print("Roofline times: name a device with --device.")
         return
     table = plain_table("roofline", "ms", "")
-    table.add_row("first token", f"{plan.roofline_first_token_ms:.2f}", _first_token_bound(plan, figures))
+    first = plan.roofline_first_token_ms
+    table.add_row("first token", "–" if first is None else f"{first:.2f}", _first_token_bound(plan, figures))
     table.add_row(
         "next token",
         f"{plan.roofline_next_token_ms:.2f}",
@@ -107,11 +110,16 @@ def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: 
             else ", the estimated peak does not."
         )
     )
-    console.print(f"Bandwidth: {figures.bandwidth_source}. Peak: {figures.peak_source or 'unknown'}.")
+    sources = f"Bandwidth: {figures.bandwidth_source}."
+    if plan.first_token_bound is not None:
+        sources += f" Peak: {figures.peak_source}."
+    console.print(sources)
     console.print("Times are lower bounds: no run of these shapes in this precision can be faster.")
 
 
 def _first_token_bound(plan: Plan, figures: CatalogDevice) -> str:
     if plan.first_token_bound == "compute":
         return f"{plan.prefill_flop / 1e12:.2f} TFLOP / {figures.peak_tflop_per_s:,.1f} TFLOP/s"
+    if plan.first_token_bound is None:
+        return f"no peak known for {plan.dtype}"
     return f"weights / {figures.bandwidth_gb_per_s:,.0f} GB/s"

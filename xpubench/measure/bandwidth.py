@@ -13,7 +13,7 @@ CPU_BUFFER_BYTES = 256 * 2**20
 CACHES = 4
 DEVICE_BUFFER_BYTES = 2 * 2**30
 SMALLEST_BUFFER_BYTES = 64 * 2**20
-REPEATS = 7
+REPEATS = 15
 WARM_UP = 2
 COLUMNS = 4096
 CPUS = Path("/sys/devices/system/cpu")
@@ -49,7 +49,7 @@ def measure_bandwidth(device: str, dtype: str = "bfloat16") -> Bandwidth:
     size = _buffer_bytes(device)
     synchronize = synchronizer(device)
     with torch.inference_mode():
-        source = torch.ones(size // 4, device=device)
+        source = torch.ones(size // 4, dtype=torch.float32, device=device)
         copy_ns = _time_copies(source, synchronize)
         read_ns = _time(source.sum, synchronize)
         kinds = dict.fromkeys(("float32", dtype))

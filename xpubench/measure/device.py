@@ -105,7 +105,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 def cgroup_directories(controller: str) -> list[Path]:
     """The directories of the process's cgroup and of those above it, each of which may limit it, in the
     hierarchy of version 1 or 2 that has the controller (cgroups(7))."""
-    found = []
+    found: list[Path] = []
     for line in (_read(OWN_CGROUPS) or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
@@ -118,8 +118,7 @@ def cgroup_directories(controller: str) -> list[Path]:
 
 def _cgroup_memory() -> Iterator[tuple[int, int]]:
     """The limit and the use in bytes of each cgroup that has a limit; a cache of files is no use."""
-    # A limit of the machine's whole address space stands in where there is none.
-    yield 2**63 - 1, 0
+    yield 2**63 - 1, 0  # no limit, so that there is always a least one
     for directory in cgroup_directories("memory"):
         for limit_name, used_name, cache_name in (
             ("memory.max", "memory.current", "inactive_file"),
@@ -127,10 +126,9 @@ def _cgroup_memory() -> Iterator[tuple[int, int]]:
         ):
             limit, used = _read(directory / limit_name), _read(directory / used_name)
             if limit and limit.isdecimal() and used:
-                statistics = dict(
-                    line.split() for line in (_read(directory / "memory.stat") or "").splitlines()
-                )
-                yield int(limit), int(used) - int(statistics.get(cache_name, 0))
+                lines = (_read(directory / "memory.stat") or "").splitlines()
+                cached = dict(line.split() for line in lines).get(cache_name, "0")
+                yield int(limit), int(used) - int(cached)
 
 
 def _properties(device: str) -> Any:

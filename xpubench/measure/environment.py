@@ -68,12 +68,13 @@ VARIABLES = (
     "OMP_",
     "PYTORCH_",
     "SYCL_",
+    "TORCHINDUCTOR_",
     "TORCH_",
     "UR_",
     "ZE_",
     "ZES_",
 )
-SECRETS = ("TOKEN", "KEY", "SECRET", "PASSWORD", "CREDENTIAL")
+SECRETS = ("TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH")
 CPUS = Path("/sys/devices/system/cpu")
 NUMA_NODES = Path("/sys/devices/system/node")
 BUSY = 0.5

@@ -21,7 +21,7 @@ def reset_peaks(device: str) -> None:
 
 
 def peak_device_bytes(device: str) -> int | None:
-    """The most bytes that tensors held on the device since the last reset; None on the CPU, which has no count."""
+    """The most bytes that tensors held on the device since the last reset; None on the CPU: nobody counts."""
     if device == "cpu":
         return None
     return int(torch.get_device_module(device).max_memory_allocated())
