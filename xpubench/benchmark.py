@@ -9,7 +9,7 @@ import numpy as np
 
 from xpubench.accuracy import divergence
 from xpubench.accuracy.check import CPU_FLOAT32, Checks, check_file, cpu_reference, recorded_reference
-from xpubench.catalog import CatalogDevice, identify_device
+from xpubench.catalog import CatalogDevice, identify_device, status_of
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import failed_record
@@ -49,6 +49,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     device: CatalogDevice | None
     bandwidth: Bandwidth
     load_s: float
+    validation: str
     warnings: list[str]
 
 
@@ -128,6 +129,7 @@ def run(
         device=device,
         bandwidth=bandwidth,
         load_s=load_s,
+        validation=status_of(subject.model, config.get("model_type")),
         warnings=_setting_warnings(subject, environment, architecture),
     )
     checks = Checks(runtime, reference, expected)
@@ -232,6 +234,7 @@ def _measure(
         runtime=runtime.describe(),
         bandwidth=msgspec.to_builtins(setting.bandwidth),
         checks={
+            "validation": setting.validation,
             "new_tokens": workload.new_tokens,
             "logits_finite": True,
             "cache": verification.cache,

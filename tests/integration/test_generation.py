@@ -16,6 +16,7 @@ from tests.conftest import ROOT, CommandLine
 from xpubench.prompts import random_prompt
 from xpubench.record import read_record
 from xpubench.spec import Workload
+from xpubench.weights.pretrained import load_pretrained
 
 
 @pytest.mark.parametrize("search", [["--greedy"], ["--num-beams", "3"]], ids=["greedy", "beams"])
@@ -78,11 +79,13 @@ def test_what_a_record_holds(generate: CommandLine, tiny_llama: Path, tmp_path: 
 def test_several_shapes_load_the_model_once(
     generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xpubench.runtimes import pytorch
-
     loads = []
-    load = pytorch.load_pretrained
-    monkeypatch.setattr(pytorch, "load_pretrained", lambda *a, **k: loads.append(a) or load(*a, **k))
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        loads.append(arguments)
+        return load_pretrained(*arguments, **named)
+
+    monkeypatch.setattr("xpubench.runtimes.pytorch.load_pretrained", counted)
     done = generate(tiny_llama, "--input-tokens", 40, 8, "--batch-size", 1, 2, "--use-static-cache", "--json")
     assert done.code == 0
     assert len(loads) == 1

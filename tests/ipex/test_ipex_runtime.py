@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-ipex = pytest.importorskip("intel_extension_for_pytorch", exc_type=Exception)
+ipex = pytest.importorskip("intel_extension_for_pytorch")
 
 from tests.conftest import CommandLine  # noqa: E402  # after the check that there is something to test
 from xpubench.runtimes.ipex import is_optimized  # noqa: E402

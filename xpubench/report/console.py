@@ -15,6 +15,12 @@ from xpubench.record import Divergence, Record, Statistic, Summary
 
 LOG_WIDTH = 120
 TOKENS_A_LINE = 10
+MODEL_STATUS = {
+    "validated": "validated by the guide for Intel GPUs",
+    "family": "not validated itself, of a validated family",
+    "embedded": "comes with the harness; not one of the validated models",
+    "unknown": "not validated, nor of a validated family",
+}
 
 
 class Reporter:
@@ -150,6 +156,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
             ("peak memory", f"device {_gb(summary.peak_device_bytes)}, host {_gb(summary.peak_host_bytes)}"),
             ("load", f"{summary.load_s:.2f} s"),
             ("checks", _checks(record.checks)),
+            ("model", MODEL_STATUS[record.checks["validation"]]),
         ]
     if memory and record.plan is not None:
         rows.append(("plan", _planned(record.plan)))

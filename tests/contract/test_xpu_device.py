@@ -1,0 +1,168 @@
+"""How the harness calls `torch.xpu`, with a double in its place that refuses what the real one would."""
+
+import inspect
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from xpubench.measure import bandwidth
+from xpubench.measure.device import (
+    available_devices,
+    check_device,
+    device_driver,
+    device_name,
+    free_memory_bytes,
+    synchronizer,
+    total_memory_bytes,
+)
+from xpubench.measure.environment import capture
+from xpubench.measure.memory import peak_device_bytes, reset_peaks
+
+REAL = torch.xpu
+GB = 10**9
+PROPERTIES = SimpleNamespace(name="Arc", driver_version="1.6.33578", total_memory=12 * GB)
+
+
+class XpuDouble:
+    """Records the calls that fit the signatures of the installed `torch.xpu`; an answer that is an error is
+    raised, and a name in `absent` is one that an older torch lacks."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.absent: set[str] = set()
+        self.calls: list[str] = []
+        self.answers: dict[str, Any] = {
+            "is_available": True,
+            "current_device": 0,
+            "get_device_name": "Intel(R) Arc(TM) B580 Graphics",
+            "get_device_properties": PROPERTIES,
+            "mem_get_info": (9 * GB, 12 * GB),
+            "max_memory_allocated": 3 * GB,
+            "synchronize": None,
+            "reset_peak_memory_stats": None,
+            "empty_cache": None,
+        } | answers
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(REAL, name)
+        if name in self.absent:
+            raise AttributeError(name)
+        if name not in self.answers:  # torch itself looks at more
+            return real
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            inspect.signature(real).bind(*args, **kwargs)
+            self.calls.append(name)
+            answer = self.answers[name]
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        return call
+
+
+@pytest.fixture
+def xpu(monkeypatch: pytest.MonkeyPatch) -> XpuDouble:
+    double = XpuDouble()
+    monkeypatch.setattr(torch, "xpu", double)
+    return double
+
+
+def test_the_double_refuses_what_torch_has_not(xpu: XpuDouble) -> None:
+    with pytest.raises(AttributeError):
+        torch.xpu.no_such_function()
+    with pytest.raises(TypeError):
+        torch.xpu.synchronize(0, 1)
+
+
+def test_xpu_comes_first(xpu: XpuDouble) -> None:
+    assert available_devices()[0] == "xpu"
+    check_device("xpu")
+    xpu.answers["is_available"] = False
+    assert "xpu" not in available_devices()
+
+
+def test_waiting_synchronizes_each_time(xpu: XpuDouble) -> None:
+    wait = synchronizer("xpu")
+    assert xpu.calls == []
+    wait()
+    wait()
+    assert xpu.calls == ["synchronize", "synchronize"]
+
+
+def test_what_the_device_says_of_itself(xpu: XpuDouble) -> None:
+    assert device_name("xpu") == "Intel(R) Arc(TM) B580 Graphics"
+    assert device_driver("xpu") == "1.6.33578"
+    assert total_memory_bytes("xpu") == 12 * GB
+    assert free_memory_bytes("xpu") == 9 * GB
+
+
+def test_properties_that_a_build_lacks(xpu: XpuDouble) -> None:
+    xpu.answers["get_device_properties"] = SimpleNamespace(name="Arc")
+    assert device_driver("xpu") is None
+    assert total_memory_bytes("xpu") is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (0, 12 * GB),
+        (13 * GB, 12 * GB),
+        (-1, 12 * GB),
+        (0, 0),
+        RuntimeError(
+            "The device (Intel(R) Graphics [0x64a0]) doesn't support querying the available free memory."
+        ),
+        NotImplementedError(),
+        AssertionError("Torch not compiled with XPU enabled"),
+    ],
+    ids=str,
+)
+def test_free_memory_that_an_integrated_gpu_does_not_know(xpu: XpuDouble, answer: object) -> None:
+    xpu.answers["mem_get_info"] = answer
+    assert free_memory_bytes("xpu") is None
+    assert "mem_get_info" in xpu.calls
+
+
+def test_free_memory_of_a_torch_that_cannot_ask(xpu: XpuDouble) -> None:
+    xpu.absent.add("mem_get_info")
+    assert free_memory_bytes("xpu") is None
+
+
+def test_peaks_are_reset_and_read_on_the_device(xpu: XpuDouble) -> None:
+    reset_peaks("xpu")
+    assert peak_device_bytes("xpu") == 3 * GB
+    assert xpu.calls == ["reset_peak_memory_stats", "max_memory_allocated"]
+
+
+def test_a_capture_holds_the_gpu_and_the_host(xpu: XpuDouble) -> None:
+    xpu.answers["mem_get_info"] = RuntimeError("doesn't support querying the available free memory")
+    found = capture("xpu")
+    assert found["device"] == {
+        "kind": "xpu",
+        "name": "Intel(R) Arc(TM) B580 Graphics",
+        "driver": "1.6.33578",
+        "total_memory_bytes": 12 * GB,
+        "free_memory_bytes": None,
+    }
+    assert found["host"]["total_memory_bytes"]
+
+
+def test_bandwidth_synchronizes_around_each_repeat_and_gives_the_memory_back(xpu: XpuDouble) -> None:
+    # Fake tensors take no memory and no device; the times mean nothing.
+    with FakeTensorMode():
+        found = bandwidth.measure_bandwidth("xpu", "float16")
+    measured = 4  # copy, read, the product in float32 and in float16
+    assert xpu.calls.count("synchronize") == 2 * measured * bandwidth.REPEATS
+    assert xpu.calls[-1] == "empty_cache"
+    assert found.buffer_bytes == 2 * 2**30
+
+
+@pytest.mark.parametrize(("free", "total", "size"), [(4 * 2**30, 2**34, 2**30), (0, 2**32, 2**30)])
+def test_bandwidth_takes_half_of_the_memory_at_most(xpu: XpuDouble, free: int, total: int, size: int) -> None:
+    xpu.answers["mem_get_info"] = (free, total)
+    xpu.answers["get_device_properties"] = SimpleNamespace(total_memory=total)
+    with FakeTensorMode():
+        assert bandwidth.measure_bandwidth("xpu", "float16").buffer_bytes == size

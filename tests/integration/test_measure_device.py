@@ -1,0 +1,208 @@
+"""The device's and the host's memory, bandwidth and errors, measured on this CPU."""
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+
+from xpubench.errors import UserError
+from xpubench.measure import device as devices
+from xpubench.measure import environment
+from xpubench.measure.bandwidth import Bandwidth, measure_bandwidth
+from xpubench.measure.device import (
+    available_devices,
+    check_device,
+    device_driver,
+    device_name,
+    free_memory_bytes,
+    is_out_of_memory,
+    synchronizer,
+    total_memory_bytes,
+)
+from xpubench.measure.memory import CLEAR_REFS, peak_device_bytes, peak_host_bytes, reset_peaks
+
+BLOCK_BYTES = 256 * 2**20
+
+
+@pytest.fixture(scope="module")
+def bandwidth() -> Bandwidth:
+    return measure_bandwidth("cpu", "bfloat16")
+
+
+def test_the_ceiling_is_the_largest_of_what_was_measured(bandwidth: Bandwidth) -> None:
+    figures = (bandwidth.copy_gb_per_s, bandwidth.read_gb_per_s, bandwidth.matvec_gb_per_s)
+    assert bandwidth.ceiling_gb_per_s == max(figures)
+    # From a slow memory to more than any CPU's: beyond it, the bytes or the unit are wrong.
+    assert all(0.5 < figure < 5000 for figure in figures)
+
+
+def test_the_figures_follow_from_the_raw_samples(bandwidth: Bandwidth) -> None:
+    size = bandwidth.buffer_bytes
+    assert bandwidth.copy_gb_per_s == 2 * size / min(bandwidth.copy_ns)
+    assert bandwidth.read_gb_per_s == size / min(bandwidth.read_ns)
+    assert bandwidth.matvec_gb_per_s == size / min(bandwidth.matvec_ns)
+    assert len(bandwidth.copy_ns) == len(bandwidth.read_ns) == len(bandwidth.matvec_ns) > 1
+    assert bandwidth.matvec_dtype in ("float32", "bfloat16")
+
+
+def test_the_buffers_leave_the_caches_and_fit_the_memory(bandwidth: Bandwidth) -> None:
+    assert bandwidth.buffer_bytes >= 64 * 2**20
+    assert bandwidth.buffer_bytes < (total_memory_bytes("cpu") or 0)
+
+
+def test_the_buffers_shrink_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xpubench.measure.bandwidth.free_memory_bytes", lambda device: 2**28)
+    assert measure_bandwidth("cpu", "float32").buffer_bytes == 2**26
+
+
+def test_the_hosts_peak_grows_with_an_allocation_and_stays() -> None:
+    before = peak_host_bytes()
+    block = torch.ones(BLOCK_BYTES, dtype=torch.uint8)
+    grown = peak_host_bytes()
+    del block
+    assert before is not None
+    assert grown is not None
+    assert grown - before > 0 or grown > BLOCK_BYTES
+    assert peak_host_bytes() == grown
+
+
+def _can_reset() -> bool:
+    try:
+        CLEAR_REFS.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not _can_reset(), reason="the kernel lets this process reset no peak")
+def test_the_hosts_peak_is_forgotten() -> None:
+    reset_peaks("cpu")
+    before = peak_host_bytes() or 0
+    block = torch.ones(BLOCK_BYTES, dtype=torch.uint8)
+    grown = peak_host_bytes() or 0
+    assert grown - before > BLOCK_BYTES * 0.9
+    del block
+    reset_peaks("cpu")
+    assert (peak_host_bytes() or 0) < grown - BLOCK_BYTES * 0.9
+
+
+def test_a_peak_that_cannot_be_reset_is_still_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("xpubench.measure.memory.CLEAR_REFS", tmp_path / "none" / "clear_refs")
+    monkeypatch.setattr("xpubench.measure.memory.STATUS", tmp_path / "status")
+    reset_peaks("cpu")
+    assert (peak_host_bytes() or 0) > 2**20
+
+
+def test_the_cpu_is_there_and_has_no_allocator() -> None:
+    assert available_devices()[-1] == "cpu"
+    check_device("cpu")
+    synchronizer("cpu")()
+    assert device_name("cpu")
+    assert device_driver("cpu") is None
+    assert peak_device_bytes("cpu") is None
+
+
+@pytest.mark.parametrize("device", ["xpu", "cuda"])
+def test_a_device_that_is_not_there_is_one_line(device: str) -> None:
+    if device in available_devices():
+        pytest.skip("the machine has the device")
+    with pytest.raises(UserError) as caught:
+        check_device(device)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert f"no {device} device here" in line
+    assert "cpu" in line
+    assert "xpubench doctor" in line
+
+
+@pytest.mark.parametrize(
+    ("tree", "own", "total", "free"),
+    [
+        # version 2: the limit of the group above holds too
+        (
+            {
+                "a/memory.max": "1000000",
+                "a/memory.current": "600000",
+                "a/memory.stat": "anon 1\ninactive_file 200000",
+                "a/b/memory.max": "max",
+                "a/b/memory.current": "5",
+            },
+            "0::/a/b",
+            1_000_000,
+            600_000,
+        ),
+        # version 1, its path that of the machine and not of the container
+        (
+            {
+                "memory/memory.limit_in_bytes": "2000000",
+                "memory/memory.usage_in_bytes": "500000",
+                "memory/memory.stat": "inactive_file 7\ntotal_inactive_file 100000",
+            },
+            "9:cpu,cpuacct:/x\n4:memory:/docker/abc",
+            2_000_000,
+            1_600_000,
+        ),
+        # a use above the limit for a moment
+        ({"memory.max": "1000", "memory.current": "2000"}, "0::/", 1000, 0),
+    ],
+)
+def test_the_cgroups_limit_is_the_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tree: dict[str, str], own: str, total: int, free: int
+) -> None:
+    _write_cgroups(monkeypatch, tmp_path, tree, own)
+    assert total_memory_bytes("cpu") == total
+    assert free_memory_bytes("cpu") == free
+
+
+@pytest.mark.parametrize(
+    ("tree", "own", "cores"),
+    [
+        ({"a/cpu.max": "150000 100000", "cpu.max": "max 100000"}, "0::/a", 1.5),
+        ({"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, "3:cpu,cpuacct:/a", 2.0),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "3:cpu,cpuacct:/a", None),
+        ({}, "0::/", None),
+    ],
+)
+def test_the_cgroups_limit_of_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tree: dict[str, str], own: str, cores: float | None
+) -> None:
+    _write_cgroups(monkeypatch, tmp_path, tree, own)
+    assert environment.capture("cpu")["host"]["cgroup_cores"] == cores
+
+
+def _write_cgroups(monkeypatch: pytest.MonkeyPatch, root: Path, tree: dict[str, str], own: str) -> None:
+    for name, text in tree.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text + "\n")
+    (root / "own").write_text(own + "\n")
+    monkeypatch.setattr(devices, "CGROUPS", root)
+    monkeypatch.setattr(devices, "OWN_CGROUPS", root / "own")
+
+
+def test_the_cpus_own_allocator_runs_out() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        (torch.OutOfMemoryError("XPU out of memory. Tried to allocate 512.00 MiB."), True),
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (
+            RuntimeError("UR backend failed. UR backend returns:39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)"),
+            True,
+        ),
+        (RuntimeError("UR error: 40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)"), True),
+        (RuntimeError("unable to mmap 8 bytes from file <m>: Cannot allocate memory (12)"), True),
+        (RuntimeError("UR backend failed. UR backend returns:20 (UR_RESULT_ERROR_DEVICE_LOST)"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (OSError(errno.ENOENT, "No such file"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_errors_of_memory_are_told_from_others(error: BaseException, memory: bool) -> None:
+    assert is_out_of_memory(error) is memory

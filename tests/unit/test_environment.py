@@ -1,0 +1,93 @@
+"""What is kept of the surroundings of a run, and what in them is noise."""
+
+import json
+from typing import Any
+
+import pytest
+
+from xpubench.measure.environment import capture, installed_versions, noise_warnings, relevant_variables
+
+QUIET: dict[str, Any] = {
+    "logical_cores": 8,
+    "allowed_cores": 8,
+    "cgroup_cores": None,
+    "governors": ["performance"],
+    "load_average_1min": 0.5,
+    "torch_threads": 8,
+}
+
+
+def warnings(**changes: Any) -> list[str]:
+    return noise_warnings({"host": QUIET | changes})
+
+
+def test_a_quiet_machine_has_no_warning() -> None:
+    assert warnings() == []
+    assert warnings(governors=[]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"load_average_1min": 4.1}, "load average 4.1 on 8 cores"),
+        ({"governors": ["performance", "powersave"]}, "governor powersave"),
+        ({"allowed_cores": 4, "torch_threads": 4}, "may use 4 of 8 cores"),
+        ({"allowed_cores": 4}, "8 threads share 4 allowed cores; set OMP_NUM_THREADS=4"),
+        ({"cgroup_cores": 1.5}, "may use 1.5 of 8 cores"),
+    ],
+)
+def test_each_source_of_noise_is_told_once(changes: dict[str, Any], said: str) -> None:
+    [warning] = warnings(**changes)
+    assert said in warning
+
+
+def test_a_cgroup_as_large_as_the_cores_is_no_noise() -> None:
+    assert warnings(cgroup_cores=8.0) == []
+
+
+def test_a_load_of_half_the_cores_is_quiet() -> None:
+    assert warnings(load_average_1min=4.0) == []
+
+
+def test_variables_that_steer_the_stacks_are_kept_and_others_are_not() -> None:
+    kept = relevant_variables(
+        {"OMP_NUM_THREADS": "2", "ZE_AFFINITY_MASK": "0", "LD_PRELOAD": "libtcmalloc.so", "HOME": "/root"}
+    )
+    assert kept == {"LD_PRELOAD": "libtcmalloc.so", "OMP_NUM_THREADS": "2", "ZE_AFFINITY_MASK": "0"}
+
+
+SECRETS = (
+    "HF_TOKEN",
+    "TORCH_TOKEN",
+    "ONEAPI_API_KEY",
+    "CCL_CLIENT_SECRET",
+    "MKL_password",
+    "I_MPI_HYDRA_PASSWD",
+    "OMP_CREDENTIALS",
+    "PYTORCH_AUTH",
+)
+
+
+def test_secrets_never_reach_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SECRETS:
+        monkeypatch.setenv(name, "hunter2")
+    monkeypatch.setenv("OMP_PROC_BIND", "close")
+    found = capture("cpu")
+    assert found["variables"]["OMP_PROC_BIND"] == "close"
+    assert "hunter2" not in json.dumps(found)
+
+
+def test_a_capture_is_plain_json_and_tells_the_machine() -> None:
+    found = capture("cpu")
+    assert json.loads(json.dumps(found)) == found
+    assert found["device"]["kind"] == "cpu"
+    host = found["host"]
+    assert 1 <= host["allowed_cores"] <= host["logical_cores"]
+    assert 0 < host["available_memory_bytes"] <= host["total_memory_bytes"]
+    assert noise_warnings(found) == noise_warnings(json.loads(json.dumps(found)))
+
+
+def test_only_installed_packages_have_versions() -> None:
+    found = installed_versions()
+    assert found["torch"]
+    assert None not in found.values()
