@@ -1,12 +1,13 @@
 """How the harness calls `torch.xpu`, with a double in its place that refuses what the real one would."""
 
 import inspect
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from xpubench.measure import bandwidth
 from xpubench.measure.device import (
@@ -64,10 +65,12 @@ class XpuDouble:
 
 
 @pytest.fixture
-def xpu(monkeypatch: pytest.MonkeyPatch) -> XpuDouble:
+def xpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[XpuDouble]:
     double = XpuDouble()
     monkeypatch.setattr(torch, "xpu", double)
-    return double
+    torch.get_device_module.cache_clear()
+    yield double
+    torch.get_device_module.cache_clear()
 
 
 def test_the_double_refuses_what_torch_has_not(xpu: XpuDouble) -> None:
@@ -150,19 +153,31 @@ def test_a_capture_holds_the_gpu_and_the_host(xpu: XpuDouble) -> None:
     assert found["host"]["total_memory_bytes"]
 
 
-def test_bandwidth_synchronizes_around_each_repeat_and_gives_the_memory_back(xpu: XpuDouble) -> None:
-    # Fake tensors take no memory and no device; the times mean nothing.
-    with FakeTensorMode():
-        found = bandwidth.measure_bandwidth("xpu", "float16")
-    measured = 4  # copy, read, the product in float32 and in float16
+class OnCpu(TorchFunctionMode):  # type: ignore[misc]
+    """Makes on the CPU what is asked for on xpu."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if kwargs.get("device") == "xpu":
+            kwargs["device"] = "cpu"
+        return func(*args, **kwargs)
+
+
+def test_bandwidth_synchronizes_around_each_repeat_and_gives_the_memory_back(
+    xpu: XpuDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bandwidth, "DEVICE_BUFFER_BYTES", 2**26)
+    with OnCpu():
+        found = bandwidth.measure_bandwidth("xpu", "bfloat16")
+    measured = 4  # copy, read, the product in float32 and in bfloat16
     assert xpu.calls.count("synchronize") == 2 * measured * bandwidth.REPEATS
     assert xpu.calls[-1] == "empty_cache"
-    assert found.buffer_bytes == 2 * 2**30
+    assert found.buffer_bytes == 2**26
 
 
-@pytest.mark.parametrize(("free", "total", "size"), [(4 * 2**30, 2**34, 2**30), (0, 2**32, 2**30)])
-def test_bandwidth_takes_half_of_the_memory_at_most(xpu: XpuDouble, free: int, total: int, size: int) -> None:
-    xpu.answers["mem_get_info"] = (free, total)
-    xpu.answers["get_device_properties"] = SimpleNamespace(total_memory=total)
-    with FakeTensorMode():
-        assert bandwidth.measure_bandwidth("xpu", "float16").buffer_bytes == size
+@pytest.mark.parametrize("free_and_total", [(2**29, 2**34), (0, 2**29)])
+def test_bandwidth_takes_half_of_the_memory_at_most(xpu: XpuDouble, free_and_total: tuple[int, int]) -> None:
+    xpu.answers["mem_get_info"] = free_and_total
+    xpu.answers["get_device_properties"] = SimpleNamespace(total_memory=free_and_total[1])
+    with OnCpu():
+        assert bandwidth.measure_bandwidth("xpu", "float32").buffer_bytes == 2**27

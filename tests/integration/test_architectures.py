@@ -1,5 +1,7 @@
 """The catalog's sizes are those that transformers builds."""
 
+from typing import Any
+
 import pytest
 import torch
 from accelerate import init_empty_weights
@@ -18,7 +20,7 @@ NATIVE = [
 ]
 
 
-VARIANTS = [
+VARIANTS: list[dict[str, Any]] = [
     {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
     {"model_type": "mistral", "attention_bias": True, "head_dim": 32},
     {"model_type": "phi3", "attention_bias": True, "pad_token_id": 0},
@@ -45,7 +47,7 @@ SIZES = {
 @pytest.mark.parametrize(
     "fields", [one for one in VARIANTS if one["model_type"] in CONFIG_MAPPING_NAMES], ids=str
 )
-def test_variants_of_the_families(fields: dict[str, object]) -> None:
+def test_variants_of_the_families(fields: dict[str, Any]) -> None:
     fields = (SIZES if fields["model_type"] != "gptj" else {"vocab_size": 128, "n_positions": 64}) | fields
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields))

@@ -57,14 +57,11 @@ def test_the_buffers_shrink_where_memory_is_short(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_hosts_peak_grows_with_an_allocation_and_stays() -> None:
-    before = peak_host_bytes()
     block = torch.ones(BLOCK_BYTES, dtype=torch.uint8)
-    grown = peak_host_bytes()
+    grown = peak_host_bytes() or 0
     del block
-    assert before is not None
-    assert grown is not None
-    assert grown - before > 0 or grown > BLOCK_BYTES
-    assert peak_host_bytes() == grown
+    assert grown > BLOCK_BYTES
+    assert (peak_host_bytes() or 0) >= grown
 
 
 def _can_reset() -> bool:

