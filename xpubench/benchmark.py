@@ -1,6 +1,7 @@
 """Run specs of one subject to records of their latency: plan, load once, check, warm up, measure, write."""
 
 from collections.abc import Iterator
+from functools import cache
 from time import perf_counter_ns
 from typing import Any, Protocol
 
@@ -108,7 +109,7 @@ def run(
                 trust_remote_code=subject.trust_remote_code,
             )
         progress.say(f"measuring the memory bandwidth of {subject.device}")
-        bandwidth = measure_bandwidth(subject.device, subject.dtype)
+        bandwidth = _bandwidth(subject.device, subject.dtype)
         if reference == CPU_FLOAT32:
             progress.say("generating the reference on the CPU in float32")
             expected = cpu_reference(runnable[0])
@@ -146,6 +147,12 @@ def run(
                 return
     finally:
         runtime.close()
+
+
+@cache
+def _bandwidth(device: str, dtype: str) -> Bandwidth:
+    """Measured once a process."""
+    return measure_bandwidth(device, dtype)
 
 
 def _setting_warnings(
