@@ -114,7 +114,7 @@ def _download(name: str, revision: str | None, patterns: list[str] | tuple[str, 
         raise UserError(
             f"no model {hub_id} on the hub, or not for you; check the name, or log in with `hf auth login`"
         ) from error
-    # By version the hub's library speaks through requests, httpx or httpx2: no base is common to their errors.
+    # By version the hub's library speaks through requests, httpx or httpx2, whose errors share no base.
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
             raise UserError(f"cannot download {hub_id}: {error}; set HF_HOME to another directory") from error
