@@ -41,7 +41,8 @@ def test_the_tokens_are_those_of_plain_transformers(
         pad_token_id=2,
     )
     assert record["output"]["first_token_ids"] == expected[0, 8:].tolist()
-    assert record["checks"]["cache"] == ("StaticCache" if cache else "DynamicCache")
+    # transformers 4 hands a dynamic cache back as a tuple.
+    assert record["checks"]["cache"] in (("StaticCache",) if cache else ("DynamicCache", "tuple"))
 
 
 def test_what_a_record_holds(generate: CommandLine, tiny_llama: Path, tmp_path: Path) -> None:
