@@ -3,51 +3,34 @@
 from collections.abc import Iterator
 from functools import cache
 from time import perf_counter_ns
-from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
 from xpubench.accuracy import divergence
 from xpubench.accuracy.check import CPU_FLOAT32, Checks, check_file, cpu_reference, recorded_reference
-from xpubench.catalog import CatalogDevice, identify_device, status_of
+from xpubench.catalog import status_of
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import failed_record
 from xpubench.measure.bandwidth import Bandwidth, measure_bandwidth
-from xpubench.measure.device import check_device, device_name, free_memory_bytes, total_memory_bytes
-from xpubench.measure.environment import capture, noise_warnings
+from xpubench.measure.environment import noise_warnings
 from xpubench.measure.iterations import pairs, warm_up
 from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_peaks
 from xpubench.measure.summary import Facts, summarize_run
 from xpubench.plan import Plan, decode_bytes_per_step
-from xpubench.preflight import architecture_of, check_positions, lack_of_memory, plan_of
+from xpubench.preflight import check_positions, lack_of_memory, plan_of
 from xpubench.prompts import random_prompt
 from xpubench.record import Iteration, Record, ResultsDirectory, Samples, SyncPolicy, now
-from xpubench.runtimes.base import Runtime, TokenIds, runtime_class
+from xpubench.runtimes.base import Runtime, TokenIds
+from xpubench.session import Ground, Progress, fetch, load, survey
 from xpubench.spec import DTYPE_BYTES, RunSpec, Subject, Workload
-from xpubench.weights.source import read_config, resolve
-
-
-class Progress(Protocol):
-    """Who is told how a run goes on."""
-
-    def say(self, text: str) -> None:
-        """One line about what happens now."""
-
-    def begin(self, title: str, total: int) -> None:
-        """At most `total` generations of a workload follow."""
-
-    def step(self, text: str) -> None:
-        """One generation is done."""
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What all runs of a loaded subject share."""
 
-    environment: dict[str, Any]
-    architecture: Architecture | None
-    device: CatalogDevice | None
+    ground: Ground
     bandwidth: Bandwidth
     load_s: float
     validation: str
@@ -73,65 +56,42 @@ def run(
     subject = specs[0].subject
     if any(spec.subject != subject for spec in specs):
         raise ValueError("the specs of one run have one subject")
-    runtime_type = runtime_class(subject.runtime)
-    runtime_type.set_up()
-    check_device(subject.device)
-    runtime_type.check(subject)
-    config = read_config(
-        subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
-    )
-    architecture = architecture_of(config)
+    ground = survey(subject)
     for spec in specs:
-        check_positions(architecture, spec.workload.input_tokens, spec.workload.new_tokens)
+        check_positions(ground.architecture, spec.workload.input_tokens, spec.workload.new_tokens)
     expected = recorded_reference(reference, subject)
 
-    environment = capture(subject.device)
-    device = identify_device(device_name(subject.device), total_memory_bytes(subject.device))
-    plans = {spec.id: plan_of(architecture, spec, device) for spec in specs}
-    available = free_memory_bytes(subject.device) or total_memory_bytes(subject.device)
+    plans = {spec.id: plan_of(ground.architecture, spec, ground.device) for spec in specs}
     runnable = []
     for spec in specs:
-        if lack := lack_of_memory(plans[spec.id], subject.device, available):
-            yield _write(results, failed_record(spec, environment, lack, plans[spec.id]))
+        if lack := lack_of_memory(plans[spec.id], subject.device, ground.available_bytes):
+            yield _write(results, failed_record(spec, ground.environment, lack, plans[spec.id]))
         else:
             runnable.append(spec)
     if not runnable:
         return
 
     try:
-        if subject.weights == "pretrained":
-            progress.say(f"looking for {subject.model}")
-            # Downloads and checks count neither in the load's time nor in its memory.
-            resolve(
-                subject.model,
-                revision=subject.revision,
-                allow_pickle=subject.allow_pickle,
-                trust_remote_code=subject.trust_remote_code,
-            )
+        fetch(subject, progress)
         progress.say(f"measuring the memory bandwidth of {subject.device}")
         bandwidth = _bandwidth(subject.device, subject.dtype)
         if reference == CPU_FLOAT32:
             progress.say("generating the reference on the CPU in float32")
             expected = cpu_reference(runnable[0])
-        progress.say(f"loading {subject.model} in {subject.dtype} on {subject.device}")
-        start_ns = perf_counter_ns()
-        runtime = runtime_type.load(subject)
-        load_s = (perf_counter_ns() - start_ns) / 1e9
+        runtime, load_s = load(subject, progress)
     except UserError:
         raise
     except BaseException as error:
         for spec in runnable:
-            yield _write(results, failed_record(spec, environment, error, plans[spec.id]))
+            yield _write(results, failed_record(spec, ground.environment, error, plans[spec.id]))
         return
 
     setting = Setting(
-        environment=environment,
-        architecture=architecture,
-        device=device,
+        ground=ground,
         bandwidth=bandwidth,
         load_s=load_s,
-        validation=status_of(subject.model, config.get("model_type")),
-        warnings=_setting_warnings(subject, environment, architecture),
+        validation=status_of(subject.model, ground.config.get("model_type")),
+        warnings=_setting_warnings(subject, ground),
     )
     checks = Checks(runtime, reference, expected)
     try:
@@ -141,7 +101,7 @@ def run(
                 results.write_file(check_file(spec.id), divergence.save(answers))
             if record.status == "ok" and profile_name is not None:
                 progress.say("profiling one more generation")
-                record = _profiled(runtime, record, results, profile_name)
+                record = _profiled(runtime, spec, record, results, profile_name)
             yield _write(results, record)
             if record.status == "interrupted":
                 return
@@ -155,13 +115,11 @@ def _bandwidth(device: str, dtype: str) -> Bandwidth:
     return measure_bandwidth(device, dtype)
 
 
-def _setting_warnings(
-    subject: Subject, environment: dict[str, Any], architecture: Architecture | None
-) -> list[str]:
-    warnings = noise_warnings(environment)
+def _setting_warnings(subject: Subject, ground: Ground) -> list[str]:
+    warnings = noise_warnings(ground.environment)
     if subject.device == "cpu" and subject.dtype == "float16":
         warnings.append("float16 is slow on CPUs; bfloat16 is the one to use there")
-    if architecture is None:
+    if ground.architecture is None:
         warnings.append("the architecture is not one that the planner knows: no plan and no MBU")
     return warnings
 
@@ -179,14 +137,14 @@ def _measured(
     answers = None
     try:
         input_tokens = spec.workload.input_tokens or len(runtime.encode(spec.workload.prompt or ""))
-        check_positions(setting.architecture, input_tokens, spec.workload.new_tokens)
+        check_positions(setting.ground.architecture, input_tokens, spec.workload.new_tokens)
         answers, distance = checks.answer(spec)
         record = _measure(runtime, spec, input_tokens, setting, progress, samples)
         return msgspec.structs.replace(record, plan=msgspec.to_builtins(plan), divergence=distance), answers
     except UserError:
         raise
     except BaseException as error:
-        return failed_record(spec, setting.environment, error, plan, samples), answers
+        return failed_record(spec, setting.ground.environment, error, plan, samples), answers
 
 
 def _measure(
@@ -222,9 +180,9 @@ def _measure(
         input_tokens=input_tokens,
         new_tokens=workload.new_tokens,
         load_s=setting.load_s,
-        step_bytes=_step_bytes(runtime, spec, setting.architecture, input_tokens),
+        step_bytes=_step_bytes(runtime, spec, setting.ground.architecture, input_tokens),
         bandwidth_measured_gb_per_s=setting.bandwidth.ceiling_gb_per_s,
-        bandwidth_datasheet_gb_per_s=setting.device.bandwidth_gb_per_s if setting.device else None,
+        bandwidth_datasheet_gb_per_s=_datasheet_bandwidth(setting.ground),
         peak_device_bytes=peak_device_bytes(spec.subject.device),
         peak_host_bytes=peak_host_bytes(),
     )
@@ -234,7 +192,7 @@ def _measure(
         id=spec.id,
         created=now(),
         spec=spec,
-        environment=setting.environment,
+        environment=setting.ground.environment,
         status="ok",
         samples=samples,
         summary=summary,
@@ -298,11 +256,12 @@ def _step_bytes(
     )
 
 
-def _profiled(runtime: Runtime, record: Record, results: ResultsDirectory, name: str) -> Record:
+def _profiled(
+    runtime: Runtime, spec: RunSpec, record: Record, results: ResultsDirectory, name: str
+) -> Record:
     """Writes the profile of one more generation; the record tells if that failed."""
     from xpubench.measure.profile import profile
 
-    spec = record.spec
     prompt_ids = _prompt_ids(runtime, spec.workload, spec.protocol.seed, 0)
     try:
         trace, operators = profile(
@@ -314,6 +273,10 @@ def _profiled(runtime: Runtime, record: Record, results: ResultsDirectory, name:
     results.write_file(f"{spec.id}.{name}.trace.json", trace)
     results.write_file(f"{spec.id}.{name}.operators.txt", operators.encode())
     return record
+
+
+def _datasheet_bandwidth(ground: Ground) -> float | None:
+    return ground.device.bandwidth_gb_per_s if ground.device else None
 
 
 def _write(results: ResultsDirectory, record: Record) -> Record:

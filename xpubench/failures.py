@@ -9,7 +9,7 @@ from xpubench.errors import RunFailure
 from xpubench.measure.device import is_out_of_memory
 from xpubench.plan import Plan
 from xpubench.record import Failure, Record, Samples, now
-from xpubench.spec import RunSpec
+from xpubench.spec import AccuracySpec, RunSpec
 
 LOG_TAIL_LINES = 20
 
@@ -30,7 +30,7 @@ def classify(error: BaseException, device: str) -> Failure:
 
 
 def failed_record(
-    spec: RunSpec,
+    spec: RunSpec | AccuracySpec,
     environment: dict[str, Any],
     error: BaseException,
     plan: Plan | None,

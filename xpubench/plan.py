@@ -60,7 +60,7 @@ def make_plan(
     kv_cache_bytes = architecture.kv_cache_bytes(
         sequences=sequences, positions=input_tokens + new_tokens, dtype_bytes=dtype_bytes
     )
-    activation_bytes = _activation_bytes(architecture, sequences, input_tokens, dtype_bytes)
+    activations = activation_bytes(architecture, sequences, input_tokens, dtype_bytes)
     step_weight_bytes = architecture.step_weight_parameters * dtype_bytes
     step_bytes = decode_bytes_per_step(
         architecture,
@@ -82,8 +82,8 @@ def make_plan(
         new_tokens=new_tokens,
         weight_bytes=weight_bytes,
         kv_cache_bytes=kv_cache_bytes,
-        activation_bytes=activation_bytes,
-        peak_bytes=weight_bytes + kv_cache_bytes + activation_bytes,
+        activation_bytes=activations,
+        peak_bytes=weight_bytes + kv_cache_bytes + activations,
         device_memory_bytes=device.memory_bytes if device else None,
         fits=weight_bytes + kv_cache_bytes <= device.memory_bytes if device else None,
         step_bytes=step_bytes,
@@ -114,7 +114,7 @@ def decode_bytes_per_step(
     return weight_bytes_per_step + int(kv_bytes)
 
 
-def _activation_bytes(architecture: Architecture, sequences: int, tokens: int, dtype_bytes: int) -> int:
+def activation_bytes(architecture: Architecture, sequences: int, tokens: int, dtype_bytes: int) -> int:
     """An estimate of the most that the prefill holds at once: in one layer the residual stream, a norm's
     output, queries, keys, values and the MLP's inner values; then the last token's logits and their copy in
     float32."""

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from xpubench.errors import FailureClass, UserError
-from xpubench.spec import RunSpec
+from xpubench.spec import AccuracySpec, RunSpec
 
 SCHEMA_VERSION = 1
 
@@ -76,6 +76,39 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     log_tail: str = ""
 
 
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One item of a task: the log-likelihood of its right answer (natural logarithm; None where the task has
+    none) and whether the model chose it."""
+
+    id: int
+    loglikelihood: float | None
+    correct: bool | None
+
+
+class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """What a task gave: `acc` and its standard error, the perplexity of the right answers and its standard
+    error, all of lm-eval's metrics in `metrics`, and what they rest on. `partial` is a run of some items."""
+
+    task: str
+    task_version: str
+    acc: float | None
+    acc_stderr: float | None
+    perplexity: float | None
+    perplexity_stderr: float | None
+    n: int
+    partial: bool
+    metrics: dict[str, float]
+    items: list[Item]
+    items_per_s: float
+    truncated: int
+    batch_tokens: int | None
+    batch_size: int | None
+    padding_side: str
+    scores_rows_alone: bool
+    lm_eval_version: str
+    reference: dict[str, Any] | None = None
+
+
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):
     """How far the tokens are from a reference's (see `xpubench.accuracy.divergence`)."""
 
@@ -92,7 +125,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int = SCHEMA_VERSION
     id: str
     created: str
-    spec: RunSpec
+    spec: RunSpec | AccuracySpec
     environment: dict[str, Any]
     status: Literal["ok"] | FailureClass
     failure: Failure | None = None
@@ -103,7 +136,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     plan: dict[str, Any] | None = None
     checks: dict[str, Any] = {}
     output: dict[str, Any] | None = None
-    accuracy: dict[str, Any] | None = None
+    accuracy: Accuracy | None = None
     divergence: Divergence | None = None
     warnings: list[str] = []
 

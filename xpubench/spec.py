@@ -90,8 +90,27 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise UserError(f"--seed must be at least 0, not {self.seed}")
 
 
-class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run, whole. Specs with equal subjects share one load."""
+class AccuracyTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An lm-eval task. `limit` is the number of items, None for all; `data` a local file of passages and
+    `data_sha256` its content; `batch_size` 0 is automatic."""
+
+    name: str
+    limit: int | None = None
+    num_fewshot: int | None = None
+    batch_size: int = 0
+    data: str | None = None
+    data_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--acc-iter", self.limit), ("--num-fewshot", self.num_fewshot)):
+            if value is not None and value < (1 if flag == "--acc-iter" else 0):
+                raise UserError(f"{flag} must be at least {1 if flag == '--acc-iter' else 0}, not {value}")
+
+
+class RunSpec(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="latency"
+):
+    """One latency run, whole. Specs with equal subjects share one load."""
 
     subject: Subject
     workload: Workload
@@ -100,8 +119,26 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     @property
     def id(self) -> str:
         """A stable hash of what differs from the defaults, so that a new field keeps old ids."""
-        parts = {name: _set_fields(getattr(self, name)) for name in ("subject", "workload", "protocol")}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return _hash(self)
+
+
+class AccuracySpec(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="accuracy"
+):
+    """One accuracy run, whole."""
+
+    subject: Subject
+    task: AccuracyTask
+
+    @property
+    def id(self) -> str:
+        """As of a latency run; where the file of passages lies does not count, its content does."""
+        return _hash(msgspec.structs.replace(self, task=msgspec.structs.replace(self.task, data=None)))
+
+
+def _hash(spec: msgspec.Struct) -> str:
+    parts = {name: _set_fields(getattr(spec, name)) for name in spec.__struct_fields__}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _set_fields(part: msgspec.Struct) -> dict[str, Any]:

@@ -77,8 +77,10 @@ def generate(runtime: Runtime, prompt_ids: TokenIds, workload: Workload) -> Toke
 
 def forced_logits(runtime: Runtime, prompt_ids: TokenIds, tokens: TokenIds) -> Logits:
     """Logits that predict each of `tokens`, float32 of shape (P, N, vocabulary)."""
-    whole = np.concatenate([prompt_ids, tokens], axis=1)
-    logits = runtime.score(whole[:, :-1], prompt_ids.shape[1] - 1)
+    forced = np.concatenate([prompt_ids, tokens], axis=1)[:, :-1]
+    rows = np.zeros(forced.shape, dtype=np.bool_)
+    rows[:, prompt_ids.shape[1] - 1 :] = True
+    logits = runtime.score(forced, rows).reshape(*tokens.shape, -1)
     if not np.isfinite(logits).all():
         raise RunFailure("numerics", "NaN or infinite logits on the check prompts")
     return logits

@@ -18,7 +18,9 @@ Status = Literal["validated", "family", "embedded", "unknown"]
 
 
 class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model: what the guide for Intel GPUs validated it for, and where its architecture lies."""
+    """A model: what the guide for Intel GPUs validated it for, where its architecture lies, and its reference
+    accuracies by task: `acc`, of `n` items, from `source`. A drop of more than `accuracy_limit_points`
+    percentage points is a regression."""
 
     id: str
     family: str
@@ -29,6 +31,8 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
     platforms: list[str] = []
     listed: list[str] = []
     note: str | None = None
+    accuracy: dict[str, dict[str, Any]] = {}
+    accuracy_limit_points: float = 3.0
 
     def config(self) -> dict[str, Any]:
         """The fields of the model's transformers config."""

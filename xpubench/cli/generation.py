@@ -8,9 +8,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
+
+import msgspec
 
 from xpubench.cli.options import (
+    accuracy_specs_from,
+    add_accuracy_flags,
     add_model_flags,
     add_protocol_flags,
     add_runtime_flags,
@@ -18,8 +22,10 @@ from xpubench.cli.options import (
     specs_from,
 )
 from xpubench.errors import UserError
+from xpubench.spec import AccuracySpec, RunSpec
 
 if TYPE_CHECKING:
+    from xpubench.record import Record, ResultsDirectory
     from xpubench.report.console import Reporter
 
 
@@ -29,10 +35,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     modes.add_argument(
         "--benchmark", action="store_true", help="measure the latency (also without this flag)"
     )
+    modes.add_argument("--accuracy-only", action="store_true", help="run lm-eval tasks instead")
     add_model_flags(parser)
     add_runtime_flags(parser)
     add_workload_flags(parser)
     add_protocol_flags(parser)
+    add_accuracy_flags(parser)
     group = parser.add_argument_group("output")
     group.add_argument(
         "--reference",
@@ -64,31 +72,37 @@ def run(args: argparse.Namespace) -> int:
             f"--profile_name {args.profile_name!r} is part of a file's name; use letters, digits, - and _"
         )
     # The seconds that torch takes to import are not spent on a wrong flag.
-    specs_from(args, args.device or "cpu")
+    _specs(args, args.device or "cpu")
     _quiet()
     with _own_stdout() as out:
         return _run(args, out)
 
 
+def _specs(args: argparse.Namespace, device: str) -> list[RunSpec] | list[AccuracySpec]:
+    if not args.accuracy_only:
+        return specs_from(args, device)
+    from xpubench.accuracy.tasks import check_installed, stay_offline, with_data
+
+    check_installed()
+    specs = [
+        msgspec.structs.replace(spec, task=with_data(spec.task)) for spec in accuracy_specs_from(args, device)
+    ]
+    if all(spec.task.data is not None for spec in specs) and Path(args.model_id).expanduser().is_dir():
+        stay_offline()
+    return specs
+
+
 def _run(args: argparse.Namespace, out: TextIO) -> int:
-    from xpubench.benchmark import run as run_benchmark
     from xpubench.record import ResultsDirectory, encode
     from xpubench.report.console import Reporter
 
     reporter = Reporter(out)
-    specs = specs_from(args, args.device or _first_device(args, reporter))
+    specs = _specs(args, args.device or _first_device(args, reporter))
     results = ResultsDirectory(args.results_dir)
-    profiled = args.profile or os.environ.get("PROFILE", "").lower() in ("1", "y", "yes", "on", "true")
     signal.signal(signal.SIGTERM, _interrupt)
     records = []
     with reporter:
-        for record in run_benchmark(
-            specs,
-            results,
-            reporter,
-            reference=args.reference,
-            profile_name=args.profile_name if profiled else None,
-        ):
+        for record in _records(args, specs, results, reporter):
             records.append(record)
             if args.json:
                 print(encode(record).decode(), file=out, flush=True)
@@ -103,11 +117,33 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     return 0 if all(record.status == "ok" for record in records) else 1
 
 
+def _records(
+    args: argparse.Namespace,
+    specs: list[RunSpec] | list[AccuracySpec],
+    results: "ResultsDirectory",
+    reporter: "Reporter",
+) -> Iterator["Record"]:
+    if args.accuracy_only:
+        from xpubench.accuracy.evaluate import run as run_accuracy
+
+        return run_accuracy(cast("list[AccuracySpec]", specs), results, reporter)
+    from xpubench.benchmark import run as run_benchmark
+
+    profiled = args.profile or os.environ.get("PROFILE", "").lower() in ("1", "y", "yes", "on", "true")
+    return run_benchmark(
+        cast("list[RunSpec]", specs),
+        results,
+        reporter,
+        reference=args.reference,
+        profile_name=args.profile_name if profiled else None,
+    )
+
+
 def _first_device(args: argparse.Namespace, reporter: "Reporter") -> str:
     from xpubench.measure.device import available_devices
     from xpubench.runtimes.base import runtime_class
 
-    runtime_class(specs_from(args, "cpu")[0].subject.runtime).set_up()
+    runtime_class("ipex" if args.ipex else "pytorch").set_up()
     device = available_devices()[0]
     reporter.say(f"no --device given: using {device}")
     return device

@@ -5,11 +5,12 @@ from itertools import product
 from typing import Any
 
 from xpubench.errors import UserError
-from xpubench.spec import DTYPE_BYTES, Protocol, RunSpec, Subject, Workload
+from xpubench.spec import DTYPE_BYTES, AccuracySpec, AccuracyTask, Protocol, RunSpec, Subject, Workload
 
 DEVICES = ("xpu", "cuda", "cpu")
 DEFAULT_BEAMS = 4
 DEFAULT_WARMUP = 3
+AUTO = 0
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +70,14 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--max-new-tokens", type=int, nargs="+", default=[128], metavar="N", help="default: 128"
     )
-    group.add_argument("--batch-size", type=int, nargs="+", default=[1], metavar="N", help="default: 1")
+    group.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        nargs="+",
+        default=None,
+        metavar="N",
+        help="default: 1; for accuracy auto, by the free memory",
+    )
     group.add_argument("--num-beams", type=int, nargs="+", metavar="N", help=f"default: {DEFAULT_BEAMS}")
     group.add_argument("--greedy", action="store_true", help="greedy search, which is one beam")
     group.add_argument(
@@ -92,6 +100,44 @@ def add_protocol_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, help="of the random prompts (default: 0)")
 
 
+def add_accuracy_flags(parser: argparse.ArgumentParser) -> None:
+    """Which tasks, on what."""
+    group = parser.add_argument_group("accuracy (with --accuracy-only)")
+    group.add_argument(
+        "--acc-tasks",
+        nargs="+",
+        default=["lambada_standard"],
+        metavar="TASK",
+        help="lm-eval tasks, lambada_smoke",
+    )
+    group.add_argument("--acc-iter", type=int, metavar="N", help="the first N items alone")
+    group.add_argument(
+        "--acc-data", metavar="FILE.jsonl", help='a local file of {"text": "..."} lines for the LAMBADA tasks'
+    )
+    group.add_argument("--num-fewshot", type=int, metavar="N", help="examples before each item")
+
+
+def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracySpec]:
+    """One spec for each task, on the resolved device."""
+    batch_sizes = args.batch_size or [AUTO]
+    if len(batch_sizes) != 1:
+        raise UserError("--accuracy-only takes one --batch-size")
+    names = [name for names in args.acc_tasks for name in names.split(",") if name]
+    return [
+        AccuracySpec(
+            subject=_subject(args, device),
+            task=AccuracyTask(
+                name=name,
+                limit=args.acc_iter,
+                num_fewshot=args.num_fewshot,
+                batch_size=batch_sizes[0],
+                data=args.acc_data,
+            ),
+        )
+        for name in dict.fromkeys(names)
+    ]
+
+
 def specs_from(args: argparse.Namespace, device: str) -> list[RunSpec]:
     """One spec for each combination of the flags with several values, on the resolved device."""
     subject = _subject(args, device)
@@ -111,7 +157,7 @@ def specs_from(args: argparse.Namespace, device: str) -> list[RunSpec]:
             protocol=protocol,
         )
         for batch_size, num_beams, length, new_tokens in product(
-            _distinct(args.batch_size), _beams(args), lengths, _distinct(args.max_new_tokens)
+            _batch_sizes(args), _beams(args), lengths, _distinct(args.max_new_tokens)
         )
     ]
 
@@ -141,6 +187,22 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
     )
+
+
+def _batch_size(text: str) -> int:
+    if text == "auto":
+        return AUTO
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"--batch-size must be at least 1, or auto, not {text}")
+    return value
+
+
+def _batch_sizes(args: argparse.Namespace) -> list[int]:
+    sizes = _distinct(args.batch_size or [1])
+    if AUTO in sizes:
+        raise UserError("--batch-size auto is for --accuracy-only; a latency needs a number")
+    return sizes
 
 
 def _beams(args: argparse.Namespace) -> list[int]:

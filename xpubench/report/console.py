@@ -11,10 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from xpubench.measure.summary import median_iteration
-from xpubench.record import Divergence, Record, Statistic, Summary
+from xpubench.record import Accuracy, Divergence, Record, Statistic, Summary
+from xpubench.spec import AccuracySpec
 
 LOG_WIDTH = 120
 TOKENS_A_LINE = 10
+LOG_LINES = 20
 MODEL_STATUS = {
     "validated": "validated by the guide for Intel GPUs",
     "family": "not validated itself, of a validated family",
@@ -57,18 +59,18 @@ class Reporter:
         self._err.print(Text(text), soft_wrap=True)
 
     def begin(self, title: str, total: int) -> None:
-        """At most `total` generations of a workload follow."""
+        """At most `total` steps follow."""
         self._done, self._total = 0, total
         self.say(title)
         self._drop_task()
         self._task = self._bar.add_task("measuring", total=total, note="")
 
-    def step(self, text: str) -> None:
-        """One generation is done."""
-        self._done += 1
+    def step(self, text: str, count: int = 1) -> None:
+        """`count` steps are done. In a log, a line tells of each twentieth of the whole."""
+        before, self._done = self._done, self._done + count
         if self._err.is_terminal and self._task is not None:
-            self._bar.update(self._task, advance=1, note=text)
-        else:
+            self._bar.update(self._task, advance=count, note=text)
+        elif LOG_LINES * self._done // self._total > LOG_LINES * before // self._total:
             self.say(f"  {self._done}/{self._total} {text}")
 
     def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path) -> None:
@@ -111,8 +113,11 @@ def title_of(record: Record) -> str:
         parts.append(f"torch.compile {subject.torch_compile}")
     if subject.weights == "dummy":
         parts.append("dummy weights")
-    input_tokens = record.summary.input_tokens if record.summary else record.spec.workload.input_tokens
-    return " · ".join([*parts, record.spec.workload.title(input_tokens)])
+    spec = record.spec
+    if isinstance(spec, AccuracySpec):
+        return " · ".join([*parts, spec.task.name])
+    input_tokens = record.summary.input_tokens if record.summary else spec.workload.input_tokens
+    return " · ".join([*parts, spec.workload.title(input_tokens)])
 
 
 def _latency_table(summary: Summary) -> Table:
@@ -158,6 +163,8 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
             ("checks", _checks(record.checks)),
             ("model", MODEL_STATUS[record.checks["validation"]]),
         ]
+    if record.accuracy is not None:
+        rows += _accuracy_rows(record.accuracy)
     if memory and record.plan is not None:
         rows.append(("plan", _planned(record.plan)))
     if record.divergence is not None:
@@ -192,6 +199,26 @@ def _checks(checks: dict[str, Any]) -> str:
     return f"{checks['new_tokens']} tokens each time, logits finite, cache {cache}" + (
         f" of {positions} positions" if positions else ""
     )
+
+
+def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
+    rows = [
+        ("accuracy", "–" if found.acc is None else _with_error(found.acc * 100, found.acc_stderr, 100, " %"))
+    ]
+    if found.perplexity is not None:
+        rows.append(("perplexity", _with_error(found.perplexity, found.perplexity_stderr, 1, "")))
+    others = {"acc", "acc_stderr", "perplexity", "perplexity_stderr"}
+    rows += [(name, f"{value:.4f}") for name, value in found.metrics.items() if name not in others]
+    if found.reference is not None:
+        rows.append(("reference", f"{found.reference['acc']:.2%} ({found.reference['source']})"))
+    batch = f"batch {found.batch_size}" if found.batch_size else f"batches of {found.batch_tokens} tokens"
+    part = ", a part of all" if found.partial else ""
+    rows.append(("items", f"{found.n}{part}, {found.items_per_s:.2f} a second, {batch}"))
+    return rows
+
+
+def _with_error(value: float, stderr: float | None, scale: float, unit: str) -> str:
+    return f"{value:.2f}{unit}" + (f" +- {stderr * scale:.2f}" if stderr is not None else "")
 
 
 def _planned(plan: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from xpubench.spec import Subject, Workload
 
 TokenIds = NDArray[np.int64]
 Logits = NDArray[np.float32]
+Rows = NDArray[np.bool_]
 
 RUNTIMES: dict[str, str] = {
     "pytorch": "xpubench.runtimes.pytorch:PyTorchRuntime",
@@ -42,6 +43,7 @@ class Runtime(Protocol):
     """A loaded model that generates and scores. Prompts are token ids, int64 of shape (batch, length)."""
 
     vocab_size: int
+    tokenizer: Any  # a transformers tokenizer, or None
 
     @classmethod
     def set_up(cls) -> None:
@@ -64,8 +66,15 @@ class Runtime(Protocol):
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         """Generates the same without a clock and looks at the logits and the cache."""
 
-    def score(self, token_ids: TokenIds, first: int) -> Logits:
-        """Logits at the positions from `first` on, float32 of shape (batch, length - first, vocabulary)."""
+    def score(self, token_ids: TokenIds, rows: Rows) -> Logits:
+        """Logits at the positions where `rows`, of shape (batch, length), is true: float32 of shape
+        (positions, vocabulary), sequence by sequence. Shorter sequences are padded on the right."""
+
+    def target_logprobs(
+        self, token_ids: TokenIds, rows: Rows, targets: TokenIds
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """At the same positions, the log-probability (natural logarithm, computed in float32) of the token in
+        `targets`, of shape (positions,), and whether it is the most probable one."""
 
     def encode(self, text: str) -> list[int]:
         """The text's token ids. UserError when the model has no tokenizer."""

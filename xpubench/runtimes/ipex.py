@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -74,6 +75,11 @@ class IpexRuntime(PyTorchRuntime):
 
     def check_cache(self, workload: Workload, cache: Any) -> None:
         """Nothing: the optimized layers keep a cache of their own, which its type does not tell."""
+
+    @cached_property
+    def scores_rows_alone(self) -> bool:
+        """No: the traced graph is the whole model."""
+        return False
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {

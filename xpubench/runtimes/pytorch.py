@@ -3,11 +3,13 @@
 import contextlib
 import gc
 from collections.abc import Iterator
+from functools import cached_property
 from time import perf_counter_ns
 from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from xpubench.catalog import find_model
@@ -16,11 +18,14 @@ from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Generation, Logits, TokenIds, Verification
+from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verification
 from xpubench.spec import Subject, Workload
 from xpubench.weights.dummy import build_dummy
 from xpubench.weights.pretrained import load_pretrained
 from xpubench.weights.source import read_config, resolve
+
+# Of which the head makes logits at a time: 512 rows of 150,000 float32 logits are 0.3 GB.
+ROWS_AT_ONCE = 512
 
 
 class PyTorchRuntime:
@@ -132,13 +137,58 @@ class PyTorchRuntime:
                 "leave out --use-static-cache",
             )
 
-    def score(self, token_ids: TokenIds, first: int) -> Logits:
-        input_ids = torch.from_numpy(token_ids).to(self.model.device)
+    def score(self, token_ids: TokenIds, rows: Rows) -> Logits:
         with self.inference():
-            logits = self.model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
-            logits = logits["logits"] if isinstance(logits, dict) else logits[0]
-            scored: Logits = logits[:, first:].float().cpu().numpy()
-        return scored
+            chunks = [logits.cpu().numpy() for logits in self._row_logits(token_ids, rows)]
+        return np.concatenate(chunks)
+
+    def target_logprobs(
+        self, token_ids: TokenIds, rows: Rows, targets: TokenIds
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        logprobs, best, start = [], [], 0
+        with self.inference():
+            wanted = torch.from_numpy(targets).to(self.model.device)
+            for logits in self._row_logits(token_ids, rows):
+                part = wanted[start : start + len(logits)]
+                chosen = logits.gather(-1, part[:, None])[:, 0]
+                logprobs.append((chosen - logits.logsumexp(-1)).cpu().numpy())
+                best.append((logits.argmax(-1) == part).cpu().numpy())
+                start += len(logits)
+        return np.concatenate(logprobs), np.concatenate(best)
+
+    def _row_logits(self, token_ids: TokenIds, rows: Rows) -> Iterator[torch.Tensor]:
+        """Float32 logits of the chosen positions, in chunks. Where head and body can be told apart, the head
+        sees those positions alone: over a long prompt it costs as much as several layers."""
+        input_ids = torch.from_numpy(token_ids).to(self.model.device)
+        chosen = torch.from_numpy(rows).to(self.model.device)
+        if self.scores_rows_alone:
+            body, head = self.model.base_model, self.model.get_output_embeddings()
+            hidden = body(input_ids=input_ids, use_cache=False).last_hidden_state[chosen]
+            for part in hidden.split(ROWS_AT_ONCE):
+                yield head(part).float()
+        else:
+            logits = self._all_logits(input_ids)[chosen]
+            for part in logits.split(ROWS_AT_ONCE):
+                yield part.float()
+
+    def _all_logits(self, input_ids: torch.Tensor) -> torch.Tensor:
+        output = self.model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
+        logits: torch.Tensor = output["logits"] if isinstance(output, dict) else output[0]
+        return logits
+
+    @cached_property
+    def scores_rows_alone(self) -> bool:
+        """Whether the logits are the output head over the body's hidden states and nothing else, which is
+        tried out: some models scale or cap them, and IPEX and remote code may hide the parts."""
+        input_ids = torch.arange(8, device=self.model.device)[None] % self.vocab_size
+        try:
+            with self.inference():
+                body, head = self.model.base_model, self.model.get_output_embeddings()
+                apart = head(body(input_ids=input_ids, use_cache=False).last_hidden_state).float()
+                whole = self._all_logits(input_ids).float()
+        except (AttributeError, TypeError, RuntimeError):
+            return False
+        return apart.shape == whole.shape and bool(torch.allclose(apart, whole, rtol=1e-3, atol=1e-3))
 
     @property
     def has_tokenizer(self) -> bool:

@@ -1,0 +1,41 @@
+"""Batches of sequences of like length, by a budget of tokens that halves when memory runs out."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from xpubench.measure.device import is_out_of_memory
+
+
+def form_batch(lengths: Sequence[int], budget: int, batch_size: int) -> int:
+    """How many of the sequences, longest first, go into the next batch: `batch_size` of them, or with 0 as
+    many as fit into `budget` tokens when padded to the first one's length; at least one."""
+    if batch_size:
+        return min(batch_size, len(lengths))
+    return max(1, min(len(lengths), budget // lengths[0]))
+
+
+def run_batches(
+    lengths: Sequence[int],
+    work: Callable[[list[int]], None],
+    *,
+    budget: int,
+    batch_size: int,
+) -> Iterator[int]:
+    """Calls `work` with the indices of each batch, longest sequences first, and yields their count.
+
+    When memory runs out, budget and batch size halve and the same sequences are tried again; what is done
+    stays done. One sequence alone that does not fit raises its error.
+    """
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    start = 0
+    while start < len(order):
+        rest = order[start:]
+        count = form_batch([lengths[index] for index in rest], budget, batch_size)
+        try:
+            work(rest[:count])
+        except Exception as error:
+            if count == 1 or not is_out_of_memory(error):
+                raise
+            budget, batch_size = lengths[rest[0]] * count // 2, batch_size and count // 2
+            continue
+        start += count
+        yield count

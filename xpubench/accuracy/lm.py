@@ -1,0 +1,214 @@
+"""A runtime as a model of lm-eval: logits are asked only where they are scored."""
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import msgspec
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from xpubench.accuracy.batches import run_batches
+from xpubench.errors import RunFailure, UserError
+from xpubench.runtimes.base import Runtime
+from xpubench.session import Progress
+from xpubench.spec import Workload
+
+DEFAULT_MAX_LENGTH = 2048
+DEFAULT_NEW_TOKENS = 256
+# Generation goes on in pieces, so that an early end does not cost the whole length.
+PIECE = 64
+
+Pair = tuple[list[int], list[int]]  # the ids of a context and of its continuation
+
+
+class Scored(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that is done: the item's task and number, the log-likelihood of the continuation, and
+    whether each of its tokens is the most probable one."""
+
+    task: str
+    doc_id: int
+    loglikelihood: float
+    greedy: bool
+
+
+class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
+    """lm-eval's view of a loaded runtime. `batch_size` 0 forms batches by `budget` tokens."""
+
+    def __init__(
+        self, runtime: Runtime, max_length: int | None, progress: Progress, *, batch_size: int, budget: int
+    ) -> None:
+        super().__init__()
+        if runtime.tokenizer is None:
+            raise UserError("the model comes without a tokenizer, which accuracy needs")
+        self.tokenizer = runtime.tokenizer
+        self.max_length = max_length or DEFAULT_MAX_LENGTH
+        self.truncated = 0
+        self.done: list[Scored] = []
+        self.seconds = 0.0
+        self._runtime = runtime
+        self._progress = progress
+        self._batch_size = batch_size
+        self.budget = budget
+
+    @property
+    def eot_token_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        bos = self.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else int(bos)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.tokenizer.name_or_path).replace("/", "__")
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                chat_history,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+        )
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        if add_special_tokens is None:
+            return self._encode_all([string])[0]
+        return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        pairs = self._encode_pairs([request.args for request in requests])
+        answers = self._score(pairs, requests)
+        for request, answer in zip(requests, answers, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request.args, answer)
+        return answers
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        encoded = self._encode_all([request.args[0] for request in requests])
+        windows: list[Pair] = []
+        owners: list[int] = []
+        for owner, tokens in enumerate(encoded):
+            for window in get_rolling_token_windows(tokens, self.prefix_token_id, self.max_length, 1):
+                windows.append(make_disjoint_window(window))
+                owners.append(owner)
+        sums = [0.0] * len(requests)
+        answers = self._score(windows, [requests[owner] for owner in owners])
+        for owner, (loglikelihood, _) in zip(owners, answers, strict=True):
+            sums[owner] += loglikelihood
+        return sums
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        self._progress.begin("generating", len(requests))
+        texts = []
+        for request in requests:
+            context, settings = request.args
+            texts.append(self._generate(context, dict(settings)))
+            self._progress.step("items")
+        return texts
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[Any, list[int], list[int]]], **_: Any
+    ) -> list[tuple[float, bool]]:
+        return self._score([(context, continuation) for _, context, continuation in requests], None)
+
+    def _encode_all(self, texts: list[str]) -> list[list[int]]:
+        """All texts at once, with the special tokens that the tokenizer adds, unless the text has them."""
+        begin = self.tokenizer.decode([self.prefix_token_id])
+        encoded: list[list[int]] = self.tokenizer(texts)["input_ids"] if texts else []
+        for index, text in enumerate(texts):
+            if text.startswith(begin):
+                encoded[index] = self.tokenizer.encode(text, add_special_tokens=False)
+        return encoded
+
+    def _encode_pairs(self, texts: list[tuple[str, str]]) -> list[Pair]:
+        """As lm-eval's `_encode_pair`, all at once: spaces at a context's end go to the continuation, whose
+        ids are what follows the context's own in the ids of both together."""
+        moved = [
+            (context.rstrip(), context[len(context.rstrip()) :] + continuation)
+            for context, continuation in texts
+        ]
+        contexts = self._encode_all([context for context, _ in moved])
+        wholes = self._encode_all([context + continuation for context, continuation in moved])
+        pairs: list[Pair] = []
+        for (context, continuation), ids, whole in zip(moved, contexts, wholes, strict=True):
+            if context:
+                pairs.append((ids, whole[len(ids) :]))
+                continue
+            alone = self.tokenizer.encode(continuation, add_special_tokens=False)
+            starts = alone[0] == self.prefix_token_id
+            pairs.append((alone[:1], alone[1:]) if starts else ([self.prefix_token_id], alone))
+        return pairs
+
+    def _score(self, pairs: Sequence[Pair], requests: Sequence[Instance] | None) -> list[tuple[float, bool]]:
+        """Log-likelihood of each continuation, and whether it is the greedy one. What does not fit into the
+        model's positions is cut from the left."""
+        sequences = [(context + continuation)[-self.max_length - 1 :] for context, continuation in pairs]
+        self.truncated += sum(len(context) + len(end) > self.max_length + 1 for context, end in pairs)
+        ends = [min(len(end), len(whole) - 1) for (_, end), whole in zip(pairs, sequences, strict=True)]
+        answers: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+
+        def work(batch: list[int]) -> None:
+            longest = max(len(sequences[index]) for index in batch) - 1
+            ids = np.zeros((len(batch), longest), dtype=np.int64)
+            rows = np.zeros((len(batch), longest), dtype=np.bool_)
+            for row, index in enumerate(batch):
+                inputs = sequences[index][:-1]
+                ids[row, : len(inputs)] = inputs
+                rows[row, len(inputs) - ends[index] : len(inputs)] = True
+            targets = np.concatenate(
+                [sequences[index][len(sequences[index]) - ends[index] :] for index in batch]
+            )
+            logprobs, best = self._runtime.target_logprobs(ids, rows, targets.astype(np.int64))
+            cuts = np.cumsum([ends[index] for index in batch])[:-1]
+            for index, part, right in zip(batch, np.split(logprobs, cuts), np.split(best, cuts), strict=True):
+                answers[index] = (float(part.sum(dtype=np.float64)), bool(right.all()))
+                if requests is not None:
+                    self.done.append(_scored(requests[index], answers[index]))
+
+        self._progress.begin("scoring", len(pairs))
+        start, count = perf_counter(), 0
+        lengths = [len(sequence) for sequence in sequences]
+        try:
+            for finished in run_batches(lengths, work, budget=self.budget, batch_size=self._batch_size):
+                count += finished
+                rate = count / (perf_counter() - start)
+                left_s = (len(pairs) - count) / rate
+                self._progress.step(f"{rate:.1f} items/s, {left_s:.0f} s left", finished)
+        finally:
+            self.seconds += perf_counter() - start
+        return answers
+
+    def _generate(self, context: str, settings: dict[str, Any]) -> str:
+        if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
+            raise RunFailure("unsupported", "the task samples; only greedy generation is measured here")
+        stops = settings.get("until") or []
+        stops = [stops] if isinstance(stops, str) else list(stops)
+        wanted = int(settings.get("max_gen_toks", DEFAULT_NEW_TOKENS))
+        ids = self._encode_all([context])[0][-(self.max_length - wanted) :]
+        new: list[int] = []
+        while len(new) < wanted:
+            piece = min(PIECE, wanted - len(new))
+            prompt = np.array([ids + new], dtype=np.int64)
+            workload = Workload(input_tokens=prompt.shape[1], new_tokens=piece)
+            new += self._runtime.generate(prompt, workload, "end_to_end").tokens[0].tolist()
+            ended = self.eot_token_id in new
+            text = str(self.tokenizer.decode(new[: new.index(self.eot_token_id)] if ended else new))
+            places = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
+            if places:
+                return text[: min(places)]
+            if ended:
+                return text
+        return text
+
+
+def _scored(request: Instance, answer: tuple[float, bool]) -> Scored:
+    return Scored(
+        task=request.task_name or "", doc_id=request.doc_id or 0, loglikelihood=answer[0], greedy=answer[1]
+    )

@@ -1,0 +1,80 @@
+"""A subject made ready: checked, surrounded, loaded. What latency and accuracy runs begin with."""
+
+from time import perf_counter_ns
+from typing import Any, Protocol
+
+import msgspec
+
+from xpubench.catalog import CatalogDevice, identify_device
+from xpubench.catalog.architecture import Architecture
+from xpubench.measure.device import check_device, device_name, free_memory_bytes, total_memory_bytes
+from xpubench.measure.environment import capture
+from xpubench.preflight import architecture_of
+from xpubench.runtimes.base import Runtime, runtime_class
+from xpubench.spec import Subject
+from xpubench.weights.source import read_config, resolve
+
+
+class Progress(Protocol):
+    """Who is told how a run goes on."""
+
+    def say(self, text: str) -> None:
+        """One line about what happens now."""
+
+    def begin(self, title: str, total: int) -> None:
+        """At most `total` steps follow."""
+
+    def step(self, text: str, count: int = 1) -> None:
+        """`count` steps are done."""
+
+
+class Ground(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a subject and of the machine before the load. Memory in bytes."""
+
+    config: dict[str, Any]
+    architecture: Architecture | None
+    environment: dict[str, Any]
+    device: CatalogDevice | None
+    available_bytes: int | None
+
+
+def survey(subject: Subject) -> Ground:
+    """Checks that the subject can be asked for here, and captures the surroundings.
+
+    Raises UserError for what the user must change, RunFailure for a config that cannot be used.
+    """
+    runtime_type = runtime_class(subject.runtime)
+    runtime_type.set_up()
+    check_device(subject.device)
+    runtime_type.check(subject)
+    config = read_config(
+        subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+    )
+    total = total_memory_bytes(subject.device)
+    return Ground(
+        config=config,
+        architecture=architecture_of(config),
+        environment=capture(subject.device),
+        device=identify_device(device_name(subject.device), total),
+        available_bytes=free_memory_bytes(subject.device) or total,
+    )
+
+
+def fetch(subject: Subject, progress: Progress) -> None:
+    """Downloads and checks the checkpoint, which counts neither in the load's time nor in its memory."""
+    if subject.weights == "pretrained":
+        progress.say(f"looking for {subject.model}")
+        resolve(
+            subject.model,
+            revision=subject.revision,
+            allow_pickle=subject.allow_pickle,
+            trust_remote_code=subject.trust_remote_code,
+        )
+
+
+def load(subject: Subject, progress: Progress) -> tuple[Runtime, float]:
+    """The loaded subject, and the seconds that it took."""
+    progress.say(f"loading {subject.model} in {subject.dtype} on {subject.device}")
+    start_ns = perf_counter_ns()
+    runtime = runtime_class(subject.runtime).load(subject)
+    return runtime, (perf_counter_ns() - start_ns) / 1e9
