@@ -64,9 +64,10 @@ def generate(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
 
     def run(model: object, *flags: object) -> Outcome:
         greedy = [] if "--num-beams" in flags else ["--greedy"]
+        length = [] if "--prompt" in flags else ["--input-tokens", 8]
         return xpubench(
-            *("generate", "-m", model, "--device", "cpu", "--dtype", "float32", *greedy),
-            *("--input-tokens", 8, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1),
+            *("generate", "-m", model, "--device", "cpu", "--dtype", "float32", *greedy, *length),
+            *("--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1),
             *("--results-dir", tmp_path / "results", *flags),
         )
 

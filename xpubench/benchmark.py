@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from time import perf_counter_ns
 
 import msgspec
@@ -14,7 +15,7 @@ from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import failed_record
 from xpubench.measure.bandwidth import Bandwidth, measure_bandwidth
-from xpubench.measure.environment import noise_warnings
+from xpubench.measure.environment import capture, noise_warnings
 from xpubench.measure.iterations import pairs, warm_up
 from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_peaks
 from xpubench.measure.summary import Facts, summarize_run
@@ -56,15 +57,26 @@ def run(
     subject = specs[0].subject
     if any(spec.subject != subject for spec in specs):
         raise ValueError("the specs of one run have one subject")
-    ground = survey(subject)
+    try:
+        ground = survey(subject)
+    except RunFailure as failure:
+        environment = capture(subject.device)
+        for spec in specs:
+            yield _write(results, failed_record(spec, environment, failure, None))
+        return
     for spec in specs:
         check_positions(ground.architecture, spec.workload.input_tokens, spec.workload.new_tokens)
     expected = recorded_reference(reference, subject)
+    for spec in specs:
+        if reference is not None and Path(reference).resolve() == results.record_path(spec.id).resolve():
+            raise UserError(
+                f"this run would overwrite its reference {reference}; choose another --results-dir"
+            )
 
     plans = {spec.id: plan_of(ground.architecture, spec, ground.device) for spec in specs}
     runnable = []
     for spec in specs:
-        if lack := lack_of_memory(plans[spec.id], subject.device, ground.available_bytes):
+        if lack := lack_of_memory(ground.architecture, spec, ground.available_bytes):
             yield _write(results, failed_record(spec, ground.environment, lack, plans[spec.id]))
         else:
             runnable.append(spec)
@@ -77,7 +89,7 @@ def run(
         bandwidth = _bandwidth(subject.device, subject.dtype)
         if reference == CPU_FLOAT32:
             progress.say("generating the reference on the CPU in float32")
-            expected = cpu_reference(runnable[0])
+            expected = cpu_reference(runnable[0], ground.architecture)
         runtime, load_s = load(subject, progress)
     except UserError:
         raise
@@ -97,12 +109,13 @@ def run(
     try:
         for spec in runnable:
             record, answers = _measured(runtime, spec, plans[spec.id], setting, checks, progress)
+            results.write(record)
             if answers is not None:
                 results.write_file(check_file(spec.id), divergence.save(answers))
             if record.status == "ok" and profile_name is not None:
                 progress.say("profiling one more generation")
-                record = _profiled(runtime, spec, record, results, profile_name)
-            yield _write(results, record)
+                record = _write(results, _profiled(runtime, spec, record, results, profile_name))
+            yield record
             if record.status == "interrupted":
                 return
     finally:
@@ -187,6 +200,8 @@ def _measure(
         peak_host_bytes=peak_host_bytes(),
     )
     summary, warnings = summarize_run(samples, facts)
+    if workload.cache == "static" and "Static" not in (verification.cache or ""):
+        warnings.append("a static cache was asked for, and the stack does not show which it used")
     first_tokens = verification.tokens[0].tolist()
     return Record(
         id=spec.id,

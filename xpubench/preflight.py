@@ -6,7 +6,7 @@ from xpubench.catalog import CatalogDevice
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.plan import Plan, make_plan
-from xpubench.spec import RunSpec
+from xpubench.spec import DTYPE_BYTES, RunSpec
 
 
 def architecture_of(config: dict[str, Any]) -> Architecture | None:
@@ -44,14 +44,24 @@ def check_positions(architecture: Architecture | None, input_tokens: int | None,
         )
 
 
-def lack_of_memory(plan: Plan | None, device: str, available_bytes: int | None) -> RunFailure | None:
+def lack_of_memory(
+    architecture: Architecture | None, spec: RunSpec, available_bytes: int | None
+) -> RunFailure | None:
     """The failure of a run whose weights and KV cache alone are more than the memory that is free."""
-    if plan is None or available_bytes is None:
+    if architecture is None or available_bytes is None:
         return None
-    if plan.weight_bytes + plan.kv_cache_bytes <= available_bytes:
+    workload, dtype_bytes = spec.workload, DTYPE_BYTES[spec.subject.dtype]
+    weights = architecture.parameter_count * dtype_bytes
+    kv_cache = architecture.kv_cache_bytes(
+        sequences=workload.batch_size * workload.num_beams,
+        # The length of a text is not known yet.
+        positions=(workload.input_tokens or 0) + workload.new_tokens,
+        dtype_bytes=dtype_bytes,
+    )
+    if weights + kv_cache <= available_bytes:
         return None
     return RunFailure(
         "oom",
-        f"not loaded: {plan.weight_bytes / 1e9:.2f} GB of weights and {plan.kv_cache_bytes / 1e9:.2f} GB of "
-        f"KV cache are more than the {available_bytes / 1e9:.2f} GB that {device} has free",
+        f"not loaded: {weights / 1e9:.2f} GB of weights and {kv_cache / 1e9:.2f} GB of KV cache are more "
+        f"than the {available_bytes / 1e9:.2f} GB that {spec.subject.device} has free",
     )

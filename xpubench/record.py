@@ -152,6 +152,9 @@ def encode(record: Record) -> bytes:
 
 
 def _version_1(data: dict[str, Any]) -> Record:
+    # The first records were of latency alone and did not say so.
+    if isinstance(data.get("spec"), dict):
+        data["spec"].setdefault("kind", "latency")
     return msgspec.convert(data, Record)
 
 
@@ -202,15 +205,29 @@ class ResultsDirectory:
                 "choose another with --results-dir"
             ) from error
 
+    def record_path(self, record_id: str) -> Path:
+        """Where the record of that id lies."""
+        return self.path / f"{record_id}.json"
+
     def write(self, record: Record) -> Path:
         """Writes the record for people to read as well, whole or not at all."""
         text = msgspec.json.format(encode(record), indent=1)
         return self.write_file(f"{record.id}.json", text)
 
     def write_file(self, name: str, data: bytes) -> Path:
-        """Writes `data` aside and renames it to `name`, so that no reader sees half of it."""
+        """Writes `data` aside and renames it to `name`, so that no reader sees half of it.
+
+        UserError when it cannot be written, such as on a full disk.
+        """
         target = self.path / name
-        handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{name}.")
+        try:
+            self._write_aside(target, data)
+        except OSError as error:
+            raise UserError(f"cannot write {target}: {error.strerror}") from error
+        return target
+
+    def _write_aside(self, target: Path, data: bytes) -> None:
+        handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -221,7 +238,6 @@ class ResultsDirectory:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        return target
 
 
 def _umask() -> int:

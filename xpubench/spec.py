@@ -55,6 +55,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise UserError("a workload takes either a number of input tokens or a prompt")
         if self.prompt == "":
             raise UserError("--prompt is empty; give a text, or leave it out for prompts of --input-tokens")
+        if self.prompt is not None:
+            _check_text(self.prompt)
         for flag, value in (
             ("--input-tokens", self.input_tokens),
             ("--max-new-tokens", self.new_tokens),
@@ -69,6 +71,13 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         length = "text" if input_tokens is None else input_tokens
         search = "greedy" if self.num_beams == 1 else f"{self.num_beams} beams"
         return f"{length} in, {self.new_tokens} out, batch {self.batch_size}, {search}, {self.cache} cache"
+
+
+def _check_text(prompt: str) -> None:
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UserError("--prompt is not valid UTF-8 text") from error
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -120,15 +120,16 @@ def test_a_broken_checkpoint_is_a_failed_run(
         ),
     ],
 )
-def test_a_model_that_cannot_be_told_ends_before_a_record(
+def test_a_model_that_cannot_be_told_is_a_failed_run_too(
     generate: CommandLine, tiny_llama: Path, tmp_path: Path, damage: Callable[[Path], None], words: str
 ) -> None:
     directory = tmp_path / "model"
     shutil.copytree(tiny_llama, directory)
     damage(directory)
-    done = generate(directory)
+    done = generate(directory, "--json")
     assert done.code == 1
     assert words in done.error_line
+    assert done.records[0]["status"] in ("bad_model", "unsupported")
 
 
 def test_pickles_are_loaded_only_when_allowed(

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROOT, CommandLine
+from xpubench.measure.clock import TokenClock
 from xpubench.prompts import random_prompt
 from xpubench.record import read_record
 from xpubench.spec import Workload
@@ -218,8 +220,8 @@ def test_an_interrupted_run_keeps_its_samples(
 
     def interrupted(self: PyTorchRuntime, ids: Any, workload: Workload, policy: Any) -> Any:
         calls.append(policy)
-        # One for the check prompts, one warm-up, two measured.
-        if len(calls) == 5:
+        # One warm-up, two measured.
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return plain(self, ids, workload, policy)
 
@@ -255,7 +257,7 @@ def test_a_terminated_process_leaves_a_record(tmp_path: Path) -> None:
 def test_the_divergence_from_float32(generate: CommandLine, smollm2: Path, tmp_path: Path) -> None:
     float32 = generate(smollm2, "--json").records[0]
     path = tmp_path / "results" / f"{float32['id']}.json"
-    same = generate(smollm2, "--reference", path, "--json").records[0]["divergence"]
+    same = generate(smollm2, "--seed", 1, "--reference", path, "--json").records[0]["divergence"]
     assert same["top1_agreement"] == 1
     assert same["mean_kl"] < 1e-5
     assert same["first_divergence"] == [None] * 4
@@ -284,16 +286,120 @@ def test_a_reference_of_another_model(
     other = generate(smollm2, "--json").records[0]
     done = generate(tiny_llama, "--reference", tmp_path / "results" / f"{other['id']}.json")
     assert done.code == 2
+    assert "this run of" in done.error_line
+
+
+def test_a_reference_of_another_vocabulary(
+    generate: CommandLine, tiny_llama: Path, smollm2: Path, tmp_path: Path
+) -> None:
+    other = generate(smollm2, "--json").records[0]
+    path = tmp_path / "results" / f"{other['id']}.json"
+    other["spec"]["subject"]["model"] = str(tiny_llama)
+    path.write_text(json.dumps(other))
+    done = generate(tiny_llama, "--reference", path)
+    assert done.code == 2
     assert "another vocabulary" in done.error_line
 
 
-def test_compiled_tokens_equal_eager_ones(generate: CommandLine, tiny_llama: Path) -> None:
-    eager = generate(tiny_llama, "--json").records[0]
-    compiled = generate(tiny_llama, "--torch-compile", "--backend", "aot_eager", "--json").records[0]
+def test_a_reference_that_is_no_record_of_a_good_run(
+    generate: CommandLine, tiny_llama: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("garbage")
+    assert "not JSON" in generate(tiny_llama, "--reference", path).error_line
+    failed = generate("bigscience/bloom", "--dummy-weights", "--json").records[0]
+    done = generate(tiny_llama, "--reference", tmp_path / "results" / f"{failed['id']}.json")
+    assert done.code == 2
+    assert "failed run (oom)" in done.error_line
+
+
+def test_a_run_does_not_overwrite_its_reference(
+    generate: CommandLine, tiny_llama: Path, tmp_path: Path
+) -> None:
+    first = generate(tiny_llama, "--json").records[0]
+    done = generate(tiny_llama, "--reference", tmp_path / "results" / f"{first['id']}.json")
+    assert done.code == 2
+    assert "overwrite" in done.error_line
+
+
+@pytest.fixture(scope="module")
+def backends() -> Iterator[dict[str, int]]:
+    """Two compiler backends of our own: one that counts the calls of its graphs, and one that also errs."""
+    calls = {"counting": 0, "erring": 0}
+
+    def make(name: str, scale: float) -> None:
+        def backend(graph: Any, _: Any) -> Any:
+            def run(*inputs: Any) -> Any:
+                calls[name] += 1
+                outputs = graph(*inputs)
+                return [
+                    one * scale if isinstance(one, torch.Tensor) and one.is_floating_point() else one
+                    for one in outputs
+                ]
+
+            return run
+
+        torch._dynamo.register_backend(backend, name=name)
+
+    make("counting", 1.0)
+    make("erring", 1.5)
+    yield calls
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("cache", [[], ["--use-static-cache"]], ids=["dynamic", "static"])
+def test_compiled_tokens_equal_eager_ones(
+    generate: CommandLine, tiny_llama: Path, backends: dict[str, int], cache: list[str]
+) -> None:
+    eager = generate(tiny_llama, *cache, "--json").records[0]
+    backends["counting"] = 0
+    compiled = generate(tiny_llama, *cache, "--torch-compile", "--backend", "counting", "--json").records[0]
     assert compiled["status"] == "ok"
-    assert compiled["spec"]["subject"]["torch_compile"] == "aot_eager"
+    # Every step after the prompt's, of a checked, a warm-up and two measured generations.
+    assert backends["counting"] >= 4 * 3
+    assert compiled["runtime"]["compile"]["graphs"] >= 1
     assert compiled["output"] == eager["output"]
     assert compiled["id"] != eager["id"]
+
+
+def test_a_compiler_that_errs_shows_in_the_divergence(
+    generate: CommandLine, tiny_llama: Path, backends: dict[str, int]
+) -> None:
+    flags = ("--torch-compile", "--reference", "cpu-float32", "--json")
+    right = generate(tiny_llama, "--backend", "counting", *flags).records[0]["divergence"]
+    wrong = generate(tiny_llama, "--backend", "erring", *flags).records[0]["divergence"]
+    assert right["mean_kl"] < 1e-5
+    assert wrong["mean_kl"] > 1e-3
+
+
+def test_a_loop_that_does_not_call_the_clock_at_each_token_is_refused(
+    generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = TokenClock.__call__
+
+    def skipping(self: TokenClock, input_ids: torch.Tensor, scores: Any, **named: Any) -> torch.Tensor:
+        going_on = plain(self, input_ids, scores, **named)
+        if len(self.stamps_ns) == 2:
+            self.stamps_ns.pop()
+        return going_on
+
+    monkeypatch.setattr(TokenClock, "__call__", skipping)
+    done = generate(tiny_llama, "--json")
+    assert done.code == 1
+    assert done.records[0]["status"] == "unsupported"
+    assert "called 1 times for 4 tokens" in done.error_line
+
+
+def test_an_interruption_while_profiling_keeps_the_record(
+    generate: CommandLine, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xpubench.measure.profile.profile", interrupted)
+    generate(tiny_llama, "--profile")
+    (path,) = (tmp_path / "results").glob("*.json")
+    assert read_record(path).status == "ok"
 
 
 def test_an_unknown_compiler_backend(generate: CommandLine, tiny_llama: Path) -> None:

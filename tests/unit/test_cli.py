@@ -69,10 +69,14 @@ def test_a_plan_of_a_local_config(xpubench: CommandLine, tmp_path: Path) -> None
         (["generate"], "-m/--model-id"),
         (["generate", "-m", "m", "--device", "tpu"], "invalid choice: 'tpu'"),
         (["generate", "-m", "m", "--num-beams", "0"], "--num-beams must be at least 1"),
-        (["generate", "-m", "m", "--greedy", "--num-beams", "4"], "--greedy"),
+        (["generate", "-m", "m", "--prompt", "a", "--input-tokens", "8"], "--prompt"),
+        (["generate", "-m", "m", "--prompt", "a", "--dummy-weights"], "--dummy-weights"),
+        (["generate", "-m", "m", "--prompt", "\udcff"], "UTF-8"),
+        (["generate", "-m", "m", "--batch-size", "auto"], "--accuracy-only"),
+        (["plan", "-m", "/no/such/directory"], "no such directory"),
         (["generate", "-m", "m", "--num-iter", "3", "--num-warmup", "3"], "--num-iter 3"),
         (["generate", "-m", "m", "--input-tokens", "8", "0"], "--input-tokens must be at least 1"),
-        (["generate", "-m", "m", "--batch-size", "two"], "invalid int value"),
+        (["generate", "-m", "m", "--batch-size", "two"], "must be a whole number from 1, or auto"),
         (["generate", "-m", "m", "--allow-unoptimized"], "--ipex"),
         (["generate", "-m", "m", "--backend", "inductor"], "--torch-compile"),
         (["generate", "-m", "m", "--prompt", ""], "--prompt is empty"),
@@ -111,6 +115,8 @@ def test_the_flags_of_the_guide_are_accepted() -> None:
     assert spec.subject.autocast is False
     assert (spec.workload.num_beams, spec.workload.cache) == (4, "static")
     assert (spec.protocol.num_iter, spec.protocol.num_warmup) == (10, 3)
+    (greedy,) = specs_from(parser.parse_args(["-m", "x", "--greedy", "--num-beams", "4"]), "cpu")
+    assert greedy.workload.num_beams == 1
     (plain,) = specs_from(parser.parse_args(["-m", "x"]), "cpu")
     assert (plain.workload.input_tokens, plain.workload.new_tokens, plain.workload.num_beams) == (
         1024,

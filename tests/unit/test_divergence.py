@@ -61,7 +61,16 @@ def test_a_trace_survives_its_file(tmp_path: Path) -> None:
     path.write_bytes(divergence.save(kept))
     loaded = divergence.load(path)
     assert np.array_equal(loaded.top_logprobs, kept.top_logprobs)
-    path.write_bytes(path.read_bytes()[:50])
+    others = Trace(
+        prompt_ids=kept.prompt_ids,
+        tokens=kept.tokens,
+        top_ids=kept.top_ids[..., :1],
+        top_logprobs=kept.top_logprobs,
+    )
+    path.write_bytes(divergence.save(others))
+    with pytest.raises(UserError, match="do not belong together"):
+        divergence.load(path)
+    path.write_bytes(divergence.save(kept)[:50])
     with pytest.raises(UserError, match="not a whole check file"):
         divergence.load(path)
     with pytest.raises(UserError, match="make the reference again"):

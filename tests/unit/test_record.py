@@ -35,6 +35,12 @@ def test_the_failure_is_spelled_as_designed() -> None:
     assert data["schema_version"] == 1
 
 
+def test_the_first_records_which_did_not_name_their_kind_still_read() -> None:
+    data = json.loads(encode(RECORD))
+    del data["spec"]["kind"]
+    assert decode(json.dumps(data)) == RECORD
+
+
 def test_the_file_is_named_by_the_id_and_nothing_else_is_left(tmp_path: Path) -> None:
     results = ResultsDirectory(tmp_path / "a" / "b")
     path = results.write(RECORD)
@@ -52,7 +58,7 @@ def test_a_failed_write_leaves_the_old_record(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", broken)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space"):
         results.write_file(path.name, b"{}")
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]

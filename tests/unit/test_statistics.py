@@ -45,6 +45,7 @@ def test_the_interval_resamples_iterations_and_not_their_tokens() -> None:
     [
         ([[10 * MS], [12 * MS], [9 * MS], [13 * MS], [10 * MS]], "coefficient of variation"),
         ([[(1000 + step) * MS // 100] for step in range(12)], "trend"),
+        ([[(1000 + step) * MS // 100] for step in range(5)], "trend"),
     ],
 )
 def test_doubts(rows: list[list[int]], words: str) -> None:

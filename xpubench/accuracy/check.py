@@ -5,8 +5,11 @@ from pathlib import Path
 import msgspec
 
 from xpubench.accuracy import divergence
-from xpubench.errors import UserError
-from xpubench.record import Divergence
+from xpubench.catalog.architecture import Architecture
+from xpubench.errors import RunFailure, UserError
+from xpubench.measure.device import free_memory_bytes
+from xpubench.preflight import lack_of_memory
+from xpubench.record import Divergence, read_record
 from xpubench.runtimes.base import Runtime, runtime_class
 from xpubench.spec import RunSpec, Subject
 
@@ -32,10 +35,17 @@ def recorded_reference(reference: str | None, subject: Subject) -> divergence.Tr
     path = Path(reference)
     if not path.is_file():
         raise UserError(f"no such reference {reference!r}; give a record's path or {CPU_FLOAT32}")
+    record = read_record(path)
+    if record.status != "ok":
+        raise UserError(f"the reference {reference} is of a failed run ({record.status})")
+    theirs = record.spec.subject
+    # One model can have a directory here and a name on the hub.
+    if Path(theirs.model).name.lower() != Path(subject.model).name.lower():
+        raise UserError(f"the reference {reference} is of {theirs.model}, this run of {subject.model}")
     return divergence.load(path.with_name(check_file(path.stem)))
 
 
-def cpu_reference(spec: RunSpec) -> divergence.Trace:
+def cpu_reference(spec: RunSpec, architecture: Architecture | None) -> divergence.Trace:
     """The check prompts' answers of the spec's model on the CPU in float32, eager, with a dynamic cache."""
     subject = Subject(
         model=spec.subject.model,
@@ -45,12 +55,22 @@ def cpu_reference(spec: RunSpec) -> divergence.Trace:
         trust_remote_code=spec.subject.trust_remote_code,
         allow_pickle=spec.subject.allow_pickle,
     )
-    runtime = runtime_class(subject.runtime).load(subject)
+    same = msgspec.structs.replace(spec, subject=subject)
+    if lack := lack_of_memory(architecture, same, free_memory_bytes("cpu")):
+        raise RunFailure(lack.failure_class, f"the reference on the CPU: {lack.message}")
+    runtime = _loaded_reference(subject)
     try:
         prompt_ids = divergence.check_prompts(runtime, spec.workload.prompt, spec.protocol.seed)
         return divergence.trace(runtime, prompt_ids, msgspec.structs.replace(spec.workload, cache="dynamic"))
     finally:
         runtime.close()
+
+
+def _loaded_reference(subject: Subject) -> Runtime:
+    try:
+        return runtime_class(subject.runtime).load(subject)
+    except RunFailure as failure:
+        raise RunFailure(failure.failure_class, f"the reference on the CPU: {failure.message}") from failure
 
 
 class Checks:
@@ -82,5 +102,5 @@ class Checks:
                 f"the reference {self._reference} has another vocabulary; compare runs of one model"
             )
         own = divergence.trace(runtime, expected.prompt_ids, spec.workload)
-        logits = divergence.forced_logits(runtime, expected.prompt_ids, expected.tokens)
+        logits = divergence.forced_logits(runtime, expected.prompt_ids, expected.tokens, spec.workload)
         return own, divergence.compare(self._reference, expected, own, logits)

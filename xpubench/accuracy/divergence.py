@@ -58,32 +58,31 @@ def trace(runtime: Runtime, prompt_ids: TokenIds, workload: Workload) -> Trace:
 
     Raises RunFailure `numerics` where a logit is NaN or infinite.
     """
-    tokens = generate(runtime, prompt_ids, workload)
-    logprobs = _log_softmax(forced_logits(runtime, prompt_ids, tokens))
+    tokens, logits = _generate(runtime, prompt_ids, workload, None)
+    logprobs = _log_softmax(logits)
     kept = min(KEPT, logprobs.shape[-1])
     top_ids = np.argpartition(-logprobs, kept - 1, axis=-1)[..., :kept]
     top_logprobs = np.take_along_axis(logprobs, top_ids, axis=-1)
     return Trace(prompt_ids=prompt_ids, tokens=tokens, top_ids=top_ids, top_logprobs=top_logprobs)
 
 
-def generate(runtime: Runtime, prompt_ids: TokenIds, workload: Workload) -> TokenIds:
-    """Greedy tokens, int64 of shape (P, CHECK_NEW_TOKENS), with the workload's kind of cache."""
+def forced_logits(runtime: Runtime, prompt_ids: TokenIds, tokens: TokenIds, workload: Workload) -> Logits:
+    """Logits that predict each of `tokens`, float32 of shape (P, N, vocabulary), from generating along them:
+    through the same steps, cache and compiled code as any generation."""
+    return _generate(runtime, prompt_ids, workload, tokens)[1]
+
+
+def _generate(
+    runtime: Runtime, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
+) -> tuple[TokenIds, Logits]:
     batch, length = prompt_ids.shape
-    check = Workload(input_tokens=length, new_tokens=CHECK_NEW_TOKENS, batch_size=batch, cache=workload.cache)
+    new_tokens = CHECK_NEW_TOKENS if forced is None else forced.shape[1]
+    check = Workload(input_tokens=length, new_tokens=new_tokens, batch_size=batch, cache=workload.cache)
     runtime.prepare(check)
-    tokens: TokenIds = runtime.generate(prompt_ids, check, "end_to_end").tokens
-    return tokens
-
-
-def forced_logits(runtime: Runtime, prompt_ids: TokenIds, tokens: TokenIds) -> Logits:
-    """Logits that predict each of `tokens`, float32 of shape (P, N, vocabulary)."""
-    forced = np.concatenate([prompt_ids, tokens], axis=1)[:, :-1]
-    rows = np.zeros(forced.shape, dtype=np.bool_)
-    rows[:, prompt_ids.shape[1] - 1 :] = True
-    logits = runtime.score(forced, rows).reshape(*tokens.shape, -1)
+    tokens, logits = runtime.trace(prompt_ids, check, forced)
     if not np.isfinite(logits).all():
         raise RunFailure("numerics", "NaN or infinite logits on the check prompts")
-    return logits
+    return tokens, logits
 
 
 def compare(name: str, reference: Trace, own: Trace, logits: Logits) -> Divergence:
@@ -120,14 +119,25 @@ def load(path: Path) -> Trace:
     """The trace in an .npz file beside a record; UserError when it is missing or not whole."""
     try:
         with np.load(path) as arrays:
-            return Trace(**{name: arrays[name] for name in Trace.__struct_fields__})
+            loaded = Trace(**{name: arrays[name] for name in Trace.__struct_fields__})
+        _check_shapes(loaded)
     except FileNotFoundError as error:
         raise UserError(
             f"the reference has no {path.name} beside it, which a run on real weights writes; "
             "make the reference again"
         ) from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a whole check file: {error}") from error
+    return loaded
+
+
+def _check_shapes(trace: Trace) -> None:
+    prompts, steps = trace.tokens.shape
+    kept = trace.top_ids.shape[-1]
+    if trace.prompt_ids.shape[0] != prompts or not (
+        trace.top_ids.shape == trace.top_logprobs.shape == (prompts, steps, kept)
+    ):
+        raise ValueError("its arrays do not belong together")
 
 
 def _log_softmax(logits: Logits) -> NDArray[np.float32]:

@@ -162,6 +162,8 @@ def _quiet() -> None:
 @contextlib.contextmanager
 def _own_stdout() -> Iterator[TextIO]:
     """The standard output for our own words alone: what libraries print there goes to standard error."""
+    if sys.stdout is None:
+        raise UserError("standard output is closed; redirect it to a file or to /dev/null")
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

@@ -23,9 +23,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a hub id, a local directory, or smollm2-135m, which needs no hub",
     )
-    group.add_argument(
-        "--sub-model-name", metavar="NAME", help="a label of the guide's scripts; kept as it is"
-    )
+    group.add_argument("--sub-model-name", metavar="NAME", help="of the guide's scripts; has no effect")
     group.add_argument("--revision", help="the hub's branch, tag or commit")
     group.add_argument(
         "--dtype", choices=list(DTYPE_BYTES), help="default: float16 on xpu and cuda, bfloat16 on cpu"
@@ -64,9 +62,7 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     """What is generated; flags with several values give every combination."""
     group = parser.add_argument_group("workload (several values: every combination, with one load)")
-    group.add_argument(
-        "--input-tokens", type=int, nargs="+", default=[1024], metavar="N", help="default: 1024"
-    )
+    group.add_argument("--input-tokens", type=int, nargs="+", metavar="N", help="default: 1024")
     group.add_argument(
         "--max-new-tokens", type=int, nargs="+", default=[128], metavar="N", help="default: 128"
     )
@@ -79,7 +75,7 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
         help="default: 1; for accuracy auto, by the free memory",
     )
     group.add_argument("--num-beams", type=int, nargs="+", metavar="N", help=f"default: {DEFAULT_BEAMS}")
-    group.add_argument("--greedy", action="store_true", help="greedy search, which is one beam")
+    group.add_argument("--greedy", action="store_true", help="greedy search, whatever --num-beams says")
     group.add_argument(
         "--prompt", metavar="TEXT", help="generate from this text instead of --input-tokens ids"
     )
@@ -142,7 +138,11 @@ def specs_from(args: argparse.Namespace, device: str) -> list[RunSpec]:
     """One spec for each combination of the flags with several values, on the resolved device."""
     subject = _subject(args, device)
     protocol = Protocol(num_iter=args.num_iter, num_warmup=_num_warmup(args), seed=args.seed)
-    lengths: list[Any] = [None] if args.prompt is not None else _distinct(args.input_tokens)
+    if args.prompt is not None and args.input_tokens is not None:
+        raise UserError("--prompt sets the length by itself; leave out either --prompt or --input-tokens")
+    if args.prompt is not None and args.dummy_weights:
+        raise UserError("--dummy-weights come without a tokenizer; leave out --prompt")
+    lengths: list[Any] = [None] if args.prompt is not None else _distinct(args.input_tokens or [1024])
     return [
         RunSpec(
             subject=subject,
@@ -192,10 +192,9 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
 def _batch_size(text: str) -> int:
     if text == "auto":
         return AUTO
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"--batch-size must be at least 1, or auto, not {text}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, or auto, not {text!r}")
+    return int(text)
 
 
 def _batch_sizes(args: argparse.Namespace) -> list[int]:
@@ -206,11 +205,8 @@ def _batch_sizes(args: argparse.Namespace) -> list[int]:
 
 
 def _beams(args: argparse.Namespace) -> list[int]:
-    if not args.greedy:
-        return _distinct(args.num_beams or [DEFAULT_BEAMS])
-    if args.num_beams not in (None, [1]):
-        raise UserError("--greedy is one beam; leave out either --greedy or --num-beams")
-    return [1]
+    # As in the guide's script, --greedy wins.
+    return [1] if args.greedy else _distinct(args.num_beams or [DEFAULT_BEAMS])
 
 
 def _num_warmup(args: argparse.Namespace) -> int:

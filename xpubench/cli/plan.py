@@ -64,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _config(name: str) -> dict[str, Any]:
     directory = Path(name).expanduser()
-    if not directory.is_dir():
+    if not directory.is_dir() or not name:
+        if directory.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+            raise UserError(f"no such directory: {name}")
         return model(name).config()
     try:
         config = json.loads((directory / "config.json").read_text())

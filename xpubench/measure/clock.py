@@ -4,7 +4,9 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import LogitsProcessor, StoppingCriteria
 
 
@@ -26,6 +28,23 @@ class TokenClock(StoppingCriteria):  # type: ignore[misc]  # transformers carrie
         if self._going_on is None or self._going_on.shape[0] != input_ids.shape[0]:
             self._going_on = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
         return self._going_on
+
+
+class LogitsTracer(LogitsProcessor):  # type: ignore[misc]  # transformers carries no types here
+    """Keeps each step's logits, float32 of shape (batch, vocabulary), on the host. With `forced` tokens, of
+    shape (batch, steps), it leaves the generation no other choice than those."""
+
+    def __init__(self, forced: torch.Tensor | None) -> None:
+        self.logits: list[NDArray[np.float32]] = []
+        self._forced = forced
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        step = len(self.logits)
+        # A copy: on the CPU the array would share memory that later steps may write to.
+        self.logits.append(scores.float().cpu().numpy().copy())
+        if self._forced is None:
+            return scores
+        return torch.full_like(scores, -torch.inf).scatter(1, self._forced[:, step : step + 1], 0.0)
 
 
 class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers carries no types here

@@ -40,6 +40,8 @@ class Reporter:
             console=self._err,
             transient=True,
             disable=not self._err.is_terminal,
+            # No thread that draws while a generation is timed; each step draws.
+            auto_refresh=False,
         )
         self._task: TaskID | None = None
         self._done = 0
@@ -64,12 +66,13 @@ class Reporter:
         self.say(title)
         self._drop_task()
         self._task = self._bar.add_task("measuring", total=total, note="")
+        self._bar.refresh()
 
     def step(self, text: str, count: int = 1) -> None:
         """`count` steps are done. In a log, a line tells of each twentieth of the whole."""
         before, self._done = self._done, self._done + count
         if self._err.is_terminal and self._task is not None:
-            self._bar.update(self._task, advance=count, note=text)
+            self._bar.update(self._task, advance=count, note=text, refresh=True)
         elif LOG_LINES * self._done // self._total > LOG_LINES * before // self._total:
             self.say(f"  {self._done}/{self._total} {text}")
 

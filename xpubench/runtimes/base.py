@@ -66,15 +66,18 @@ class Runtime(Protocol):
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         """Generates the same without a clock and looks at the logits and the cache."""
 
-    def score(self, token_ids: TokenIds, rows: Rows) -> Logits:
-        """Logits at the positions where `rows`, of shape (batch, length), is true: float32 of shape
-        (positions, vocabulary), sequence by sequence. Shorter sequences are padded on the right."""
+    def trace(
+        self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
+    ) -> tuple[TokenIds, Logits]:
+        """Generates greedily and keeps each step's logits: tokens, and float32 logits of shape (batch, new
+        tokens, vocabulary). With `forced` tokens, each step goes on with those instead of its own."""
 
     def target_logprobs(
         self, token_ids: TokenIds, rows: Rows, targets: TokenIds
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """At the same positions, the log-probability (natural logarithm, computed in float32) of the token in
-        `targets`, of shape (positions,), and whether it is the most probable one."""
+        """At the positions where `rows`, of shape (batch, length), is true, sequence by sequence: the
+        log-probability (natural logarithm, computed in float32) of the token in `targets`, of shape
+        (positions,), and whether it is the most probable one. Shorter sequences are padded on the right."""
 
     def encode(self, text: str) -> list[int]:
         """The text's token ids. UserError when the model has no tokenizer."""

@@ -9,16 +9,18 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from xpubench.catalog import find_model
 from xpubench.errors import RunFailure, UserError, unknown
-from xpubench.measure.clock import LogitsWatch, TokenClock
+from xpubench.measure.clock import LogitsTracer, LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verification
+from xpubench.runtimes.compiled import Forward, compile_counters, compiled_steps
 from xpubench.spec import Subject, Workload
 from xpubench.weights.dummy import build_dummy
 from xpubench.weights.pretrained import load_pretrained
@@ -37,6 +39,7 @@ class PyTorchRuntime:
         self.tokenizer = tokenizer
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self._synchronize = synchronizer(subject.device)
+        self._eager_forward: Forward | None = None
         self._step_weight_bytes = _step_weight_bytes(model)
         self._weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
 
@@ -64,16 +67,7 @@ class PyTorchRuntime:
                 raise unknown("torch.compile backend", subject.torch_compile, backends)
 
     def optimize(self) -> None:
-        """What is done to the loaded model before it runs."""
-        if self.subject.torch_compile is None:
-            return
-        # CUDA graphs take the launches off the critical path and need inductor.
-        graphs = self.subject.torch_compile == "inductor" and self.subject.device == "cuda"
-        self.model.forward = torch.compile(
-            self.model.forward,
-            backend=self.subject.torch_compile,
-            mode="reduce-overhead" if graphs else None,
-        )
+        """What is done to the loaded model before it runs: here nothing."""
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
@@ -87,9 +81,22 @@ class PyTorchRuntime:
         for kept in ("_cache", "_previous_max_cache_length"):
             if hasattr(self.model, kept):
                 delattr(self.model, kept)
-        if self.subject.torch_compile is not None:
-            torch.compiler.reset()
         _free(self.subject.device)
+        if workload.cache == "static" and self.subject.device == "cuda" and not _can_stay_eager():
+            raise RunFailure(
+                "unsupported",
+                f"transformers {transformers.__version__} compiles a static cache's steps by itself on "
+                "cuda; install a later one",
+            )
+        if self.subject.torch_compile is not None:
+            self._eager_forward = self._eager_forward or self.model.forward
+            torch.compiler.reset()
+            self.model.forward = compiled_steps(
+                self._eager_forward,
+                backend=self.subject.torch_compile,
+                device=self.subject.device,
+                cache=workload.cache,
+            )
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         input_ids = torch.from_numpy(prompt_ids).to(self.model.device)
@@ -104,8 +111,15 @@ class PyTorchRuntime:
             output = self.model.generate(**arguments)
             self._synchronize()
             end_ns = perf_counter_ns()
+        tokens = _new_tokens(output, prompt_ids, workload)
+        if sync_policy == "every_token" and len(clock.stamps_ns) != workload.new_tokens:
+            raise RunFailure(
+                "unsupported",
+                f"the stopping criteria were called {len(clock.stamps_ns)} times for {workload.new_tokens} "
+                "tokens: this generation loop cannot be timed token by token",
+            )
         return Generation(
-            tokens=_new_tokens(output, prompt_ids, workload),
+            tokens=tokens,
             times=TokenTimes(
                 sync_policy=sync_policy, start_ns=start_ns, token_ns=clock.stamps_ns, end_ns=end_ns
             ),
@@ -137,10 +151,18 @@ class PyTorchRuntime:
                 "leave out --use-static-cache",
             )
 
-    def score(self, token_ids: TokenIds, rows: Rows) -> Logits:
+    def trace(
+        self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
+    ) -> tuple[TokenIds, Logits]:
+        input_ids = torch.from_numpy(prompt_ids).to(self.model.device)
+        steps = None if forced is None else torch.from_numpy(forced).to(self.model.device)
+        tracer = LogitsTracer(steps)
         with self.inference():
-            chunks = [logits.cpu().numpy() for logits in self._row_logits(token_ids, rows)]
-        return np.concatenate(chunks)
+            output = self.model.generate(
+                **self._arguments(input_ids, workload, logits_processor=LogitsProcessorList([tracer]))
+            )
+        logits: Logits = np.stack(tracer.logits, axis=1)
+        return _new_tokens(output, prompt_ids, workload), logits
 
     def target_logprobs(
         self, token_ids: TokenIds, rows: Rows, targets: TokenIds
@@ -220,6 +242,7 @@ class PyTorchRuntime:
             "attention": getattr(self.model.config, "_attn_implementation", None),
             "weight_bytes": self._weight_bytes,
             "step_weight_bytes": self._step_weight_bytes,
+            "compile": compile_counters() if self.subject.torch_compile else None,
             "revision": getattr(self.model.config, "_commit_hash", None),
         }
 
@@ -247,9 +270,13 @@ class PyTorchRuntime:
         if workload.cache == "static":
             arguments["cache_implementation"] = "static"
             # Later versions compile by themselves on accelerators; compiling is --torch-compile's to ask.
-            if hasattr(self.model.generation_config, "disable_compile"):
+            if _can_stay_eager():
                 arguments["disable_compile"] = True
         return arguments | more
+
+
+def _can_stay_eager() -> bool:
+    return hasattr(GenerationConfig(), "disable_compile")
 
 
 def _weights(subject: Subject) -> tuple[Any, Any]:

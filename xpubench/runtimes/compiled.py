@@ -1,0 +1,40 @@
+"""torch.compile on the steps of a generation, and what it really did."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+
+Forward = Callable[..., Any]
+
+
+def compiled_steps(forward: Forward, *, backend: str, device: str, cache: str) -> Forward:
+    """The model's `forward` with the steps of one token compiled and the prompt's pass as it is: a static
+    cache that is made while it is traced keeps CUDA graphs from being used.
+
+    A step that is recompiled too often raises, where torch would go on without compiling.
+    """
+    if hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+    # CUDA graphs take the launches off the critical path; they need inductor and shapes that stay.
+    graphs = backend == "inductor" and device == "cuda" and cache == "static"
+    compiled = torch.compile(forward, backend=backend, mode="reduce-overhead" if graphs else None)
+
+    @wraps(forward)
+    def chosen(*arguments: Any, **named: Any) -> Any:
+        input_ids = named.get("input_ids")
+        one_token = input_ids is not None and input_ids.shape[1] == 1
+        return (compiled if one_token else forward)(*arguments, **named)
+
+    return chosen
+
+
+def compile_counters() -> dict[str, int]:
+    """Since the last reset: graphs, breaks between them, and CUDA graphs that inductor gave up."""
+    counters = torch._dynamo.utils.counters
+    return {
+        "graphs": counters["stats"]["unique_graphs"],
+        "graph_breaks": sum(counters["graph_break"].values()),
+        "cudagraph_skips": counters["inductor"]["cudagraph_skips"],
+    }
