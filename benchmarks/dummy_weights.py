@@ -28,7 +28,8 @@ print(json.dumps({"seconds": seconds, "peak": peak_host_bytes() - before, "size"
 
 
 def run() -> Iterator[Goal]:
-    """In a process of its own, after the imports (torch and transformers, some seconds): the time, and the peak's growth over the weights' size."""
+    """In a process of its own, after its imports of torch and transformers, which take some seconds: the time,
+    and the growth of the peak over the weights' size."""
     done = subprocess.run([sys.executable, "-c", CODE, MODEL], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
     gb = f"{found['peak'] / 1e9:.3f} GB for {found['size'] / 1e9:.3f} GB"

@@ -15,9 +15,11 @@ LIMIT = 1.15
 
 
 def run() -> Iterator[Goal]:
-    """Wall time of the process / (the measured iterations of all shapes + the load). What is fixed (imports,
-    bandwidth, checks) is some 10 s a call and some 3 generations a shape: with 30 measured iterations a shape it
-    is small, with the default of 7 it is not."""
+    """Wall time of the process / (the measured iterations of all shapes + the load).
+
+    What is fixed is some 10 s a call (imports, bandwidth, checks) and some 3 generations a shape. Beside 30
+    measured iterations a shape it is small, beside the default of 7 it is not.
+    """
     with tempfile.TemporaryDirectory() as directory:
         command = [
             *(sys.executable, "run_generation.py", "-m", "smollm2-135m", "--device", "cpu", "--json"),
