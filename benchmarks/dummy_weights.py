@@ -28,7 +28,7 @@ print(json.dumps({"seconds": seconds, "peak": peak_host_bytes() - before, "size"
 
 
 def run() -> Iterator[Goal]:
-    """In a process of its own, after its imports of torch and transformers, which take some seconds: the time,
+    """In a process of its own, after its imports (torch, transformers), which take some seconds: the time,
     and the growth of the peak over the weights' size."""
     done = subprocess.run([sys.executable, "-c", CODE, MODEL], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
