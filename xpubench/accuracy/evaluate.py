@@ -28,6 +28,7 @@ NO_BOOTSTRAP = 0
 MEMORY_SHARE = 0.25
 MOST_TOKENS = {"cpu": 1024, "cuda": 32768, "xpu": 32768}
 LARGE_GAP = 1.96
+NO_METRICS = ("sample_len", "sample_count")
 
 
 def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress) -> Iterator[Record]:
@@ -140,7 +141,7 @@ def _of_results(runtime: Runtime, lm: RuntimeLM, spec: AccuracySpec, found: dict
     metrics = {
         key.removesuffix(",none"): float(value)
         for key, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(value, int | float) and key not in NO_METRICS
     }
     items = [_item_of_sample(sample) for samples in found["samples"].values() for sample in samples]
     task_version = str(next(iter(found["versions"].values()), ""))
@@ -169,7 +170,8 @@ def _accuracy(
         # The delta method: d exp(x) = exp(x) dx.
         perplexity_stderr=perplexity * (_stderr(losses) or 0.0) if perplexity is not None else None,
         n=len(items),
-        partial=spec.task.limit is not None or not task_version,
+        # Without a version, lm-eval did not come to its end.
+        partial=not task_version or (spec.task.limit is not None and len(items) >= spec.task.limit),
         metrics=metrics,
         items=items,
         items_per_s=len(lm.done) / lm.seconds if lm.seconds else 0.0,

@@ -60,6 +60,7 @@ VARIABLES = (
     "IPEX_",
     "KMP_",
     "LD_PRELOAD",
+    "LLM_",
     "MALLOC_",
     "MKL_",
     "MKLDNN_",

@@ -1,0 +1,109 @@
+"""Our scoring against lm-eval's own HFLM: same model, items and precision, in one process.
+
+    python -m benchmarks.accuracy [FILE.jsonl [ITEMS]]
+
+Without a file of LAMBADA passages, the smoke passages serve.
+"""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+
+from benchmarks.goal import Goal
+from xpubench.accuracy.lm import RuntimeLM
+from xpubench.accuracy.tasks import SMOKE_FILE
+from xpubench.measure.memory import peak_host_bytes, reset_peaks
+from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.spec import Subject
+
+ITEMS = 500
+BATCH_SIZES = (1, 8, 16, 32)
+BUDGET = 1024
+SPEED, MEMORY, TOLERANCE = 0.5, 0.5, 1e-3
+
+Answers = list[tuple[float, bool]]
+
+
+class Side(NamedTuple):
+    """What one way of scoring gave."""
+
+    name: str
+    items_per_s: float
+    peak_bytes: int
+    answers: Answers
+
+
+class _Silent:
+    def say(self, text: str) -> None: ...
+
+    def begin(self, title: str, total: int) -> None: ...
+
+    def step(self, text: str, count: int = 1) -> None: ...
+
+
+def run(path: Path = SMOKE_FILE, items: int = ITEMS) -> Iterator[Goal]:
+    """HFLM at its best batch size / ours in items a second, ours / HFLM in peak memory, and the answers'
+    largest difference."""
+    logging.disable(logging.WARNING)
+    requests = _requests(path, items)
+    runtime = PyTorchRuntime.load(Subject(model="smollm2-135m", device="cpu", dtype="float32"))
+    ours = RuntimeLM(runtime, 8192, _Silent(), batch_size=0, budget=BUDGET)
+    ours.loglikelihood(requests[:8])
+    mine = _side("ours", requests, lambda: ours.loglikelihood(requests))
+    sides = []
+    for batch_size in BATCH_SIZES:
+        theirs = HFLM(pretrained=runtime.model, tokenizer=runtime.tokenizer, batch_size=batch_size)
+        score = theirs.loglikelihood
+        sides.append(
+            _side(f"batch {batch_size}", requests, lambda score=score: score(requests, disable_tqdm=True))  # type: ignore[misc]
+        )
+    best = max(sides, key=lambda side: side.items_per_s)
+    all_sides = ", ".join(
+        f"{one.name} {one.items_per_s:.2f}/s {one.peak_bytes / 1e9:.2f} GB" for one in sides
+    )
+    detail = (
+        f"{len(requests)} items; ours {mine.items_per_s:.2f}/s {mine.peak_bytes / 1e9:.2f} GB; {all_sides}"
+    )
+    yield Goal("HFLM's best items a second / ours", best.items_per_s / mine.items_per_s, SPEED, "", detail)
+    yield Goal(
+        "our peak memory / HFLM's at its best", mine.peak_bytes / best.peak_bytes, MEMORY, "", best.name
+    )
+    differences = [abs(a[0] - b[0]) for a, b in zip(mine.answers, best.answers, strict=True)]
+    yield Goal("largest difference of a log-likelihood", max(differences), TOLERANCE, "", "nats")
+    unequal = sum(a[1] != b[1] for a, b in zip(mine.answers, best.answers, strict=True))
+    yield Goal("items of other correctness", unequal, 0, "", "")
+
+
+def _requests(path: Path, items: int) -> list[Instance]:
+    passages = [json.loads(line)["text"] for line in path.read_text().splitlines()][:items]
+    return [
+        Instance(
+            request_type="loglikelihood",
+            doc={},
+            arguments=(" ".join(text.split(" ")[:-1]), " " + text.split(" ")[-1]),
+            idx=0,
+            metadata=("lambada", index, 1),
+        )
+        for index, text in enumerate(passages)
+    ]
+
+
+def _side(name: str, requests: list[Instance], score: Callable[[], Answers]) -> Side:
+    reset_peaks("cpu")
+    start = perf_counter()
+    answers = score()
+    return Side(name, len(requests) / (perf_counter() - start), peak_host_bytes(), answers)
+
+
+if __name__ == "__main__":
+    source = Path(sys.argv[1]) if len(sys.argv) > 1 else SMOKE_FILE
+    goals = list(run(source, int(sys.argv[2]) if len(sys.argv) > 2 else ITEMS))
+    print(*goals, sep="\n")
+    sys.exit(0 if all(goal.reached for goal in goals) else 1)

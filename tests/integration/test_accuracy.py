@@ -1,0 +1,244 @@
+"""Accuracy through lm-eval: equal to lm-eval's own model, item by item, and kept when something breaks."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+lm_eval = pytest.importorskip("lm_eval")
+
+from lm_eval.api.instance import Instance  # noqa: E402  # after the check that it is installed
+from lm_eval.models.huggingface import HFLM  # noqa: E402
+
+from tests.conftest import CommandLine  # noqa: E402
+from xpubench.accuracy.lm import RuntimeLM  # noqa: E402
+from xpubench.accuracy.tasks import SMOKE_FILE  # noqa: E402
+from xpubench.runtimes.pytorch import PyTorchRuntime  # noqa: E402
+from xpubench.spec import Subject  # noqa: E402
+
+PASSAGES = [json.loads(line)["text"] for line in SMOKE_FILE.read_text().splitlines()]
+
+
+class Silent:
+    def say(self, text: str) -> None: ...
+
+    def begin(self, title: str, total: int) -> None: ...
+
+    def step(self, text: str, count: int = 1) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def runtime(smollm2: Path) -> PyTorchRuntime:
+    return PyTorchRuntime.load(Subject(model=str(smollm2), device="cpu", dtype="float32"))
+
+
+def ours(runtime: PyTorchRuntime, max_length: int = 8192, batch_size: int = 0) -> RuntimeLM:
+    return RuntimeLM(runtime, max_length, Silent(), batch_size=batch_size, budget=256)
+
+
+def theirs(runtime: PyTorchRuntime, max_length: int = 8192) -> Any:
+    return HFLM(pretrained=runtime.model, tokenizer=runtime.tokenizer, batch_size=4, max_length=max_length)
+
+
+def requests(kind: str, arguments: list[tuple[Any, ...]]) -> list[Instance]:
+    return [
+        Instance(request_type=kind, doc={}, arguments=one, idx=0, metadata=("task", index, 1))
+        for index, one in enumerate(arguments)
+    ]
+
+
+def pairs() -> list[Instance]:
+    split = [text.rsplit(" ", 1) for text in PASSAGES[:12]]
+    odd = [("", " Hello world"), ("Two spaces at the end  ", "go over"), ("<|im_start|>user", "\nHi")]
+    return requests("loglikelihood", [(context, " " + end) for context, end in split] + odd)
+
+
+@pytest.mark.parametrize("max_length", [8192, 12], ids=["whole", "truncated"])
+def test_log_likelihoods_are_those_of_hflm(runtime: PyTorchRuntime, max_length: int) -> None:
+    mine = ours(runtime, max_length)
+    found = mine.loglikelihood(pairs())
+    expected = theirs(runtime, max_length).loglikelihood(pairs(), disable_tqdm=True)
+    assert [one[0] for one in found] == pytest.approx([one[0] for one in expected], abs=1e-3)
+    assert [one[1] for one in found] == [one[1] for one in expected]
+    assert (mine.truncated > 0) == (max_length == 12)
+
+
+def test_rolling_log_likelihoods_are_those_of_hflm(runtime: PyTorchRuntime) -> None:
+    texts = requests("loglikelihood_rolling", [(" ".join(PASSAGES[:3]),), (PASSAGES[4],)])
+    found = ours(runtime, 40).loglikelihood_rolling(texts)
+    assert found == pytest.approx(theirs(runtime, 40).loglikelihood_rolling(texts), abs=1e-2)
+
+
+def test_generated_texts_are_those_of_hflm(runtime: PyTorchRuntime) -> None:
+    settings = {"until": ["."], "max_gen_toks": 24, "do_sample": False}
+    texts = requests("generate_until", [("The capital of France is", settings), (PASSAGES[0], settings)])
+    assert ours(runtime).generate_until(texts) == theirs(runtime).generate_until(texts, disable_tqdm=True)
+
+
+def test_the_head_is_tried_out_before_it_is_used_alone(runtime: PyTorchRuntime, smollm2: Path) -> None:
+    assert runtime.scores_rows_alone is True
+    whole = PyTorchRuntime.load(Subject(model=str(smollm2), device="cpu", dtype="float32"))
+    plain = whole.model.forward
+
+    def scaled(*arguments: Any, **named: Any) -> Any:
+        output = plain(*arguments, **named)
+        output["logits"] = output["logits"] * 0.5
+        return output
+
+    whole.model.forward = scaled
+    assert whole.scores_rows_alone is False
+    found = ours(whole).loglikelihood(pairs()[:3])
+    expected = theirs(whole).loglikelihood(pairs()[:3], disable_tqdm=True)
+    assert [one[0] for one in found] == pytest.approx([one[0] for one in expected], abs=1e-3)
+
+
+@pytest.fixture
+def accuracy(xpubench: CommandLine, smollm2: Path, tmp_path: Path) -> CommandLine:
+    """`accuracy(*flags)`: the first twelve smoke passages on the CPU in float32; later flags win."""
+
+    def run(*flags: object) -> Any:
+        return xpubench(
+            *("generate", "-m", smollm2, "--device", "cpu", "--dtype", "float32", "--accuracy-only"),
+            *("--acc-tasks", "lambada_smoke", "--acc-iter", 12, "--results-dir", tmp_path / "results"),
+            *flags,
+        )
+
+    return run
+
+
+def test_what_a_record_holds(accuracy: CommandLine) -> None:
+    done = accuracy("--json")
+    assert done.code == 0
+    (record,) = done.records
+    found = record["accuracy"]
+    assert (found["task"], found["task_version"], found["n"], found["partial"]) == (
+        *("lambada_smoke", "1.0", 12),
+        True,
+    )
+    assert [item["id"] for item in found["items"]] == list(range(12))
+    right = [item["correct"] for item in found["items"]]
+    assert found["acc"] == pytest.approx(sum(right) / 12)
+    assert found["acc_stderr"] == pytest.approx(math.sqrt(found["acc"] * (1 - found["acc"]) / 11))
+    losses = [-item["loglikelihood"] for item in found["items"]]
+    assert found["perplexity"] == pytest.approx(math.exp(sum(losses) / 12))
+    assert found["acc"] > 0.5
+    assert any("partial run" in line for line in record["warnings"])
+    assert record["spec"]["task"]["data_sha256"]
+
+
+def test_a_local_file_runs_a_lambada_task_and_two_runs_compare(
+    accuracy: CommandLine, xpubench: CommandLine, tmp_path: Path
+) -> None:
+    data = tmp_path / "passages.jsonl"
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in PASSAGES[:10]))
+    flags = ("--acc-tasks", "lambada_openai", "--acc-data", data, "--json")
+    one, other = (accuracy(*flags, "--dtype", dtype).records[0] for dtype in ("float32", "bfloat16"))
+    assert one["accuracy"]["n"] == 10
+    paths = [tmp_path / "results" / f"{record['id']}.json" for record in (one, other)]
+    done = xpubench("compare", *paths)
+    assert done.code in (0, 1)
+    assert "lambada_openai" in done.out
+    assert xpubench("compare", paths[0], paths[0]).code == 0
+
+
+def test_the_table_for_people(accuracy: CommandLine) -> None:
+    done = accuracy("-m", "smollm2-135m", "--batch-size", 3)
+    assert done.code == 0
+    for words in ("accuracy", " % +- ", "perplexity", "reference", "a part of all", "batch 3", "items"):
+        assert words in done.out, words
+    assert "items/s" in done.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--acc-tasks", "lambada_smoky"], "did you mean lambada_smoke"),
+        (["--acc-tasks", "hellaswag", "--acc-data", "FILE"], "--acc-data holds passages for"),
+        (["--acc-data", "/no/such/file"], "cannot read --acc-data"),
+        (["--acc-iter", "0"], "--acc-iter must be at least 1"),
+        (["--num-fewshot", "-1"], "--num-fewshot must be at least 0"),
+        (["--batch-size", "1", "2"], "takes one --batch-size"),
+        (["--dummy-weights", "-m", "smollm2-135m"], "--dummy-weights"),
+    ],
+    ids=str,
+)
+def test_wrong_use(accuracy: CommandLine, flags: list[str], words: str) -> None:
+    done = accuracy(*flags)
+    assert done.code == 2
+    assert words in done.error_line
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is empty"),
+        ('{"text": "two words"}\n{"text"\n', "line 2: not JSON"),
+        ('{"text": "two words"}\n{"words": 1}\n', "line 2: not"),
+        ('{"text": "one"}\n', "line 1: not"),
+        ('["two words"]\n', "line 1: not"),
+    ],
+)
+def test_a_bad_file_of_passages(accuracy: CommandLine, tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "x.jsonl").write_text(content)
+    done = accuracy("--acc-data", tmp_path / "x.jsonl")
+    assert done.code == 2
+    assert words in done.error_line
+
+
+def test_a_model_without_a_tokenizer(accuracy: CommandLine, tiny_llama: Path) -> None:
+    done = accuracy("-m", tiny_llama)
+    assert done.code == 2
+    assert "tokenizer" in done.error_line
+
+
+def test_data_that_only_the_hub_has(accuracy: CommandLine) -> None:
+    done = accuracy("--acc-tasks", "lambada_openai")
+    assert done.code == 2
+    assert "--acc-data" in done.error_line
+
+
+def test_an_interruption_keeps_the_items_that_are_done(
+    accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, calls = PyTorchRuntime.target_logprobs, []
+
+    def interrupted(self: PyTorchRuntime, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(PyTorchRuntime, "target_logprobs", interrupted)
+    done = accuracy("--batch-size", 3, "--json")
+    assert done.code == 1
+    (record,) = done.records
+    assert record["status"] == "interrupted"
+    assert len(record["accuracy"]["items"]) == 6
+    assert record["accuracy"]["partial"] is True
+
+
+def test_nothing_right_at_all_is_no_accuracy(accuracy: CommandLine, tmp_path: Path) -> None:
+    data = tmp_path / "x.jsonl"
+    data.write_text('{"text": "The cat sat on the xqzkv"}\n{"text": "He opened the wjrtt"}\n')
+    done = accuracy("--acc-data", data, "--acc-iter", 2, "--json")
+    assert done.records[0]["status"] == "ok"
+    assert any("accuracy 0" in line for line in done.records[0]["warnings"])
+    whole = accuracy("--acc-data", data, "--json")
+    assert whole.code == 1
+    assert whole.records[0]["status"] == "numerics"
+    assert "accuracy 0 on all 2 items" in whole.error_line
+
+
+def test_nan_log_likelihoods_fail_the_run(accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = PyTorchRuntime.target_logprobs
+
+    def broken(self: PyTorchRuntime, *arguments: Any) -> Any:
+        logprobs, best = plain(self, *arguments)
+        return logprobs * float("nan"), best
+
+    monkeypatch.setattr(PyTorchRuntime, "target_logprobs", broken)
+    done = accuracy("--json")
+    assert done.code == 1
+    assert done.records[0]["status"] == "numerics"
