@@ -27,7 +27,7 @@ def peak_device_bytes(device: str) -> int | None:
     return int(torch.get_device_module(device).max_memory_allocated())
 
 
-def peak_host_bytes() -> int | None:
+def peak_host_bytes() -> int:
     """The process's peak resident set size in bytes since the last reset, or since its start where the kernel
     lets nobody reset it (proc(5), VmHWM; getrusage(2), ru_maxrss, where it tells no VmHWM)."""
     try:
