@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM
 
 from tests.conftest import ROOT, CommandLine
@@ -354,6 +355,12 @@ def test_compiled_tokens_equal_eager_ones(
     eager = generate(tiny_llama, *cache, "--json").records[0]
     backends["counting"] = 0
     compiled = generate(tiny_llama, *cache, "--torch-compile", "--backend", "counting", "--json").records[0]
+    if not cache and transformers.__version__.startswith("4."):
+        # Its dynamic cache counts in Python, which makes each step a graph of its own.
+        assert compiled["status"] in ("ok", "unsupported")
+        if compiled["status"] == "unsupported":
+            assert "--use-static-cache" in compiled["failure"]["message"]
+            return
     assert compiled["status"] == "ok"
     # Every step after the prompt's, of a checked, a warm-up and two measured generations.
     assert backends["counting"] >= 4 * 3
@@ -365,7 +372,7 @@ def test_compiled_tokens_equal_eager_ones(
 def test_a_compiler_that_errs_shows_in_the_divergence(
     generate: CommandLine, tiny_llama: Path, backends: dict[str, int]
 ) -> None:
-    flags = ("--torch-compile", "--reference", "cpu-float32", "--json")
+    flags = ("--use-static-cache", "--torch-compile", "--reference", "cpu-float32", "--json")
     right = generate(tiny_llama, "--backend", "counting", *flags).records[0]["divergence"]
     wrong = generate(tiny_llama, "--backend", "erring", *flags).records[0]["divergence"]
     assert right["mean_kl"] < 1e-5

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from xpubench.errors import RunFailure
+
 Forward = Callable[..., Any]
 
 
@@ -13,7 +15,8 @@ def compiled_steps(forward: Forward, *, backend: str, device: str, cache: str) -
     """The model's `forward` with the steps of one token compiled and the prompt's pass as it is: a static
     cache that is made while it is traced keeps CUDA graphs from being used.
 
-    A step that is recompiled too often raises, where torch would go on without compiling.
+    A step that is recompiled too often raises RunFailure `unsupported`, where torch would go on without
+    compiling and its figures would be those of another thing.
     """
     if hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
         torch._dynamo.config.fail_on_recompile_limit_hit = True
@@ -24,8 +27,19 @@ def compiled_steps(forward: Forward, *, backend: str, device: str, cache: str) -
     @wraps(forward)
     def chosen(*arguments: Any, **named: Any) -> Any:
         input_ids = named.get("input_ids")
-        one_token = input_ids is not None and input_ids.shape[1] == 1
-        return (compiled if one_token else forward)(*arguments, **named)
+        if input_ids is None or input_ids.shape[1] != 1:
+            return forward(*arguments, **named)
+        try:
+            return compiled(*arguments, **named)
+        except Exception as error:
+            # The class is private to torch, and not in all of its versions.
+            if type(error).__name__ != "FailOnRecompileLimitHit":
+                raise
+            raise RunFailure(
+                "unsupported",
+                f"torch.compile makes a new graph at each step with the {cache} cache of this transformers; "
+                "try --use-static-cache or a later one",
+            ) from error
 
     return chosen
 
