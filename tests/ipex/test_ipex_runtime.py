@@ -2,6 +2,7 @@
 
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +104,22 @@ def test_the_calls_of_the_contract_fit_the_real_functions() -> None:
         "cache_weight_for_large_batch=False)"
     )
     assert not is_optimized(object(), "cpu")  # type: ignore[arg-type]
+
+
+def test_accuracy_is_that_of_plain_transformers(xpubench: CommandLine, smollm2: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+
+    def items(*flags: str) -> tuple[dict[str, Any], list[float]]:
+        done = xpubench(
+            *("generate", "-m", smollm2, "--device", "cpu", "--dtype", "float32", "--accuracy-only"),
+            *("--acc-tasks", "lambada_smoke", "--acc-iter", 8, "--results-dir", tmp_path, "--json", *flags),
+        )
+        assert done.code == 0
+        (record,) = done.records
+        return record, [item["loglikelihood"] for item in record["accuracy"]["items"]]
+
+    plain, optimized = items(), items("--ipex")
+    assert plain[0]["accuracy"]["scores_rows_alone"] is True
+    assert optimized[0]["accuracy"]["scores_rows_alone"] is False
+    assert optimized[0]["runtime"]["ipex_optimized"] is True
+    assert optimized[1] == pytest.approx(plain[1], abs=1e-2)

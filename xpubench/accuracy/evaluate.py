@@ -14,6 +14,7 @@ from xpubench.catalog import find_model, status_of
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import failed_record
 from xpubench.measure.device import free_memory_bytes
+from xpubench.measure.environment import capture
 from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_peaks
 from xpubench.plan import activation_bytes
 from xpubench.record import Accuracy, Item, Record, ResultsDirectory, now
@@ -39,7 +40,13 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
     subject = specs[0].subject
     if subject.weights == "dummy":
         raise UserError("accuracy means nothing with --dummy-weights; leave one of the two out")
-    ground = survey(subject)
+    try:
+        ground = survey(subject)
+    except RunFailure as failure:
+        environment = capture(subject.device)
+        for spec in specs:
+            yield _write(results, failed_record(spec, environment, failure, None))
+        return
     manager = task_manager([spec.task for spec in specs])
     try:
         fetch(subject, progress)
