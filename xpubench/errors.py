@@ -16,6 +16,9 @@ FailureClass = Literal[
 FAILURE_CLASSES: tuple[str, ...] = get_args(FailureClass)
 
 
+MOST_LISTED = 12
+
+
 class UserError(ValueError):
     """What was asked cannot be done as asked; one line that says what to do. Exit code 2."""
 
@@ -33,5 +36,10 @@ def unknown(kind: str, name: str, known: list[str]) -> UserError:
     """The error for a name that is not known, with the nearest known ones."""
     lowered = {candidate.lower(): candidate for candidate in known}
     near = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
-    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
+    if near:
+        hint = f"did you mean {', '.join(near)}?"
+    elif len(known) <= MOST_LISTED:
+        hint = f"known: {', '.join(sorted(known))}"
+    else:
+        hint = "no known one is near it"
     return UserError(f"unknown {kind} {name!r}; {hint}")

@@ -40,16 +40,21 @@ def loadable(task: AccuracyTask) -> Any:
         return task.name
     import lm_eval
     import yaml
+    from lm_eval.api.task import ConfigurableTask
 
     definition = Path(lm_eval.__file__).parent / "tasks" / "lambada" / f"{DEFINITIONS[task.name]}.yaml"
     config: dict[str, Any] = yaml.safe_load(definition.read_text())
     for name in ("tag", "dataset_name", "validation_split"):
         config.pop(name, None)
-    return config | {
-        "task": task.name,
-        "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(Path(task.data).resolve())}},
-    }
+    # A ready task: early versions lose the name of one that is given as its definition.
+    return ConfigurableTask(
+        config=config
+        | {
+            "task": task.name,
+            "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(Path(task.data).resolve())}},
+        }
+    )
 
 
 def task_manager(tasks: list[AccuracyTask]) -> Any:

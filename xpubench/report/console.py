@@ -166,7 +166,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
             ("checks", _checks(record.checks)),
             ("model", MODEL_STATUS[record.checks["validation"]]),
         ]
-    if record.accuracy is not None:
+    if record.accuracy is not None and record.status in ("ok", "interrupted"):
         rows += _accuracy_rows(record.accuracy)
     if memory and record.plan is not None:
         rows.append(("plan", _planned(record.plan)))
