@@ -158,6 +158,7 @@ def test_the_table_for_people(accuracy: CommandLine) -> None:
         (["--acc-tasks", "hellaswag", "--acc-data", "FILE"], "--acc-data holds passages for"),
         (["--acc-data", "/no/such/file"], "cannot read --acc-data"),
         (["--acc-iter", "0"], "--acc-iter must be at least 1"),
+        (["--reference", "cpu-float32"], "xpubench compare"),
         (["--num-fewshot", "-1"], "--num-fewshot must be at least 0"),
         (["--batch-size", "1", "2"], "takes one --batch-size"),
         (["--dummy-weights", "-m", "smollm2-135m"], "--dummy-weights"),

@@ -21,6 +21,7 @@ from xpubench.cli.options import (
     add_workload_flags,
     specs_from,
 )
+from xpubench.catalog import SMOLLM2
 from xpubench.errors import UserError
 from xpubench.spec import AccuracySpec, RunSpec
 
@@ -81,13 +82,18 @@ def run(args: argparse.Namespace) -> int:
 def _specs(args: argparse.Namespace, device: str) -> list[RunSpec] | list[AccuracySpec]:
     if not args.accuracy_only:
         return specs_from(args, device)
+    if args.reference is not None:
+        raise UserError(
+            "--reference is of latency runs; xpubench compare holds two accuracy records together"
+        )
     from xpubench.accuracy.tasks import check_installed, stay_offline, with_data
 
     check_installed()
     specs = [
         msgspec.structs.replace(spec, task=with_data(spec.task)) for spec in accuracy_specs_from(args, device)
     ]
-    if all(spec.task.data is not None for spec in specs) and Path(args.model_id).expanduser().is_dir():
+    model_is_here = args.model_id.lower() == SMOLLM2 or Path(args.model_id).expanduser().is_dir()
+    if model_is_here and all(spec.task.data is not None for spec in specs):
         stay_offline()
     return specs
 
