@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import msgspec
 
+from xpubench.catalog import SMOLLM2
 from xpubench.cli.options import (
     accuracy_specs_from,
     add_accuracy_flags,
@@ -21,7 +22,6 @@ from xpubench.cli.options import (
     add_workload_flags,
     specs_from,
 )
-from xpubench.catalog import SMOLLM2
 from xpubench.errors import UserError
 from xpubench.spec import AccuracySpec, RunSpec
 
