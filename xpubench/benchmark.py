@@ -13,7 +13,7 @@ from xpubench.accuracy.check import CPU_FLOAT32, Checks, check_file, cpu_referen
 from xpubench.catalog import status_of
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
-from xpubench.failures import failed_record
+from xpubench.failures import classify, failed_record, write_failures
 from xpubench.measure.bandwidth import Bandwidth, measure_bandwidth
 from xpubench.measure.environment import capture, noise_warnings
 from xpubench.measure.iterations import pairs, warm_up
@@ -60,9 +60,7 @@ def run(
     try:
         ground = survey(subject)
     except RunFailure as failure:
-        environment = capture(subject.device)
-        for spec in specs:
-            yield _write(results, failed_record(spec, environment, failure, None))
+        yield from write_failures(results, specs, capture(subject.device), failure, {})
         return
     for spec in specs:
         check_positions(ground.architecture, spec.workload.input_tokens, spec.workload.new_tokens)
@@ -77,7 +75,7 @@ def run(
     runnable = []
     for spec in specs:
         if lack := lack_of_memory(ground.architecture, spec, ground.available_bytes):
-            yield _write(results, failed_record(spec, ground.environment, lack, plans[spec.id]))
+            yield from write_failures(results, [spec], ground.environment, lack, plans)
         else:
             runnable.append(spec)
     if not runnable:
@@ -94,8 +92,7 @@ def run(
     except UserError:
         raise
     except BaseException as error:
-        for spec in runnable:
-            yield _write(results, failed_record(spec, ground.environment, error, plans[spec.id]))
+        yield from write_failures(results, runnable, ground.environment, error, plans)
         return
 
     setting = Setting(
@@ -114,7 +111,8 @@ def run(
                 results.write_file(check_file(spec.id), divergence.save(answers))
             if record.status == "ok" and profile_name is not None:
                 progress.say("profiling one more generation")
-                record = _write(results, _profiled(runtime, spec, record, results, profile_name))
+                record = _profiled(runtime, spec, record, results, profile_name)
+                results.write(record)
             yield record
             if record.status == "interrupted":
                 return
@@ -157,7 +155,8 @@ def _measured(
     except UserError:
         raise
     except BaseException as error:
-        return failed_record(spec, setting.ground.environment, error, plan, samples), answers
+        failure = classify(error, spec.subject.device)
+        return failed_record(spec, setting.ground.environment, failure, plan, samples), answers
 
 
 def _measure(
@@ -292,8 +291,3 @@ def _profiled(
 
 def _datasheet_bandwidth(ground: Ground) -> float | None:
     return ground.device.bandwidth_gb_per_s if ground.device else None
-
-
-def _write(results: ResultsDirectory, record: Record) -> Record:
-    results.write(record)
-    return record

@@ -1,6 +1,7 @@
 """What went wrong, as one of the failure classes, and the record of it."""
 
 import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -8,14 +9,15 @@ import msgspec
 from xpubench.errors import RunFailure
 from xpubench.measure.device import is_out_of_memory
 from xpubench.plan import Plan
-from xpubench.record import Failure, Record, Samples, now
+from xpubench.record import Failure, Record, ResultsDirectory, Samples, now
 from xpubench.spec import AccuracySpec, RunSpec
 
 LOG_TAIL_LINES = 20
 
 
 def classify(error: BaseException, device: str) -> Failure:
-    """The failure class of an error, one line for people, and the end of an unexpected one's traceback."""
+    """The failure class of an error, one line for people, and the end of an unexpected one's traceback,
+    which is then dropped: its frames hold the tensors that did not fit."""
     if isinstance(error, RunFailure):
         return Failure(failure_class=error.failure_class, message=error.message)
     if isinstance(error, KeyboardInterrupt):
@@ -23,6 +25,7 @@ def classify(error: BaseException, device: str) -> Failure:
     lines = str(error).strip().splitlines()
     first_line = lines[0] if lines else type(error).__name__
     tail = "\n".join("".join(traceback.format_exception(error)).splitlines()[-LOG_TAIL_LINES:])
+    error.__traceback__ = None
     if is_out_of_memory(error):
         message = f"out of memory on {device}: {first_line}"
         return Failure(failure_class="oom", message=message, log_tail=tail)
@@ -32,14 +35,11 @@ def classify(error: BaseException, device: str) -> Failure:
 def failed_record(
     spec: RunSpec | AccuracySpec,
     environment: dict[str, Any],
-    error: BaseException,
+    failure: Failure,
     plan: Plan | None,
     samples: Samples | None = None,
 ) -> Record:
-    """The record of a run that `error` ended, with the samples that it had taken."""
-    failure = classify(error, spec.subject.device)
-    # The traceback's frames hold the tensors that did not fit.
-    error.__traceback__ = None
+    """The record of a run that failed, with the samples that it had taken."""
     return Record(
         id=spec.id,
         created=now(),
@@ -50,3 +50,18 @@ def failed_record(
         samples=samples or Samples(),
         plan=msgspec.to_builtins(plan),
     )
+
+
+def write_failures(
+    results: ResultsDirectory,
+    specs: Sequence[RunSpec] | Sequence[AccuracySpec],
+    environment: dict[str, Any],
+    error: BaseException,
+    plans: Mapping[str, Plan | None],
+) -> Iterator[Record]:
+    """Writes and yields the record of each spec of those that one error ended; `plans` is by their ids."""
+    failure = classify(error, specs[0].subject.device)
+    for spec in specs:
+        record = failed_record(spec, environment, failure, plans.get(spec.id))
+        results.write(record)
+        yield record

@@ -195,6 +195,18 @@ def test_an_unexpected_error_is_a_crash_with_its_traceback(
     assert "Traceback" in record["failure"]["log_tail"]
 
 
+def test_an_error_that_ends_all_shapes_tells_each_of_them_where(
+    generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise AssertionError("surprise")
+
+    monkeypatch.setattr("xpubench.runtimes.pytorch.load_pretrained", broken)
+    done = generate(tiny_llama, "--batch-size", 1, 2, "--json")
+    assert [one["status"] for one in done.records] == ["crash", "crash"]
+    assert all("Traceback" in one["failure"]["log_tail"] for one in done.records)
+
+
 def test_a_short_output_is_a_failure(
     generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

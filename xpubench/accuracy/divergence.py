@@ -39,7 +39,7 @@ def check_prompts(runtime: Runtime, prompt: str | None, seed: int) -> TokenIds:
     """The prompts of the check, of one length: the user's, else our own texts, else random ids."""
     if prompt is not None:
         return np.array([runtime.encode(prompt)[:LONGEST_PROMPT]], dtype=np.int64)
-    if not runtime.has_tokenizer:
+    if runtime.tokenizer is None:
         return random_prompt(
             runtime.vocab_size,
             runtime.special_ids,

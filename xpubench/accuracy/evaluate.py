@@ -12,7 +12,7 @@ from xpubench.accuracy.lm import RuntimeLM, Scored
 from xpubench.accuracy.tasks import loadable, task_manager
 from xpubench.catalog import find_model, status_of
 from xpubench.errors import RunFailure, UserError
-from xpubench.failures import failed_record
+from xpubench.failures import classify, failed_record, write_failures
 from xpubench.measure.device import free_memory_bytes
 from xpubench.measure.environment import capture
 from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_peaks
@@ -43,9 +43,7 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
     try:
         ground = survey(subject)
     except RunFailure as failure:
-        environment = capture(subject.device)
-        for spec in specs:
-            yield _write(results, failed_record(spec, environment, failure, None))
+        yield from write_failures(results, specs, capture(subject.device), failure, {})
         return
     manager = task_manager([spec.task for spec in specs])
     try:
@@ -54,13 +52,13 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
     except UserError:
         raise
     except BaseException as error:
-        for spec in specs:
-            yield _write(results, failed_record(spec, ground.environment, error, None))
+        yield from write_failures(results, specs, ground.environment, error, {})
         return
     try:
         for spec in specs:
             record = _evaluated(runtime, spec, ground, load_s, manager, progress)
-            yield _write(results, record)
+            results.write(record)
+            yield record
             if record.status == "interrupted":
                 return
     finally:
@@ -84,13 +82,13 @@ def _evaluated(
     except UserError:
         raise
     except BaseException as error:
-        failed = failed_record(spec, ground.environment, error, None)
+        failed = failed_record(spec, ground.environment, classify(error, spec.subject.device), None)
         items = [_item(scored) for scored in lm.done]
         partial = _accuracy(runtime, lm, spec, items, {}, "") if items else None
         return msgspec.structs.replace(failed, accuracy=partial)
     accuracy = _of_results(runtime, lm, spec, found)
     if failure := numerics(accuracy):
-        failed = failed_record(spec, ground.environment, failure, None)
+        failed = failed_record(spec, ground.environment, classify(failure, spec.subject.device), None)
         return msgspec.structs.replace(failed, accuracy=accuracy)
     status = status_of(spec.subject.model, ground.config.get("model_type"))
     return Record(
@@ -249,8 +247,3 @@ def _warnings(accuracy: Accuracy) -> list[str]:
                 f"reference's {expected:.2%} ({reference['source']}), beyond noise"
             )
     return warnings
-
-
-def _write(results: ResultsDirectory, record: Record) -> Record:
-    results.write(record)
-    return record

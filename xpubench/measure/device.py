@@ -64,7 +64,7 @@ def device_driver(device: str) -> str | None:
     if device == "cpu":
         return None
     if device == "cuda":
-        return _read(NVIDIA_DRIVER)
+        return read_text(NVIDIA_DRIVER)
     version = getattr(_properties(device), "driver_version", None)
     return None if version is None else str(version)
 
@@ -106,7 +106,7 @@ def cgroup_directories(controller: str) -> list[Path]:
     """The directories of the process's cgroup and of those above it, each of which may limit it, in the
     hierarchy of version 1 or 2 that has the controller (cgroups(7))."""
     found: list[Path] = []
-    for line in (_read(OWN_CGROUPS) or "").splitlines():
+    for line in (read_text(OWN_CGROUPS) or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
@@ -124,9 +124,9 @@ def _cgroup_memory() -> Iterator[tuple[int, int]]:
             ("memory.max", "memory.current", "inactive_file"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
         ):
-            limit, used = _read(directory / limit_name), _read(directory / used_name)
+            limit, used = read_text(directory / limit_name), read_text(directory / used_name)
             if limit and limit.isdecimal() and used:
-                lines = (_read(directory / "memory.stat") or "").splitlines()
+                lines = (read_text(directory / "memory.stat") or "").splitlines()
                 cached = dict(line.split() for line in lines).get(cache_name, "0")
                 yield int(limit), int(used) - int(cached)
 
@@ -136,7 +136,8 @@ def _properties(device: str) -> Any:
     return module.get_device_properties(module.current_device())
 
 
-def _read(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
+    """A file's text without the space around it; None where it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:
@@ -154,7 +155,7 @@ def _is_available(device: str) -> bool:
 
 @functools.cache
 def _cpu_name() -> str:
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+    for line in (read_text(Path("/proc/cpuinfo")) or "").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

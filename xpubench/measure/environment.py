@@ -16,6 +16,7 @@ from xpubench.measure.device import (
     device_driver,
     device_name,
     free_memory_bytes,
+    read_text,
     total_memory_bytes,
 )
 
@@ -180,13 +181,13 @@ def _commit() -> str | None:
 
 def _governors() -> list[str]:
     files = CPUS.glob("cpu[0-9]*/cpufreq/scaling_governor")
-    return sorted({text for file in files if (text := _read(file))})
+    return sorted({text for file in files if (text := read_text(file))})
 
 
 def _turbo() -> bool | None:
-    if no_turbo := _read(CPUS / "intel_pstate/no_turbo"):
+    if no_turbo := read_text(CPUS / "intel_pstate/no_turbo"):
         return no_turbo == "0"
-    boost = _read(CPUS / "cpufreq/boost")
+    boost = read_text(CPUS / "cpufreq/boost")
     return boost == "1" if boost else None
 
 
@@ -194,17 +195,10 @@ def _cgroup_cores() -> float | None:
     """The cores' worth of time that the tightest cgroup allows; None without a limit."""
     limits = []
     for directory in cgroup_directories("cpu"):
-        text = _read(directory / "cpu.max") or " ".join(
-            _read(directory / name) or "" for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        text = read_text(directory / "cpu.max") or " ".join(
+            read_text(directory / name) or "" for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
         )
         match text.split():
             case [quota, period] if quota.isdecimal() and int(period):  # no limit is "max" or -1
                 limits.append(int(quota) / int(period))
     return min(limits, default=None)
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return None

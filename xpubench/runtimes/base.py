@@ -86,10 +86,6 @@ class Runtime(Protocol):
         """The text of token ids. UserError when the model has no tokenizer."""
 
     @property
-    def has_tokenizer(self) -> bool:
-        """Whether `encode` and `decode` work."""
-
-    @property
     def special_ids(self) -> frozenset[int]:
         """Ids that a random prompt must not hold (begin, end, padding and other special tokens)."""
 

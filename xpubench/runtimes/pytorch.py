@@ -33,10 +33,11 @@ ROWS_AT_ONCE = 512
 class PyTorchRuntime:
     """A transformers model on a torch device, eager or through `torch.compile`."""
 
-    def __init__(self, subject: Subject, model: Any, tokenizer: Any) -> None:
+    def __init__(self, subject: Subject, model: Any, tokenizer: Any, revision: str | None = None) -> None:
         self.subject = subject
         self.model = model
         self.tokenizer = tokenizer
+        self.revision = revision
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self._synchronize = synchronizer(subject.device)
         self._eager_forward: Forward | None = None
@@ -212,10 +213,6 @@ class PyTorchRuntime:
             return False
         return apart.shape == whole.shape and bool(torch.allclose(apart, whole, rtol=1e-3, atol=1e-3))
 
-    @property
-    def has_tokenizer(self) -> bool:
-        return self.tokenizer is not None
-
     def encode(self, text: str) -> list[int]:
         return list(self._needed_tokenizer()(text)["input_ids"])
 
@@ -243,7 +240,7 @@ class PyTorchRuntime:
             "weight_bytes": self._weight_bytes,
             "step_weight_bytes": self._step_weight_bytes,
             "compile": compile_counters() if self.subject.torch_compile else None,
-            "revision": getattr(self.model.config, "_commit_hash", None),
+            "revision": self.revision,
         }
 
     def close(self) -> None:
@@ -279,24 +276,26 @@ def _can_stay_eager() -> bool:
     return hasattr(GenerationConfig(), "disable_compile")
 
 
-def _weights(subject: Subject) -> tuple[Any, Any]:
+def _weights(subject: Subject) -> tuple[Any, Any, str | None]:
+    """The model, its tokenizer, and the hash of its commit where it comes from the hub."""
     trust = subject.trust_remote_code
     if subject.weights == "dummy":
         config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
-        return build_dummy(config, dtype=subject.dtype, device=subject.device, seed=0), None
+        return build_dummy(config, dtype=subject.dtype, device=subject.device, seed=0), None, None
     source = resolve(
         subject.model,
         revision=subject.revision,
         allow_pickle=subject.allow_pickle,
         trust_remote_code=trust,
     )
-    return load_pretrained(
+    model, tokenizer = load_pretrained(
         source,
         dtype=subject.dtype,
         device=subject.device,
         trust_remote_code=trust,
         allow_pickle=subject.allow_pickle,
     )
+    return model, tokenizer, source.revision
 
 
 def _plain_generation_config(model: Any) -> GenerationConfig:
