@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "generate": "measure the latency of each token, and check the tokens",
     "models": "list the models of the catalog",
     "compare": "hold one accuracy record against another",
+    "quantize": "make an INT4 checkpoint of a model",
     "plan": "bytes and roofline times of a model on a device",
     "doctor": "what this machine can run, and what to install for the rest",
 }
