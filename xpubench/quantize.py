@@ -78,7 +78,7 @@ def _quantized(
 ) -> Quantized:
     file_bytes = sum(file.stat().st_size for file in target.glob("*.safetensors"))
     config = json.loads((target / "config.json").read_text())
-    parameters = empty_model(config | {"quantization_config": None}, torch.float16).parameters()
+    parameters = empty_model(config, torch.float16).parameters()
     float16_bytes = FLOAT16_BYTES * sum(parameter.numel() for parameter in parameters)
     return Quantized(
         directory=str(target),

@@ -4,7 +4,9 @@ There is no xpu build of IPEX here: the model stays on the CPU, and the doubles 
 signatures are the real ones is checked by tests/ipex.
 """
 
+import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,8 +16,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from xpubench.errors import RunFailure, UserError
 from xpubench.runtimes.ipex import IpexRuntime
-from xpubench.spec import Subject
+from xpubench.spec import Quantization, Subject
 from xpubench.weights.load import Loaded
+from xpubench.weights.neural_compressor import save_rtn
 
 XPU_LAYERS = "intel_extension_for_pytorch.transformers.models.xpu.models.llama"
 
@@ -42,7 +45,10 @@ class Recorder:
         cache_weight_for_large_batch: bool = False,
     ) -> Any:
         assert not model.training
-        self.calls.append(("llm.optimize", {"dtype": dtype, "device": device, "inplace": inplace}))
+        arguments = {"dtype": dtype, "device": device, "inplace": inplace}
+        if quantization_config is not None:
+            arguments["quantization_config"] = quantization_config
+        self.calls.append(("llm.optimize", arguments))
         if self.optimizes:
             replaced = type("NewIPEXLLAMADecoderLayer", (torch.nn.Identity,), {"__module__": XPU_LAYERS})
             model.model.layers[0] = replaced()
@@ -164,3 +170,72 @@ def test_a_misfit_says_in_one_line_what_to_install(monkeypatch: pytest.MonkeyPat
 def test_ipex_has_no_cuda() -> None:
     with pytest.raises(UserError, match="not on cuda"):
         IpexRuntime.check(Subject(model="m", device="cuda", dtype="float16", runtime="ipex"))
+
+
+class Config:
+    """neural-compressor's RtnConfig with the signature that tests/ipex checks, on xpu (read, not run)."""
+
+    def __init__(
+        self,
+        bits: int = 4,
+        group_size: int = 32,
+        compute_dtype: Any = None,
+        scale_dtype: Any = None,
+        sym: bool = True,
+        use_layer_wise: Any = None,
+        quant_lm_head: bool = False,
+        **more: Any,
+    ) -> None:
+        self.fields = {"bits": bits, "group_size": group_size, "compute_dtype": compute_dtype}
+        self.fields |= {"scale_dtype": scale_dtype, "sym": sym, "weight_dtype": "int4_fullrange"}
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.fields
+
+
+def test_int4_as_the_guide_does_it(
+    monkeypatch: pytest.MonkeyPatch, model: Any, tiny_llama: Path, tmp_path: Path
+) -> None:
+    engines, asked = [], []
+
+    class Auto:
+        @staticmethod
+        def from_pretrained(directory: str, **arguments: Any) -> Any:
+            engines.append(os.environ.get("IPEX_COMPUTE_ENG"))
+            asked.append(arguments)
+            model.quantization_config = arguments["quantization_config"]
+            return model
+
+    theirs = ModuleType("neural_compressor.transformers")
+    theirs.RtnConfig, theirs.AutoModelForCausalLM = Config, Auto  # type: ignore[attr-defined]
+    package = ModuleType("neural_compressor")
+    package.transformers = theirs  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "neural_compressor", package)
+    monkeypatch.setitem(sys.modules, "neural_compressor.transformers", theirs)
+    monkeypatch.setenv("IPEX_COMPUTE_ENG", "4")
+
+    recipe = Quantization(head="high", compute_dtype="float16")
+    recorder = Recorder()
+    subject = Subject(
+        model=str(tiny_llama), device="xpu", dtype="float16", runtime="ipex", quantization=recipe
+    )
+    loaded = IpexRuntime.weights(subject)
+    runtime = run(monkeypatch, loaded.model, recorder, quantization=recipe)
+    (arguments,) = asked
+    assert (arguments["device_map"], arguments["torch_dtype"]) == ("xpu", torch.float16)
+    expected = {"bits": 4, "group_size": 64, "compute_dtype": "fp16", "scale_dtype": "fp16", "sym": True}
+    assert arguments["quantization_config"].fields == expected | {"weight_dtype": "int4_fullrange"}
+    # What a run needs unset, whatever the shell had; it is set while a model is saved.
+    assert engines == [None]
+    assert model.moves == [{"to": ("xpu",)}, {"to": (), "memory_format": torch.channels_last}]
+    optimized = recorder.calls[0][1]
+    assert optimized["quantization_config"] is model.quantization_config
+    assert loaded.quantization is not None
+    assert loaded.quantization["applied"]["compute_dtype"] == "float16"
+    assert runtime.describe()["ipex_optimized"] is True
+
+    moved: list[str] = []
+    model.save_pretrained = lambda directory: moved.append(directory)
+    save_rtn(subject, recipe, tmp_path / "int4")
+    assert engines == [None, "4"]
+    assert len(moved) == 1

@@ -23,7 +23,10 @@ def empty_model(config: dict[str, Any], dtype: torch.dtype) -> Any:
         raise RunFailure(
             "unsupported", f"the architecture {model_type!r} is not known to the installed transformers"
         )
-    settings = AutoConfig.for_model(**config)
+    # The layers of a quantized checkpoint are empty here as any others.
+    settings = AutoConfig.for_model(
+        **{name: value for name, value in config.items() if name != "quantization_config"}
+    )
     with quiet_transformers(), init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(settings, **{DTYPE_ARGUMENT: dtype})
     # A config need not name its class, and IPEX goes by that name.

@@ -43,8 +43,7 @@ class Int4Weight(msgspec.Struct, frozen=True, kw_only=True):
 
     def codes(self) -> torch.Tensor:
         """The codes, uint8 (N, K) in 0..15."""
-        pairs = self.packed.contiguous().view(torch.uint8)
-        return torch.stack((pairs & 15, pairs >> 4), dim=-1).reshape(self.shape)
+        return unpack(self.packed)
 
     def values(self) -> torch.Tensor:
         """The weight that it stands for, float32 (N, K)."""
@@ -149,6 +148,12 @@ def _int4_block(weight: torch.Tensor, recipe: Quantization) -> Int4Weight:
 def pack(codes: torch.Tensor) -> torch.Tensor:
     """Codes, uint8 (N, K) in 0..15, as int32 (N, K/8), eight from the lowest bits on."""
     return (codes[:, ::2] | codes[:, 1::2] << 4).contiguous().view(torch.int32)
+
+
+def unpack(packed: torch.Tensor) -> torch.Tensor:
+    """The codes, uint8 (N, K), in packed ones, int32 (N, K/8)."""
+    pairs = packed.contiguous().view(torch.uint8)
+    return torch.stack((pairs & 15, pairs >> 4), dim=-1).view(packed.shape[0], -1)
 
 
 def _kept(scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

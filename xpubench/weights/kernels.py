@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from xpubench.errors import RunFailure, UserError
-from xpubench.weights.grid import MIDDLE, Int4Weight, Int8Weight
+from xpubench.errors import UserError
+from xpubench.weights.grid import MIDDLE, Int4Weight, Int8Weight, unpack
 
 INSTALL = "install torchao: pip install torchao==0.18.0"
 CLASSES = {
@@ -44,25 +44,52 @@ def kernel_takes(shape: tuple[int, int], device: str) -> bool:
 
 def int4_parameter(weight: Int4Weight, device: str, dtype: torch.dtype) -> torch.nn.Parameter:
     """The weight as a parameter of a linear layer on the device; `dtype` is that of the activations."""
-    cls, block = tensor_class(device), [1, weight.group_size]
     scales = weight.scales.to(device, dtype)
-    codes = weight.packed.to(device)
     zeros = torch.full_like(scales, MIDDLE) if weight.zeros is None else weight.zeros.to(device, dtype)
-    if device == "xpu":
-        packed = torch.ops.aten._convert_weight_to_int4pack(codes.view(torch.uint8), 8)
-        parts = (packed, scales.t().contiguous(), zeros.t().contiguous().to(torch.int8))
-        return _frozen(cls(*parts, block, torch.Size(weight.shape)))
-    unpacked = Int4Weight(packed=codes, scales=scales, zeros=None).codes()
-    if device == "cuda":
-        unpacked, scales, zeros = _padded(unpacked, scales.bfloat16(), zeros.bfloat16(), weight.group_size)
-        pairs = unpacked[:, ::2] << 4 | unpacked[:, 1::2]
-        packed = torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), CUDA_INNER_TILES)
-    else:
-        packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpacked.int(), 1)
-    # These kernels compute (u - 8) * scale + offset.
+    parts = PARTS[device](weight.packed.to(device), scales, zeros)
+    return _frozen(tensor_class(device)(*parts, [1, weight.group_size], torch.Size(weight.shape)))
+
+
+def xpu_parts(
+    packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """qdata, scale and zero point (groups, N) of `Int4PlainInt32Tensor`, whose kernel computes
+    (u - zero) * scale; from packed codes (N, K/8), scales and zeros (N, groups)."""
+    qdata = torch.ops.aten._convert_weight_to_int4pack(packed.view(torch.uint8), 8)
+    return qdata, scales.t().contiguous(), zeros.t().contiguous().to(torch.int8)
+
+
+def cuda_parts(
+    packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """qdata, scales and offsets of `Int4TilePackedTo4dTensor`, in bfloat16 as its kernel wants them. Rows and
+    columns are filled up to what it takes, with weights of zero."""
+    codes = unpack(packed)
+    rows, columns = -codes.shape[0] % CUDA_ROWS, -codes.shape[1] % CUDA_COLUMNS
+    more = (0, columns * scales.shape[1] // codes.shape[1], 0, rows)
+    codes = functional.pad(codes, (0, columns, 0, rows), value=MIDDLE)
+    scales = functional.pad(scales.bfloat16(), more, value=1.0)
+    zeros = functional.pad(zeros.bfloat16(), more, value=MIDDLE)
+    pairs = codes[:, ::2] << 4 | codes[:, 1::2]
+    qdata = torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), CUDA_INNER_TILES)
+    return qdata, _scales_and_offsets(scales, zeros)
+
+
+def cpu_parts(
+    packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """qdata, scales and offsets of `Int4OpaqueTensor`."""
+    qdata = torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack(packed).int(), 1)
+    return qdata, _scales_and_offsets(scales, zeros)
+
+
+def _scales_and_offsets(scales: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:
+    """(groups, N, 2): these kernels compute (u - 8) * scale + offset."""
     offsets = (MIDDLE - zeros) * scales
-    scales_and_offsets = torch.stack((scales, offsets), dim=-1).transpose(0, 1).contiguous()
-    return _frozen(cls(packed, scales_and_offsets, block, torch.Size(weight.shape)))
+    return torch.stack((scales, offsets), dim=-1).transpose(0, 1).contiguous()
+
+
+PARTS = {"cpu": cpu_parts, "xpu": xpu_parts, "cuda": cuda_parts}
 
 
 def int8_parameters(weight: Int8Weight, device: str, dtype: torch.dtype) -> Int8Weight:
@@ -120,18 +147,3 @@ class Int8Head(torch.nn.Module):  # type: ignore[misc]
 
 def _frozen(values: torch.Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(values, requires_grad=False)
-
-
-def _padded(
-    codes: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor, group_size: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Rows and columns filled up to what cuda's kernel takes, with weights of zero."""
-    rows, columns = -codes.shape[0] % CUDA_ROWS, -codes.shape[1] % CUDA_COLUMNS
-    if columns % group_size:
-        raise RunFailure("unsupported", f"cuda's INT4 kernel takes no groups of {group_size}")
-    more = (0, columns // group_size, 0, rows)
-    return (
-        functional.pad(codes, (0, columns, 0, rows), value=MIDDLE),
-        functional.pad(scales, more, value=1.0),
-        functional.pad(zeros, more, value=MIDDLE),
-    )

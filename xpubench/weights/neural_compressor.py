@@ -31,6 +31,11 @@ def check_recipe(subject: Subject, recipe: Quantization) -> None:
         raise UserError("neural-compressor leaves token table and head as they are; leave out --woq_head")
     if subject.weights == "dummy":
         raise UserError("neural-compressor quantizes checkpoints; leave out --dummy-weights or --ipex")
+    if subject.device == "cpu" and subject.ipex_optimize and subject.dtype != "float32":
+        raise UserError(
+            "on cpu IPEX optimizes INT4 models in float32 alone; give --dtype float32, "
+            "or --disable_optimize_transformers"
+        )
     if _compute_dtype(subject, recipe) not in COMPUTE_DTYPES[subject.device]:
         known = " or ".join(COMPUTE_DTYPES[subject.device])
         raise UserError(

@@ -57,7 +57,7 @@ def _filled(
     subject: Subject, recipe: Quantization, config: dict[str, Any], source: Source | None
 ) -> tuple[Any, Applied]:
     dtype = getattr(torch, subject.dtype)
-    model = empty_model({**config, "quantization_config": None}, dtype)
+    model = empty_model(config, dtype)
     weights: Iterable[tuple[str, Weight]]
     if source is None:
         tensors = dummy_tensors(model, device=subject.device, seed=0)
