@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "generate": "measure the latency of each token, and check the tokens",
     "models": "list the models of the catalog",
     "compare": "hold one accuracy record against another",
+    "report": "a directory of records as one page: summary, validated models, runs, figures",
     "plan": "bytes and roofline times of a model on a device",
     "doctor": "what this machine can run, and what to install for the rest",
 }

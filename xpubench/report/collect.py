@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from xpubench.errors import UserError
-from xpubench.record import Record, read_record
+from xpubench.record import Record, encode, read_record
 
 
 class Found(NamedTuple):
@@ -43,10 +43,14 @@ def records_in(directory: Path) -> Iterator[Found | LeftOut]:
             yield LeftOut(path, "not a record: its name does not end in .json")
             continue
         try:
-            yield Found(path, read_record(path))
+            record = read_record(path)
+            encode(record)
         except UserError as error:
-            reason = str(error)
-            yield LeftOut(path, reason.removeprefix(f"{path} is "))
+            yield LeftOut(path, str(error).removeprefix(f"{path} is "))
+        except (UnicodeEncodeError, OverflowError) as error:
+            yield LeftOut(path, f"not a record that can be written again: {error}")
+        else:
+            yield Found(path, record)
 
 
 def _is_sidecar(name: str, stems: set[str]) -> bool:

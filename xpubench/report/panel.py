@@ -1,4 +1,4 @@
-"""What the page shows of one run beyond its row: the samples thinned to what a plot can show, and the rest."""
+"""What the page shows of one run beyond its row: samples thinned to what a plot can show, and the rest."""
 
 from typing import Any
 
@@ -44,8 +44,8 @@ def panel_of(record: Record, points: int) -> dict[str, Any]:
 
 
 def _series(record: Record, points: int) -> dict[str, Any]:
-    """`tokens`: over the iterations, the median, least and largest time of each next token; `iterations`: each
-    iteration's first token and median next token; `histogram`: counts of the next tokens' times. All in ms."""
+    """`first_tokens`, `next_tokens`: each iteration's first token and median next token; `tokens`: of each
+    next token over the iterations; `histogram`: of the next tokens of all iterations. Times in ms."""
     measured = [one for one in record.samples.iterations if one.sync_policy == "every_token"]
     found: dict[str, Any] = {}
     firsts = [one.first_token_ns for one in measured if one.first_token_ns is not None]
