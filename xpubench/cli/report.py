@@ -53,7 +53,15 @@ def check_installed() -> None:
 
 
 def _content(args: argparse.Namespace) -> bytes:
-    check_installed()
-    from xpubench.report.pages import report_page
+    if args.format == "html":
+        check_installed()
+        from xpubench.report.pages import report_page
 
-    return report_page(args.directories)
+        return report_page(args.directories)
+    from xpubench.report.overview import overview
+    from xpubench.report.plain import as_csv, as_json, overview_markdown
+
+    found = overview(args.directories)
+    if args.format == "csv":
+        return as_csv(found.runs)
+    return as_json(found) if args.format == "json" else overview_markdown(found)

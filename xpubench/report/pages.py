@@ -13,8 +13,8 @@ from xpubench.report.overview import overview
 from xpubench.report.panel import panel_of
 from xpubench.report.runs import Run
 from xpubench.report.table import runs_table
+from xpubench.report.text import MODE_NAMES
 
-MODE_NAMES = {"fp16": "FP16", "int4": "INT4", "distributed": "Distributed FP16"}
 PLATFORM_NAMES = {"max": "Max", "core-ultra": "Core Ultra", "b580": "Arc B580"}
 # Panels are packed by the block: one is unpacked in a blink, and what its records share costs once.
 BLOCK = 64

@@ -108,7 +108,8 @@ def workload_of(record: Record) -> str:
         limit = f", first {spec.task.limit}" if spec.task.limit else ""
         shots = f", {spec.task.num_fewshot} shots" if spec.task.num_fewshot else ""
         return f"{spec.task.name}{shots}{limit}"
-    return spec.workload.title(record.summary.input_tokens if record.summary else spec.workload.input_tokens)
+    length = record.summary.input_tokens if record.summary else spec.workload.input_tokens
+    return spec.workload.title(length).removesuffix(", dynamic cache")
 
 
 def _ranks(subject: Subject) -> int:

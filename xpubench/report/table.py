@@ -7,7 +7,7 @@ import msgspec
 from xpubench.report.runs import Run
 
 # `run` opens the panel of the row's key; `interval` is [median, low, high].
-Kind = Literal["run", "text", "status", "number", "interval", "date"]
+Kind = Literal["run", "text", "long", "status", "number", "interval", "date"]
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,10 +23,10 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
 RUNS: dict[str, Column] = {
     "model": Column(label="Model", kind="run"),
     "family": Column(label="Family", filter=True, hidden=True),
+    "workload": Column(label="Workload", kind="long"),
     "runtime": Column(label="Runtime", filter=True),
     "device": Column(label="Device", filter=True),
     "precision": Column(label="Precision", filter=True),
-    "workload": Column(label="Workload"),
     "status": Column(label="Status", kind="status", filter=True),
     "first": Column(label="First token, ms", kind="interval"),
     "next": Column(label="Next token, ms", kind="interval"),
@@ -34,7 +34,6 @@ RUNS: dict[str, Column] = {
     "mbu": Column(label="MBU, %", kind="number", digits=1),
     "accuracy": Column(label="Accuracy, %", kind="number", digits=1),
     "memory": Column(label="Peak memory, GB", kind="number"),
-    "warnings": Column(label="Warnings", kind="number", digits=0),
     "created": Column(label="Made, UTC", kind="date"),
 }
 
@@ -53,10 +52,10 @@ def _cells(run: Run) -> list[Any]:
     return [
         run.model if run.weights == "pretrained" else f"{run.model} ({run.weights} weights)",
         run.family,
+        run.workload,
         run.runtime,
         run.device if run.ranks == 1 else f"{run.ranks} x {run.device}",
         run.precision,
-        run.workload,
         run.status,
         _interval(run.first_token_ms, run.first_token_ci95),
         _interval(run.next_token_ms, run.next_token_ci95),
@@ -64,7 +63,6 @@ def _cells(run: Run) -> list[Any]:
         _percent(run.mbu_measured),
         _percent(run.acc),
         memory / 1e9 if memory else None,
-        run.warnings,
         run.created,
     ]
 

@@ -1,6 +1,7 @@
 """Figures as people read them; a dash where there is none."""
 
 NONE = "–"
+MODE_NAMES = {"fp16": "FP16", "int4": "INT4", "distributed": "Distributed FP16"}
 
 
 def ms(value: float | None) -> str:

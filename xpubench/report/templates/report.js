@@ -40,11 +40,11 @@
     if (column.kind === "status") return make("td", {}, value === null ? NONE : status(value));
     if (column.kind === "number") return make("td", { class: "number" }, number(value, column.digits));
     if (column.kind === "interval") {
-      const ends = value !== null && value.length > 1 ? make("small", {}, interval(value.slice(1), column.digits)) : null;
+      const ends = value !== null && value.length > 1 ? make("small", {}, `${number(value[1], column.digits)}–${number(value[2], column.digits)}`) : null;
       return make("td", { class: "number" }, number(value?.[0] ?? null, column.digits), ends);
     }
     if (column.kind === "date") return make("td", { class: "date" }, date(value));
-    return make("td", { class: "text" }, value ?? NONE);
+    return make("td", { class: column.kind === "long" ? "text long" : "text" }, value ?? NONE);
   }
 
   const collator = new Intl.Collator("en", { numeric: true });
@@ -246,14 +246,15 @@
   function latencyBars(summary) {
     const found = [["First token", summary.first_token_ms], ["Next token", summary.next_token_ms]].filter(([, one]) => one);
     const trace = ([name, one], index, color) => ({
-      type: "bar", orientation: "h", x: [one.median], y: [name], width: 0.5, marker: { color: color.accent }, hoverinfo: "none",
+      type: "bar", orientation: "h", x: [one.median], y: [name], width: 0.6, marker: { color: color.accent }, hoverinfo: "none",
+      text: [`${number(one.median)} ms`], textposition: "inside", insidetextanchor: "start", insidetextfont: { color: color.ground },
       xaxis: index ? "x2" : "x", yaxis: index ? "y2" : "y",
       error_x: one.ci95 ? { type: "data", symmetric: false, array: [one.ci95[1] - one.median], arrayminus: [one.median - one.ci95[0]], color: color.second, thickness: 2, width: 6 } : undefined,
     });
     return plot("First and next token latency", "ms, with the 95 % interval of the median; each has its own scale", (color) => ({
       data: found.map((one, index) => trace(one, index, color)),
       layout: {
-        ...(found.length > 1 ? { grid: { rows: 2, columns: 1, pattern: "independent", ygap: 0.7 }, xaxis2: { title: "ms", rangemode: "tozero" }, yaxis2: { showgrid: false, tickfont: { color: color.ink } } } : {}),
+        ...(found.length > 1 ? { grid: { rows: 2, columns: 1, pattern: "independent", ygap: 0.5 }, xaxis2: { title: "ms", rangemode: "tozero" }, yaxis2: { showgrid: false, tickfont: { color: color.ink } } } : {}),
         xaxis: { rangemode: "tozero" }, yaxis: { showgrid: false, tickfont: { color: color.ink } },
       },
     }));
@@ -398,6 +399,15 @@
 
   // ---- figures of the whole page, by their data-figure
 
+  // 1, 2, 5, 10, … over the range of a logarithmic axis.
+  function ticks(values) {
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const found = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high) + 1; power++) found.push(...[1, 2, 5].map((digit) => digit * 10 ** power));
+    const inside = found.filter((one) => one >= low / 2 && one <= high * 2);
+    return { tickvals: inside, ticktext: inside.map((one) => String(Number(one.toPrecision(1)))) };
+  }
+
   const GUIDES = [[1, "the limit"], [2, "50 %"], [10, "10 %"]];
   const pageFigures = {
     async limit(holder) {
@@ -410,7 +420,7 @@
       const symbols = ["circle", "diamond", "square", "triangle-up", "x", "cross"];
       const { whole, start } = plot("Each run", `is a point. Across: the least time in which the weights and the KV cache can be read at the measured bandwidth.${shown}`, (color) => ({
         data: [
-          ...GUIDES.map(([factor, name]) => ({ x: ends, y: ends.map((x) => x * factor), mode: "lines+text", text: ["", name], textposition: "middle right", textfont: { color: color.quiet, size: 11 }, line: { color: factor === 1 ? color.ink : color.line, width: 1, dash: factor === 1 ? "solid" : "dot" }, hoverinfo: "skip", showlegend: false, cliponaxis: false })),
+          ...GUIDES.map(([factor, name]) => ({ x: ends, y: ends.map((x) => x * factor), mode: "lines+text", text: ["", name], textposition: "middle right", textfont: { color: color.quiet, size: 11 }, line: { color: factor === 1 ? color.ink : color.quiet, width: 1, dash: factor === 1 ? "solid" : "dot" }, hoverinfo: "skip", showlegend: false, cliponaxis: false })),
           ...[...new Set(points.map((one) => one[2]))].sort().map((runtime, index) => {
             const mine = points.filter((one) => one[2] === runtime);
             return {
@@ -422,7 +432,7 @@
         ],
         layout: {
           showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: color.ink } }, margin: { l: 8, r: 64, t: 8, b: 8 },
-          xaxis: { title: "at the measured bandwidth, ms", type: "log", dtick: "D2" }, yaxis: { title: "measured, ms", type: "log", dtick: "D2" },
+          xaxis: { title: "at the measured bandwidth, ms", type: "log", ...ticks(ends) }, yaxis: { title: "measured, ms", type: "log", ...ticks([ends[0], 10 * ends[1]]) },
         },
       }), true);
       holder.replaceChildren(...whole.childNodes);
