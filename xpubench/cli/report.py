@@ -20,17 +20,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_output_flags(parser)
 
 
-def add_output_flags(parser: argparse.ArgumentParser) -> None:
+def add_output_flags(
+    parser: argparse.ArgumentParser, default: str | None = "html", note: str = "html"
+) -> None:
     """Where to, and as what."""
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file to write")
-    parser.add_argument("--format", choices=FORMATS, default="html", help="default: html")
+    parser.add_argument("--format", choices=FORMATS, default=default, help=f"default: {note}")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the report."""
     if args.format == "html" and args.output is None:
         raise UserError("a page needs a file to be written to; add -o report.html, or --format md")
-    write_out(_content(args), args.output)
+    if args.diff and len(args.directories) != 2:
+        raise UserError(f"--diff takes two directories, A and B, not {len(args.directories)}")
+    write_out(_diff(args) if args.diff else _report(args), args.output)
     return 0
 
 
@@ -52,7 +56,7 @@ def check_installed() -> None:
         raise UserError(f"a page needs {' and '.join(missing)}, not installed here; pip install '.[report]'")
 
 
-def _content(args: argparse.Namespace) -> bytes:
+def _report(args: argparse.Namespace) -> bytes:
     if args.format == "html":
         check_installed()
         from xpubench.report.pages import report_page
@@ -60,8 +64,26 @@ def _content(args: argparse.Namespace) -> bytes:
         return report_page(args.directories)
     from xpubench.report.overview import overview
     from xpubench.report.plain import as_csv, as_json, overview_markdown
+    from xpubench.report.table import runs_table
 
     found = overview(args.directories)
     if args.format == "csv":
-        return as_csv(found.runs)
+        return as_csv(runs_table(found.runs))
     return as_json(found) if args.format == "json" else overview_markdown(found)
+
+
+def _diff(args: argparse.Namespace) -> bytes:
+    from xpubench.report.diff import diff
+
+    if args.format == "html":
+        check_installed()
+        from xpubench.report.pages import diff_page
+
+        return diff_page(diff(*args.directories))
+    from xpubench.report.plain import as_csv, as_json, diff_markdown
+    from xpubench.report.table import diff_table
+
+    found = diff(*args.directories)
+    if args.format == "csv":
+        return as_csv(diff_table(found.pairs))
+    return as_json(found) if args.format == "json" else diff_markdown(found)

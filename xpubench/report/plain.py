@@ -1,17 +1,21 @@
-"""The report as Markdown, CSV and JSON. Texts from records are escaped for each."""
+"""The reports as Markdown, CSV and JSON. Texts from records are escaped for each."""
 
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from xpubench.report.diff import Diff
+from xpubench.report.history import History
 from xpubench.report.matrix import MODES, Cell
 from xpubench.report.overview import Overview
-from xpubench.report.runs import Run
-from xpubench.report.text import MODE_NAMES, date, interval, ms, percent
+from xpubench.report.table import Column, Table, diff_table, history_table, runs_table
+from xpubench.report.text import MODE_NAMES, NONE, date, interval, ms, percent
+
+NUMBERS = ("number", "interval")
 
 
 def as_json(value: Any) -> bytes:
@@ -19,14 +23,21 @@ def as_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 
 
-def as_csv(rows: Sequence[msgspec.Struct]) -> bytes:
-    """A line for each row; an interval becomes two columns."""
+def as_csv(table: Table) -> bytes:
+    """A table with its hidden columns; a figure with its interval becomes three."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = type(rows[0]).__struct_fields__
-    writer.writerow([part for name in names for part in _columns(name)])
-    for row in rows:
-        writer.writerow([part for name in names for part in _fields(name, getattr(row, name))])
+    names = [
+        [name, f"{name}_low", f"{name}_high"] if column.kind == "interval" else [name]
+        for name, column in table.columns.items()
+    ]
+    writer.writerow([name for some in names for name in some])
+    for row in table.cells():
+        fields = [
+            [*(cell or ()), None, None, None][:3] if column.kind == "interval" else [_safe(cell)]
+            for column, cell in zip(table.columns.values(), row, strict=True)
+        ]
+        writer.writerow([field for some in fields for field in some])
     return out.getvalue().encode()
 
 
@@ -36,8 +47,8 @@ def overview_markdown(found: Overview) -> bytes:
     lines += [f"- {escaped(text)} ({count} runs)" for text, count in found.environments]
     lines += ["", "## Summary", ""]
     lines += [
-        f"- {MODE_NAMES[one.mode]}: {one.passed} of {one.validated} validated models pass, {one.failed} fail, "
-        f"{one.partial} partial, {one.not_run} not run"
+        f"- {MODE_NAMES[one.mode]}: {one.passed} of {one.validated} validated models pass, {one.failed} "
+        f"fail, {one.partial} partial, {one.not_run} not run"
         for one in found.tallies
     ]
     lines.append(f"- runs: {sum(run.status == 'ok' for run in found.runs)} of {len(found.runs)} went well")
@@ -53,31 +64,38 @@ def overview_markdown(found: Overview) -> bytes:
         for run in found.failed
     ]
     lines += ["", "## Validated models", ""]
-    lines += table(
-        ["model", *(MODE_NAMES[mode] for mode in MODES)],
-        ([line.model, *(_cell(cell) for cell in line.cells)] for line in found.matrix),
-    )
-    lines += ["", "## Runs", ""]
-    lines += table(RUN_COLUMNS, (_run_cells(run) for run in found.runs), numbers=6)
-    if found.left_out:
-        lines += ["", "## Files left out, and runs that repeat", ""]
-        lines += [f"- {escaped(path)}: {escaped(reason)}" for path, reason in found.left_out]
-    return ("\n".join(lines) + "\n").encode()
+    header = ["model", *(MODE_NAMES[mode] for mode in MODES)]
+    lines += _rows(header, ["---"] * 4, ([line.model, *map(_cell, line.cells)] for line in found.matrix))
+    lines += ["", "## Runs", "", *_table(runs_table(found.runs))]
+    return _whole(lines, found.left_out)
 
 
-RUN_COLUMNS = [
-    *("model", "workload", "runtime", "device", "precision", "status"),
-    *("first token, ms", "next token, ms", "95% interval", "tokens/s", "MBU, %", "accuracy, %", "made, UTC"),
-]
+def diff_markdown(found: Diff) -> bytes:
+    """The pairs, and what differs in the environments."""
+    lines = ["# Side by side", "", f"- A: {escaped(found.a)}", f"- B: {escaped(found.b)}"]
+    lines += [f"- {len(found.only_a)} runs in A alone, {len(found.only_b)} in B alone"]
+    lines += ["", "## Runs of the same work", "", *_table(diff_table(found.pairs))]
+    lines += ["", "## What differs in the environments", ""]
+    lines += _rows(["fact", "A", "B"], ["---"] * 3, ([one.name, one.a, one.b] for one in found.environment))
+    return _whole(lines, found.left_out)
 
 
-def table(columns: list[str], rows: Iterable[list[str]], numbers: int = 99) -> list[str]:
-    """A Markdown table; columns from `numbers` on are aligned to the right."""
-    rule = ["---:" if index >= numbers else "---" for index in range(len(columns))]
-    return [
-        f"| {' | '.join(cells)} |"
-        for cells in (columns, rule, *([escaped(cell) for cell in row] for row in rows))
-    ]
+def history_markdown(found: History) -> bytes:
+    """The runs in time."""
+    lines = [f"# History of {escaped(found.model)}", "", *_table(history_table(found.points))]
+    return _whole(lines, found.left_out)
+
+
+def cell_text(column: Column, cell: Any) -> str:
+    """A cell of a table as text."""
+    if cell is None:
+        return NONE
+    if column.kind == "number":
+        return f"{cell:,.{column.digits}f}"
+    if column.kind == "interval":
+        ends = f" ({interval((cell[1], cell[2]), column.digits)})" if len(cell) > 1 else ""
+        return f"{cell[0]:,.{column.digits}f}{ends}"
+    return date(cell) if column.kind == "date" else str(cell)
 
 
 def escaped(text: str) -> str:
@@ -85,12 +103,27 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", " ".join(text.split()))
 
 
-def _run_cells(run: Run) -> list[str]:
+def _table(table: Table) -> list[str]:
+    shown = [(at, column) for at, column in enumerate(table.columns.values()) if not column.hidden]
+    return _rows(
+        [column.label for _, column in shown],
+        ["---:" if column.kind in NUMBERS else "---" for _, column in shown],
+        ([cell_text(column, row[at]) for at, column in shown] for row in table.cells()),
+    )
+
+
+def _rows(header: list[str], rule: list[str], rows: Iterable[list[str]]) -> list[str]:
     return [
-        *(run.model, run.workload, run.runtime, run.device, run.precision, run.status),
-        *(ms(run.first_token_ms), ms(run.next_token_ms), interval(run.next_token_ci95)),
-        *(ms(run.tokens_per_s), percent(run.mbu_measured), percent(run.acc), date(run.created)),
+        f"| {' | '.join(cells)} |"
+        for cells in (header, rule, *([escaped(cell) for cell in row] for row in rows))
     ]
+
+
+def _whole(lines: list[str], left_out: list[tuple[str, str]]) -> bytes:
+    if left_out:
+        lines += ["", "## Files left out, and runs that repeat", ""]
+        lines += [f"- {escaped(path)}: {escaped(reason)}" for path, reason in left_out]
+    return ("\n".join(lines) + "\n").encode()
 
 
 def _cell(cell: Cell) -> str:
@@ -102,12 +135,6 @@ def _cell(cell: Cell) -> str:
     return ", ".join(parts)
 
 
-def _columns(name: str) -> list[str]:
-    return [f"{name}_low", f"{name}_high"] if name.endswith("ci95") else [name]
-
-
-def _fields(name: str, value: Any) -> Sequence[Any]:
-    if name.endswith("ci95"):
-        return value or (None, None)
+def _safe(cell: Any) -> Any:
     # A spreadsheet would run a text that begins so.
-    return [f"'{value}" if isinstance(value, str) and value[:1] in "=+-@\t\r" and value else value]
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

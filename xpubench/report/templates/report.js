@@ -37,6 +37,7 @@
   function cell(column, value, key) {
     if (column.kind === "run")
       return make("th", { scope: "row" }, make("a", { href: `#run-${encodeURIComponent(key)}` }, value));
+    if (column.kind === "title") return make("th", { scope: "row" }, value);
     if (column.kind === "status") return make("td", {}, value === null ? NONE : status(value));
     if (column.kind === "number") return make("td", { class: "number" }, number(value, column.digits));
     if (column.kind === "interval") {
@@ -441,6 +442,58 @@
         if (one?.customdata) location.hash = `#run-${encodeURIComponent(one.customdata)}`;
       });
     },
+  };
+
+  const ERRORS = { thickness: 1.5, width: 4 };
+  // Of a comparison: [name, ratio, low, high, verdict] of each pair, sorted by the ratio.
+  pageFigures.ratios = async (holder) => {
+    const all = await unpackJson("ratios");
+    if (!all.length) return holder.append(make("p", { class: "note" }, "No pair has a next token latency."));
+    const named = all.length <= 40;
+    const { whole, start } = plot("Next token latency, B / A", "with 95 % intervals; left of 1, B is faster", (color) => {
+      const shade = { faster: color.ok, slower: color.bad };
+      const shades = all.map((one) => shade[one[4]] ?? color.quiet);
+      const range = (at) => all.map((one) => (one[2] === null ? 0 : Math.abs(one[at] - one[1])));
+      return {
+        data: [{
+          mode: "markers", x: all.map((one) => one[1]), y: all.map((_, index) => index), marker: { size: 9, color: shades, symbol: all.map((one) => ({ faster: "triangle-left", slower: "triangle-right" })[one[4]] ?? "circle") },
+          error_x: { type: "data", symmetric: false, array: range(3), arrayminus: range(2), color: color.quiet, ...ERRORS },
+          text: all.map((one) => `${plain(one[0])}<br>${number(one[1], 3)} (${interval(one.slice(2, 4), 3)}), ${one[4]}`), hoverinfo: "text",
+        }],
+        layout: {
+          height: named ? 70 + 26 * all.length : 480,
+          xaxis: { title: "ratio" }, yaxis: { showgrid: false, autorange: "reversed", ...(named ? { tickvals: all.map((_, index) => index), ticktext: all.map((one) => plain(one[0].length > 60 ? `${one[0].slice(0, 59)}…` : one[0])), tickfont: { color: color.ink, size: innerWidth < 720 ? 9 : 12 } } : { visible: false }) },
+          shapes: [{ type: "line", x0: 1, x1: 1, yref: "paper", y0: 0, y1: 1, line: { color: color.ink, width: 1 } }],
+        },
+      };
+    }, true);
+    whole.querySelector(".plot").style.height = `${named ? 70 + 26 * all.length : 480}px`;
+    holder.replaceChildren(...whole.childNodes);
+    await start();
+  };
+
+  // Of a history: one series' [time, figure, low, high, change, words] by point.
+  pageFigures.series = async (holder) => {
+    const { name, unit, points } = (await unpackJson("series"))[Number(holder.dataset.series)];
+    const { whole, start } = plot(name, unit, (color) => {
+      const shade = { faster: color.ok, better: color.ok, slower: color.bad, worse: color.bad };
+      const changed = points.filter((one) => shade[one[4]]);
+      const range = (at) => points.map((one) => (one[2] === null ? 0 : Math.abs(one[at] - one[1])));
+      return {
+        data: [{
+          mode: "lines+markers", x: points.map((one) => one[0]), y: points.map((one) => one[1]), line: { color: color.accent, width: 1.5 },
+          marker: { size: points.map((one) => (shade[one[4]] ? 12 : 7)), color: points.map((one) => shade[one[4]] ?? color.accent), symbol: points.map((one) => ({ faster: "triangle-down", slower: "triangle-up", better: "triangle-up", worse: "triangle-down" })[one[4]] ?? "circle") },
+          error_y: { type: "data", symmetric: false, array: range(3), arrayminus: range(2), color: color.quiet, ...ERRORS },
+          text: points.map((one) => `${plain(one[0])}<br>${number(one[1])} ${plain(unit)}<br>${plain(one[5])}`), hoverinfo: "text",
+        }],
+        layout: {
+          margin: { l: 8, r: 40, t: 28, b: 8 }, xaxis: { type: "date", showgrid: false }, yaxis: { title: unit },
+          annotations: changed.slice(-12).map((one) => ({ x: one[0], y: one[1], text: plain(one[5]), showarrow: false, yshift: 20, font: { size: 11, color: shade[one[4]] } })),
+        },
+      };
+    }, true);
+    holder.replaceChildren(...whole.childNodes);
+    await start();
   };
 
   // ---- the page
