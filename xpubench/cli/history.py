@@ -57,13 +57,18 @@ def _print(found: "History") -> None:
 
     console = plain_console()
     table = history_table(found.points)
-    # A series is a heading, so that its rows stay narrow.
-    shown = [column for name, column in table.columns.items() if name not in ("series", "file")]
-    for series, rows in groupby(table.cells(), key=lambda row: row[0]):
+    # A series is a heading, and what it has no figures of is left out, so that its rows stay narrow.
+    for series, group in groupby(table.cells(), key=lambda row: row[0]):
+        rows = list(group)
+        shown = [
+            (at, column)
+            for at, (name, column) in enumerate(table.columns.items())
+            if name not in ("series", "file") and any(row[at] is not None for row in rows)
+        ]
         console.print(series)
-        printed = plain_table(*(column.label for column in shown))
+        printed = plain_table(*(column.label for _, column in shown))
         for row in rows:
-            printed.add_row(*(cell_text(column, cell) for column, cell in zip(shown, row[1:], strict=False)))
+            printed.add_row(*(cell_text(column, row[at]) for at, column in shown))
         console.print(printed)
     for path, reason in found.left_out:
         console.print(f"left out: {path}: {reason}")

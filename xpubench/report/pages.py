@@ -23,7 +23,7 @@ PLATFORM_NAMES = {"max": "Max", "core-ultra": "Core Ultra", "b580": "Arc B580"}
 # Panels are packed by the block: one is unpacked in a blink, and what its records share costs once.
 BLOCK = 64
 # So many points of all runs' series together keep 10,000 records below 20 MB.
-POINTS, MIN_POINTS, MAX_POINTS = 320_000, 32, 1024
+POINTS, MIN_POINTS, MAX_POINTS = 640_000, 32, 1024
 MOST_RATIOS = 1000
 
 

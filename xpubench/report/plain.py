@@ -13,7 +13,7 @@ from xpubench.report.history import History
 from xpubench.report.matrix import MODES, Cell
 from xpubench.report.overview import Overview
 from xpubench.report.table import Column, Table, diff_table, history_table, runs_table
-from xpubench.report.text import MODE_NAMES, NONE, date, interval, ms, percent
+from xpubench.report.text import MODE_NAMES, NONE, date, ms, percent
 
 NUMBERS = ("number", "interval")
 
@@ -93,8 +93,8 @@ def cell_text(column: Column, cell: Any) -> str:
     if column.kind == "number":
         return f"{cell:,.{column.digits}f}"
     if column.kind == "interval":
-        ends = f" ({interval((cell[1], cell[2]), column.digits)})" if len(cell) > 1 else ""
-        return f"{cell[0]:,.{column.digits}f}{ends}"
+        figure, *ends = (f"{value:,.{column.digits}f}" for value in cell)
+        return f"{figure} ({'–'.join(ends)})" if ends else figure
     return date(cell) if column.kind == "date" else str(cell)
 
 

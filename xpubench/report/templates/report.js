@@ -44,7 +44,7 @@
       const ends = value !== null && value.length > 1 ? make("small", {}, `${number(value[1], column.digits)}–${number(value[2], column.digits)}`) : null;
       return make("td", { class: "number" }, number(value?.[0] ?? null, column.digits), ends);
     }
-    if (column.kind === "date") return make("td", { class: "date" }, date(value));
+    if (column.kind === "date") return make("td", { class: "date" }, value.slice(0, 10), make("small", {}, value.slice(11, 16)));
     return make("td", { class: column.kind === "long" ? "text long" : "text" }, value ?? NONE);
   }
 
