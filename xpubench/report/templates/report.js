@@ -124,6 +124,11 @@
       pages.replaceChildren(...(found.length > ROWS ? [turn("Previous", -1, state.page > 0), turn("Next", 1, more)] : []));
     }
 
+    function field(name, label, control) {
+      control.id = `${section.dataset.table}-${name}`;
+      return make("div", {}, make("label", { for: control.id }, label), control);
+    }
+
     function chooser(name) {
       const values = [...new Set(rows.map((row) => row[place(name)]))].filter((one) => one !== null).sort(collator.compare);
       if (values.length < 2) return null;
@@ -133,7 +138,7 @@
         state.page = 0;
         show();
       });
-      return make("label", {}, columns[name].label, control);
+      return field(name, columns[name].label, control);
     }
 
     const words = make("input", { type: "search", autocomplete: "off", spellcheck: "false" });
@@ -143,7 +148,7 @@
       show();
     });
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.append(...[make("label", {}, "Contains", words), ...names.filter((name) => columns[name].filter).map(chooser)].filter(Boolean));
+    form.append(...[field("words", "Contains", words), ...names.filter((name) => columns[name].filter).map(chooser)].filter(Boolean));
     table.append(make("thead", {}, make("tr", {}, shown.map(header))), make("tbody"));
     show();
     return rows;
