@@ -50,7 +50,7 @@ def records_in(directory: Path) -> Iterator[Found | LeftOut]:
             msgspec.msgpack.encode(record)
         except UserError as error:
             yield LeftOut(path, str(error).removeprefix(f"{path} is "))
-        except (UnicodeEncodeError, OverflowError) as error:
+        except (UnicodeEncodeError, OverflowError, RecursionError) as error:
             yield LeftOut(path, f"not a record that can be written again: {error}")
         else:
             yield Found(path, record)

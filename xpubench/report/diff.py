@@ -215,13 +215,17 @@ def _accuracy(base: Record, new: Record) -> tuple[float | None, float | None]:
     return points, mcnemar(gained, lost)
 
 
-def _flat(value: Any, path: str = "") -> dict[str, str]:
-    if isinstance(value, dict):
-        found: dict[str, str] = {}
-        for name, part in value.items():
-            found |= _flat(part, f"{path}.{name}" if path else str(name))
-        return found
-    return {} if path in VOLATILE else {path: str(value)}
+def _flat(environment: dict[str, Any]) -> dict[str, str]:
+    """Each fact by its dotted path."""
+    found: dict[str, str] = {}
+    rest: list[tuple[str, Any]] = list(environment.items())
+    while rest:
+        path, value = rest.pop()
+        if isinstance(value, dict):
+            rest += [(f"{path}.{name}", part) for name, part in value.items()]
+        elif path not in VOLATILE:
+            found[path] = str(value)
+    return found
 
 
 def _differences(a: dict[str, Counter[str]], b: dict[str, Counter[str]]) -> list[Difference]:

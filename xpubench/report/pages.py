@@ -14,9 +14,9 @@ from xpubench.report.diff import Diff, Pair
 from xpubench.report.history import Z95, History, Point
 from xpubench.report.html import packed, page
 from xpubench.report.overview import overview
+from xpubench.report.page_tables import diff_table, history_table, runs_table
 from xpubench.report.panel import panel_of
 from xpubench.report.runs import Run
-from xpubench.report.table import diff_table, history_table, runs_table
 from xpubench.report.text import MODE_NAMES
 
 PLATFORM_NAMES = {"max": "Max", "core-ultra": "Core Ultra", "b580": "Arc B580"}

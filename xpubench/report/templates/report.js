@@ -455,6 +455,7 @@
     const all = await unpackJson("ratios");
     if (!all.length) return holder.append(make("p", { class: "note" }, "No pair has a next token latency."));
     const named = all.length <= 40;
+    const width = innerWidth < 720 ? 18 : 60;
     const { whole, start } = plot("Next token latency, B / A", "with 95 % intervals; left of 1, B is faster", (color) => {
       const shade = { faster: color.ok, slower: color.bad };
       const shades = all.map((one) => shade[one[4]] ?? color.quiet);
@@ -467,7 +468,7 @@
         }],
         layout: {
           height: named ? 70 + 26 * all.length : 480,
-          xaxis: { title: "ratio" }, yaxis: { showgrid: false, autorange: "reversed", ...(named ? { tickvals: all.map((_, index) => index), ticktext: all.map((one) => plain(one[0].length > 60 ? `${one[0].slice(0, 59)}…` : one[0])), tickfont: { color: color.ink, size: innerWidth < 720 ? 9 : 12 } } : { visible: false }) },
+          xaxis: { title: "ratio" }, yaxis: { showgrid: false, autorange: "reversed", ...(named ? { tickvals: all.map((_, index) => index), ticktext: all.map((one) => plain(one[0].length > width ? `${one[0].slice(0, width - 1)}…` : one[0])), tickfont: { color: color.ink } } : { visible: false }) },
           shapes: [{ type: "line", x0: 1, x1: 1, yref: "paper", y0: 0, y1: 1, line: { color: color.ink, width: 1 } }],
         },
       };
@@ -516,6 +517,7 @@
       show();
     });
     system.addEventListener("change", show);
+    matchMedia("print").addEventListener("change", redraw);
     show();
   }
 

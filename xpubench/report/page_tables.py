@@ -48,7 +48,7 @@ RUNS: dict[str, Column] = {
     "rate": Column(label="Tokens/s", kind="number"),
     "mbu": Column(label="MBU, %", kind="number", digits=1),
     "accuracy": Column(label="Accuracy, %", kind="number", digits=1),
-    "memory": Column(label="Peak memory, GB", kind="number"),
+    "memory": Column(label="Memory, GB", kind="number"),
     "created": Column(label="Made, UTC", kind="date"),
     "message": Column(label="Failure", hidden=True),
     "id": Column(label="Id", hidden=True),
