@@ -24,7 +24,7 @@ from xpubench.preflight import check_positions, lack_of_memory, plan_of
 from xpubench.prompts import random_prompt
 from xpubench.record import Iteration, Record, ResultsDirectory, Samples, SyncPolicy, now
 from xpubench.runtimes.base import Runtime, TokenIds
-from xpubench.session import Ground, Progress, fetch, load, survey
+from xpubench.session import Ground, Progress, fetch, load, quantization_warnings, survey
 from xpubench.spec import DTYPE_BYTES, RunSpec, Subject, Workload
 
 
@@ -100,7 +100,7 @@ def run(
         bandwidth=bandwidth,
         load_s=load_s,
         validation=status_of(subject.model, ground.config.get("model_type")),
-        warnings=_setting_warnings(subject, ground),
+        warnings=[*_setting_warnings(subject, ground), *quantization_warnings(subject, runtime)],
     )
     checks = Checks(runtime, reference, expected)
     try:

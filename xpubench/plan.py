@@ -6,7 +6,7 @@ import msgspec
 
 from xpubench.catalog import CatalogDevice
 from xpubench.catalog.architecture import Architecture
-from xpubench.spec import DTYPE_BYTES
+from xpubench.spec import DTYPE_BYTES, Quantization
 
 Bound = Literal["compute", "memory"]
 
@@ -20,6 +20,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     dtype: str
+    quantization: Quantization | None = None
     device: str | None
     batch_size: int
     num_beams: int
@@ -48,6 +49,7 @@ def make_plan(
     input_tokens: int,
     new_tokens: int,
     device: CatalogDevice | None,
+    quantization: Quantization | None = None,
 ) -> Plan:
     """The plan of one workload. Roofline (Williams et al. 2009): a phase takes at least its bytes / the
     bandwidth and at least its operations / the peak; a decoding step is bound by its bytes.
@@ -56,12 +58,13 @@ def make_plan(
     """
     dtype_bytes = DTYPE_BYTES[dtype]
     sequences = batch_size * num_beams
-    weight_bytes = architecture.parameter_count * dtype_bytes
+    saved = saved_bytes(architecture, dtype_bytes, quantization)
+    weight_bytes = architecture.parameter_count * dtype_bytes - saved.weights
     kv_cache_bytes = architecture.kv_cache_bytes(
         sequences=sequences, positions=input_tokens + new_tokens, dtype_bytes=dtype_bytes
     )
     activations = activation_bytes(architecture, sequences, input_tokens, dtype_bytes)
-    step_weight_bytes = architecture.step_weight_parameters * dtype_bytes
+    step_weight_bytes = architecture.step_weight_parameters * dtype_bytes - saved.step
     step_bytes = decode_bytes_per_step(
         architecture,
         weight_bytes_per_step=step_weight_bytes,
@@ -75,6 +78,7 @@ def make_plan(
     return Plan(
         model=model,
         dtype=dtype,
+        quantization=quantization,
         device=device.id if device else None,
         batch_size=batch_size,
         num_beams=num_beams,
@@ -91,6 +95,30 @@ def make_plan(
         roofline_first_token_ms=first_ms,
         first_token_bound=bound,
         roofline_next_token_ms=step_bytes / device.bandwidth_gb_per_s / 1e6 if device else None,
+    )
+
+
+class Saved(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that quantization takes off the weights, and off those that a decoding step reads."""
+
+    weights: int
+    step: int
+
+
+def saved_bytes(architecture: Architecture, dtype_bytes: int, recipe: Quantization | None) -> Saved:
+    """What a recipe saves: the layers' matrices take 4 bits a value and a scale a group; token table and
+    output head one byte a value, unless they stay as they are. Kernels keep somewhat more beside a scale;
+    modules that the recipe keeps high by name are not known here."""
+    if recipe is None:
+        return Saved(weights=0, step=0)
+    int4_bytes = 0.5 + DTYPE_BYTES[recipe.scale_dtype] / recipe.group_size
+    layers = int(architecture.num_layers * architecture.linear_parameters * (dtype_bytes - int4_bytes))
+    if recipe.head != "int8":
+        return Saved(weights=layers, step=layers)
+    table, head = architecture.embedding_parameters, architecture.head_parameters
+    rest = dtype_bytes - 1
+    return Saved(
+        weights=layers + rest * (table + (0 if architecture.tied else head)), step=layers + rest * head
     )
 
 

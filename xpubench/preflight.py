@@ -5,7 +5,7 @@ from typing import Any
 from xpubench.catalog import CatalogDevice
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
-from xpubench.plan import Plan, make_plan
+from xpubench.plan import Plan, make_plan, saved_bytes
 from xpubench.spec import DTYPE_BYTES, RunSpec
 
 
@@ -31,6 +31,7 @@ def plan_of(architecture: Architecture | None, spec: RunSpec, device: CatalogDev
         input_tokens=workload.input_tokens,
         new_tokens=workload.new_tokens,
         device=device,
+        quantization=spec.subject.quantization,
     )
 
 
@@ -51,7 +52,8 @@ def lack_of_memory(
     if architecture is None or available_bytes is None:
         return None
     workload, dtype_bytes = spec.workload, DTYPE_BYTES[spec.subject.dtype]
-    weights = architecture.parameter_count * dtype_bytes
+    saved = saved_bytes(architecture, dtype_bytes, spec.subject.quantization)
+    weights = architecture.parameter_count * dtype_bytes - saved.weights
     kv_cache = architecture.kv_cache_bytes(
         sequences=workload.batch_size * workload.num_beams,
         # The length of a text is not known yet.

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from xpubench.catalog import CatalogDevice, identify_device
+from xpubench.catalog import CatalogDevice, find_model, identify_device
 from xpubench.catalog.architecture import Architecture
 from xpubench.measure.device import check_device, device_name, free_memory_bytes, total_memory_bytes
 from xpubench.measure.environment import capture
@@ -48,7 +48,7 @@ def survey(subject: Subject) -> Ground:
     check_device(subject.device)
     runtime_type.check(subject)
     config = read_config(
-        subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+        subject.weights_from, revision=subject.revision, trust_remote_code=subject.trust_remote_code
     )
     total = total_memory_bytes(subject.device)
     return Ground(
@@ -63,9 +63,9 @@ def survey(subject: Subject) -> Ground:
 def fetch(subject: Subject, progress: Progress) -> None:
     """Downloads and checks the checkpoint, which counts neither in the load's time nor in its memory."""
     if subject.weights == "pretrained":
-        progress.say(f"looking for {subject.model}")
+        progress.say(f"looking for {subject.weights_from}")
         resolve(
-            subject.model,
+            subject.weights_from,
             revision=subject.revision,
             allow_pickle=subject.allow_pickle,
             trust_remote_code=subject.trust_remote_code,
@@ -74,7 +74,31 @@ def fetch(subject: Subject, progress: Progress) -> None:
 
 def load(subject: Subject, progress: Progress) -> tuple[Runtime, float]:
     """The loaded subject, and the seconds that it took."""
-    progress.say(f"loading {subject.model} in {subject.dtype} on {subject.device}")
+    progress.say(f"loading {subject.weights_from} in {subject.dtype} on {subject.device}")
     start_ns = perf_counter_ns()
     runtime = runtime_class(subject.runtime).load(subject)
     return runtime, (perf_counter_ns() - start_ns) / 1e9
+
+
+def quantization_warnings(subject: Subject, runtime: Runtime) -> list[str]:
+    """What to doubt about an INT4 run: a model that the guide did not validate, a recipe that was not applied
+    as asked, weights that a kernel refused."""
+    recipe, described = subject.quantization, runtime.describe().get("quantization")
+    if recipe is None or described is None:
+        return []
+    warnings = []
+    known = find_model(subject.model)
+    if known is None or not known.int4:
+        warnings.append(f"{subject.model} is not validated for INT4")
+    asked, applied = described["asked"], described["applied"]
+    for name in ("weight_dtype", "compute_dtype"):
+        if asked[name] is not None and applied.get(name, asked[name]) != asked[name]:
+            warnings.append(f"{name}: {asked[name]} was asked, {applied[name]} is applied")
+    if refused := applied.get("refused"):
+        warnings.append(
+            f"{len(refused)} matrices that the INT4 kernel does not take stay in high precision, "
+            f"first {refused[0]}"
+        )
+    if subject.device == "cpu" and subject.dtype == "float32" and subject.runtime == "pytorch":
+        warnings.append("the CPU's INT4 kernel is slow in float32; bfloat16 is the one to use")
+    return warnings

@@ -12,7 +12,42 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Weights = Literal["pretrained", "dummy"]
 Cache = Literal["dynamic", "static"]
 
+WeightGrid = Literal["int4_fullrange", "int4_clip", "int4_asym"]
+Head = Literal["int8", "high"]
+
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+GROUP_SIZES = (32, 64, 128, 256)
+
+
+class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """INT4 weight-only quantization by rounding to nearest (RTN), the recipe of the guide by default.
+
+    Each group of `group_size` values in a row of a linear layer shares a scale, kept in `scale_dtype` (the
+    grids are described in `xpubench.weights.grid`). The token table and the output head are INT8 with a
+    scale a row, or with `head` "high" left in the model's precision, as are the modules whose names match
+    a glob of `high_precision`. `compute_dtype` None is the run's. `checkpoint` is where a quantized model
+    lies; None quantizes when it is loaded.
+    """
+
+    algorithm: Literal["RTN"] = "RTN"
+    weight_dtype: WeightGrid = "int4_fullrange"
+    group_size: int = 64
+    scale_dtype: Dtype = "float16"
+    compute_dtype: Literal["float32", "bfloat16", "float16", "int8"] | None = None
+    head: Head = "int8"
+    high_precision: tuple[str, ...] = ()
+    checkpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        # A checkpoint of neural-compressor may have others.
+        if self.checkpoint is None and self.group_size not in GROUP_SIZES:
+            known = ", ".join(map(str, GROUP_SIZES))
+            raise UserError(f"--group_size must be one of {known}, not {self.group_size}")
+
+    @property
+    def title(self) -> str:
+        """The recipe in a few words."""
+        return f"{self.algorithm} {self.weight_dtype} groups of {self.group_size}"
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,10 +69,17 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     allow_unoptimized: bool = False
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         if not self.model:
             raise UserError("the model's name is empty; name one with -m (xpubench models lists them)")
+
+    @property
+    def weights_from(self) -> str:
+        """The name of what is loaded: a quantized checkpoint needs no float model."""
+        saved = self.quantization.checkpoint if self.quantization is not None else None
+        return saved or self.model
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,8 +187,13 @@ class AccuracySpec(
         return _hash(msgspec.structs.replace(self, task=msgspec.structs.replace(self.task, data=None)))
 
 
-def _hash(spec: msgspec.Struct) -> str:
+def _hash(spec: RunSpec | AccuracySpec) -> str:
     parts = {name: _set_fields(getattr(spec, name)) for name in spec.__struct_fields__}
+    recipe = spec.subject.quantization
+    if recipe is not None:
+        # The recipe makes the weights, wherever they lie.
+        kept = _set_fields(msgspec.structs.replace(recipe, checkpoint=None))
+        parts["subject"]["quantization"] = kept
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

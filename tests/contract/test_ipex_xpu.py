@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from xpubench.errors import RunFailure, UserError
 from xpubench.runtimes.ipex import IpexRuntime
 from xpubench.spec import Subject
+from xpubench.weights.load import Loaded
 
 XPU_LAYERS = "intel_extension_for_pytorch.transformers.models.xpu.models.llama"
 
@@ -80,7 +81,7 @@ def run(monkeypatch: pytest.MonkeyPatch, model: Any, recorder: Recorder, **chang
     monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", module)
     subject = Subject(model="m", device="xpu", dtype="float16", runtime="ipex", **changes)
     monkeypatch.setattr("xpubench.runtimes.pytorch.synchronizer", lambda device: lambda: None)
-    runtime = IpexRuntime(subject, model, None)
+    runtime = IpexRuntime(subject, Loaded(model=model))
     runtime.optimize()
     return runtime
 

@@ -5,14 +5,15 @@ import pytest
 from xpubench import catalog
 from xpubench.catalog.architecture import Architecture
 from xpubench.plan import Plan, decode_bytes_per_step, make_plan
+from xpubench.spec import Quantization
 
 LLAMA_2_7B = Architecture.from_config(catalog.model("meta-llama/Llama-2-7b-hf").config())
 
 
-def plan(device: str | None = "max-1550", **changes: int) -> Plan:
+def plan(device: str | None = "max-1550", recipe: Quantization | None = None, **changes: int) -> Plan:
     shape = {"batch_size": 1, "num_beams": 1, "input_tokens": 1024, "new_tokens": 128} | changes
     figures = catalog.device(device) if device else None
-    return make_plan(LLAMA_2_7B, model="llama", dtype="float16", device=figures, **shape)
+    return make_plan(LLAMA_2_7B, model="llama", dtype="float16", device=figures, quantization=recipe, **shape)
 
 
 def test_weights_and_kv_cache() -> None:
@@ -79,3 +80,16 @@ def test_the_published_latency_is_above_the_bound() -> None:
     bound = plan("max-1550-tile").roofline_next_token_ms
     assert bound is not None
     assert 0.4 < bound / 17 < 1
+
+
+def test_int4_weights_take_4_and_a_quarter_bits_and_the_tables_8() -> None:
+    float16 = plan()
+    tables = 2 * 32_000 * 4096
+    matrices = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11_008)
+    norms = 65 * 4096
+    found = plan(recipe=Quantization())
+    assert found.weight_bytes == matrices * 4.25 / 8 + tables + 2 * norms
+    assert float16.step_bytes - found.step_bytes == matrices * (16 - 4.25) / 8 + tables / 2
+    high = plan(recipe=Quantization(head="high"))
+    assert high.weight_bytes == found.weight_bytes + tables
+    assert high.kv_cache_bytes == found.kv_cache_bytes == float16.kv_cache_bytes

@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import CommandLine
 from tests.records import accuracy_record, failed, latency_record, subject, write, write_changed
 from xpubench.record import Record
+from xpubench.spec import Quantization
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
 HOSTILE = '"><script>alert(1)</script>'
@@ -92,6 +93,16 @@ def test_the_matrix_takes_no_other_precision_for_fp16(xpubench: CommandLine, res
     found = report(xpubench, results)
     assert {cell(found, LLAMA, mode)["verdict"] for mode in ("fp16", "int4", "distributed")} == {"not run"}
     assert cell(found, "facebook/opt-6.7b", "int4")["verdict"] == "not validated"
+
+
+def test_int4_has_a_column_of_its_own(xpubench: CommandLine, results: Path) -> None:
+    of = subject(LLAMA, quantization=Quantization())
+    write(results, latency_record(of))
+    write(results, accuracy_record(of))
+    found = report(xpubench, results)
+    assert cell(found, LLAMA, "int4")["verdict"] == "pass"
+    assert cell(found, LLAMA, "fp16")["verdict"] == "not run"
+    assert {run["precision"] for run in found["runs"]} == {"int4 float16"}
 
 
 def test_the_newest_of_runs_that_share_an_id_counts(xpubench: CommandLine, results: Path) -> None:

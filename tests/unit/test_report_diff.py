@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import CommandLine
 from tests.records import ENVIRONMENT, accuracy_record, failed, latency_record, subject, write
+from xpubench.spec import Quantization
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
 
@@ -79,6 +80,16 @@ def test_accuracies_item_by_item(xpubench: CommandLine, sides: tuple[Path, Path]
     [pair] = diff(xpubench, sides)["pairs"]
     assert pair["accuracy_points"] == pytest.approx(-4)
     assert pair["p_value"] == pytest.approx(2 * 0.5**8)
+
+
+def test_quantized_weights_are_the_same_work_wherever_they_lie(
+    xpubench: CommandLine, sides: tuple[Path, Path]
+) -> None:
+    for side, checkpoint in zip(sides, (None, "/models/int4"), strict=True):
+        write(side, latency_record(subject(LLAMA, quantization=Quantization(checkpoint=checkpoint))))
+    write(sides[1], latency_record(subject(LLAMA, quantization=Quantization(group_size=128))))
+    found = diff(xpubench, sides)
+    assert (len(found["pairs"]), len(found["only_b"])) == (1, 1)
 
 
 def test_a_failed_run_has_no_ratio(xpubench: CommandLine, sides: tuple[Path, Path]) -> None:

@@ -24,6 +24,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     max_positions: int | None  # None: no limit of its own (ALiBi)
     tied: bool  # the output head is the input embedding
     layer_parameters: int  # of one layer
+    linear_parameters: int  # of one layer's matrices
     other_parameters: int  # norms and projections outside the layers
     embedding_parameters: int  # the token table
     position_parameters: int  # the table of learned positions
@@ -91,9 +92,10 @@ def _llama_like(config: Config) -> Architecture:
     biased = biased or model_type == "qwen2"
     output_biased = biased and model_type not in _OUTPUT_NEVER_BIASED
     attention = hidden * (query + key_value) + query * hidden
-    attention += (query + key_value) * biased + hidden * output_biased
     intermediate = config["intermediate_size"]
     mlp = 3 * hidden * intermediate
+    linear = attention + mlp
+    attention += (query + key_value) * biased + hidden * output_biased
     mlp += (2 * intermediate + hidden) * bool(config.get("mlp_bias", False))
     norms = (4 if model_type == "glm4" else 2) * hidden
     norms += 2 * head_dim * (model_type == "qwen3")
@@ -110,6 +112,7 @@ def _llama_like(config: Config) -> Architecture:
         max_positions=config.get("max_position_embeddings"),
         tied=bool(config.get("tie_word_embeddings", False)),
         layer_parameters=attention + mlp + norms,
+        linear_parameters=linear,
         other_parameters=hidden,
         embedding_parameters=table,
         position_parameters=0,
@@ -150,6 +153,7 @@ def _gptj(config: Config) -> Architecture:
         max_positions=config["n_positions"],
         tied=bool(config.get("tie_word_embeddings", False)),
         layer_parameters=4 * hidden * hidden + _biased_mlp(hidden, intermediate) + 2 * hidden,
+        linear_parameters=4 * hidden * hidden + 2 * hidden * intermediate,
         # The final norm, and the head's bias, which is its own where the table is tied too.
         other_parameters=2 * hidden + config["vocab_size"],
         embedding_parameters=table,
@@ -178,6 +182,7 @@ def _opt(config: Config) -> Architecture:
         max_positions=config["max_position_embeddings"],
         tied=bool(config.get("tie_word_embeddings", True)),
         layer_parameters=4 * (hidden * hidden + hidden) + _biased_mlp(hidden, config["ffn_dim"]) + 4 * hidden,
+        linear_parameters=4 * hidden * hidden + 2 * hidden * config["ffn_dim"],
         other_parameters=2 * hidden * bool(final_norm) + projections,
         embedding_parameters=table,
         # The table of learned positions starts at 2.
@@ -202,6 +207,7 @@ def _bloom(config: Config) -> Architecture:
         max_positions=None,
         tied=bool(config.get("tie_word_embeddings", True)),
         layer_parameters=4 * (hidden * hidden + hidden) + _biased_mlp(hidden, 4 * hidden) + 4 * hidden,
+        linear_parameters=12 * hidden * hidden,
         other_parameters=4 * hidden,
         embedding_parameters=table,
         position_parameters=0,

@@ -1,11 +1,8 @@
 """Measure the latency of each token of one model on one device, and check the tokens."""
 
 import argparse
-import contextlib
 import os
 import signal
-import sys
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
@@ -18,10 +15,12 @@ from xpubench.cli.options import (
     add_accuracy_flags,
     add_model_flags,
     add_protocol_flags,
+    add_quantization_flags,
     add_runtime_flags,
     add_workload_flags,
     specs_from,
 )
+from xpubench.cli.output import own_stdout, quiet
 from xpubench.errors import UserError
 from xpubench.spec import AccuracySpec, RunSpec
 
@@ -39,6 +38,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     modes.add_argument("--accuracy-only", action="store_true", help="run lm-eval tasks instead")
     add_model_flags(parser)
     add_runtime_flags(parser)
+    add_quantization_flags(parser)
     add_workload_flags(parser)
     add_protocol_flags(parser)
     add_accuracy_flags(parser)
@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
         )
     # The seconds that torch takes to import are not spent on a wrong flag.
     _specs(args, args.device or "cpu")
-    _quiet()
-    with _own_stdout() as out:
+    quiet()
+    with own_stdout() as out:
         return _run(args, out)
 
 
@@ -105,6 +105,8 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
     reporter = Reporter(out)
     specs = _specs(args, args.device or _first_device(args, reporter))
     results = ResultsDirectory(args.results_dir)
+    if args.save_model:
+        specs = _saved(specs, args.output_dir, reporter)
     signal.signal(signal.SIGTERM, _interrupt)
     records = []
     with reporter:
@@ -121,6 +123,21 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
                 )
     reporter.end(records)
     return 0 if all(record.status == "ok" for record in records) else 1
+
+
+def _saved(
+    specs: list[RunSpec] | list[AccuracySpec], directory: Path, reporter: "Reporter"
+) -> list[RunSpec] | list[AccuracySpec]:
+    """Quantizes into the directory; the specs then run what was saved there."""
+    from xpubench.quantize import save
+
+    subject = specs[0].subject
+    with reporter:
+        save(subject, directory, reporter, with_errors=False)
+    assert subject.quantization is not None
+    recipe = msgspec.structs.replace(subject.quantization, checkpoint=str(directory))
+    saved = msgspec.structs.replace(subject, quantization=recipe)
+    return [msgspec.structs.replace(spec, subject=saved) for spec in specs]  # type: ignore[return-value]
 
 
 def _records(
@@ -153,33 +170,6 @@ def _first_device(args: argparse.Namespace, reporter: "Reporter") -> str:
     device = available_devices()[0]
     reporter.say(f"no --device given: using {device}")
     return device
-
-
-def _quiet() -> None:
-    """Keeps the libraries' own progress bars and advice out of the output."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-
-
-@contextlib.contextmanager
-def _own_stdout() -> Iterator[TextIO]:
-    """The standard output for our own words alone: what libraries print there goes to standard error."""
-    if sys.stdout is None:
-        raise UserError("standard output is closed; redirect it to a file or to /dev/null")
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with open(os.dup(kept), "w", encoding="utf-8") as out, contextlib.redirect_stdout(sys.stderr):
-            yield out
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "generate": "measure the latency of each token, and check the tokens",
     "models": "list the models of the catalog",
     "compare": "hold one accuracy record against another",
+    "quantize": "make an INT4 checkpoint of a model",
     "report": "a directory of records as one page: summary, validated models, runs, figures",
     "history": "a model's figures in time, with the changes that are more than noise",
     "plan": "bytes and roofline times of a model on a device",

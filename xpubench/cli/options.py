@@ -2,15 +2,40 @@
 
 import argparse
 from itertools import product
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from xpubench.errors import UserError
-from xpubench.spec import DTYPE_BYTES, AccuracySpec, AccuracyTask, Protocol, RunSpec, Subject, Workload
+from xpubench.spec import (
+    DTYPE_BYTES,
+    AccuracySpec,
+    AccuracyTask,
+    Dtype,
+    Head,
+    Protocol,
+    Quantization,
+    RunSpec,
+    Subject,
+    WeightGrid,
+    Workload,
+)
+from xpubench.weights.recipe import checkpoint_recipe
 
 DEVICES = ("xpu", "cuda", "cpu")
 DEFAULT_BEAMS = 4
 DEFAULT_WARMUP = 3
 AUTO = 0
+SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+RECIPE_FLAGS = {
+    "woq_algo": "algorithm",
+    "woq_dtype": "weight_dtype",
+    "group_size": "group_size",
+    "scale_dtype": "scale_dtype",
+    "compute_dtype": "compute_dtype",
+    "woq_head": "head",
+    "woq_keep": "high_precision",
+}
+QUANTIZATION_FLAGS = (*RECIPE_FLAGS, "woq_checkpoint_path", "save_model", "output_dir")
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +82,60 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--use-static-cache", action="store_true", help="a static KV cache")
     group.add_argument("--torch-compile", action="store_true", help="run through torch.compile")
     group.add_argument("--backend", metavar="NAME", help="torch.compile's backend (default: inductor)")
+
+
+def add_recipe_flags(parser: argparse._ActionsContainer) -> None:
+    """The INT4 recipe; what is not given is a checkpoint's own, else the guide's."""
+    parser.add_argument("--woq_algo", choices=["RTN"], help="rounding to nearest (default: RTN)")
+    parser.add_argument(
+        "--woq_dtype", choices=get_args(WeightGrid), help="the grid of values (default: int4_fullrange)"
+    )
+    parser.add_argument("--group_size", type=int, metavar="N", help="values that share a scale (default: 64)")
+    parser.add_argument("--scale_dtype", choices=SHORT_DTYPES, help="of the kept scales (default: fp16)")
+    parser.add_argument(
+        "--compute_dtype", choices=[*SHORT_DTYPES, "int8"], help="of the activations (default: --dtype)"
+    )
+    parser.add_argument(
+        "--woq_head",
+        choices=get_args(Head),
+        help="token table and output head in INT8, or left as they are (default: int8; high with --ipex)",
+    )
+    parser.add_argument(
+        "--woq_keep",
+        nargs="+",
+        metavar="GLOB",
+        help="modules left in high precision, such as '*.down_proj' (default: none)",
+    )
+
+
+def add_quantization_flags(parser: argparse.ArgumentParser) -> None:
+    """INT4 weights, quantized when they are loaded or before."""
+    group = parser.add_argument_group("INT4 weights")
+    group.add_argument("--woq", action="store_true", help="weight-only quantization")
+    add_recipe_flags(group)
+    group.add_argument("--woq_checkpoint_path", metavar="DIR", help="run what was quantized and saved there")
+    group.add_argument("--save_model", action="store_true", help="save the quantized model in --output_dir")
+    group.add_argument("--output_dir", type=Path, metavar="DIR", help="where --save_model saves it")
+
+
+def default_dtype(device: str) -> Dtype:
+    """float16 is the guide's; a CPU is slow in it."""
+    return "bfloat16" if device == "cpu" else "float16"
+
+
+def recipe_from(args: argparse.Namespace, runtime: str) -> Quantization:
+    """The recipe that the flags name."""
+    given = {
+        "algorithm": args.woq_algo,
+        "weight_dtype": args.woq_dtype,
+        "group_size": args.group_size,
+        "scale_dtype": SHORT_DTYPES.get(args.scale_dtype),
+        "compute_dtype": SHORT_DTYPES.get(args.compute_dtype, args.compute_dtype),
+        # neural-compressor leaves table and head as they are.
+        "high_precision": None if args.woq_keep is None else tuple(args.woq_keep),
+        "head": args.woq_head or ("high" if runtime == "ipex" else None),
+    }
+    return Quantization(**{name: value for name, value in given.items() if value is not None})
 
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
@@ -173,11 +252,12 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         raise UserError(f"{lonely[0]} speaks to IPEX; give --ipex too, or leave it out")
     if args.backend is not None and not args.torch_compile:
         raise UserError("--backend names torch.compile's backend; give --torch-compile too, or leave it out")
+    runtime = "ipex" if args.ipex else "pytorch"
     return Subject(
         model=args.model_id,
         device=device,
-        dtype=args.dtype or ("bfloat16" if device == "cpu" else "float16"),
-        runtime="ipex" if args.ipex else "pytorch",
+        dtype=args.dtype or default_dtype(device),
+        runtime=runtime,
         revision=args.revision,
         weights="dummy" if args.dummy_weights else "pretrained",
         torch_compile=(args.backend or "inductor") if args.torch_compile else None,
@@ -186,7 +266,31 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         allow_unoptimized=args.allow_unoptimized,
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
+        quantization=_quantization(args, runtime),
     )
+
+
+def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None:
+    if not args.woq:
+        lonely = [name for name in QUANTIZATION_FLAGS if getattr(args, name)]
+        if lonely:
+            raise UserError(f"--{lonely[0]} is of a quantized model; give --woq too, or leave it out")
+        return None
+    if args.save_model != (args.output_dir is not None):
+        raise UserError("--save_model and --output_dir DIR belong together")
+    if args.save_model and args.woq_checkpoint_path:
+        raise UserError("--woq_checkpoint_path names a saved model; leave out --save_model")
+    recipe = recipe_from(args, runtime)
+    if args.woq_checkpoint_path is None:
+        return recipe
+    return checkpoint_recipe(
+        Path(args.woq_checkpoint_path), recipe, args.model_id, runtime, given=_given_recipe(args)
+    )
+
+
+def _given_recipe(args: argparse.Namespace) -> set[str]:
+    """The recipe's fields that flags set."""
+    return {field for flag, field in RECIPE_FLAGS.items() if getattr(args, flag) is not None}
 
 
 def _batch_size(text: str) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from xpubench.catalog import CatalogDevice, device, devices, model
 from xpubench.catalog.architecture import Architecture
+from xpubench.cli.options import add_recipe_flags, recipe_from
 from xpubench.errors import UserError
 from xpubench.plan import Plan, make_plan
 from xpubench.preflight import check_positions
@@ -25,6 +26,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(one.id for one in devices())
     parser.add_argument("--device", metavar="NAME", help=f"a device of the catalog: {known}")
     parser.add_argument("--dtype", choices=list(DTYPE_BYTES), default="float16", help="default: float16")
+    group = parser.add_argument_group("INT4 weights")
+    group.add_argument("--woq", action="store_true", help="weight-only quantization")
+    add_recipe_flags(group)
     parser.add_argument("--input-tokens", type=int, default=1024, metavar="N", help="default: 1024")
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="default: 128")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="default: 1")
@@ -52,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         input_tokens=args.input_tokens,
         new_tokens=args.max_new_tokens,
         device=figures,
+        quantization=recipe_from(args, "pytorch") if args.woq else None,
     )
     if args.json:
         import msgspec
@@ -81,7 +86,8 @@ def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: 
     from xpubench.report.tables import plain_console, plain_table
 
     console = plain_console()
-    console.print(f"{plan.model} · {plan.dtype} · {workload.title(plan.input_tokens)}")
+    precision = plan.dtype if plan.quantization is None else f"{plan.quantization.title} in {plan.dtype}"
+    console.print(f"{plan.model} · {precision} · {workload.title(plan.input_tokens)}")
     table = plain_table("memory", "GB", "bytes", "")
     for name, size, how in (
         ("weights", plan.weight_bytes, f"{architecture.parameter_count:,} parameters"),

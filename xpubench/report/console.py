@@ -112,6 +112,8 @@ def title_of(record: Record) -> str:
     """The run in one line."""
     subject = record.spec.subject
     parts = [subject.model, subject.runtime, f"{subject.device} {subject.dtype}"]
+    if subject.quantization is not None:
+        parts.append(subject.quantization.title)
     if subject.torch_compile:
         parts.append(f"torch.compile {subject.torch_compile}")
     if subject.weights == "dummy":
@@ -171,7 +173,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
     if memory and record.plan is not None:
         rows.append(("plan", _planned(record.plan)))
     if record.divergence is not None:
-        rows.append(("divergence", _divergence(record.divergence)))
+        rows.append(("divergence", divergence_text(record.divergence)))
     if record.output and record.output.get("first_text") is not None:
         rows.append(("text", record.output["first_text"]))
     if record.failure is not None:
@@ -231,7 +233,8 @@ def _planned(plan: dict[str, Any]) -> str:
     )
 
 
-def _divergence(found: Divergence) -> str:
+def divergence_text(found: Divergence) -> str:
+    """How far a run is from its reference, in a line."""
     firsts = ", ".join("none" if first is None else str(first) for first in found.first_divergence)
     return (
         f"from {found.reference}: top-1 agreement {found.top1_agreement:.1%} of {found.positions} positions, "

@@ -165,6 +165,9 @@ def _work(record: Record) -> str:
     subject = {
         name: value for name, value in msgspec.to_builtins(spec.subject).items() if name not in STACK_FIELDS
     }
+    # Where quantized weights lie changes none of them.
+    if isinstance(recipe := subject.get("quantization"), dict):
+        subject["quantization"] = recipe | {"checkpoint": None}
     if isinstance(spec, AccuracySpec):
         # Where the passages lie and how they are batched change no item.
         task = msgspec.structs.replace(spec.task, data=None, batch_size=0)

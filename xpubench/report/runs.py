@@ -98,7 +98,7 @@ def runtime_of(subject: Subject) -> str:
 
 def precision_of(subject: Subject) -> str:
     """Such as `float16`, or `int4 float16` for INT4 weights with float16 arithmetic."""
-    return f"int4 {subject.dtype}" if getattr(subject, "quantization", None) else subject.dtype
+    return f"int4 {subject.dtype}" if subject.quantization else subject.dtype
 
 
 def workload_of(record: Record) -> str:
@@ -120,7 +120,7 @@ def _ranks(subject: Subject) -> int:
 def _mode(subject: Subject) -> Mode | None:
     """The mode of the guide's table that a run counts for: int4 is INT4 weights on one device, the others
     float16; other precisions count for none."""
-    if getattr(subject, "quantization", None):
+    if subject.quantization:
         return "int4" if _ranks(subject) == 1 else None
     if subject.dtype != "float16":
         return None

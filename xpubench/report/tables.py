@@ -1,6 +1,7 @@
 """Rich tables that stay whole where the output is no terminal."""
 
 import sys
+from typing import TextIO
 
 from rich import box
 from rich.console import Console
@@ -9,9 +10,10 @@ from rich.table import Table
 LOG_WIDTH = 140
 
 
-def plain_console() -> Console:
-    """Standard output: as wide as the terminal, or wide enough for a table in a log."""
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else LOG_WIDTH)
+def plain_console(out: TextIO | None = None) -> Console:
+    """Standard output or `out`: as wide as the terminal, or wide enough for a table in a log."""
+    out = out or sys.stdout
+    return Console(file=out, highlight=False, markup=False, width=None if out.isatty() else LOG_WIDTH)
 
 
 def plain_table(*columns: str) -> Table:

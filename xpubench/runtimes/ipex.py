@@ -11,7 +11,9 @@ import torch
 
 from xpubench.errors import RunFailure, UserError
 from xpubench.runtimes.pytorch import PyTorchRuntime
-from xpubench.spec import Subject, Workload
+from xpubench.spec import Quantization, Subject, Workload
+from xpubench.weights.load import Loaded
+from xpubench.weights.neural_compressor import check_recipe, load_rtn
 
 INSTALL = "install the IPEX stack in an environment of its own: pip install -r requirements-ipex-xpu.txt"
 NEEDED_VARIABLES = {"SYCL_PI_LEVEL_ZERO_USE_IMMEDIATE_COMMANDLISTS": "2"}
@@ -35,14 +37,32 @@ class IpexRuntime(PyTorchRuntime):
         super().check(subject)
         import_ipex()
 
+    @classmethod
+    def check_quantization(cls, subject: Subject, recipe: Quantization) -> None:
+        """UserError when neural-compressor does not take the recipe here."""
+        import_ipex()
+        check_recipe(subject, recipe)
+
+    @classmethod
+    def weights(cls, subject: Subject) -> Loaded:
+        """The subject's model, quantized by neural-compressor where it asks for that."""
+        if subject.quantization is None:
+            return super().weights(subject)
+        return load_rtn(subject, subject.quantization)
+
     def optimize(self) -> None:
+        """Optimizes; RunFailure `unsupported` when that left the model as it was."""
         ipex = import_ipex()
         subject = self.subject
         model = self.model.eval().to(subject.device).to(memory_format=torch.channels_last)
         dtype = getattr(torch, subject.dtype)
         try:
             if subject.ipex_optimize:
-                model = ipex.llm.optimize(model, dtype=dtype, device=subject.device, inplace=True)
+                more = {}
+                # The CPU's optimizer takes another kind of configuration and finds the INT4 layers itself.
+                if subject.quantization is not None and subject.device == "xpu":
+                    more["quantization_config"] = model.quantization_config
+                model = ipex.llm.optimize(model, dtype=dtype, device=subject.device, inplace=True, **more)
             else:
                 model = ipex.optimize(model, dtype=dtype, inplace=True)
         except RuntimeError as error:

@@ -4,6 +4,7 @@ import contextlib
 import gc
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Self
 
@@ -21,10 +22,10 @@ from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verification
 from xpubench.runtimes.compiled import Forward, compile_counters, compiled_steps
-from xpubench.spec import Subject, Workload
-from xpubench.weights.dummy import build_dummy
-from xpubench.weights.pretrained import load_pretrained
-from xpubench.weights.source import read_config, resolve
+from xpubench.spec import Quantization, Subject, Workload
+from xpubench.weights.kernels import Int8Embedding, stored_bytes, tensor_class
+from xpubench.weights.load import Loaded, load_weights
+from xpubench.weights.recipe import read_description
 
 # Of which the head makes logits at a time: 512 rows of 150,000 float32 logits are 0.3 GB.
 ROWS_AT_ONCE = 512
@@ -33,16 +34,17 @@ ROWS_AT_ONCE = 512
 class PyTorchRuntime:
     """A transformers model on a torch device, eager or through `torch.compile`."""
 
-    def __init__(self, subject: Subject, model: Any, tokenizer: Any, revision: str | None = None) -> None:
+    def __init__(self, subject: Subject, loaded: Loaded) -> None:
         self.subject = subject
+        self.loaded = loaded
+        model = loaded.model
         self.model = model
-        self.tokenizer = tokenizer
-        self.revision = revision
+        self.tokenizer = loaded.tokenizer
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self._synchronize = synchronizer(subject.device)
         self._eager_forward: Forward | None = None
         self._step_weight_bytes = _step_weight_bytes(model)
-        self._weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
+        self._weight_bytes = sum(stored_bytes(parameter) for parameter in model.parameters())
 
     @classmethod
     def set_up(cls) -> None:
@@ -51,7 +53,7 @@ class PyTorchRuntime:
     @classmethod
     def load(cls, subject: Subject) -> Self:
         """Loads, optimizes and, where asked, marks the model for compilation."""
-        runtime = cls(subject, *_weights(subject))
+        runtime = cls(subject, cls.weights(subject))
         runtime.model.generation_config = _plain_generation_config(runtime.model)
         runtime.optimize()
         return runtime
@@ -62,10 +64,24 @@ class PyTorchRuntime:
         known = find_model(subject.model)
         if subject.weights == "dummy" and known is not None:
             known.native_config()
+        if subject.quantization is None:
+            _check_unquantized(subject.model)
+        else:
+            cls.check_quantization(subject, subject.quantization)
         if subject.torch_compile is not None:
             backends = torch.compiler.list_backends(exclude_tags=())
             if subject.torch_compile not in backends:
                 raise unknown("torch.compile backend", subject.torch_compile, backends)
+
+    @classmethod
+    def check_quantization(cls, subject: Subject, recipe: Quantization) -> None:
+        """UserError when the recipe cannot be had here."""
+        tensor_class(subject.device)
+
+    @classmethod
+    def weights(cls, subject: Subject) -> Loaded:
+        """The subject's model on its device."""
+        return load_weights(subject)
 
     def optimize(self) -> None:
         """What is done to the loaded model before it runs: here nothing."""
@@ -240,7 +256,8 @@ class PyTorchRuntime:
             "weight_bytes": self._weight_bytes,
             "step_weight_bytes": self._step_weight_bytes,
             "compile": compile_counters() if self.subject.torch_compile else None,
-            "revision": self.revision,
+            "revision": self.loaded.revision,
+            "quantization": self.loaded.quantization,
         }
 
     def close(self) -> None:
@@ -276,26 +293,12 @@ def _can_stay_eager() -> bool:
     return hasattr(GenerationConfig(), "disable_compile")
 
 
-def _weights(subject: Subject) -> tuple[Any, Any, str | None]:
-    """The model, its tokenizer, and the hash of its commit where it comes from the hub."""
-    trust = subject.trust_remote_code
-    if subject.weights == "dummy":
-        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
-        return build_dummy(config, dtype=subject.dtype, device=subject.device, seed=0), None, None
-    source = resolve(
-        subject.model,
-        revision=subject.revision,
-        allow_pickle=subject.allow_pickle,
-        trust_remote_code=trust,
-    )
-    model, tokenizer = load_pretrained(
-        source,
-        dtype=subject.dtype,
-        device=subject.device,
-        trust_remote_code=trust,
-        allow_pickle=subject.allow_pickle,
-    )
-    return model, tokenizer, source.revision
+def _check_unquantized(model: str) -> None:
+    if found := read_description(Path(model)):
+        raise UserError(
+            f"{model} is an INT4 checkpoint; "
+            f"run it with -m {found.source} --woq --woq_checkpoint_path {model}"
+        )
 
 
 def _plain_generation_config(model: Any) -> GenerationConfig:
@@ -331,13 +334,14 @@ def _cache_positions(cache: Any) -> int | None:
 def _step_weight_bytes(model: torch.nn.Module) -> int:
     """Bytes of all parameters outside embedding tables, of which a step reads a row a sequence. A table
     that is tied to the output head counts once, as the head's."""
+    # By identity: torchao's tensors cannot be compared.
     read = {
-        parameter
+        id(parameter): parameter
         for module in model.modules()
-        if not isinstance(module, torch.nn.Embedding)
+        if not isinstance(module, torch.nn.Embedding | Int8Embedding)
         for parameter in module.parameters(recurse=False)
     }
-    return sum(parameter.nbytes for parameter in read)
+    return sum(stored_bytes(parameter) for parameter in read.values())
 
 
 def _free(device: str) -> None:

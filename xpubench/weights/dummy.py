@@ -1,15 +1,11 @@
 """Random weights made directly on the device: the speed of a model without its checkpoint."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from xpubench.errors import RunFailure
-from xpubench.weights.pretrained import DTYPE_ARGUMENT
-from xpubench.weights.quiet import quiet_transformers
+from xpubench.weights.empty import empty_model, parameter_places
 
 # One block of normal values is repeated over all weights, as drawing a billion values takes a minute on two
 # cores. Its length is a prime, so that no two rows of a matrix begin at the same place of the block.
@@ -23,38 +19,29 @@ TURN = 7_919
 def build_dummy(config: dict[str, Any], *, dtype: str, device: str, seed: int) -> Any:
     """A model of the config's architecture with random weights in `dtype` on the device, in evaluation mode.
 
-    Matrices are normal with the standard deviation of the config's `initializer_range`, else 0.02, norms lie
-    near 1, biases near 0: logits are finite and depend on the tokens. Tied weights stay tied, and buffers
-    such as rotary frequencies hold their values.
+    Tied weights stay tied, and buffers such as rotary frequencies hold their values.
     Raises RunFailure `unsupported` where the installed transformers does not know the architecture.
     """
-    model = _without_weights(config, getattr(torch, dtype))
-    model.tie_weights()
-    spread = getattr(model.config, "initializer_range", None) or SPREAD
-    filler = _Filler(device, seed, spread)
-    made: dict[int, torch.nn.Parameter] = {}
-    for module in model.modules():
-        for name, empty in module.named_parameters(recurse=False):
-            if id(empty) not in made:
-                made[id(empty)] = torch.nn.Parameter(filler.fill(name, empty), requires_grad=False)
-            setattr(module, name, made[id(empty)])
+    model = empty_model(config, getattr(torch, dtype))
+    places = parameter_places(model)
+    for name, values in dummy_tensors(model, device=device, seed=seed):
+        parameter = torch.nn.Parameter(values, requires_grad=False)
+        for module, attribute in places[name]:
+            setattr(module, attribute, parameter)
     # What is left is buffers, which hold their values already.
     return model.to(device).eval()
 
 
-def _without_weights(config: dict[str, Any], dtype: torch.dtype) -> Any:
-    """The model with its parameters on the meta device and its buffers computed."""
-    model_type = config.get("model_type")
-    if model_type not in CONFIG_MAPPING_NAMES:
-        raise RunFailure(
-            "unsupported", f"the architecture {model_type!r} is not known to the installed transformers"
-        )
-    settings = AutoConfig.for_model(**config)
-    with quiet_transformers(), init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(settings, **{DTYPE_ARGUMENT: dtype})
-    # A config need not name its class, and IPEX goes by that name.
-    model.config.architectures = [type(model).__name__]
-    return model
+def dummy_tensors(model: Any, *, device: str, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and random values on the device of each parameter of an empty model, in the parameter's dtype.
+
+    Matrices are normal with the standard deviation of the config's `initializer_range`, else 0.02, norms lie
+    near 1, biases near 0: logits are finite and depend on the tokens.
+    """
+    filler = _Filler(device, seed, getattr(model.config, "initializer_range", None) or SPREAD)
+    empty = {name: getattr(*at[0]) for name, at in parameter_places(model).items()}
+    for name, parameter in empty.items():
+        yield name, filler.fill(name.rpartition(".")[2], parameter)
 
 
 class _Filler:

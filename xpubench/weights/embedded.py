@@ -6,14 +6,13 @@ import io
 import json
 import logging
 import os
-import shutil
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from xpubench.catalog import SMOLLM2, model
 from xpubench.errors import RunFailure, UserError
+from xpubench.weights.directories import written_aside
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -36,21 +35,10 @@ def smollm2_directory() -> Path:
     gguf_path = _gguf_path()
     logger.info("converting %s to safetensors in %s", gguf_path.name, target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        with written_aside(target, replace=False) as aside:
+            _convert(gguf_path, aside)
     except OSError as error:
         raise _unwritable(target.parent, error.strerror) from error
-    try:
-        _convert(gguf_path, aside)
-        os.chmod(aside, 0o755)
-        try:
-            os.rename(aside, target)
-        except OSError:
-            # Another process was first; its copy is as good.
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return target
 
 
@@ -95,11 +83,11 @@ def _convert(gguf_path: Path, directory: Path) -> None:
     token_ids = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     try:
         save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-        _write_json(directory / "config.json", config | {"torch_dtype": "float32"})
-        _write_json(directory / "generation_config.json", token_ids)
-        _write_tokenizer(fields, directory)
-    except (OSError, SafetensorError) as error:
+    except SafetensorError as error:
         raise _unwritable(directory.parent, error) from error
+    _write_json(directory / "config.json", config | {"torch_dtype": "float32"})
+    _write_json(directory / "generation_config.json", token_ids)
+    _write_tokenizer(fields, directory)
 
 
 def _write_json(path: Path, fields: dict[str, Any]) -> None:

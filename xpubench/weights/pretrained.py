@@ -22,6 +22,14 @@ DTYPE_ARGUMENT = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5
 NONSENSE = (OSError, ValueError, TypeError, KeyError, UnpicklingError, SafetensorError, StrictDataclassError)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
 
+# What runs the quantized checkpoints of the hub as they are, as transformers' documentation names it.
+QUANTIZERS = {
+    "gptq": "pip install gptqmodel optimum",
+    "awq": "pip install gptqmodel (autoawq before transformers 5)",
+    "compressed-tensors": "pip install compressed-tensors",
+    "bitsandbytes": "pip install bitsandbytes",
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -46,6 +54,8 @@ def load_pretrained(
                 output_loading_info=True,
                 local_files_only=True,
             )
+    except ImportError as error:
+        raise _unsupported(source, error) from error
     except NotImplementedError as error:
         # Early versions leave a weight of another shape on the meta device, and then fail to move it.
         if "meta tensor" not in str(error):
@@ -57,9 +67,24 @@ def load_pretrained(
         # Code from the hub fails for reasons of its own, and needs its traceback.
         if trust_remote_code or getattr(error, "errno", None) == errno.ENOMEM:
             raise
+        if "quantization_config" in source.config and isinstance(error, ValueError):
+            raise _unsupported(source, error) from error
         raise RunFailure("bad_model", f"{source.directory}: {_first_line(error)}") from error
     _check_complete(source, report)
-    return model.eval(), _tokenizer(source, trust_remote_code)
+    return model.eval(), load_tokenizer(source, trust_remote_code)
+
+
+def _unsupported(source: Source, error: Exception) -> RunFailure:
+    """A quantized checkpoint that the installed libraries or the device cannot run as it is."""
+    method = (source.config.get("quantization_config") or {}).get("quant_method")
+    if method is None:
+        return RunFailure("unsupported", f"{source.name}: {_first_line(error)}")
+    needed = QUANTIZERS.get(str(method), "what transformers asks for")
+    return RunFailure(
+        "unsupported",
+        f"{source.name} holds {method} weights, which do not load here ({_first_line(error)}); "
+        f"they need {needed}, on a device that it supports",
+    )
 
 
 def _check_complete(source: Source, report: dict[str, Any]) -> None:
@@ -81,7 +106,8 @@ def _check_complete(source: Source, report: dict[str, Any]) -> None:
         )
 
 
-def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
+def load_tokenizer(source: Source, trust_remote_code: bool) -> Any:
+    """The checkpoint's tokenizer, None where it has none that loads."""
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(

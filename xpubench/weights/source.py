@@ -157,7 +157,7 @@ def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None
 
 
 def _check_weights(directory: Path, allow_pickle: bool) -> None:
-    files = _safetensors(directory)
+    files = weight_files(directory)
     for file in files:
         _check_safetensors(file)
     if files:
@@ -171,8 +171,11 @@ def _check_weights(directory: Path, allow_pickle: bool) -> None:
         )
 
 
-def _safetensors(directory: Path) -> list[Path]:
-    """The files that make up the checkpoint, empty when it has none."""
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors files that make up the checkpoint, empty when it has none.
+
+    RunFailure `bad_model` where its index makes no sense or a file is missing.
+    """
     index = directory / f"{SAFETENSORS_FILE}.index.json"
     if not index.exists():
         single = directory / SAFETENSORS_FILE
@@ -185,6 +188,14 @@ def _safetensors(directory: Path) -> list[Path]:
     if missing or not shards:
         raise RunFailure("bad_model", f"{directory} lacks {', '.join(missing) or 'all shards of its index'}")
     return [directory / shard for shard in shards]
+
+
+def pickle_files(directory: Path) -> list[Path]:
+    """The .bin files that make up the checkpoint, empty when it has none."""
+    single, index = (directory / name for name in PICKLE_FILES)
+    if index.exists():
+        return [directory / name for name in sorted(set(_read_json(index)["weight_map"].values()))]
+    return [single] if single.exists() else []
 
 
 def _check_safetensors(path: Path) -> None:

@@ -1,0 +1,263 @@
+"""INT4 weights: the grids, the kernels against the values they stand for, and the saved model."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("torchao")
+
+from safetensors.torch import load_file, save_file  # after the check that it is installed
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from tests.conftest import CommandLine
+from tests.integration.test_dummy_weights import FAMILIES
+from xpubench.errors import RunFailure, UserError
+from xpubench.spec import Quantization
+from xpubench.weights.dummy import build_dummy, dummy_tensors
+from xpubench.weights.empty import empty_model, parameter_places
+from xpubench.weights.grid import quantize_int4, quantize_int8
+from xpubench.weights.int4 import fill, layout, quantized
+from xpubench.weights.kernels import stored_bytes
+
+GRIDS = ["int4_fullrange", "int4_clip", "int4_asym"]
+SMALL_GROUPS = Quantization(group_size=32)
+
+
+def weight(rows: int = 48, columns: int = 128) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("scale_dtype", ["float16", "float32"])
+def test_each_value_is_the_nearest_of_its_grid(grid: str, scale_dtype: str) -> None:
+    source = weight()
+    found = quantize_int4(
+        source,
+        Quantization(weight_dtype=grid, group_size=32, scale_dtype=scale_dtype),  # type: ignore[arg-type]
+    )
+    assert found.scales.dtype == getattr(torch, scale_dtype)
+    assert found.codes().max() <= 15
+    steps = found.scales.float().abs().repeat_interleave(32, dim=1)
+    error = (found.values() - source).abs()
+    # At most half a step, but where the positive end of a symmetric grid is one step short.
+    inside = error <= steps * 0.501
+    assert inside.float().mean() > (0.99 if grid != "int4_fullrange" else 0.97)
+    assert (error <= steps * 1.01).all()
+
+
+def test_the_full_range_grid_holds_the_largest_value_of_each_group() -> None:
+    source = weight()
+    found = quantize_int4(source, Quantization(group_size=32, scale_dtype="float32"))
+    groups, values = source.view(48, 4, 32), found.values().view(48, 4, 32)
+    largest = groups.abs().argmax(-1, keepdim=True)
+    assert torch.allclose(values.gather(-1, largest), groups.gather(-1, largest))
+    assert found.codes().view(48, 4, 32).gather(-1, largest).unique().tolist() == [0]
+
+
+def test_groups_of_zeros_and_rows_in_blocks() -> None:
+    source = torch.zeros(4, 64)
+    for grid in GRIDS:
+        assert quantize_int4(source, Quantization(weight_dtype=grid)).values().eq(0).all()  # type: ignore[arg-type]
+    assert quantize_int8(source).values().eq(0).all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+def test_weights_that_have_no_grid(value: float) -> None:
+    source = weight()
+    source[3, 5] = value
+    with pytest.raises(RunFailure, match=r"scale|NaN") as failure:
+        quantize_int4(source, SMALL_GROUPS)
+    assert failure.value.failure_class == "numerics"
+
+
+def _int4_and_its_values(fields: dict[str, Any], recipe: Quantization) -> tuple[Any, Any, Any]:
+    """An INT4 model in float32, and the plain one with the values that its weights stand for."""
+    model = empty_model(fields, torch.float32)
+    tensors = dict(dummy_tensors(model, device="cpu", seed=0))
+    kinds = layout(model, recipe)
+    weights = {name: new for name, _, new in quantized(tensors.items(), kinds, recipe)}
+    applied = fill(model, weights.items(), device="cpu", dtype=torch.float32)
+    plain = build_dummy(fields, dtype="float32", device="cpu", seed=0)
+    for name, places in parameter_places(plain).items():
+        module, attribute = places[0]
+        new = weights[name]
+        values = new if isinstance(new, torch.Tensor) else new.values()
+        getattr(module, attribute).data.copy_(values)
+    return model, plain, applied
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name in CONFIG_MAPPING_NAMES])
+@pytest.mark.parametrize("head", ["int8", "high"])
+def test_the_kernels_compute_what_the_weights_stand_for(family: str, head: str) -> None:
+    fields = {"model_type": family, "tie_word_embeddings": family in ("opt", "qwen2")} | FAMILIES[family]
+    recipe = Quantization(group_size=32, head=head, weight_dtype="int4_asym")  # type: ignore[arg-type]
+    model, plain, applied = _int4_and_its_values(fields, recipe)
+    ids = torch.arange(3, 43)[None]
+    with torch.inference_mode():
+        for length in (1, 40):
+            expected = plain(ids[:, :length]).logits
+            assert torch.allclose(model(ids[:, :length]).logits, expected, atol=2e-3, rtol=1e-3)
+    assert applied.int4 >= 8
+    assert applied.int8 == (0 if head == "high" else 1 if fields["tie_word_embeddings"] else 2)
+
+
+def test_a_group_size_that_does_not_divide_a_width() -> None:
+    model = empty_model({"model_type": "llama"} | FAMILIES["llama"], torch.float32)
+    with pytest.raises(UserError, match=r"groups of 64 do not divide .* with 96; --group_size 32 fits"):
+        layout(model, Quantization(group_size=64))
+
+
+def test_matrices_that_the_kernel_refuses_stay_high_and_are_counted(
+    generate: CommandLine, tmp_path: Path
+) -> None:
+    narrow = FAMILIES["llama"] | {"num_key_value_heads": 1, "head_dim": 24}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"} | narrow))
+    done = generate(tmp_path, "--dummy-weights", "--dtype", "bfloat16", "--woq", "--group_size", 32, "--json")
+    (record,) = done.records
+    applied = record["runtime"]["quantization"]["applied"]
+    assert len(applied["refused"]) == 4
+    assert all(name.endswith(("k_proj.weight", "v_proj.weight")) for name in applied["refused"])
+    assert any("4 matrices" in warning for warning in record["warnings"])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model in INT4."""
+    import subprocess
+    import sys
+
+    directory = tmp_path_factory.mktemp("int4") / "saved"
+    command = [sys.executable, "-m", "xpubench", "quantize", "smollm2-135m", str(directory)]
+    subprocess.run(command, check=True, capture_output=True)
+    return directory
+
+
+def test_the_saved_model_is_small_and_gives_the_tokens_of_the_one_quantized_on_load(
+    generate: CommandLine, saved: Path
+) -> None:
+    flags = ("--dtype", "bfloat16", "--woq", "--json")
+    (direct,) = generate("smollm2-135m", *flags).records
+    (reloaded,) = generate("smollm2-135m", *flags, "--woq_checkpoint_path", saved).records
+    assert reloaded["output"] == direct["output"]
+    assert reloaded["id"] == direct["id"]
+    size = sum(file.stat().st_size for file in saved.glob("*.safetensors"))
+    assert size < 0.32 * 2 * 134_515_008
+    assert reloaded["runtime"]["weight_bytes"] < 0.34 * 2 * 134_515_008
+    assert any("not validated for INT4" in warning for warning in reloaded["warnings"])
+    assert reloaded["summary"]["step_bytes"] < 0.36 * 2 * 134_515_008
+
+
+def test_a_saved_model_needs_no_float_model(generate: CommandLine, tiny_llama: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "int4"
+    shutil.copytree(tiny_llama, source)
+    flags = ("--dtype", "bfloat16", "--woq", "--json")
+    (made,) = generate(source, *flags, "--group_size", 32, "--save_model", "--output_dir", target).records
+    shutil.rmtree(source)
+    (again,) = generate("source", *flags, "--woq_checkpoint_path", target).records
+    assert (again["status"], again["output"]) == ("ok", made["output"])
+
+
+def test_beams_static_cache_and_accuracy_on_int4(generate: CommandLine, saved: Path) -> None:
+    flags = ("--dtype", "bfloat16", "--woq", "--woq_checkpoint_path", saved, "--json")
+    done = generate("smollm2-135m", *flags, "--num-beams", 2, "--use-static-cache")
+    assert done.code == 0
+    pytest.importorskip("lm_eval")
+    done = generate(
+        "smollm2-135m", *flags, "--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 20
+    )
+    assert done.records[0]["accuracy"]["acc"] > 0.2
+
+
+def test_the_report_names_the_error_of_each_weight(
+    xpubench: CommandLine, tiny_llama: Path, tmp_path: Path
+) -> None:
+    done = xpubench("quantize", tiny_llama, tmp_path / "int4", "--group_size", 32, "--report", "--json")
+    assert done.code == 0
+    found = json.loads(done.out)
+    assert found["description"]["recipe"]["group_size"] == 32
+    errors = found["errors"]
+    int4 = [error["relative_l2"] for name, error in errors.items() if "proj" in name]
+    assert 0.02 < min(int4) <= max(int4) < 0.2
+    assert errors["model.embed_tokens.weight"]["relative_l2"] < 0.02
+    assert 0 <= found["divergence"]["top1_agreement"] <= 1
+    assert found["divergence"]["mean_kl"] > 0
+
+
+def test_a_crash_while_writing_leaves_the_old_model(
+    xpubench: CommandLine, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "int4"
+    assert xpubench("quantize", tiny_llama, target, "--group_size", 32).code == 0
+    before = {file.name: file.read_bytes() for file in target.iterdir()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("xpubench.weights.int4_checkpoint.save_file", full)
+    done = xpubench("quantize", tiny_llama, target, "--group_size", 32, "--woq_dtype", "int4_clip")
+    assert (done.code, "No space left" in done.error_line) == (2, True)
+    assert {file.name: file.read_bytes() for file in target.iterdir()} == before
+    assert os.listdir(tmp_path) == ["int4"]
+
+
+def test_wrong_targets_and_sources(
+    xpubench: CommandLine, generate: CommandLine, tiny_llama: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("precious")
+    done = xpubench("quantize", tiny_llama, tmp_path / "other")
+    assert (done.code, "is no INT4 checkpoint" in done.error_line) == (2, True)
+    assert xpubench("quantize", tiny_llama, tmp_path / "int4", "--group_size", 32).code == 0
+    done = xpubench("quantize", tmp_path / "int4", tmp_path / "again", "--group_size", 32)
+    assert (done.code, "quantized already" in done.error_line) == (2, True)
+    done = generate(tmp_path / "int4")
+    assert (done.code, "--woq --woq_checkpoint_path" in done.error_line) == (2, True)
+    done = xpubench("quantize", tiny_llama, tmp_path / "large", "--group_size", 256)
+    assert (done.code, "do not divide" in done.error_line) == (2, True)
+    assert not (tmp_path / "large").exists()
+
+
+def test_a_checkpoint_that_lacks_a_part_is_a_bad_model(
+    xpubench: CommandLine, generate: CommandLine, tiny_llama: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "int4"
+    assert xpubench("quantize", tiny_llama, target, "--group_size", 32).code == 0
+    (file,) = target.glob("*.safetensors")
+    tensors = load_file(file)
+    scales = next(name for name in tensors if name.endswith("q_proj.weight.scales"))
+    save_file({name: tensor for name, tensor in tensors.items() if name != scales}, file)
+    done = generate(tiny_llama, "--dtype", "bfloat16", "--woq", "--woq_checkpoint_path", target, "--json")
+    assert done.code == 1
+    assert done.records[0]["status"] == "bad_model"
+    assert scales in done.records[0]["failure"]["message"]
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_names_with_and_without_the_bodys_prefix(
+    xpubench: CommandLine, generate: CommandLine, tiny_llama: Path, tmp_path: Path, prefix: str
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_llama, source)
+    (file,) = source.glob("*.safetensors")
+    renamed = {
+        prefix + name.removeprefix("model.") if name.startswith("model.") else name: tensor
+        for name, tensor in load_file(file).items()
+    }
+    save_file(renamed, file, metadata={"format": "pt"})
+    assert xpubench("quantize", source, tmp_path / "int4", "--group_size", 32).code == 0
+
+
+def test_stored_bytes_are_those_of_the_kernels_form() -> None:
+    model = empty_model({"model_type": "llama"} | FAMILIES["llama"], torch.bfloat16)
+    tensors = dummy_tensors(model, device="cpu", seed=0)
+    kinds = layout(model, SMALL_GROUPS)
+    weights = [(name, new) for name, _, new in quantized(tensors, kinds, SMALL_GROUPS)]
+    fill(model, weights, device="cpu", dtype=torch.bfloat16)
+    layer = model.model.layers[0].mlp.up_proj.weight
+    # 4 bits a value, and for 32 of them a scale and an offset in 16 bits.
+    assert stored_bytes(layer) == 96 * 64 // 2 + 96 * 2 * 4

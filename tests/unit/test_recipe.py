@@ -1,0 +1,91 @@
+"""The flags of INT4 and the recipe in a checkpoint's config: what fits together and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.conftest import CommandLine
+from xpubench.spec import Protocol as MeasuringProtocol
+from xpubench.spec import Quantization, RunSpec, Subject, Workload
+from xpubench.weights.recipe import Description
+
+
+def checkpoint(directory: Path, fields: dict[str, Any] | None = None, **recipe: Any) -> Path:
+    """A directory whose config says what an INT4 checkpoint's does."""
+    description = Description(recipe=Quantization(**recipe), source="smollm2-135m", revision=None)
+    directory.mkdir(exist_ok=True)
+    quantization = msgspec.to_builtins(description) if fields is None else fields
+    config = {"model_type": "llama", "quantization_config": quantization}
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def generate(xpubench: CommandLine, *flags: object) -> str:
+    done = xpubench("generate", "-m", "smollm2-135m", "--device", "cpu", *flags)
+    assert done.code == 2
+    return done.error_line
+
+
+@pytest.mark.parametrize("flag", [["--group_size", 64], ["--woq_checkpoint_path", "x"], ["--save_model"]])
+def test_flags_of_int4_need_woq(xpubench: CommandLine, flag: list[object]) -> None:
+    assert "give --woq too" in generate(xpubench, *flag)
+
+
+def test_a_group_size_that_no_kernel_takes(xpubench: CommandLine) -> None:
+    assert "one of 32, 64, 128, 256, not 48" in generate(xpubench, "--woq", "--group_size", 48)
+
+
+def test_saving_needs_a_directory(xpubench: CommandLine, tmp_path: Path) -> None:
+    assert "belong together" in generate(xpubench, "--woq", "--save_model")
+    assert "belong together" in generate(xpubench, "--woq", "--output_dir", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "field"),
+    [
+        (["--group_size", 32], "group_size 64, asked is 32"),
+        (["--woq_dtype", "int4_asym"], "weight_dtype int4_fullrange, asked is int4_asym"),
+        (["--scale_dtype", "bf16"], "scale_dtype float16, asked is bfloat16"),
+        (["--woq_head", "high"], "head int8, asked is high"),
+    ],
+)
+def test_a_recipe_that_is_not_the_flags(
+    xpubench: CommandLine, tmp_path: Path, flags: list[object], field: str
+) -> None:
+    saved = checkpoint(tmp_path / "saved")
+    assert field in generate(xpubench, "--woq", "--woq_checkpoint_path", saved, *flags)
+
+
+def test_a_checkpoint_of_another_model(xpubench: CommandLine, tmp_path: Path) -> None:
+    saved = checkpoint(tmp_path / "saved")
+    done = xpubench("generate", "-m", "gpt2", "--device", "cpu", "--woq", "--woq_checkpoint_path", saved)
+    assert (done.code, "quantized from smollm2-135m" in done.error_line) == (2, True)
+
+
+def test_a_checkpoint_for_another_runtime(xpubench: CommandLine, tmp_path: Path) -> None:
+    ours = checkpoint(tmp_path / "ours")
+    assert "leave out --ipex" in generate(xpubench, "--woq", "--ipex", "--woq_checkpoint_path", ours)
+    theirs = checkpoint(tmp_path / "theirs", {"quant_method": "rtn", "group_size": 64, "sym": True})
+    assert "give --ipex" in generate(xpubench, "--woq", "--woq_checkpoint_path", theirs)
+    gptq = checkpoint(tmp_path / "gptq", {"quant_method": "gptq"})
+    assert "without --woq" in generate(xpubench, "--woq", "--woq_checkpoint_path", gptq)
+
+
+def test_no_checkpoint_there(xpubench: CommandLine, tmp_path: Path) -> None:
+    assert "no quantized model" in generate(xpubench, "--woq", "--woq_checkpoint_path", tmp_path / "none")
+
+
+def test_where_a_checkpoint_lies_is_not_part_of_the_id_and_its_recipe_is() -> None:
+    def spec(recipe: Quantization | None) -> str:
+        subject = Subject(model="m", device="cpu", dtype="bfloat16", quantization=recipe)
+        return RunSpec(
+            subject=subject,
+            workload=Workload(input_tokens=8, new_tokens=4),
+            protocol=MeasuringProtocol(),
+        ).id
+
+    assert spec(Quantization()) == spec(Quantization(checkpoint="/somewhere"))
+    assert len({spec(None), spec(Quantization()), spec(Quantization(group_size=32))}) == 3

@@ -1,0 +1,43 @@
+"""A model of an architecture without its weights, to be filled from elsewhere."""
+
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from xpubench.errors import RunFailure
+from xpubench.weights.pretrained import DTYPE_ARGUMENT
+from xpubench.weights.quiet import quiet_transformers
+
+
+def empty_model(config: dict[str, Any], dtype: torch.dtype) -> Any:
+    """The model in evaluation mode with its parameters on the meta device, tied where they are, and its
+    buffers computed on the CPU.
+
+    Raises RunFailure `unsupported` where the installed transformers does not know the architecture.
+    """
+    model_type = config.get("model_type")
+    if model_type not in CONFIG_MAPPING_NAMES:
+        raise RunFailure(
+            "unsupported", f"the architecture {model_type!r} is not known to the installed transformers"
+        )
+    settings = AutoConfig.for_model(**config)
+    with quiet_transformers(), init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(settings, **{DTYPE_ARGUMENT: dtype})
+    # A config need not name its class, and IPEX goes by that name.
+    model.config.architectures = [type(model).__name__]
+    model.tie_weights()
+    return model.eval()
+
+
+def parameter_places(model: torch.nn.Module) -> dict[str, list[tuple[torch.nn.Module, str]]]:
+    """Where each parameter stands, by its first name: modules and attribute names, several of a tied one."""
+    names: dict[int, str] = {}
+    places: dict[str, list[tuple[torch.nn.Module, str]]] = {}
+    for path, module in model.named_modules():
+        for attribute, parameter in module.named_parameters(recurse=False):
+            name = names.setdefault(id(parameter), f"{path}.{attribute}" if path else attribute)
+            places.setdefault(name, []).append((module, attribute))
+    return places

@@ -1,0 +1,60 @@
+"""A subject's weights on its device, from wherever it wants them."""
+
+from typing import Any
+
+import msgspec
+
+from xpubench.spec import Quantization, Subject
+from xpubench.weights.dummy import build_dummy
+from xpubench.weights.kernels import tensor_class
+from xpubench.weights.pretrained import load_pretrained
+from xpubench.weights.quantized import load_quantized
+from xpubench.weights.source import read_config, resolve
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A transformers model, its tokenizer (None where it has none), the commit of its weights where they come
+    from the hub, and what quantization did to them."""
+
+    model: Any
+    tokenizer: Any = None
+    revision: str | None = None
+    quantization: dict[str, Any] | None = None
+
+
+def load_weights(subject: Subject) -> Loaded:
+    """Raises UserError for what the user must change, RunFailure for a checkpoint that cannot be loaded."""
+    trust = subject.trust_remote_code
+    if subject.quantization is not None:
+        return _quantized(subject, subject.quantization)
+    if subject.weights == "dummy":
+        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        return Loaded(model=build_dummy(config, dtype=subject.dtype, device=subject.device, seed=0))
+    source = resolve(
+        subject.model,
+        revision=subject.revision,
+        allow_pickle=subject.allow_pickle,
+        trust_remote_code=trust,
+    )
+    model, tokenizer = load_pretrained(
+        source,
+        dtype=subject.dtype,
+        device=subject.device,
+        trust_remote_code=trust,
+        allow_pickle=subject.allow_pickle,
+    )
+    return Loaded(model=model, tokenizer=tokenizer, revision=source.revision)
+
+
+def _quantized(subject: Subject, recipe: Quantization) -> Loaded:
+    model, tokenizer, revision, applied = load_quantized(subject, recipe)
+    kernel = {
+        "kernel": tensor_class(subject.device).__name__,
+        "compute_dtype": subject.dtype,
+        "scale_dtype": subject.dtype,
+    }
+    described = {
+        "asked": msgspec.to_builtins(recipe),
+        "applied": kernel | msgspec.to_builtins(applied),
+    }
+    return Loaded(model=model, tokenizer=tokenizer, revision=revision, quantization=described)

@@ -1,0 +1,153 @@
+"""RTN INT4 through neural-compressor, as IPEX runs it: quantize, save, load."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec import to_builtins
+
+from xpubench.errors import RunFailure, UserError
+from xpubench.spec import Quantization, Subject
+from xpubench.weights.directories import written_aside
+from xpubench.weights.load import Loaded
+from xpubench.weights.pretrained import load_tokenizer
+from xpubench.weights.quiet import quiet_transformers
+from xpubench.weights.source import Source, resolve
+
+INSTALL = "install the IPEX stack in an environment of its own: pip install -r requirements-ipex-xpu.txt"
+# The layout of the weights that neural-compressor writes; the kernels of a run want it unset.
+ENGINE_VARIABLE, SAVING_ENGINE = "IPEX_COMPUTE_ENG", "4"
+SHORT_NAMES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int8": "int8"}
+COMPUTE_DTYPES = {"cpu": ("fp32", "bf16", "int8"), "xpu": ("fp16",)}
+
+
+def check_recipe(subject: Subject, recipe: Quantization) -> None:
+    """UserError when neural-compressor is missing or does not take the recipe on the device."""
+    _module()
+    if recipe.head != "high":
+        raise UserError("neural-compressor leaves token table and head as they are; leave out --woq_head")
+    if subject.weights == "dummy":
+        raise UserError("neural-compressor quantizes checkpoints; leave out --dummy-weights or --ipex")
+    if _compute_dtype(subject, recipe) not in COMPUTE_DTYPES[subject.device]:
+        known = " or ".join(COMPUTE_DTYPES[subject.device])
+        raise UserError(
+            f"neural-compressor computes in {known} on {subject.device}, "
+            f"not in {_compute_dtype(subject, recipe)}; change --dtype or --compute_dtype"
+        )
+    if subject.device == "xpu" and recipe.weight_dtype == "int4_asym":
+        raise UserError("neural-compressor has no int4_asym on xpu; give --woq_dtype int4_fullrange")
+
+
+def load_rtn(subject: Subject, recipe: Quantization) -> Loaded:
+    """The subject's model quantized on its device, or loaded from the recipe's checkpoint.
+
+    RunFailure `bad_model` for a checkpoint that does not load.
+    """
+    with _engine(None):
+        source, model = _model(subject, recipe)
+    applied = to_builtins(model.quantization_config.to_dict()) | {ENGINE_VARIABLE: None}
+    described = {"asked": to_builtins(recipe), "applied": _comparable(applied)}
+    tokenizer = load_tokenizer(source, subject.trust_remote_code)
+    return Loaded(model=model.eval(), tokenizer=tokenizer, revision=source.revision, quantization=described)
+
+
+def save_rtn(subject: Subject, recipe: Quantization, target: Path) -> None:
+    """Quantizes the subject's model and writes it to `target`, whole or not at all."""
+    with _engine(SAVING_ENGINE):
+        source, model = _model(subject, recipe)
+        try:
+            with written_aside(target, replace=True) as aside:
+                model.save_pretrained(str(aside))
+                tokenizer = load_tokenizer(source, subject.trust_remote_code)
+                if tokenizer is not None:
+                    tokenizer.save_pretrained(str(aside))
+        except OSError as error:
+            raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _model(subject: Subject, recipe: Quantization) -> tuple[Source, Any]:
+    module = _module()
+    source = resolve(
+        recipe.checkpoint or subject.model,
+        revision=None if recipe.checkpoint else subject.revision,
+        allow_pickle=subject.allow_pickle,
+        trust_remote_code=subject.trust_remote_code,
+    )
+    config = module.RtnConfig(
+        bits=4,
+        group_size=recipe.group_size,
+        compute_dtype=_compute_dtype(subject, recipe),
+        scale_dtype=SHORT_NAMES[recipe.scale_dtype],
+        weight_dtype=recipe.weight_dtype,
+        sym=recipe.weight_dtype != "int4_asym",
+        use_layer_wise=False,
+        **({"modules_to_not_convert": _kept(source, recipe)} if recipe.high_precision else {}),
+    )
+    try:
+        with quiet_transformers():
+            model = module.AutoModelForCausalLM.from_pretrained(
+                str(source.directory),
+                quantization_config=None if recipe.checkpoint else config,
+                device_map=subject.device,
+                torch_dtype=getattr(torch, subject.dtype),
+                trust_remote_code=subject.trust_remote_code,
+            )
+    # It logs what went wrong with a saved model and leaves with exit(0).
+    except SystemExit as error:
+        raise RunFailure(
+            "bad_model", f"neural-compressor could not load {source.directory}; its log says why"
+        ) from error
+    return source, model
+
+
+def _kept(source: Source, recipe: Quantization) -> list[str]:
+    """The names that the recipe's globs mean, and the head."""
+    from fnmatch import fnmatch
+
+    from xpubench.weights.empty import empty_model
+
+    names = [name for name, _ in empty_model(source.config, torch.float16).named_modules()]
+    kept = [name for name in names if any(fnmatch(name, glob) for glob in recipe.high_precision)]
+    return ["lm_head", *kept]
+
+
+def _compute_dtype(subject: Subject, recipe: Quantization) -> str:
+    return SHORT_NAMES[recipe.compute_dtype or subject.dtype]
+
+
+def _comparable(applied: dict[str, Any]) -> dict[str, Any]:
+    """neural-compressor's own fields, the dtypes by the names that a recipe uses. Its `int4` is the grid
+    without the lowest value."""
+    long_names = {short: name for name, short in SHORT_NAMES.items()}
+    names = {"weight_dtype": {"int4": "int4_clip" if applied.get("sym") else "int4_asym"}}
+    for field in ("compute_dtype", "scale_dtype"):
+        names[field] = long_names
+    return applied | {
+        field: known.get(applied[field], applied[field]) for field, known in names.items() if field in applied
+    }
+
+
+@contextlib.contextmanager
+def _engine(value: str | None) -> Iterator[None]:
+    """IPEX_COMPUTE_ENG set so within the block."""
+    before = os.environ.pop(ENGINE_VARIABLE, None)
+    if value is not None:
+        os.environ[ENGINE_VARIABLE] = value
+    try:
+        yield
+    finally:
+        # A run wants it unset, whatever the shell had.
+        os.environ.pop(ENGINE_VARIABLE, None)
+        if before is not None and value is not None:
+            os.environ[ENGINE_VARIABLE] = before
+
+
+def _module() -> Any:
+    try:
+        from neural_compressor import transformers
+    except Exception as error:  # a misfit ends in whatever its imports raise
+        raise UserError(f"neural-compressor does not import ({error}); {INSTALL}") from error
+    return transformers

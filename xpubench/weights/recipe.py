@@ -1,0 +1,92 @@
+"""What a quantized checkpoint says of itself in its config, read without torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import xpubench
+from xpubench.errors import RunFailure, UserError
+from xpubench.spec import Quantization
+
+METHOD = "xpubench-rtn"
+NEURAL_COMPRESSOR_METHOD = "rtn"
+
+
+class Description(msgspec.Struct, frozen=True, kw_only=True):
+    """What an INT4 checkpoint of this tool holds in its config: recipe, source model and its commit."""
+
+    quant_method: str = METHOD
+    recipe: Quantization
+    source: str
+    revision: str | None
+    xpubench_version: str = xpubench.__version__
+
+
+def quantization_fields(directory: Path) -> dict[str, Any]:
+    """The `quantization_config` in the config of a checkpoint, empty where it has none or is unreadable."""
+    try:
+        config = json.loads((directory / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    fields = config.get("quantization_config") if isinstance(config, dict) else None
+    return fields if isinstance(fields, dict) else {}
+
+
+def read_description(directory: Path) -> Description | None:
+    """What the checkpoint in a directory says of itself, None where it is no INT4 checkpoint of this tool.
+
+    RunFailure `bad_model` where it is one and cannot be understood.
+    """
+    fields = quantization_fields(directory)
+    if fields.get("quant_method") != METHOD:
+        return None
+    try:
+        return msgspec.convert(fields, Description)
+    except (msgspec.ValidationError, UserError) as error:
+        raise RunFailure("bad_model", f"{directory}/config.json holds no recipe: {error}") from error
+
+
+def checkpoint_recipe(
+    directory: Path, recipe: Quantization, model: str, runtime: str, given: set[str]
+) -> Quantization:
+    """The recipe of the quantized model in a directory, to be run for `model`.
+
+    UserError when it is none, of another model or for another runtime, or when it differs from `recipe` in
+    one of the fields `given`.
+    """
+    fields = quantization_fields(directory)
+    method = fields.get("quant_method")
+    if method == NEURAL_COMPRESSOR_METHOD:
+        if runtime != "ipex":
+            raise UserError(f"{directory} was saved by neural-compressor for IPEX; give --ipex")
+        found = _neural_compressor_recipe(fields, recipe)
+    elif description := read_description(directory):
+        if runtime == "ipex":
+            raise UserError(f"{directory} was quantized for stock PyTorch; leave out --ipex")
+        if Path(description.source).name.lower() != Path(model).name.lower():
+            raise UserError(f"{directory} was quantized from {description.source}; run it with -m of that")
+        found = description.recipe
+    elif method is not None:
+        raise UserError(f"{directory} holds {method} weights; run them with -m {directory}, without --woq")
+    else:
+        raise UserError(f"no quantized model in {directory}; xpubench quantize MODEL {directory} makes one")
+    for name in sorted(given - {"compute_dtype"}):
+        if getattr(found, name) != getattr(recipe, name):
+            raise UserError(
+                f"{directory} has {name} {getattr(found, name)}, asked is {getattr(recipe, name)}; "
+                "leave the flag out to run it as it is"
+            )
+    return msgspec.structs.replace(
+        found, checkpoint=str(directory), compute_dtype=recipe.compute_dtype or found.compute_dtype
+    )
+
+
+def _neural_compressor_recipe(fields: dict[str, Any], asked: Quantization) -> Quantization:
+    """neural-compressor writes what it applied; its symmetric grid has two names, of which it keeps none."""
+    grid = asked.weight_dtype if fields.get("sym", True) else "int4_asym"
+    try:
+        return Quantization(weight_dtype=grid, group_size=fields["group_size"], head="high")
+    except KeyError as error:
+        raise RunFailure("bad_model", f"the checkpoint's config names no {error}") from error
