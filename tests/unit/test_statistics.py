@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xpubench.measure.statistics import doubts, summarize, too_few
+from xpubench.measure.statistics import RESAMPLES, doubts, median_ratio, summarize, too_few
 
 MS = 1_000_000
 
@@ -57,3 +57,36 @@ def test_a_steady_run_is_not_doubted() -> None:
     assert doubts("next token", rows, summarize(rows)) == []
     assert too_few(6) == []
     assert too_few(2) != []
+
+
+@pytest.mark.parametrize("shape", [(5, 1), (6, 4), (9, 31)])
+def test_the_bootstrap_takes_the_medians_of_resampled_iterations(shape: tuple[int, int]) -> None:
+    rows = np.random.default_rng(2).integers(MS, 9 * MS, size=shape)
+    picks = np.random.default_rng(0).integers(0, len(rows), size=(RESAMPLES, len(rows)))
+    expected = np.percentile([np.median(rows[pick]) for pick in picks], [2.5, 97.5]) / MS
+    assert summarize(rows.tolist()).ci95 == pytest.approx(tuple(expected))
+
+
+def test_the_ratio_of_medians_covers_a_slowdown_and_not_one() -> None:
+    source = np.random.default_rng(3)
+    base = source.normal(10 * MS, MS / 10, size=(20, 8)).astype(int).tolist()
+    ratio, low, high = median_ratio(base, [[1.1 * value for value in row] for row in base])
+    assert ratio == pytest.approx(1.1)
+    assert low is not None
+    assert high is not None
+    assert 1 < low < 1.1 < high
+
+
+def test_the_ratio_of_the_same_work_covers_one() -> None:
+    source = np.random.default_rng(4)
+    covered = 0
+    for _ in range(40):
+        base, new = (source.normal(10 * MS, MS, size=(20, 1)).astype(int).tolist() for _ in "ab")
+        _, low, high = median_ratio(base, new)
+        covered += (low or 0) <= 1 <= (high or 0)
+    assert covered >= 34
+
+
+def test_the_ratio_takes_rows_of_unequal_length_and_gives_no_interval_of_one_iteration() -> None:
+    assert median_ratio([[MS], [MS, MS]], [[2 * MS, 2 * MS], [2 * MS]]) == (2, 2, 2)
+    assert median_ratio([[MS, MS]], [[2 * MS], [2 * MS]]) == (2, None, None)

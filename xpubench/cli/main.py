@@ -16,6 +16,8 @@ COMMANDS: dict[str, str] = {
     "models": "list the models of the catalog",
     "compare": "hold one accuracy record against another",
     "quantize": "make an INT4 checkpoint of a model",
+    "report": "a directory of records as one page: summary, validated models, runs, figures",
+    "history": "a model's figures in time, with the changes that are more than noise",
     "plan": "bytes and roofline times of a model on a device",
     "doctor": "what this machine can run, and what to install for the rest",
 }

@@ -1,5 +1,8 @@
 """Summaries of raw samples, with their interval and what speaks against trusting them."""
 
+from collections.abc import Sequence
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +16,8 @@ TREND_P_VALUE = 0.02
 TREND_ITERATIONS = 5
 
 Array = NDArray[np.float64]
+Counts = NDArray[np.int32]
+Rows = Sequence[Sequence[float]] | Array
 
 
 def summarize(samples_ns: list[list[int]]) -> Statistic:
@@ -36,12 +41,65 @@ def summarize(samples_ns: list[list[int]]) -> Statistic:
     )
 
 
-def _median_interval(rows: Array) -> tuple[float, float]:
-    # Seeded, so that one record always has one interval.
-    picks = np.random.default_rng(0).integers(0, len(rows), size=(RESAMPLES, len(rows)))
-    medians = np.array([np.median(rows[pick]) for pick in picks])
-    low, high = np.percentile(medians, [2.5, 97.5]).tolist()
+def median_ratio(base_ns: Rows, new_ns: Rows) -> tuple[float, float | None, float | None]:
+    """The ratio of the medians, new / base, and its 95% bootstrap interval; one row an iteration.
+
+    Whole iterations are resampled, on both sides independently. Where a side has one iteration alone, there
+    is no interval. Neither side may be empty.
+    """
+    base, new = (
+        np.concatenate([np.asarray(row, dtype=np.float64) for row in rows]) for rows in (base_ns, new_ns)
+    )
+    ratio = float(np.median(new) / np.median(base))
+    if min(len(base_ns), len(new_ns)) < 2:
+        return ratio, None, None
+    ratios = _resampled_medians(new_ns, seed=1) / _resampled_medians(base_ns, seed=0)
+    low, high = np.percentile(ratios, [2.5, 97.5]).tolist()
+    return ratio, low, high
+
+
+def _median_interval(rows: Rows) -> tuple[float, float]:
+    low, high = np.percentile(_resampled_medians(rows, seed=0), [2.5, 97.5]).tolist()
     return low, high
+
+
+def _resampled_medians(rows: Rows, seed: int) -> Array:
+    """The median of each of RESAMPLES bootstrap samples, each of as many whole rows as there are.
+
+    No sample is built: how often each row was drawn times its distribution function is the sample's, and
+    its median lies where a bisection finds half of the weight. That is 20 times faster.
+    """
+    lengths = np.array([len(row) for row in rows], dtype=np.int32)
+    pooled = np.concatenate([np.asarray(row, dtype=np.float64) for row in rows])
+    order = np.argsort(pooled, kind="stable")
+    values = pooled[order]
+    # [k, i]: how many of row i's samples are among the k + 1 smallest of all.
+    row_of = np.repeat(np.arange(len(rows)), lengths)[order]
+    below = np.cumsum(row_of[:, None] == np.arange(len(rows)), axis=0, dtype=np.int32)
+    draws = _draws(len(rows), seed)
+    total = draws @ lengths
+    # An even number of samples has two middle ones.
+    return (
+        _ranked(values, below, draws, (total + 1) // 2) + _ranked(values, below, draws, total // 2 + 1)
+    ) / 2
+
+
+def _ranked(values: Array, below: Counts, draws: Counts, rank: Counts) -> Array:
+    """The rank-th smallest value (from 1) of each bootstrap sample."""
+    low, high = np.zeros_like(rank), np.full_like(rank, len(values) - 1)
+    while (low < high).any():
+        middle = (low + high) // 2
+        enough = np.einsum("ri,ri->r", draws, below[middle]) >= rank
+        low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
+    return values[low]
+
+
+@cache
+def _draws(rows: int, seed: int) -> Counts:
+    """[resample, row]: how often the row was drawn. Seeded, so that one record always has one interval."""
+    picks = np.random.default_rng(seed).integers(0, rows, size=(RESAMPLES, rows))
+    draws: Counts = (picks[:, :, None] == np.arange(rows)).sum(axis=1, dtype=np.int32)
+    return draws
 
 
 def doubts(name: str, samples_ns: list[list[int]], statistic: Statistic) -> list[str]:

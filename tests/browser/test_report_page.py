@@ -1,0 +1,263 @@
+"""The pages as readers use them: by mouse and keyboard, on a phone, in the dark, and with hostile names."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import Open
+from tests.records import accuracy_record, failed, latency_record, many, subject, write, write_changed
+from xpubench.report.diff import diff
+from xpubench.report.history import history
+from xpubench.report.pages import diff_page, history_page, report_page
+
+LLAMA = "meta-llama/Llama-2-7b-hf"
+HOSTILE = (
+    '"><script>alert(1)</script>',
+    "<img src=x onerror=alert(2)>",
+    "../../x",
+    "javascript:alert(3)",
+    "</script><script>alert(4)</script>",
+    "<a href='https://example.org'>x</a>",
+)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of runs of several kinds, some failed and some hostile."""
+    root = tmp_path_factory.mktemp("report")
+    results = root / "results"
+    for runtime, next_ms in (("pytorch", 20.0), ("ipex", 15.0)):
+        write(results, latency_record(subject(LLAMA, runtime=runtime), next_ms=next_ms))
+    write(results, accuracy_record(subject(LLAMA)))
+    write(results, latency_record(subject("EleutherAI/gpt-j-6b", dtype="bfloat16"), next_ms=9))
+    write(results, failed(latency_record(subject("Qwen/Qwen3-8B")), "oom", "out of memory", "the log's end"))
+    for index, name in enumerate(HOSTILE):
+        record = latency_record(subject(name), warnings=[name], id=name)
+        write_changed(results, record, f"hostile-{index}", lambda data: _spoil(data))
+        broken = failed(latency_record(subject(name), batch_size=2), "crash", name, name)
+        write(results, broken, f"broken-{index}")
+    (results / "foreign.json").write_text('{"name": "<script>alert(5)</script>"}')
+    return _page(root, report_page([results]))
+
+
+def _spoil(data: dict[str, Any]) -> None:
+    name = data["spec"]["subject"]["model"]
+    data["spec"]["subject"]["runtime"] = name
+    data["environment"] = {name: name, "device": {"name": name}, "versions": {"torch": name}}
+
+
+def _page(root: Path, content: bytes) -> Path:
+    path = root / "page.html"
+    path.write_bytes(content)
+    return path
+
+
+def rows(page: Page) -> list[list[str]]:
+    """The texts of the table of runs."""
+    found: list[list[str]] = page.evaluate(
+        "[...document.querySelectorAll('[data-table] tbody tr')]"
+        ".map(row => [...row.children].map(cell => cell.firstChild.textContent))"
+    )
+    return found
+
+
+def column(page: Page, label: str) -> list[str]:
+    """One column's texts."""
+    heads = page.locator("[data-table] thead th").all_text_contents()
+    return [row[heads.index(label)] for row in rows(page)]
+
+
+def choose(page: Page, label: str, value: str) -> None:
+    """Sets a filter."""
+    page.get_by_label(label, exact=True).select_option(value)
+
+
+def test_the_rows_are_there_and_the_filters_choose(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    expect(page.locator("[data-table] tbody tr").first).to_be_visible()
+    assert len(rows(page)) == 5 + 2 * len(HOSTILE)
+    choose(page, "Runtime", "ipex")
+    assert column(page, "Model") == [LLAMA]
+    expect(page.get_by_role("status")).to_contain_text("1 rows, chosen from")
+    choose(page, "Runtime", "")
+    choose(page, "Precision", "bfloat16")
+    assert column(page, "Model") == ["EleutherAI/gpt-j-6b"]
+    choose(page, "Precision", "")
+    choose(page, "Status", "oom")
+    assert column(page, "Model") == ["Qwen/Qwen3-8B"]
+    choose(page, "Status", "")
+    choose(page, "Family", "Llama 2")
+    assert set(column(page, "Model")) == {LLAMA}
+    choose(page, "Family", "")
+    page.get_by_label("Contains").fill("gpt-j bfloat")
+    assert column(page, "Model") == ["EleutherAI/gpt-j-6b"]
+
+
+def test_sorting_by_keyboard_is_announced(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    head = page.get_by_role("columnheader", name="Next token, ms")
+    expect(head).to_have_attribute("aria-sort", "none")
+    head.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    expect(head).to_have_attribute("aria-sort", "ascending")
+    values = column(page, "Next token, ms")
+    numbers = [float(value) for value in values if value != "–"]
+    assert numbers == sorted(numbers)
+    assert len(set(numbers)) >= 3
+    # What has no figure comes last, whichever way.
+    assert values[len(numbers) :] == ["–"] * (len(values) - len(numbers))
+    page.keyboard.press("Space")
+    expect(head).to_have_attribute("aria-sort", "descending")
+    values = column(page, "Next token, ms")
+    assert [float(value) for value in values if value != "–"] == numbers[::-1]
+    assert values[-1] == "–"
+
+
+def test_a_panel_opens_with_its_figures_and_closes_by_keyboard(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    choose(page, "Runtime", "ipex")
+    link = page.locator("[data-table] tbody a")
+    link.focus()
+    page.keyboard.press("Enter")
+    panel = page.get_by_role("dialog", name=LLAMA)
+    expect(panel).to_be_visible()
+    expect(panel.locator(".plot .main-svg").nth(0)).to_be_visible()
+    panel.locator("figure").last.locator(".main-svg").first.wait_for()
+    captions = panel.locator("figcaption").all_text_contents()
+    for start in ("Next token latency by token", "Distribution", "First and next", "Bandwidth", "Memory"):
+        assert any(caption.startswith(start) for caption in captions), start
+    expect(panel.get_by_role("row", name=re.compile("^Next token"))).to_contain_text(" to ")
+    page.keyboard.press("Escape")
+    expect(panel).to_be_hidden()
+    expect(link).to_be_focused()
+    assert "#run" not in page.url
+
+
+def test_the_panels_of_accuracy_and_of_a_failure(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    page.get_by_role("link", name=re.compile("^accuracy 74")).click()
+    panel = page.get_by_role("dialog")
+    expect(panel).to_contain_text("73.90 % (a model card)")
+    panel.locator(".main-svg").first.wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".failures").get_by_role("link", name="Qwen/Qwen3-8B").click()
+    expect(panel).to_contain_text("out of memory")
+    expect(panel).to_contain_text("the log's end")
+
+
+def test_a_link_to_a_run_opens_its_panel(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    link = page.locator("table.matrix a").first.get_attribute("href")
+    page = open_page(report, fragment=link or "")
+    expect(page.get_by_role("dialog", name=LLAMA)).to_be_visible()
+
+
+def test_light_and_dark_follow_the_system_and_the_button(report: Path, open_page: Open) -> None:
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = open_page(report).evaluate(ground)
+    page = open_page(report, scheme="dark")
+    dark = page.evaluate(ground)
+    assert light != dark
+    button = page.get_by_role("button", name="Dark")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    button.click()
+    expect(button).to_have_attribute("aria-pressed", "false")
+    assert page.evaluate(ground) == light
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_never_scrolls_sideways(report: Path, open_page: Open, width: int) -> None:
+    page = open_page(report, width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    choose(page, "Runtime", "ipex")
+    page.locator("[data-table] tbody a").click()
+    panel = page.get_by_role("dialog")
+    panel.locator("figure").last.locator(".main-svg").first.wait_for()
+    assert panel.evaluate("one => one.scrollWidth - one.clientWidth") <= 0
+
+
+def test_hostile_names_are_only_text(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    page.locator("[data-figure]").scroll_into_view_if_needed()
+    page.locator("[data-figure] .main-svg").first.wait_for()
+    for name in HOSTILE:
+        page.get_by_label("Contains").fill(name.split(" ")[0])
+        assert name in column(page, "Model")
+    page.get_by_label("Contains").fill("")
+    for index in range(page.locator("[data-table] tbody a").count()):
+        link = page.locator("[data-table] tbody a").nth(index)
+        assert (link.get_attribute("href") or "").startswith("#run-")
+        name = link.text_content() or ""
+        if name not in HOSTILE:
+            continue
+        link.click()
+        expect(page.get_by_role("dialog").locator("h2")).to_have_text(name)
+        if page.get_by_role("dialog").locator("figure").count():
+            page.get_by_role("dialog").locator("figure").last.locator(".main-svg").first.wait_for()
+        page.keyboard.press("Escape")
+    assert page.locator("img, iframe, object, embed, body script[src]").count() == 0
+    assert page.locator("a[href]:not([href^='#'])").count() == 0
+
+
+def test_an_injected_script_does_not_run(report: Path, browser: Browser) -> None:
+    """Even what got past the escaping is stopped by the page's policy."""
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    page.wait_for_selector("html[data-ready]")
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'ran = 1'}))"
+    )
+    assert page.evaluate("window.ran") is None
+    page.close()
+
+
+def test_every_table_and_control_has_a_name(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    nameless = page.evaluate(
+        "[...document.querySelectorAll('select, input')].filter(one => !one.labels.length).length"
+        " + [...document.querySelectorAll('th')].filter(one => !one.scope).length"
+        " + [...document.querySelectorAll('.scroll')].filter(one => one.tabIndex !== 0).length"
+    )
+    assert nameless == 0
+
+
+def test_many_rows_come_a_hundred_at_a_time(tmp_path: Path, open_page: Open) -> None:
+    for record in many(250, new_tokens=8, iterations=3):
+        write(tmp_path / "results", record)
+    page = open_page(_page(tmp_path, report_page([tmp_path / "results"])))
+    assert len(rows(page)) == 100
+    expect(page.locator(".count")).to_have_text("1 to 100 of 250 rows")
+    first = rows(page)[0]
+    for _ in range(2):
+        page.get_by_role("button", name="Next", exact=True).click()
+    expect(page.locator(".count")).to_have_text("201 to 250 of 250 rows")
+    expect(page.get_by_role("button", name="Next", exact=True)).to_be_disabled()
+    assert rows(page)[0] != first
+    page.locator("[data-table] tbody a").last.click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def test_the_page_of_a_comparison(tmp_path: Path, open_page: Open) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    for name in (LLAMA, *HOSTILE):
+        write(a, latency_record(subject(name)))
+        write(b, latency_record(subject(name, runtime="ipex"), next_ms=22))
+    page = open_page(_page(tmp_path, diff_page(diff(a, b))), width=390)
+    assert column(page, "B is") == ["slower"] * (1 + len(HOSTILE))
+    page.locator("[data-figure] .main-svg").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_page_of_a_history(tmp_path: Path, open_page: Open) -> None:
+    for month, next_ms in enumerate((20, 20, 25), 1):
+        record = latency_record(
+            subject(HOSTILE[0]), next_ms=next_ms, created=f"2026-0{month}-01T00:00:00Z", seed=month
+        )
+        write(tmp_path / "results", record, str(month))
+    found = history([tmp_path / "results"], HOSTILE[0])
+    page = open_page(_page(tmp_path, history_page(found)))
+    assert column(page, "Since the one before") == ["first", "same", "slower"]
+    expect(page.locator("[data-figure] .plot")).to_contain_text("slower, x 1.2")

@@ -1,0 +1,236 @@
+"""Records for tests and benchmarks of what reads them: made up, of the shape that a run writes."""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xpubench.catalog import models
+from xpubench.measure.summary import Facts, summarize_run
+from xpubench.record import Accuracy, Failure, Item, Iteration, Record, Samples, encode
+from xpubench.spec import AccuracySpec, AccuracyTask, Protocol, RunSpec, Subject, Workload
+
+ENVIRONMENT: dict[str, Any] = {
+    "harness": {"version": "0.1.0", "commit": "0123456789ab"},
+    "python": "3.11.9",
+    "platform": "Linux-6.8.0-x86_64",
+    "versions": {"torch": "2.13.0+xpu", "transformers": "5.23.0", "numpy": "2.4.6"},
+    "device": {
+        "kind": "xpu",
+        "name": "Intel(R) Data Center GPU Max 1550",
+        "driver": "1.6.33578",
+        "total_memory_bytes": 68_719_476_736,
+        "free_memory_bytes": 68_000_000_000,
+    },
+    "host": {"cpu": "Intel(R) Xeon(R) Platinum 8480+", "logical_cores": 224, "load_average_1min": 0.4},
+    "variables": {"ZE_FLAT_DEVICE_HIERARCHY": "FLAT"},
+}
+BANDWIDTH = 1000.0
+
+
+def subject(model: str = "meta-llama/Llama-2-7b-hf", **fields: Any) -> Subject:
+    """A subject in float16 on xpu; `fields` win."""
+    return Subject(**{"model": model, "device": "xpu", "dtype": "float16"} | fields)
+
+
+def latency_record(
+    of: Subject,
+    *,
+    next_ms: float = 20.0,
+    first_ms: float = 200.0,
+    iterations: int = 6,
+    new_tokens: int = 32,
+    batch_size: int = 1,
+    seed: int = 0,
+    **fields: Any,
+) -> Record:
+    """A run that went well, with 1% of noise; its weights are what 60% of 1,000 GB/s read in `next_ms`."""
+    source = random.Random(seed)
+
+    def noisy(milliseconds: float) -> int:
+        return int(milliseconds * 1e6 * source.gauss(1, 0.01))
+
+    rows = []
+    for _ in range(iterations):
+        first, following = noisy(first_ms), [noisy(next_ms) for _ in range(new_tokens - 1)]
+        whole = first + sum(following)
+        rows += [
+            Iteration(
+                sync_policy="every_token", first_token_ns=first, next_token_ns=following, end_to_end_ns=whole
+            ),
+            Iteration(sync_policy="end_to_end", first_token_ns=None, next_token_ns=None, end_to_end_ns=whole),
+        ]
+    samples = Samples(iterations=rows)
+    step_bytes = int(0.6 * BANDWIDTH * 1e6 * next_ms)
+    summary, warnings = summarize_run(
+        samples,
+        Facts(
+            batch_size=batch_size,
+            input_tokens=1024,
+            new_tokens=new_tokens,
+            load_s=12.5,
+            step_bytes=step_bytes,
+            bandwidth_measured_gb_per_s=BANDWIDTH,
+            bandwidth_datasheet_gb_per_s=1638.4,
+            peak_device_bytes=15_000_000_000,
+            peak_host_bytes=2_000_000_000,
+        ),
+    )
+    spec = RunSpec(
+        subject=of,
+        workload=Workload(input_tokens=1024, new_tokens=new_tokens, batch_size=batch_size),
+        protocol=Protocol(),
+    )
+    return _record(
+        spec,
+        {
+            "samples": samples,
+            "summary": summary,
+            "warnings": warnings,
+            "runtime": {"name": of.runtime, "attention": "sdpa", "weight_bytes": step_bytes},
+            "plan": {"weight_bytes": step_bytes, "kv_cache_bytes": 600_000_000, "peak_bytes": step_bytes * 2},
+            "checks": {"new_tokens": new_tokens, "logits_finite": True, "validation": "validated"},
+        }
+        | fields,
+    )
+
+
+def accuracy_record(
+    of: Subject, *, acc: float = 0.74, reference: float | None = 0.739, items: int = 50, **fields: Any
+) -> Record:
+    """A run of lambada_openai with so many items right."""
+    right = round(acc * items)
+    found = Accuracy(
+        task="lambada_openai",
+        task_version="1.0",
+        acc=right / items,
+        acc_stderr=(acc * (1 - acc) / items) ** 0.5,
+        perplexity=3.4,
+        perplexity_stderr=0.1,
+        n=items,
+        partial=False,
+        metrics={"acc": right / items},
+        items=[Item(id=index, loglikelihood=-1.0, correct=index < right) for index in range(items)],
+        items_per_s=50.0,
+        truncated=0,
+        batch_tokens=8192,
+        batch_size=None,
+        padding_side="right",
+        scores_rows_alone=True,
+        lm_eval_version="0.4.13",
+        reference=None if reference is None else {"acc": reference, "n": 5153, "source": "a model card"},
+    )
+    spec = AccuracySpec(subject=of, task=AccuracyTask(name="lambada_openai"))
+    return _record(spec, {"accuracy": found, "checks": {"peak_device_bytes": 15_000_000_000}} | fields)
+
+
+def failed(record: Record, failure_class: Any, message: str, log_tail: str = "") -> Record:
+    """The record as it were had the run failed."""
+    return msgspec.structs.replace(
+        record,
+        status=failure_class,
+        failure=Failure(failure_class=failure_class, message=message, log_tail=log_tail),
+        samples=Samples(),
+        summary=None,
+        accuracy=None,
+        warnings=[],
+    )
+
+
+def write(directory: Path, record: Record, name: str | None = None) -> Path:
+    """The record as a file of the directory, named by its id."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name or record.id}.json"
+    path.write_bytes(encode(record))
+    return path
+
+
+def write_changed(directory: Path, record: Record, name: str, change: Any) -> Path:
+    """The record's JSON after `change(data)`."""
+    data = json.loads(encode(record))
+    change(data)
+    path = write(directory, record, name)
+    path.write_text(json.dumps(data))
+    return path
+
+
+def many(count: int, new_tokens: int = 128, iterations: int = 10) -> Iterator[Record]:
+    """So many records over the catalog's models, two runtimes, three precisions and many shapes; one in
+    twenty failed and one in ten is of accuracy."""
+    names = [one.id for one in models()]
+    dtypes = ("float16", "bfloat16", "float32")
+    source = random.Random(1)
+    template = {
+        dtype: latency_record(subject(dtype=dtype), new_tokens=new_tokens, iterations=iterations)
+        for dtype in dtypes
+    }
+    for index in range(count):
+        of = subject(
+            names[index % len(names)],
+            dtype=dtypes[index // len(names) % 3],
+            runtime=("pytorch", "ipex")[index % 2],
+        )
+        made = f"2026-{1 + index % 12:02}-{1 + index % 28:02}T{index % 24:02}:{index % 60:02}:00Z"
+        if index % 10 == 9:
+            yield accuracy_record(of, acc=source.uniform(0.6, 0.8), created=made, id=f"{index:016x}")
+            continue
+        like = template[of.dtype]
+        record = _varied(like, of, source, index, made)
+        if index % 20 == 10:
+            record = failed(
+                record, ("oom", "crash", "timeout")[index % 3], f"it ended at {index}", "line\n" * 20
+            )
+        yield record
+
+
+def _varied(like: Record, of: Subject, source: random.Random, index: int, made: str) -> Record:
+    assert isinstance(like.spec, RunSpec)
+    factor = source.uniform(0.5, 3)
+
+    def scaled(one: Iteration) -> Iteration:
+        return msgspec.structs.replace(
+            one,
+            first_token_ns=one.first_token_ns and int(one.first_token_ns * factor),
+            next_token_ns=one.next_token_ns
+            and [int(ns * factor * source.gauss(1, 0.01)) for ns in one.next_token_ns],
+            end_to_end_ns=int(one.end_to_end_ns * factor),
+        )
+
+    assert like.summary is not None
+    workload = msgspec.structs.replace(like.spec.workload, input_tokens=32 + index % 2000)
+    mbu = (like.summary.mbu_measured or 0) / factor
+    following = like.summary.next_token_ms
+    assert following is not None
+    median = following.median * factor
+    return msgspec.structs.replace(
+        like,
+        id=f"{index:016x}",
+        created=made,
+        spec=msgspec.structs.replace(like.spec, subject=of, workload=workload),
+        samples=Samples(iterations=[scaled(one) for one in like.samples.iterations]),
+        summary=msgspec.structs.replace(
+            like.summary,
+            mbu_measured=mbu,
+            input_tokens=32 + index % 2000,
+            next_token_ms=msgspec.structs.replace(
+                following, median=median, ci95=(median * 0.99, median * 1.01)
+            ),
+        ),
+        warnings=[f"next token: coefficient of variation {source.uniform(5, 20):.1f}%"]
+        if index % 4 == 0
+        else [],
+    )
+
+
+def _record(spec: RunSpec | AccuracySpec, fields: dict[str, Any]) -> Record:
+    known: dict[str, Any] = {
+        "id": spec.id,
+        "created": "2026-11-20T10:00:00Z",
+        "spec": spec,
+        "environment": ENVIRONMENT,
+        "status": "ok",
+    }
+    return Record(**known | fields)

@@ -1,0 +1,267 @@
+"""`xpubench report`: what it says of a directory of records, in each format, and what it survives."""
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import CommandLine
+from tests.records import accuracy_record, failed, latency_record, subject, write, write_changed
+from xpubench.record import Record
+from xpubench.spec import Quantization
+
+LLAMA = "meta-llama/Llama-2-7b-hf"
+HOSTILE = '"><script>alert(1)</script>'
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """An empty results directory."""
+    path = tmp_path / "results"
+    path.mkdir()
+    return path
+
+
+def report(xpubench: CommandLine, results: Path, *flags: object) -> dict[str, Any]:
+    """The report as JSON."""
+    done = xpubench("report", results, "--format", "json", *flags)
+    assert done.code == 0, done.err
+    found: dict[str, Any] = json.loads(done.out)
+    return found
+
+
+def cell(found: dict[str, Any], model: str, mode: str) -> dict[str, Any]:
+    """The matrix's cell of a model and a mode."""
+    [line] = [line for line in found["matrix"] if line["model"] == model]
+    [only] = [one for one in line["cells"] if one["mode"] == mode]
+    return dict(only)
+
+
+def test_one_page_with_all_in_it(xpubench: CommandLine, results: Path, tmp_path: Path) -> None:
+    write(results, latency_record(subject(LLAMA)))
+    out = tmp_path / "report.html"
+    assert xpubench("report", results, "-o", out).code == 0
+    page = out.read_text()
+    assert "Validation report" in page
+    assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:|//)""", page)
+    assert page.count('id="data-plotly"') == 1
+    assert sorted(os.listdir(tmp_path)) == ["report.html", "results"]
+
+
+PASSING = [latency_record(subject(LLAMA)), accuracy_record(subject(LLAMA))]
+
+
+@pytest.mark.parametrize(
+    ("records", "verdict", "reason"),
+    [
+        ([], "not run", ""),
+        (PASSING, "pass", ""),
+        (PASSING[:1], "partial", "no accuracy run"),
+        (PASSING[1:], "partial", "no latency run"),
+        ([latency_record(subject(LLAMA, weights="dummy"))], "partial", "dummy weights"),
+        ([PASSING[0], accuracy_record(subject(LLAMA), acc=0.70)], "fail", "below the published 73.9 %"),
+        ([failed(PASSING[0], "oom", "no"), PASSING[1]], "fail", "latency: oom"),
+        ([PASSING[0], failed(PASSING[1], "crash", "no")], "fail", "accuracy: crash"),
+        (
+            [*PASSING, failed(latency_record(subject(LLAMA), batch_size=64), "oom", "no")],
+            "partial",
+            "1 of 3 runs failed",
+        ),
+    ],
+)
+def test_the_matrix_judges_a_model(
+    xpubench: CommandLine, results: Path, records: list[Record], verdict: str, reason: str
+) -> None:
+    write(results, latency_record(subject("other")))
+    for record in records:
+        write(results, record)
+    found = cell(report(xpubench, results), LLAMA, "fp16")
+    assert found["verdict"] == verdict
+    assert reason in found["reason"]
+    assert bool(found["reason"]) == bool(reason)
+
+
+def test_the_matrix_takes_no_other_precision_for_fp16(xpubench: CommandLine, results: Path) -> None:
+    write(results, latency_record(subject(LLAMA, dtype="bfloat16")))
+    found = report(xpubench, results)
+    assert {cell(found, LLAMA, mode)["verdict"] for mode in ("fp16", "int4", "distributed")} == {"not run"}
+    assert cell(found, "facebook/opt-6.7b", "int4")["verdict"] == "not validated"
+
+
+def test_int4_has_a_column_of_its_own(xpubench: CommandLine, results: Path) -> None:
+    of = subject(LLAMA, quantization=Quantization())
+    write(results, latency_record(of))
+    write(results, accuracy_record(of))
+    found = report(xpubench, results)
+    assert cell(found, LLAMA, "int4")["verdict"] == "pass"
+    assert cell(found, LLAMA, "fp16")["verdict"] == "not run"
+    assert {run["precision"] for run in found["runs"]} == {"int4 float16"}
+
+
+def test_the_newest_of_runs_that_share_an_id_counts(xpubench: CommandLine, results: Path) -> None:
+    old = failed(latency_record(subject(LLAMA), created="2026-01-01T00:00:00Z"), "oom", "no")
+    write(results, old, "old")
+    write(results, latency_record(subject(LLAMA), created="2026-02-01T00:00:00Z"), "new")
+    write(results, accuracy_record(subject(LLAMA)))
+    found = report(xpubench, results)
+    assert cell(found, LLAMA, "fp16")["verdict"] == "pass"
+    assert len(found["runs"]) == 3
+    assert found["repeats"] == 1
+    assert len({run["key"] for run in found["runs"]}) == 3
+    [(path, reason)] = found["left_out"]
+    assert Path(path).parent == results
+    assert "repeats the run" in reason
+
+
+def test_the_summary_names_the_slowest_and_what_failed(xpubench: CommandLine, results: Path) -> None:
+    write(results, latency_record(subject(LLAMA)))
+    slow = latency_record(subject("slow"))
+    write_changed(results, slow, "slow", lambda data: data["summary"].update(mbu_measured=0.01))
+    write(results, failed(latency_record(subject("gone")), "timeout", "no token in 60 s"))
+    found = report(xpubench, results)
+    assert found["slowest"]["model"] == "slow"
+    assert [(run["model"], run["message"]) for run in found["failed"]] == [("gone", "no token in 60 s")]
+
+
+UNREADABLE = {
+    "broken.json": "{",
+    "foreign.json": '{"name": "package"}',
+    "list.json": "[1, 2]",
+    "deep.json": "[" * 100_000,
+    "odd-version.json": '{"schema_version": []}',
+    "later.json": '{"schema_version": 999}',
+    "half.json": '{"schema_version": 1, "id": "x"}',
+    "empty.json": "",
+    "binary.json": "\0\1",
+    "notes.txt": "hello",
+}
+
+
+def test_what_is_no_record_is_listed_and_never_fatal(
+    xpubench: CommandLine, results: Path, tmp_path: Path
+) -> None:
+    record = latency_record(subject(LLAMA))
+    write(results, record)
+    for name, text in UNREADABLE.items():
+        (results / name).write_text(text)
+    (results / "latin.json").write_bytes(b'{"a": "\xff"}')
+    write_changed(results, record, "half-letter", lambda data: data["spec"]["subject"].update(model="\ud800"))
+    write_changed(results, record, "huge", lambda data: data["checks"].update(new_tokens=10**40))
+    (results / f"{record.id}.check.npz").write_bytes(b"a sidecar")
+    (results / ".aside.json.x").write_text("half")
+    (results / "directory.json").mkdir()
+    names = {*UNREADABLE, "latin.json", "half-letter.json", "huge.json"}
+    found = report(xpubench, results)
+    assert {Path(path).name for path, _ in found["left_out"]} == names
+    assert len(found["runs"]) == 1
+    out = tmp_path / "report.html"
+    assert xpubench("report", results, "-o", out).code == 0
+    assert all(name in out.read_text() for name in names)
+
+
+def test_odd_values_inside_a_record_harm_nothing(
+    xpubench: CommandLine, results: Path, tmp_path: Path
+) -> None:
+    record = latency_record(subject(LLAMA))
+
+    def spoil(data: dict[str, Any]) -> None:
+        data["environment"] = {"device": "none", "versions": ["x"], "host": {"cpu": [1]}, "deep": {"a": {}}}
+        data["created"] = HOSTILE
+        data["plan"] = {"weight_bytes": HOSTILE, "peak_bytes": -1}
+        data["checks"] = {"validation": 7}
+        data["output"] = {"first_text": 5}
+        data["summary"]["tokens_per_s"] = float("inf")
+        data["summary"]["mbu_measured"] = float("nan")
+        data["samples"]["iterations"][0]["next_token_ns"] = [0, -5]
+
+    write_changed(results, record, "odd", spoil)
+    write_changed(
+        results,
+        accuracy_record(subject(LLAMA)),
+        "accuracy",
+        lambda data: data["accuracy"].update(reference={"acc": "high", "source": [HOSTILE]}),
+    )
+    for form in ("md", "csv", "json", "html"):
+        assert xpubench("report", results, "--format", form, "-o", tmp_path / form).code == 0
+    assert xpubench("report", "--diff", results, results, "-o", tmp_path / "diff").code == 0
+    assert xpubench("history", results, "--model", LLAMA, "-o", tmp_path / "history").code == 0
+    assert "<script>alert" not in "".join((tmp_path / one).read_text() for one in ("html", "diff", "history"))
+
+
+def test_a_hostile_name_is_text_in_every_format(xpubench: CommandLine, results: Path, tmp_path: Path) -> None:
+    write(results, failed(latency_record(subject(HOSTILE)), "crash", HOSTILE))
+    write(results, latency_record(subject("=cmd|' /C calc'!A0 | x")))
+    write(results, latency_record(subject("../../x"), id="../../x"), "escape")
+    out = tmp_path / "page.html"
+    assert xpubench("report", results, "-o", out).code == 0
+    assert "<script>alert" not in out.read_text()
+    assert not (tmp_path.parent / "x").exists()
+    markdown = xpubench("report", results, "--format", "md").out
+    assert "<script>" not in markdown.replace("\\<", "")
+    [line] = [line for line in markdown.splitlines() if line.startswith("| =cmd")]
+    assert len(re.findall(r"(?<!\\)\|", line)) == len(re.findall(r"(?<!\\)\|", _header(markdown)))
+    rows = list(csv.DictReader(io.StringIO(xpubench("report", results, "--format", "csv").out)))
+    assert {row["model"][0] for row in rows if "cmd" in row["model"]} == {"'"}
+
+
+def _header(markdown: str) -> str:
+    return next(line for line in markdown.splitlines() if line.startswith("| Model"))
+
+
+def test_csv_has_the_figures_with_their_intervals(xpubench: CommandLine, results: Path) -> None:
+    record = latency_record(subject(LLAMA))
+    write(results, record)
+    [row] = csv.DictReader(io.StringIO(xpubench("report", results, "--format", "csv").out))
+    assert record.summary is not None
+    assert record.summary.next_token_ms is not None
+    assert float(row["next"]) == record.summary.next_token_ms.median
+    assert (float(row["next_low"]), float(row["next_high"])) == record.summary.next_token_ms.ci95
+    assert row["id"] == record.id
+
+
+@pytest.mark.parametrize("flags", [[], ["--diff", "results"]])
+def test_directories_without_records_are_wrong_use(
+    xpubench: CommandLine, results: Path, tmp_path: Path, flags: list[str]
+) -> None:
+    others = [results for _ in flags[1:]]
+    line = xpubench("report", *flags[:1], *others, results, "-o", tmp_path / "x.html").error_line
+    assert "no records in" in line
+    missing = tmp_path / "missing"
+    done = xpubench("report", *flags[:1], *(missing for _ in others), missing, "-o", tmp_path / "x.html")
+    assert done.code == 2
+    assert "cannot read" in done.error_line
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_an_output_that_cannot_be_written_is_wrong_use(
+    xpubench: CommandLine, results: Path, tmp_path: Path
+) -> None:
+    write(results, latency_record(subject(LLAMA)))
+    for target in (tmp_path, tmp_path / "none" / "report.html", results / "file" / "x"):
+        done = xpubench("report", results, "-o", target)
+        assert done.code == 2
+        assert "cannot write" in done.error_line
+    assert "-o report.html" in xpubench("report", results).error_line
+    assert "two directories" in xpubench("report", "--diff", results, "-o", tmp_path / "x").error_line
+    assert sorted(os.listdir(tmp_path)) == ["results"]
+
+
+def test_the_commands_import_neither_torch_nor_transformers(results: Path, tmp_path: Path) -> None:
+    write(results, latency_record(subject(LLAMA)))
+    code = (
+        "import sys; from xpubench.cli.main import main; main(); "
+        "sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
+    )
+    for command in (
+        ["report", results, "-o", tmp_path / "r.html"],
+        ["report", "--diff", results, results, "-o", tmp_path / "d.html"],
+        ["history", results, "--model", LLAMA, "-o", tmp_path / "h.html"],
+    ):
+        subprocess.run([sys.executable, "-c", code, *map(str, command)], check=True, capture_output=True)

@@ -1,0 +1,103 @@
+"""All that a report says, from the records of its directories."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xpubench.record import Record, now
+from xpubench.report.collect import LeftOut, nothing_found, records_in
+from xpubench.report.matrix import Line, Tally, matrix, newest, tally
+from xpubench.report.runs import Run, run_of
+
+STACK = ("torch", "intel-extension-for-pytorch", "openvino", "deepspeed", "transformers")
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """`runs` are in the order of reading; `repeats` tells how many share the id of another. `slowest` reached
+    the least of the measured bandwidth; `failed` are those of the newest runs that did not go well."""
+
+    created: str
+    directories: list[str]
+    environments: list[tuple[str, int]]
+    tallies: list[Tally]
+    slowest: Run | None
+    failed: list[Run]
+    repeats: int
+    matrix: list[Line]
+    runs: list[Run]
+    left_out: list[tuple[str, str]]
+
+
+def overview(directories: list[Path], each: Callable[[Run, Record], None] | None = None) -> Overview:
+    """Reads the directories, one record in memory at a time; `each` sees every run with its record.
+
+    UserError when a directory cannot be read or none holds a record.
+    """
+    runs: list[Run] = []
+    left_out: list[LeftOut] = []
+    environments: Counter[str] = Counter()
+    keys: Counter[str] = Counter()
+    for directory in dict.fromkeys(directories):
+        for found in records_in(directory):
+            if isinstance(found, LeftOut):
+                left_out.append(found)
+                continue
+            record = found.record
+            keys[record.id] += 1
+            key = record.id if keys[record.id] == 1 else f"{record.id}.{keys[record.id]}"
+            if keys[record.id] > 1:
+                left_out.append(
+                    LeftOut(
+                        found.path, f"repeats the run {record.id}: in the table, the matrix takes the newest"
+                    )
+                )
+            run = run_of(record, found.path, key)
+            runs.append(run)
+            environments[environment_line(record)] += 1
+            if each is not None:
+                each(run, record)
+    if not runs:
+        raise nothing_found(directories, left_out)
+    lines = matrix(runs)
+    last = newest(runs)
+    return Overview(
+        created=now(),
+        directories=[str(directory) for directory in directories],
+        environments=environments.most_common(),
+        tallies=tally(lines),
+        slowest=_slowest(last),
+        failed=[run for run in last if run.status != "ok"],
+        repeats=sum(count - 1 for count in keys.values()),
+        matrix=lines,
+        runs=runs,
+        left_out=[(str(one.path), one.reason) for one in left_out],
+    )
+
+
+def environment_line(record: Record) -> str:
+    """Where a record was made, in one line: the device, its driver, the stack, the machine."""
+    device = _part(record, "device")
+    versions = _part(record, "versions")
+    host = _part(record, "host")
+    parts = [device.get("name") or record.spec.subject.device]
+    if device.get("driver"):
+        parts.append(f"driver {device['driver']}")
+    parts += [f"{name} {versions[name]}" for name in STACK if name in versions]
+    if record.environment.get("python"):
+        parts.append(f"Python {record.environment['python']}")
+    cores = f", {host['logical_cores']} logical cores" if host.get("logical_cores") else ""
+    parts.append(f"host {host.get('cpu', 'unknown')}{cores}")
+    return " · ".join(map(str, parts))
+
+
+def _part(record: Record, name: str) -> dict[str, Any]:
+    part = record.environment.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _slowest(runs: list[Run]) -> Run | None:
+    reached = [run for run in runs if run.mbu_measured is not None and run.status == "ok"]
+    return min(reached, key=lambda run: run.mbu_measured or 0, default=None)

@@ -1,0 +1,89 @@
+"""What the page shows of one run beyond its row: samples thinned to what a plot can show, and the rest."""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from xpubench.record import Record
+
+BINS = 32
+LOG_CHARACTERS = 6000
+TEXT_CHARACTERS = 400
+Array = NDArray[np.float64]
+
+
+def panel_of(record: Record, points: int) -> dict[str, Any]:
+    """The panel's data as plain JSON values; series have at most `points` points."""
+    found: dict[str, Any] = {
+        "spec": msgspec.to_builtins(record.spec),
+        "environment": record.environment,
+        "runtime": record.runtime,
+        "checks": record.checks,
+        "warnings": record.warnings,
+        "plan": record.plan,
+    }
+    if record.failure is not None:
+        found["failure"] = msgspec.to_builtins(record.failure)
+        found["failure"]["log_tail"] = record.failure.log_tail[-LOG_CHARACTERS:]
+    if record.summary is not None:
+        found["summary"] = msgspec.to_builtins(record.summary)
+    if record.bandwidth is not None:
+        found["bandwidth"] = {
+            name: value for name, value in record.bandwidth.items() if not isinstance(value, list)
+        }
+    if record.accuracy is not None:
+        found["accuracy"] = msgspec.to_builtins(record.accuracy)
+        del found["accuracy"]["items"]
+    if record.divergence is not None:
+        found["divergence"] = msgspec.to_builtins(record.divergence)
+    if record.output and record.output.get("first_text"):
+        found["text"] = str(record.output["first_text"])[:TEXT_CHARACTERS]
+    return found | _series(record, points)
+
+
+def _series(record: Record, points: int) -> dict[str, Any]:
+    """`first_tokens`, `next_tokens`: each iteration's first token and median next token; `tokens`: of each
+    next token over the iterations; `histogram`: of the next tokens of all iterations. Times in ms."""
+    measured = [one for one in record.samples.iterations if one.sync_policy == "every_token"]
+    found: dict[str, Any] = {}
+    firsts = [one.first_token_ns for one in measured if one.first_token_ns is not None]
+    if firsts:
+        found["first_tokens"] = _ms(np.array(firsts, dtype=np.float64))
+    rows = [one.next_token_ns for one in measured if one.next_token_ns]
+    if not rows:
+        return found
+    # An iteration that a failure cut short has fewer tokens.
+    length = min(len(row) for row in rows)
+    times = np.array([row[:length] for row in rows], dtype=np.float64)
+    found["next_tokens"] = _ms(np.median(times, axis=1)[:points])
+    found["tokens"] = _thin(times, points)
+    low, high = np.percentile(times, [0, 99.5])
+    counts, edges = np.histogram(np.clip(times, low, high), bins=min(BINS, times.size), range=(low, high))
+    found["histogram"] = {
+        "counts": counts.tolist(),
+        "low_ms": float(edges[0]) / 1e6,
+        "high_ms": float(edges[-1]) / 1e6,
+    }
+    return found
+
+
+def _thin(times: Array, points: int) -> dict[str, Any]:
+    """Each point stands for `every` tokens in a row."""
+    every = -(-times.shape[1] // points)
+    starts = np.arange(0, times.shape[1], every)
+    middle = np.median(times, axis=0)
+    if every > 1:
+        middle = np.array([np.median(middle[start : start + every]) for start in starts])
+    return {
+        "every": every,
+        "median": _ms(middle),
+        "low": _ms(np.minimum.reduceat(times.min(axis=0), starts)),
+        "high": _ms(np.maximum.reduceat(times.max(axis=0), starts)),
+    }
+
+
+def _ms(nanoseconds: Array) -> list[float]:
+    # Four digits are finer than any plot.
+    return [float(f"{value:.4g}") for value in (nanoseconds / 1e6).tolist()]

@@ -1,0 +1,140 @@
+"""The reports as Markdown, CSV and JSON. Texts from records are escaped for each."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from xpubench.report.diff import Diff
+from xpubench.report.history import History
+from xpubench.report.matrix import MODES, Cell
+from xpubench.report.overview import Overview
+from xpubench.report.page_tables import Column, Table, diff_table, history_table, runs_table
+from xpubench.report.text import MODE_NAMES, NONE, date, ms, percent
+
+NUMBERS = ("number", "interval")
+
+
+def as_json(value: Any) -> bytes:
+    """Any value of the report for a machine."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+
+
+def as_csv(table: Table) -> bytes:
+    """A table with its hidden columns; a figure with its interval becomes three."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [
+        [name, f"{name}_low", f"{name}_high"] if column.kind == "interval" else [name]
+        for name, column in table.columns.items()
+    ]
+    writer.writerow([name for some in names for name in some])
+    for row in table.cells():
+        fields = [
+            [*(cell or ()), None, None, None][:3] if column.kind == "interval" else [_safe(cell)]
+            for column, cell in zip(table.columns.values(), row, strict=True)
+        ]
+        writer.writerow([field for some in fields for field in some])
+    return out.getvalue().encode()
+
+
+def overview_markdown(found: Overview) -> bytes:
+    """Summary, validated models and runs."""
+    lines = ["# Validation report", ""]
+    lines += [f"- {escaped(text)} ({count} runs)" for text, count in found.environments]
+    lines += ["", "## Summary", ""]
+    lines += [
+        f"- {MODE_NAMES[one.mode]}: {one.passed} of {one.validated} validated models pass, {one.failed} "
+        f"fail, {one.partial} partial, {one.not_run} not run"
+        for one in found.tallies
+    ]
+    lines.append(f"- runs: {sum(run.status == 'ok' for run in found.runs)} of {len(found.runs)} went well")
+    if found.slowest is not None:
+        one = found.slowest
+        lines.append(
+            f"- slowest against the limit: {escaped(one.model)}, {escaped(one.runtime)}, {one.precision}: "
+            f"{percent(one.mbu_measured)} % of the measured bandwidth"
+        )
+    lines += [
+        f"- failed: {escaped(run.model)}, {escaped(run.runtime)}, {escaped(run.workload)}: "
+        f"{run.status}: {escaped(run.message or '')}"
+        for run in found.failed
+    ]
+    lines += ["", "## Validated models", ""]
+    header = ["model", *(MODE_NAMES[mode] for mode in MODES)]
+    lines += _rows(header, ["---"] * 4, ([line.model, *map(_cell, line.cells)] for line in found.matrix))
+    lines += ["", "## Runs", "", *_table(runs_table(found.runs))]
+    return _whole(lines, found.left_out)
+
+
+def diff_markdown(found: Diff) -> bytes:
+    """The pairs, and what differs in the environments."""
+    lines = ["# Side by side", "", f"- A: {escaped(found.a)}", f"- B: {escaped(found.b)}"]
+    lines += [f"- {len(found.only_a)} runs in A alone, {len(found.only_b)} in B alone"]
+    lines += ["", "## Runs of the same work", "", *_table(diff_table(found.pairs))]
+    lines += ["", "## What differs in the environments", ""]
+    lines += _rows(["fact", "A", "B"], ["---"] * 3, ([one.name, one.a, one.b] for one in found.environment))
+    return _whole(lines, found.left_out)
+
+
+def history_markdown(found: History) -> bytes:
+    """The runs in time."""
+    lines = [f"# History of {escaped(found.model)}", "", *_table(history_table(found.points))]
+    return _whole(lines, found.left_out)
+
+
+def cell_text(column: Column, cell: Any) -> str:
+    """A cell of a table as text."""
+    if cell is None:
+        return NONE
+    if column.kind == "number":
+        return f"{cell:,.{column.digits}f}"
+    if column.kind == "interval":
+        figure, *ends = (f"{value:,.{column.digits}f}" for value in cell)
+        return f"{figure} ({'–'.join(ends)})" if ends else figure
+    return date(cell) if column.kind == "date" else str(cell)
+
+
+def escaped(text: str) -> str:
+    """A text in one line that Markdown takes for nothing else, nor for HTML."""
+    return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", " ".join(text.split()))
+
+
+def _table(table: Table) -> list[str]:
+    shown = [(at, column) for at, column in enumerate(table.columns.values()) if not column.hidden]
+    return _rows(
+        [column.label for _, column in shown],
+        ["---:" if column.kind in NUMBERS else "---" for _, column in shown],
+        ([cell_text(column, row[at]) for at, column in shown] for row in table.cells()),
+    )
+
+
+def _rows(header: list[str], rule: list[str], rows: Iterable[list[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(cells)} |"
+        for cells in (header, rule, *([escaped(cell) for cell in row] for row in rows))
+    ]
+
+
+def _whole(lines: list[str], left_out: list[tuple[str, str]]) -> bytes:
+    if left_out:
+        lines += ["", "## Files left out, and runs that repeat", ""]
+        lines += [f"- {escaped(path)}: {escaped(reason)}" for path, reason in left_out]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _cell(cell: Cell) -> str:
+    parts = [f"{cell.verdict}: {cell.reason}" if cell.reason else cell.verdict]
+    if cell.latency is not None and cell.latency.next_token_ms is not None:
+        parts.append(f"{ms(cell.latency.next_token_ms)} ms a token")
+    if cell.accuracy is not None and cell.accuracy.acc is not None:
+        parts.append(f"accuracy {percent(cell.accuracy.acc)} %")
+    return ", ".join(parts)
+
+
+def _safe(cell: Any) -> Any:
+    # A spreadsheet would run a text that begins so.
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -1,0 +1,184 @@
+"""A record as one flat row: what the tables, the matrix and the files of the report are made of."""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from xpubench.catalog import find_model
+from xpubench.record import Record, Statistic
+from xpubench.spec import AccuracySpec, Subject
+
+Mode = Literal["fp16", "int4", "distributed"]
+REGRESSION_POINTS = 3.0
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """One run. Latencies in ms with their 95% interval, memory in bytes, accuracies and MBU from 0 to 1.
+
+    `key` names the run in the page; ids that repeat get a number.
+    """
+
+    key: str
+    id: str
+    directory: str
+    file: str
+    created: str
+    kind: Literal["latency", "accuracy"]
+    status: str
+    message: str | None
+    model: str
+    family: str
+    runtime: str
+    device: str
+    device_name: str
+    precision: str
+    mode: Mode | None
+    weights: str
+    ranks: int
+    workload: str
+    first_token_ms: float | None = None
+    first_token_ci95: tuple[float, float] | None = None
+    next_token_ms: float | None = None
+    next_token_ci95: tuple[float, float] | None = None
+    end_to_end_ms: float | None = None
+    tokens_per_s: float | None = None
+    mbu_measured: float | None = None
+    mbu_datasheet: float | None = None
+    peak_device_bytes: int | None = None
+    peak_host_bytes: int | None = None
+    load_s: float | None = None
+    acc: float | None = None
+    acc_stderr: float | None = None
+    acc_items: int | None = None
+    acc_partial: bool | None = None
+    acc_reference: float | None = None
+    acc_regression: bool = False
+    perplexity: float | None = None
+    warnings: int = 0
+
+
+def run_of(record: Record, path: Path, key: str) -> Run:
+    """The row of a record that lies in the file `path`."""
+    spec = record.spec
+    subject = spec.subject
+    known = find_model(subject.model)
+    row = Run(
+        key=key,
+        id=record.id,
+        directory=str(path.parent),
+        file=path.name,
+        created=record.created,
+        kind="accuracy" if isinstance(spec, AccuracySpec) else "latency",
+        status=record.status,
+        message=record.failure.message if record.failure else None,
+        model=subject.model,
+        family=known.family if known else "other",
+        runtime=runtime_of(subject),
+        device=subject.device,
+        device_name=_device_name(record),
+        precision=precision_of(subject),
+        mode=_mode(subject),
+        weights=subject.weights,
+        ranks=_ranks(subject),
+        workload=workload_of(record),
+        warnings=len(record.warnings),
+    )
+    if record.summary is not None:
+        row = _with_latency(row, record)
+    if record.accuracy is not None:
+        row = _with_accuracy(row, record)
+    return row
+
+
+def runtime_of(subject: Subject) -> str:
+    """The stack in a word or two, torch.compile's backend with it."""
+    return f"{subject.runtime} + {subject.torch_compile}" if subject.torch_compile else subject.runtime
+
+
+def precision_of(subject: Subject) -> str:
+    """Such as `float16`, or `int4 float16` for INT4 weights with float16 arithmetic."""
+    return f"int4 {subject.dtype}" if subject.quantization else subject.dtype
+
+
+def workload_of(record: Record) -> str:
+    """What was generated, or which task was scored."""
+    spec = record.spec
+    if isinstance(spec, AccuracySpec):
+        limit = f", first {spec.task.limit}" if spec.task.limit else ""
+        shots = f", {spec.task.num_fewshot} shots" if spec.task.num_fewshot else ""
+        return f"{spec.task.name}{shots}{limit}"
+    length = record.summary.input_tokens if record.summary else spec.workload.input_tokens
+    return spec.workload.title(length).removesuffix(", dynamic cache")
+
+
+def _ranks(subject: Subject) -> int:
+    ranks = getattr(subject, "tp_size", None)
+    return ranks if isinstance(ranks, int) and ranks > 1 else 1
+
+
+def _mode(subject: Subject) -> Mode | None:
+    """The mode of the guide's table that a run counts for: int4 is INT4 weights on one device, the others
+    float16; other precisions count for none."""
+    if subject.quantization:
+        return "int4" if _ranks(subject) == 1 else None
+    if subject.dtype != "float16":
+        return None
+    return "distributed" if _ranks(subject) > 1 else "fp16"
+
+
+def _device_name(record: Record) -> str:
+    device = record.environment.get("device")
+    name = device.get("name") if isinstance(device, dict) else None
+    return str(name or record.spec.subject.device)
+
+
+def _with_latency(row: Run, record: Record) -> Run:
+    summary = record.summary
+    assert summary is not None
+    following = summary.next_token_ms
+    return msgspec.structs.replace(
+        row,
+        first_token_ms=summary.first_token_ms.median,
+        first_token_ci95=_interval(summary.first_token_ms),
+        next_token_ms=following.median if following else None,
+        next_token_ci95=_interval(following),
+        end_to_end_ms=summary.end_to_end_ms.median,
+        tokens_per_s=summary.tokens_per_s,
+        mbu_measured=summary.mbu_measured,
+        mbu_datasheet=summary.mbu_datasheet,
+        peak_device_bytes=summary.peak_device_bytes,
+        peak_host_bytes=summary.peak_host_bytes,
+        load_s=summary.load_s,
+    )
+
+
+def _interval(statistic: Statistic | None) -> tuple[float, float] | None:
+    return statistic.ci95 if statistic else None
+
+
+def _with_accuracy(row: Run, record: Record) -> Run:
+    found = record.accuracy
+    assert found is not None
+    published = (found.reference or {}).get("acc")
+    reference = float(published) if isinstance(published, int | float) else None
+    known = find_model(row.model)
+    limit = known.accuracy_limit_points if known else REGRESSION_POINTS
+    lost = None if found.acc is None or reference is None else 100 * (reference - found.acc)
+    return msgspec.structs.replace(
+        row,
+        acc=found.acc,
+        acc_stderr=found.acc_stderr,
+        acc_items=found.n,
+        acc_partial=found.partial,
+        acc_reference=reference,
+        acc_regression=lost is not None and not found.partial and lost > limit,
+        perplexity=found.perplexity,
+        peak_device_bytes=_bytes(record, "peak_device_bytes"),
+        peak_host_bytes=_bytes(record, "peak_host_bytes"),
+    )
+
+
+def _bytes(record: Record, name: str) -> int | None:
+    value = record.checks.get(name)
+    return value if isinstance(value, int) else None

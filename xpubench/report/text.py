@@ -1,0 +1,29 @@
+"""Figures as people read them; a dash where there is none."""
+
+NONE = "–"
+MODE_NAMES = {"fp16": "FP16", "int4": "INT4", "distributed": "Distributed FP16"}
+
+
+def ms(value: float | None) -> str:
+    """Milliseconds with two decimals, without the unit."""
+    return NONE if value is None else f"{value:,.2f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A share from 0 to 1 in percent, without the unit."""
+    return NONE if value is None else f"{100 * value:.{digits}f}"
+
+
+def gb(value: int | None) -> str:
+    """Bytes in GB (10^9), without the unit."""
+    return NONE if value is None else f"{value / 1e9:.2f}"
+
+
+def interval(ends: tuple[float, float] | None, digits: int = 2) -> str:
+    """Both ends of an interval."""
+    return NONE if ends is None else f"{ends[0]:,.{digits}f} to {ends[1]:,.{digits}f}"
+
+
+def date(created: str) -> str:
+    """A record's time without its seconds."""
+    return created[:16].replace("T", " ")
