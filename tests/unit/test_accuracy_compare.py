@@ -100,7 +100,7 @@ def test_the_exit_code_is_the_verdict(xpubench: CommandLine, tmp_path: Path, los
     assert done.code == code
     assert "McNemar" in done.out
     told = json.loads(xpubench("compare", tmp_path / "a.json", tmp_path / "b.json", "--json").out)
-    assert told["lost"] == lost
+    assert told["runs"][0]["accuracy"]["lost"] == lost
 
 
 def test_compare_of_what_is_no_record(xpubench: CommandLine, tmp_path: Path) -> None:

@@ -1,48 +1,148 @@
-"""Compare two accuracy records item by item; exit code 0 ok or warning, 1 regression, 2 not comparable."""
+"""Compare runs: exit code 0 same or faster, 1 slower or less accurate, 2 not comparable."""
 
 import argparse
 from pathlib import Path
 
-from xpubench.accuracy.compare import Comparison, compare
-from xpubench.record import read_record
+from xpubench.errors import UserError
+from xpubench.report.compare import Compared, Comparisons, Limits, as_json, compare_paths
 
-EXIT_CODES = {"ok": 0, "warning": 0, "regression": 1, "not comparable": 2}
+FORMATS = ("table", "md", "json", "junit")
+COLUMNS = ("run", "verdict", "first token, ratio", "next token, ratio", "memory, ratio", "accuracy, points")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("base", type=Path, metavar="BASE", help="the record to hold against")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the record in question")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    what = "a record, a directory of records, or a .jsonl file with one a line"
+    parser.add_argument("base", type=Path, metavar="BASE", help=f"to hold against: {what}")
+    parser.add_argument("new", type=Path, metavar="NEW", help="the runs in question, in the same form")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+    parser.add_argument("--json", action="store_const", dest="format", const="json", help="--format json")
+    defaults = Limits()
+    parser.add_argument(
+        "--latency-limit",
+        type=float,
+        default=100 * defaults.latency,
+        metavar="PERCENT",
+        help=f"smaller changes are the same (default: {100 * defaults.latency:g})",
+    )
+    parser.add_argument(
+        "--memory-limit",
+        type=float,
+        default=100 * defaults.memory,
+        metavar="PERCENT",
+        help=f"a larger growth of the peak counts as slower (default: {100 * defaults.memory:g})",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the comparison; its verdict is the exit code."""
-    found = compare(read_record(args.base), read_record(args.new))
-    if args.json:
-        import msgspec
-
-        print(msgspec.json.encode(found).decode())
+    for flag, value in (("--latency-limit", args.latency_limit), ("--memory-limit", args.memory_limit)):
+        if not value >= 0:
+            raise UserError(f"{flag} must be at least 0, not {value:g}")
+    limits = Limits(latency=args.latency_limit / 100, memory=args.memory_limit / 100)
+    found = compare_paths(args.base, args.new, limits)
+    if args.format == "json":
+        print(as_json(found))
+    elif args.format == "junit":
+        print(_junit(found))
+    elif args.format == "md":
+        print(_markdown(found))
     else:
         _print(found)
-    return EXIT_CODES[found.verdict]
+    return found.exit_code
 
 
-def _print(found: Comparison) -> None:
+def _cells(run: Compared) -> list[str]:
+    points = run.accuracy.difference_points if run.accuracy else None
+    return [
+        run.title,
+        run.verdict,
+        run.first_token.text if run.first_token else "–",
+        run.next_token.text if run.next_token else "–",
+        "–" if run.memory is None else f"{run.memory:.3f}",
+        "–" if points is None else f"{points:+.2f}",
+    ]
+
+
+def _notes(found: Comparisons) -> list[str]:
+    """What the table does not say."""
+    lines = [f"{run.verdict}: {run.reason}" for run in found.runs]
+    if len(found.runs) > 1:
+        lines = [f"{run.title}: {run.reason}" for run in found.runs if run.verdict != "same"]
+    for run in found.runs:
+        if run.differs:
+            lines.append(f"differs in {'; '.join(run.differs)}" + _of(run, found))
+        if run.top1_agreement is not None:
+            lines.append(
+                f"divergence of the new run from its reference: top-1 agreement {run.top1_agreement:.1%}, "
+                f"mean KL {run.mean_kl:.2e} nats" + _of(run, found)
+            )
+    lines += [f"only in the base: {title}" for title in found.only_base]
+    lines += [f"only in the new: {title}" for title in found.only_new]
+    return lines + [f"left out: {one}" for one in found.left_out]
+
+
+def _of(run: Compared, found: Comparisons) -> str:
+    return f" ({run.title})" if len(found.runs) > 1 else ""
+
+
+def _print(found: Comparisons) -> None:
     from xpubench.report.tables import plain_console, plain_table
 
     console = plain_console()
-    if found.verdict != "not comparable":
+    accuracies = [run.accuracy for run in found.runs if run.accuracy and run.accuracy.task]
+    if accuracies:
         table = plain_table("task", "base", "new", "difference", "gained", "lost", "McNemar's p", "items")
-        table.add_row(
-            found.task or "",
-            f"{found.base_acc:.2%}",
-            f"{found.new_acc:.2%}",
-            f"{found.difference_points:+.2f} points",
-            str(found.gained),
-            str(found.lost),
-            f"{found.p_value:.3g}",
-            str(found.n),
-        )
+        for one in accuracies:
+            table.add_row(
+                one.task or "",
+                f"{one.base_acc:.2%}",
+                f"{one.new_acc:.2%}",
+                f"{one.difference_points:+.2f} points",
+                str(one.gained),
+                str(one.lost),
+                f"{one.p_value:.3g}",
+                str(one.n),
+            )
         console.print(table)
-    console.print(f"{found.verdict}: {found.reason}")
+    latencies = [run for run in found.runs if run.first_token]
+    if latencies:
+        table = plain_table(*COLUMNS[:-1])
+        for run in latencies:
+            table.add_row(*_cells(run)[:-1])
+        console.print(table)
+    for line in _notes(found):
+        console.print(line)
+    if not found.runs:
+        console.print("not comparable: no run is in both")
+
+
+def _markdown(found: Comparisons) -> str:
+    def row(cells: list[str] | tuple[str, ...]) -> str:
+        return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
+
+    lines = [row(COLUMNS), "|---|---|" + "---:|" * (len(COLUMNS) - 2)]
+    lines += [row(_cells(run)) for run in found.runs]
+    return "\n".join([*lines, "", *(f"- {_escaped(note)}" for note in _notes(found))])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
+
+
+def _junit(found: Comparisons) -> str:
+    """One test case a run: slower and less accurate ones fail, those that cannot be compared are errors."""
+    from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+    suite = Element("testsuite", name="xpubench compare", tests=str(len(found.runs)))
+    for run in found.runs:
+        case = SubElement(suite, "testcase", classname="xpubench", name=run.title)
+        if run.verdict in ("slower", "regression"):
+            SubElement(case, "failure", message=run.reason, type=run.verdict)
+        elif run.verdict == "not comparable":
+            SubElement(case, "error", message=run.reason, type="not-comparable")
+        SubElement(case, "system-out").text = "; ".join([run.reason, *run.differs])
+    for kind in ("failure", "error"):
+        suite.set(f"{kind}s", str(len(suite.findall(f"testcase/{kind}"))))
+    indent(suite)
+    return tostring(suite, encoding="unicode")

@@ -40,6 +40,13 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
 
     @property
+    def text(self) -> str:
+        """The ratio with its interval."""
+        if self.low is None or self.high is None:
+            return f"{self.ratio:.3f}"
+        return f"{self.ratio:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+    @property
     def verdict(self) -> Verdict:
         """Whether the interval leaves out 1, and on which side."""
         if self.low is None or self.high is None:
@@ -187,14 +194,17 @@ def _pair(one: Run, base: Record, other: Run, new: Record) -> Pair:
         b=other,
         first_token=ratio_of(base, new, "first"),
         next_token=ratio_of(base, new, "next"),
-        memory=_memory_ratio(one, other),
+        memory=memory_ratio(base, new),
         accuracy_points=points,
         p_value=p_value,
     )
 
 
-def _memory_ratio(one: Run, other: Run) -> float | None:
-    """Device memory where both know it, else the host's."""
+def memory_ratio(base: Record, new: Record) -> float | None:
+    """New / base of the peaks: device memory where both know it, else the host's."""
+    one, other = base.summary, new.summary
+    if one is None or other is None:
+        return None
     for before, after in (
         (one.peak_device_bytes, other.peak_device_bytes),
         (one.peak_host_bytes, other.peak_host_bytes),
