@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Open
 from tests.records import accuracy_record, failed, latency_record, many, subject, write, write_changed
+from xpubench.record import Divergence
 from xpubench.report.diff import diff
 from xpubench.report.history import history
 from xpubench.report.pages import diff_page, history_page, report_page
@@ -200,6 +201,48 @@ def test_hostile_names_are_only_text(report: Path, open_page: Open) -> None:
         page.keyboard.press("Escape")
     assert page.locator("img, iframe, object, embed, body script[src]").count() == 0
     assert page.locator("a[href]:not([href^='#'])").count() == 0
+
+
+def _odd(data: dict[str, Any]) -> None:
+    data["plan"] = {"weight_bytes": "many", "peak_bytes": None}
+    data["environment"] = {"host": [], "deep": {"a": {"b": [None, {}]}}}
+    data["created"] = "never"
+    data["summary"].update(step_bytes=0, tokens_per_s=float("nan"), mbu_measured=float("inf"))
+
+
+def test_the_panel_of_any_record_opens(tmp_path: Path, open_page: Open) -> None:
+    """One token or one iteration, all equal times, no task's accuracy, divergence, values of other kinds."""
+    results = tmp_path / "results"
+    divergence = Divergence(
+        reference="cpu", top1_agreement=1, mean_kl=0, first_divergence=[None], positions=4
+    )
+    records = [
+        latency_record(subject("one token"), new_tokens=1),
+        latency_record(subject("one iteration"), iterations=1),
+        latency_record(subject("almost no time"), next_ms=0.001),
+        latency_record(subject("diverged"), divergence=divergence, output={"first_text": "x"}),
+        accuracy_record(subject("nothing published"), reference=None),
+    ]
+    for record in records:
+        write(results, record)
+    write_changed(results, latency_record(subject("odd")), "odd", _odd)
+    write_changed(
+        results,
+        accuracy_record(subject("no acc")),
+        "no-acc",
+        lambda data: data["accuracy"].update(acc=None, acc_stderr=None, reference={"source": ["?"]}),
+    )
+    page = open_page(_page(tmp_path, report_page([results])))
+    links = page.locator("[data-table] tbody a")
+    assert links.count() == len(records) + 2
+    for index in range(links.count()):
+        name = links.nth(index).text_content() or ""
+        links.nth(index).click()
+        panel = page.get_by_role("dialog", name=name, exact=True)
+        expect(panel.get_by_text("Behind it")).to_be_visible()
+        for figure in panel.locator("figure").all():
+            figure.locator(".main-svg").first.wait_for()
+        page.keyboard.press("Escape")
 
 
 def test_an_injected_script_does_not_run(report: Path, browser: Browser) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -99,5 +100,6 @@ def _part(record: Record, name: str) -> dict[str, Any]:
 
 
 def _slowest(runs: list[Run]) -> Run | None:
-    reached = [run for run in runs if run.mbu_measured is not None and run.status == "ok"]
-    return min(reached, key=lambda run: run.mbu_measured or 0, default=None)
+    reached = [(run.mbu_measured, run) for run in runs if run.mbu_measured is not None and run.status == "ok"]
+    finite = [(share, run) for share, run in reached if isfinite(share)]
+    return min(finite, key=lambda pair: pair[0])[1] if finite else None

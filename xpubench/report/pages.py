@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import groupby
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -140,16 +141,12 @@ def _accuracy_point(point: Point) -> list[Any]:
 
 
 def _limits(runs: list[Run]) -> list[list[Any]]:
-    """Of runs with both: key, model, runtime, precision, ms at the measured bandwidth, measured ms."""
-    return [
-        [
-            run.key,
-            run.model,
-            run.runtime,
-            run.precision,
-            run.next_token_ms * run.mbu_measured,
-            run.next_token_ms,
-        ]
-        for run in runs
-        if run.next_token_ms is not None and run.mbu_measured is not None
-    ]
+    """Of runs with both: key, model, runtime, precision, ms at the measured bandwidth, measured ms. The axes
+    are logarithmic and take no other than positive numbers."""
+    found: list[list[Any]] = []
+    for run in runs:
+        measured = run.next_token_ms or 0
+        least = measured * (run.mbu_measured or 0)
+        if 0 < measured < inf and 0 < least < inf:
+            found.append([run.key, run.model, run.runtime, run.precision, least, measured])
+    return found
