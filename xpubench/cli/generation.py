@@ -51,6 +51,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--results-dir", type=Path, default=Path("results"), metavar="DIR", help="default: results"
     )
+    group.add_argument(
+        "--only", nargs="+", metavar="ID", help="of the combinations, run those of these ids (for a suite)"
+    )
     group.add_argument("--json", action="store_true", help="the record on standard output, one line a run")
     group.add_argument(
         "--token-latency", action="store_true", help="list each token's time of the median iteration"
@@ -73,10 +76,15 @@ def run(args: argparse.Namespace) -> int:
             f"--profile_name {args.profile_name!r} is part of a file's name; use letters, digits, - and _"
         )
     # The seconds that torch takes to import are not spent on a wrong flag.
-    _specs(args, args.device or "cpu")
+    asked(args)
     quiet()
     with own_stdout() as out:
         return _run(args, out)
+
+
+def asked(args: argparse.Namespace) -> list[RunSpec] | list[AccuracySpec]:
+    """What the flags ask for, on the CPU where they name no device; UserError where they contradict."""
+    return _specs(args, args.device or "cpu")
 
 
 def _specs(args: argparse.Namespace, device: str) -> list[RunSpec] | list[AccuracySpec]:
@@ -104,6 +112,8 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
 
     reporter = Reporter(out)
     specs = _specs(args, args.device or _first_device(args, reporter))
+    if args.only is not None:
+        specs = _only(specs, set(args.only))
     results = ResultsDirectory(args.results_dir)
     if args.save_model:
         specs = _saved(specs, args.output_dir, reporter)
@@ -123,6 +133,12 @@ def _run(args: argparse.Namespace, out: TextIO) -> int:
                 )
     reporter.end(records)
     return 0 if all(record.status == "ok" for record in records) else 1
+
+
+def _only(specs: list[RunSpec] | list[AccuracySpec], ids: set[str]) -> list[RunSpec] | list[AccuracySpec]:
+    if missing := ids - {spec.id for spec in specs}:
+        raise UserError(f"no combination of the flags has the id {min(missing)}")
+    return [spec for spec in specs if spec.id in ids]  # type: ignore[return-value]
 
 
 def _saved(

@@ -14,6 +14,7 @@ from xpubench.errors import RunFailure, UserError, unknown
 COMMANDS: dict[str, str] = {
     "generate": "measure the latency of each token, and check the tokens",
     "models": "list the models of the catalog",
+    "suite": "run a list of models, resumable",
     "compare": "hold runs against others: ratios, intervals, verdicts",
     "quantize": "make an INT4 checkpoint of a model",
     "report": "a directory of records as one page: summary, validated models, runs, figures",

@@ -1,0 +1,226 @@
+"""Suites: worker processes that fail alone, and directories that are gone on with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT, CommandLine
+
+FLAGS = "--dummy-weights --device cpu --dtype float32 --greedy --num-iter 2 --num-warmup 1"
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes of two shapes each."""
+    directory = tmp_path_factory.mktemp("suite")
+    config = {
+        "model_type": "llama",
+        **dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size"), 64),
+        **{"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
+    }
+    (directory / "tiny").mkdir()
+    (directory / "tiny" / "config.json").write_text(json.dumps(config))
+    file = directory / "two.toml"
+    file.write_text(
+        f"""title = "a test"
+[[grid]]
+models = ["{directory}/tiny"]
+flags = "{FLAGS} --input-tokens 8 16 --max-new-tokens 4"
+vary = [["", "--use-static-cache"]]
+"""
+    )
+    return file
+
+
+class Directory:
+    """The records in a results directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(file.read_text()) for file in sorted(self.path.glob("*.json"))]
+
+    @property
+    def statuses(self) -> Counter[str]:
+        return Counter(record["status"] for record in self.records)
+
+    @property
+    def made(self) -> dict[str, int]:
+        return {file.name: file.stat().st_mtime_ns for file in self.path.glob("*.json")}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Directory:
+    return Directory(tmp_path / "results")
+
+
+def started(suite: Path, results: Directory, *flags: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "xpubench", "suite", suite, "--results-dir", results.path, *flags]
+    return subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+@pytest.fixture
+def running(suite: Path, results: Directory) -> Iterator["subprocess.Popen[str]"]:
+    """A suite whose first worker has begun to load."""
+    process = started(suite, results)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def worker_of(process: "subprocess.Popen[str]") -> psutil.Process:
+    for _ in range(600):
+        children = psutil.Process(process.pid).children()
+        if children and "generate" in children[0].cmdline():
+            return children[0]
+        time.sleep(0.05)
+    raise AssertionError("no worker")
+
+
+def test_all_runs_then_none_then_those_asked_for(
+    xpubench: CommandLine, suite: Path, results: Directory
+) -> None:
+    arguments = ("suite", suite, "--results-dir", results.path)
+    done = xpubench(*arguments)
+    assert done.code == 0
+    assert "4 of 4 runs to make" in done.out
+    assert "[4/4] ok" in done.out
+    assert results.statuses == {"ok": 4}
+    made = results.made
+    done = xpubench(*arguments)
+    assert (done.code, "0 of 4 runs" in done.out) == (0, True)
+    assert results.made == made
+
+    failed = results.records[0]
+    changed = failed | {"status": "oom", "failure": {"class": "oom", "message": "full"}, "summary": None}
+    (results.path / f"{failed['id']}.json").write_text(json.dumps(changed))
+    assert xpubench(*arguments).code == 1
+    assert results.statuses == {"ok": 3, "oom": 1}
+    plan = xpubench(*arguments, "--dry-run", "--rerun", "failed")
+    assert plan.code == 0
+    done = xpubench(*arguments, "--rerun", "failed")
+    assert (done.code, "1 of 4 runs" in done.out) == (0, True)
+    assert results.statuses == {"ok": 4}
+    assert sum(results.made[name] == made[name] for name in made) == 3
+
+
+def test_a_worker_that_is_killed_costs_one_run(running: "subprocess.Popen[str]", results: Directory) -> None:
+    worker_of(running).kill()
+    out, _ = running.communicate(timeout=250)
+    assert running.returncode == 1
+    assert results.statuses == {"ok": 3, "crash": 1}
+    (failed,) = (record for record in results.records if record["status"] == "crash")
+    assert "SIGKILL" in failed["failure"]["message"]
+    assert "crash" in out
+
+
+def test_a_suite_that_is_killed_takes_its_worker_along_and_goes_on_later(
+    running: "subprocess.Popen[str]", xpubench: CommandLine, suite: Path, results: Directory
+) -> None:
+    worker = worker_of(running)
+    running.kill()
+    running.wait()
+    psutil.wait_procs([worker], timeout=10)
+    assert not worker.is_running()
+    assert xpubench("suite", suite, "--results-dir", results.path).code == 0
+    assert results.statuses == {"ok": 4}
+
+
+def test_ctrl_c_ends_the_worker_and_goes_on_later(
+    running: "subprocess.Popen[str]", xpubench: CommandLine, suite: Path, results: Directory
+) -> None:
+    worker = worker_of(running)
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "goes on from here" in out
+    assert not worker.is_running()
+    assert xpubench("suite", suite, "--results-dir", results.path).code == 0
+    assert results.statuses == {"ok": 4}
+
+
+def test_a_timeout_is_a_record_and_the_next_run_starts(
+    xpubench: CommandLine, suite: Path, results: Directory
+) -> None:
+    done = xpubench("suite", suite, "--results-dir", results.path, "--timeout", 0.3)
+    assert done.code == 1
+    assert results.statuses == {"timeout": 4}
+    assert all("0.3 s" in record["failure"]["message"] for record in results.records)
+
+
+def test_a_model_that_is_not_there_does_not_stop_the_others(
+    xpubench: CommandLine, suite: Path, results: Directory
+) -> None:
+    tiny, none = suite.parent / "tiny", suite.parent / "none"
+    done = xpubench("suite", suite, "--results-dir", results.path, "--models", none, tiny)
+    assert done.code == 1
+    assert results.statuses == {"ok": 4, "unsupported": 4}
+    failed = [record for record in results.records if record["status"] == "unsupported"]
+    assert all("no such directory" in record["failure"]["message"] for record in failed)
+
+
+def test_rounds_repeat_the_grid(xpubench: CommandLine, suite: Path, results: Directory) -> None:
+    done = xpubench(
+        "suite", suite, "--results-dir", results.path, "--rounds", 2, "--flags", "--input-tokens 8"
+    )
+    assert done.code == 0
+    rounds = [Directory(results.path / one) for one in sorted(os.listdir(results.path))]
+    ids = [{record["id"] for record in one.records} for one in rounds]
+    assert len(ids) == 2
+    assert ids[0] == ids[1]
+    assert len(ids[0]) == 2
+
+
+def test_two_suites_in_one_directory(
+    running: "subprocess.Popen[str]", xpubench: CommandLine, suite: Path, results: Directory
+) -> None:
+    worker_of(running)
+    done = xpubench("suite", suite, "--results-dir", results.path)
+    assert (done.code, "another suite" in done.error_line) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("title = 1", "makes no sense"),
+        ("nonsense", "makes no sense"),
+        ('title = "t"\n[[grid]]\nmodels = "all"', "makes no sense"),
+        ('title = "t"\ngrid = []', "no runs"),
+        ('title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "--colour"', "unrecognized arguments: --colour"),
+    ],
+)
+def test_files_that_are_no_suites(xpubench: CommandLine, tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "bad.toml").write_text(text)
+    done = xpubench("suite", tmp_path / "bad.toml", "--flags", "--device cpu")
+    assert (done.code, words in done.error_line) == (2, True)
+
+
+def test_unknown_suites_and_limits(xpubench: CommandLine, tmp_path: Path) -> None:
+    assert "did you mean smoke" in xpubench("suite", "smok").error_line
+    assert "cannot read" in xpubench("suite", tmp_path / "none.toml").error_line
+    assert "--rounds" in xpubench("suite", "smoke", "--rounds", 0).error_line
+    assert "--timeout" in xpubench("suite", "smoke", "--timeout", "nan").error_line
+
+
+def test_the_plan_runs_nothing(xpubench: CommandLine, results: Directory) -> None:
+    done = xpubench(
+        "suite", "benchmark", "--dry-run", "--results-dir", results.path, "--flags", "--device xpu"
+    )
+    assert done.code == 0
+    assert "meta-llama/Llama-2-7b-hf" in done.out
+    assert "13.48" in done.out
+    assert not results.path.exists()
