@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks import clock, dummy_weights, shapes, start_up
+from benchmarks import clock, dummy_weights, int4, shapes, start_up
 from benchmarks.goal import Goal
 from xpubench.errors import UserError, unknown
 
@@ -11,6 +11,7 @@ BENCHMARKS = {
     "dummy_weights": dummy_weights.run,
     "clock": clock.run,
     "shapes": shapes.run,
+    "int4": int4.run,
 }
 
 
