@@ -73,10 +73,15 @@ def run(args: argparse.Namespace) -> int:
             f"--profile_name {args.profile_name!r} is part of a file's name; use letters, digits, - and _"
         )
     # The seconds that torch takes to import are not spent on a wrong flag.
-    _specs(args, args.device or "cpu")
-    _quiet()
+    asked(args)
+    quiet_libraries()
     with _own_stdout() as out:
         return _run(args, out)
+
+
+def asked(args: argparse.Namespace) -> list[RunSpec] | list[AccuracySpec]:
+    """What the flags ask for, on the CPU where they name no device; UserError where they contradict."""
+    return _specs(args, args.device or "cpu")
 
 
 def _specs(args: argparse.Namespace, device: str) -> list[RunSpec] | list[AccuracySpec]:
@@ -155,7 +160,7 @@ def _first_device(args: argparse.Namespace, reporter: "Reporter") -> str:
     return device
 
 
-def _quiet() -> None:
+def quiet_libraries() -> None:
     """Keeps the libraries' own progress bars and advice out of the output."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

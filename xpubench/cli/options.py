@@ -173,11 +173,13 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         raise UserError(f"{lonely[0]} speaks to IPEX; give --ipex too, or leave it out")
     if args.backend is not None and not args.torch_compile:
         raise UserError("--backend names torch.compile's backend; give --torch-compile too, or leave it out")
+    # Only the command that runs over ranks has their flags.
+    tp_size = getattr(args, "tp_size", None) or 1
     return Subject(
         model=args.model_id,
         device=device,
         dtype=args.dtype or ("bfloat16" if device == "cpu" else "float16"),
-        runtime="ipex" if args.ipex else "pytorch",
+        runtime=_runtime(args),
         revision=args.revision,
         weights="dummy" if args.dummy_weights else "pretrained",
         torch_compile=(args.backend or "inductor") if args.torch_compile else None,
@@ -186,7 +188,15 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         allow_unoptimized=args.allow_unoptimized,
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
+        tp_size=tp_size,
+        shared_memory=getattr(args, "shm", False),
     )
+
+
+def _runtime(args: argparse.Namespace) -> str:
+    if hasattr(args, "tp_size"):
+        return "deepspeed-ipex" if args.ipex else "deepspeed"
+    return "ipex" if args.ipex else "pytorch"
 
 
 def _batch_size(text: str) -> int:

@@ -51,10 +51,15 @@ class PyTorchRuntime:
     @classmethod
     def load(cls, subject: Subject) -> Self:
         """Loads, optimizes and, where asked, marks the model for compilation."""
-        runtime = cls(subject, *_weights(subject))
+        runtime = cls(subject, *cls.weights(subject))
         runtime.model.generation_config = _plain_generation_config(runtime.model)
         runtime.optimize()
         return runtime
+
+    @classmethod
+    def weights(cls, subject: Subject) -> tuple[Any, Any, str | None]:
+        """The model, its tokenizer, and the hash of its commit where it comes from the hub."""
+        return _weights(subject)
 
     @classmethod
     def check(cls, subject: Subject) -> None:
@@ -69,6 +74,10 @@ class PyTorchRuntime:
 
     def optimize(self) -> None:
         """What is done to the loaded model before it runs: here nothing."""
+
+    def line_up(self) -> None:
+        """Waits until all that runs the model has nothing left to do."""
+        self._synchronize()
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
@@ -107,7 +116,7 @@ class PyTorchRuntime:
         else:
             arguments = self._arguments(input_ids, workload)
         with self.inference():
-            self._synchronize()
+            self.line_up()
             start_ns = perf_counter_ns()
             output = self.model.generate(**arguments)
             self._synchronize()
@@ -188,7 +197,8 @@ class PyTorchRuntime:
             body, head = self.model.base_model, self.model.get_output_embeddings()
             hidden = body(input_ids=input_ids, use_cache=False).last_hidden_state[chosen]
             for part in hidden.split(ROWS_AT_ONCE):
-                yield head(part).float()
+                # Sharded heads take a batch alone.
+                yield head(part[None])[0].float()
         else:
             logits = self._all_logits(input_ids)[chosen]
             for part in logits.split(ROWS_AT_ONCE):

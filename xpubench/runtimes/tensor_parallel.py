@@ -1,0 +1,233 @@
+"""A model sharded over ranks by DeepSpeed's AutoTP. Rank 0 runs the harness; the others follow it."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from time import perf_counter_ns
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import msgspec
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from xpubench import job as jobs
+from xpubench.errors import RunFailure, UserError
+from xpubench.failures import classify
+from xpubench.measure.device import device_name
+from xpubench.measure.memory import peak_device_bytes, peak_host_bytes
+from xpubench.measure.times import latest
+from xpubench.record import Failure, SyncPolicy
+from xpubench.runtimes import autotp
+from xpubench.runtimes.base import Generation, Logits, Rows, Runtime, TokenIds, Verification, runtime_class
+from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.spec import Subject, Workload
+from xpubench.weights.source import read_config, resolve
+
+P = ParamSpec("P")
+R = TypeVar("R")
+# What gloo and the stores say of a collective that ended at its timeout.
+TIMEOUT_WORDS = ("timed out", "timeout")
+
+
+def together(
+    method: Callable[Concatenate["OnAllRanks", P], R],
+) -> Callable[Concatenate["OnAllRanks", P], R]:
+    """Runs a method on all ranks: where rank 0 calls it, the others are told to call it too."""
+
+    @wraps(method)
+    def on_all_ranks(self: "OnAllRanks", *arguments: P.args, **named: P.kwargs) -> R:
+        if self.job.rank == 0:
+            self.job.send((method.__name__, arguments))
+        with in_step(self.job, self.subject.device), self.job.hurried():
+            return method(self, *arguments, **named)
+
+    return on_all_ranks
+
+
+class OnAllRanks(PyTorchRuntime):
+    """What a sharded model adds to a runtime: every call happens on all ranks, and times are the latest
+    rank's."""
+
+    job: jobs.Job
+
+    @classmethod
+    def set_up(cls) -> None:
+        super().set_up()
+        # The memory that this path asks for does not go back.
+        jobs.forget_variable("TORCH_LLM_ALLREDUCE")
+
+    @classmethod
+    def check(cls, subject: Subject) -> None:
+        super().check(subject)
+        job = jobs.current()
+        if subject.torch_compile is not None:
+            raise UserError("--torch-compile does not go through DeepSpeed's collectives; leave it out")
+        autotp.import_deepspeed(subject.device)
+        autotp.check_backend(subject.device)
+        if subject.shared_memory:
+            autotp.check_shared_memory(job)
+        heads = _heads(subject)
+        if heads is not None:
+            autotp.check_heads(*heads, subject.tp_size)
+
+    @classmethod
+    def load(cls, subject: Subject) -> Self:
+        job = jobs.current()
+        if job.rank == 0:
+            job.send(("load", (subject,)))
+        job.agree(_problem(subject))
+        with in_step(job, subject.device):
+            autotp.start(job, subject)
+            cls.job = job
+            runtime = super().load(subject)
+            # Tried out now, on all ranks, as rank 0 alone asks for it later.
+            _ = runtime.scores_rows_alone
+        return runtime
+
+    @classmethod
+    def weights(cls, subject: Subject) -> tuple[Any, Any, str | None]:
+        model, tokenizer, revision = super().weights(subject)
+        job = jobs.current()
+        whole = _bytes(model)
+        model = autotp.shard(model, getattr(torch, subject.dtype), subject.device)
+        autotp.check_sharded(whole, _bytes(model), job.size)
+        autotp.tell_config(model, job.rank, job.size)
+        return model, tokenizer, revision
+
+    def line_up(self) -> None:
+        super().line_up()
+        dist.barrier()
+
+    @together
+    def prepare(self, workload: Workload) -> None:
+        super().prepare(workload)
+
+    @together
+    def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        generation = super().generate(prompt_ids, workload, sync_policy)
+        times = latest(self.job.gather(generation.times))
+        return msgspec.structs.replace(generation, times=times)
+
+    @together
+    def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
+        verification = super().verify(prompt_ids, workload)
+        found: list[int] = []
+        dist.barrier()
+        start_ns = perf_counter_ns()
+        with autotp.collectives_ns(found):
+            super().verify(prompt_ids, workload)
+        own = {
+            "rank": self.job.rank,
+            "generation_ns": perf_counter_ns() - start_ns,
+            "collectives": len(found),
+            "collectives_ns": sum(found),
+        }
+        return msgspec.structs.replace(verification, collectives=self.job.gather(own))
+
+    @together
+    def trace(
+        self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
+    ) -> tuple[TokenIds, Logits]:
+        return super().trace(prompt_ids, workload, forced)
+
+    @together
+    def target_logprobs(
+        self, token_ids: TokenIds, rows: Rows, targets: TokenIds
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        return super().target_logprobs(token_ids, rows, targets)
+
+    @together
+    def describe(self) -> dict[str, Any]:
+        description = super().describe()
+        device = self.subject.device
+        place = self.job.places[self.job.rank]
+        own = {
+            "rank": self.job.rank,
+            "host": socket.gethostname(),
+            "process": place.pid,
+            "device": device if device == "cpu" else f"{device}:{self.model.device.index}",
+            "device_name": device_name(device),
+            "weight_bytes": description["weight_bytes"],
+            "peak_host_bytes": peak_host_bytes(),
+            "peak_device_bytes": peak_device_bytes(device),
+            "torch_threads": torch.get_num_threads(),
+        }
+        return description | {
+            "backend": dist.get_backend(),
+            "shared_memory": self.subject.shared_memory,
+            "ranks": self.job.gather(own),
+        }
+
+    @together
+    def close(self) -> None:
+        super().close()
+
+
+class TensorParallelRuntime(OnAllRanks):
+    """A transformers model that AutoTP shards."""
+
+
+def follow(job: jobs.Job) -> None:
+    """What a rank other than 0 does: the runtime's calls that rank 0 tells it, until that one leaves."""
+    runtime: Runtime | None = None
+    while True:
+        name, arguments = job.receive()
+        if name == "leave":
+            return
+        try:
+            if name == "load":
+                runtime = runtime_class(arguments[0].runtime).load(*arguments)
+            else:
+                getattr(runtime, name)(*arguments)
+        # All ranks have failed alike, and rank 0 says so.
+        except (Exception, KeyboardInterrupt):
+            continue
+
+
+@contextmanager
+def in_step(job: jobs.Job, device: str) -> Iterator[None]:
+    """Work that all ranks do at once. What fails on all of them is raised; what fails on some ends the job,
+    as the others wait for those for ever."""
+    try:
+        yield
+    except BaseException as error:
+        failure = _failure(error, device, job)
+        if failure.failure_class != "timeout" and job.all_failed(error):
+            raise
+        job.fail(failure)
+    job.skip_turn()
+
+
+def _failure(error: BaseException, device: str, job: jobs.Job) -> Failure:
+    if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in TIMEOUT_WORDS):
+        seconds = job.timeout.total_seconds()
+        error = RunFailure("timeout", f"waited {seconds:g} s for the other ranks in a collective")
+    # The caller still needs the traceback, which classifying drops.
+    where = error.__traceback__
+    failure = classify(error, device)
+    error.__traceback__ = where
+    return failure
+
+
+def _problem(subject: Subject) -> str | None:
+    """What keeps this rank alone from loading the subject."""
+    return None
+
+
+def _heads(subject: Subject) -> tuple[int, int] | None:
+    """The model's attention heads and key-value heads, None where its config does not say."""
+    config = read_config(
+        subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+    )
+    heads = config.get("num_attention_heads") or config.get("n_head") or config.get("num_heads")
+    if heads is None:
+        return None
+    kv_heads = config.get("num_key_value_heads") or config.get("multi_query_group_num") or heads
+    return int(heads), int(kv_heads)
+
+
+def _bytes(model: torch.nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in model.parameters())
