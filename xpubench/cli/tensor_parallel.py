@@ -54,6 +54,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(launch: Launch | None) -> int:
+    generation.quiet_libraries()
     args, problem, what = None, None, None
     try:
         args = _parsed(sys.argv[1:])
@@ -103,7 +104,6 @@ def _lead(args: argparse.Namespace, job: "Job") -> int:
     from xpubench.errors import RunFailure
     from xpubench.measure.device import available_devices, check_device
 
-    generation.quiet_libraries()
     try:
         args.device = args.device or available_devices()[0]
         check_device(args.device)
@@ -122,7 +122,6 @@ def _follow(args: argparse.Namespace, job: "Job") -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    generation.quiet_libraries()
     job.watch([], "")
     follow(job)
     _part(args, job)

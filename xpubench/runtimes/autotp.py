@@ -179,6 +179,26 @@ def tell_config(model: Any, rank: int, size: int) -> None:
         config.num_key_value_heads = own_kv_heads
 
 
+def keep_mask(model: Any) -> None:
+    """Has a model with ALiBi (Bloom) see an attention mask at each step. Without one, transformers makes the
+    biases of all heads by itself; with one, DeepSpeed makes those of this rank's."""
+    body = model.base_model
+    if not hasattr(body, "build_alibi_tensor"):
+        return
+
+    def with_mask(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if named.get("attention_mask") is not None:
+            return None
+        input_ids = named["input_ids"] if "input_ids" in named else arguments[0]
+        batch, length = input_ids.shape
+        cache = named.get("past_key_values")
+        positions = length if cache is None else cache.get_mask_sizes(length, 0)[0]
+        mask = torch.ones(batch, positions, dtype=torch.int64, device=input_ids.device)
+        return arguments, named | {"attention_mask": mask}
+
+    body.register_forward_pre_hook(with_mask, with_kwargs=True)
+
+
 def check_heads(heads: int, kv_heads: int, size: int) -> None:
     """UserError where some rank would be left without a head."""
     if min(heads, kv_heads) < size:
@@ -186,23 +206,6 @@ def check_heads(heads: int, kv_heads: int, size: int) -> None:
             f"{size} ranks cannot share the model's {heads} attention heads and {kv_heads} key-value heads: "
             f"start at most {min(heads, kv_heads)} ranks"
         )
-
-
-@contextlib.contextmanager
-def collectives_ns(found: list[int]) -> Any:
-    """Appends to `found` the nanoseconds that each collective inside took, its waiting for the other ranks
-    included."""
-    from deepspeed.comm import comm
-
-    comm.comms_logger.comms_dict.clear()
-    comm.configure(enabled=True, prof_all=True, verbose=False)
-    try:
-        yield
-    finally:
-        comm.configure(enabled=False)
-    for sizes in comm.comms_logger.get_raw_data().values():
-        for _, latencies_ms, *_ in sizes.values():
-            found.extend(round(latency * 1e6) for latency in latencies_ms)
 
 
 def check_sharded(whole: int, part: int, size: int) -> None:
