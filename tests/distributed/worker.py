@@ -6,12 +6,16 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
+import torch
+
 from tests.distributed.families import FAMILIES, answers, subject
 from xpubench import job as jobs
 from xpubench.ranks import launch_of
 from xpubench.runtimes import autotp
 from xpubench.runtimes.base import runtime_class
-from xpubench.runtimes.tensor_parallel import follow
+from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.runtimes.tensor_parallel import TensorParallelRuntime, follow
 
 
 def main(models: Path, out: Path) -> None:
@@ -19,6 +23,7 @@ def main(models: Path, out: Path) -> None:
     assert launch is not None
     job = jobs.join(launch, timedelta(seconds=60))
     job.watch([], str(out.parent))
+    same = {name: same_parts(job, models / name) for name in FAMILIES}
     if job.rank != 0:
         follow(job)
     else:
@@ -30,10 +35,29 @@ def main(models: Path, out: Path) -> None:
                 runtime.close()
             except Exception as error:
                 found[name] = {"error": f"{type(error).__name__}: {error}"}
-        out.write_text(json.dumps(found))
+        out.write_text(json.dumps({"generations": found, "same_parts": same}))
         job.send(("leave", ()))
     autotp.stop(job, shared_memory=False)
     job.leave()
+
+
+def same_parts(job: jobs.Job, model: Path) -> list[bool]:
+    """For each rank, whether its part read in slices is that which AutoTP cuts from the whole model, to the
+    bit; of a checkpoint's weights and of random ones."""
+    found = []
+    for weights in ("pretrained", "dummy"):
+        one = msgspec.structs.replace(subject(model, job.size), weights=weights)
+        autotp.start(job, one)
+        part, _, _ = TensorParallelRuntime.weights(one)
+        assert TensorParallelRuntime.reads_slices
+        whole, _, _ = PyTorchRuntime.weights(one)
+        cut = dict(autotp.shard(whole, torch.float32, "cpu").named_parameters())
+        parts = dict(part.named_parameters())
+        found.append(
+            parts.keys() == cut.keys() and all(torch.equal(parts[name], cut[name]) for name in parts)
+        )
+    every: list[bool] = job.gather(all(found))
+    return every
 
 
 if __name__ == "__main__":

@@ -208,9 +208,9 @@ def check_heads(heads: int, kv_heads: int, size: int) -> None:
         )
 
 
-def check_sharded(whole: int, part: int, size: int) -> None:
-    """RunFailure `unsupported` where AutoTP left the model as it was. Both in bytes."""
-    if size > 1 and part >= whole:
+def check_sharded(model: Any, size: int) -> None:
+    """RunFailure `unsupported` where AutoTP left the model as it was."""
+    if size > 1 and not any(hasattr(module, "mp_group") for module in model.modules()):
         raise RunFailure("unsupported", "AutoTP does not shard this model: every rank would hold all of it")
 
 

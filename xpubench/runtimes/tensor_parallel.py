@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from xpubench import job as jobs
 from xpubench.errors import RunFailure, UserError
@@ -25,7 +26,9 @@ from xpubench.runtimes import autotp
 from xpubench.runtimes.base import Generation, Logits, Rows, Runtime, TokenIds, Verification, runtime_class
 from xpubench.runtimes.pytorch import PyTorchRuntime
 from xpubench.spec import Subject, Workload
-from xpubench.weights.source import read_config, resolve
+from xpubench.weights.pretrained import load_tokenizer
+from xpubench.weights.shards import CheckpointWeights, DummyWeights, Shard, sharded
+from xpubench.weights.source import read_config, resolve, safetensors_files
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,6 +56,7 @@ class OnAllRanks(PyTorchRuntime):
     rank's."""
 
     job: jobs.Job
+    reads_slices = False
 
     @classmethod
     def set_up(cls) -> None:
@@ -90,11 +94,20 @@ class OnAllRanks(PyTorchRuntime):
 
     @classmethod
     def weights(cls, subject: Subject) -> tuple[Any, Any, str | None]:
-        model, tokenizer, revision = super().weights(subject)
         job = jobs.current()
-        whole = _bytes(model)
-        model = autotp.shard(model, getattr(torch, subject.dtype), subject.device)
-        autotp.check_sharded(whole, _bytes(model), job.size)
+        dtype = getattr(torch, subject.dtype)
+
+        def shard(model: Any, dtype: torch.dtype) -> Any:
+            return autotp.shard(model, dtype, subject.device)
+
+        model, tokenizer, revision = (
+            _part(subject, dtype, shard) if job.size > 1 else (None, None, None)
+        )
+        cls.reads_slices = model is not None
+        if model is None:
+            whole, tokenizer, revision = super().weights(subject)
+            model = shard(whole, dtype)
+        autotp.check_sharded(model, job.size)
         autotp.tell_config(model, job.rank, job.size)
         autotp.keep_mask(model)
         return model, tokenizer, revision
@@ -162,6 +175,7 @@ class OnAllRanks(PyTorchRuntime):
         return description | {
             "backend": dist.get_backend(),
             "shared_memory": self.subject.shared_memory,
+            "reads_slices": self.reads_slices,
             "ranks": self.job.gather(own),
         }
 
@@ -233,5 +247,21 @@ def _heads(subject: Subject) -> tuple[int, int] | None:
     return int(heads), int(kv_heads)
 
 
-def _bytes(model: torch.nn.Module) -> int:
-    return sum(parameter.nbytes for parameter in model.parameters())
+def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> tuple[Any, Any, str | None]:
+    """This rank's part of the model from its slices alone, its tokenizer and the hash of its commit; no model
+    where it has to be cut from the whole one."""
+    trust = subject.trust_remote_code
+    if subject.weights == "dummy":
+        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        return (
+            sharded(config, dtype, shard, lambda model: DummyWeights(model, device=subject.device, seed=0)),
+            None,
+            None,
+        )
+    source = resolve(
+        subject.model, revision=subject.revision, allow_pickle=subject.allow_pickle, trust_remote_code=trust
+    )
+    if source.config.get("model_type") not in CONFIG_MAPPING_NAMES or not safetensors_files(source.directory):
+        return None, None, None
+    model = sharded(source.config, dtype, shard, lambda model: CheckpointWeights.of(source, model))
+    return model, load_tokenizer(source, trust), source.revision

@@ -28,10 +28,10 @@ def build_dummy(config: dict[str, Any], *, dtype: str, device: str, seed: int) -
     such as rotary frequencies hold their values.
     Raises RunFailure `unsupported` where the installed transformers does not know the architecture.
     """
-    model = _without_weights(config, getattr(torch, dtype))
+    model = without_weights(config, getattr(torch, dtype))
     model.tie_weights()
     spread = getattr(model.config, "initializer_range", None) or SPREAD
-    filler = _Filler(device, seed, spread)
+    filler = Filler(device, seed, spread)
     made: dict[int, torch.nn.Parameter] = {}
     for module in model.modules():
         for name, empty in module.named_parameters(recurse=False):
@@ -42,7 +42,7 @@ def build_dummy(config: dict[str, Any], *, dtype: str, device: str, seed: int) -
     return model.to(device).eval()
 
 
-def _without_weights(config: dict[str, Any], dtype: torch.dtype) -> Any:
+def without_weights(config: dict[str, Any], dtype: torch.dtype) -> Any:
     """The model with its parameters on the meta device and its buffers computed."""
     model_type = config.get("model_type")
     if model_type not in CONFIG_MAPPING_NAMES:
@@ -57,7 +57,7 @@ def _without_weights(config: dict[str, Any], dtype: torch.dtype) -> Any:
     return model
 
 
-class _Filler:
+class Filler:
     """Makes filled parameters on the device, each from another part of one block of normal values."""
 
     def __init__(self, device: str, seed: int, spread: float) -> None:
@@ -69,13 +69,17 @@ class _Filler:
 
     def fill(self, name: str, empty: torch.Tensor) -> torch.Tensor:
         """A tensor of the shape and dtype of `empty`."""
-        norm = name == "weight" and empty.dim() == 1
-        values = 1 + NORM_SPREAD * self._block if norm else self._spread * self._block
         self._turned = (self._turned + TURN) % BLOCK
-        values = values.roll(self._turned).to(empty.dtype)
+        values = self.values(name, empty, self._turned)
         filled = torch.empty(empty.shape, dtype=empty.dtype, device=self._device)
         flat = filled.view(-1)
         whole = flat.numel() // BLOCK * BLOCK
         flat[:whole].view(-1, BLOCK).copy_(values)
         flat[whole:].copy_(values[: flat.numel() - whole])
         return filled
+
+    def values(self, name: str, empty: torch.Tensor, turned: int) -> torch.Tensor:
+        """The block whose repetition fills a parameter like `empty`, of shape (BLOCK,), in its dtype."""
+        norm = name == "weight" and empty.dim() == 1
+        values = 1 + NORM_SPREAD * self._block if norm else self._spread * self._block
+        return values.roll(turned).to(empty.dtype)

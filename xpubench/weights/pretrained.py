@@ -59,7 +59,7 @@ def load_pretrained(
             raise
         raise RunFailure("bad_model", f"{source.directory}: {_first_line(error)}") from error
     _check_complete(source, report)
-    return model.eval(), _tokenizer(source, trust_remote_code)
+    return model.eval(), load_tokenizer(source, trust_remote_code)
 
 
 def _check_complete(source: Source, report: dict[str, Any]) -> None:
@@ -81,7 +81,8 @@ def _check_complete(source: Source, report: dict[str, Any]) -> None:
         )
 
 
-def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
+def load_tokenizer(source: Source, trust_remote_code: bool) -> Any:
+    """The checkpoint's tokenizer; None where it has none, or one that cannot be loaded."""
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(

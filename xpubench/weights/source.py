@@ -157,7 +157,7 @@ def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None
 
 
 def _check_weights(directory: Path, allow_pickle: bool) -> None:
-    files = _safetensors(directory)
+    files = safetensors_files(directory)
     for file in files:
         _check_safetensors(file)
     if files:
@@ -171,7 +171,7 @@ def _check_weights(directory: Path, allow_pickle: bool) -> None:
         )
 
 
-def _safetensors(directory: Path) -> list[Path]:
+def safetensors_files(directory: Path) -> list[Path]:
     """The files that make up the checkpoint, empty when it has none."""
     index = directory / f"{SAFETENSORS_FILE}.index.json"
     if not index.exists():
