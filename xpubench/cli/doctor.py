@@ -217,7 +217,7 @@ def _openvino(facts: dict[str, Any]) -> Finding:
 def _deepspeed(facts: dict[str, Any]) -> Finding:
     finding = _extra("DeepSpeed AutoTP", facts, ("deepspeed", "mpi4py"), "deepspeed")
     if finding.state == "ready" and facts["mpirun"] is None:
-        return _missing(finding.capability, "no mpirun on PATH", "pip install impi-rt")
+        return _missing(finding.capability, "no mpirun on PATH", "pip install mpich")
     return finding
 
 

@@ -28,6 +28,8 @@ def main() -> int:
     launch = launch_of(os.environ)
     if launch is not None and launch.rank != 0:
         _hush()
+        # Rank 0 alone downloads, before the others look.
+        os.environ["HF_HUB_OFFLINE"] = "1"
     code = guarded(lambda: _run(launch))
     # A launcher ends all ranks when one gives an exit code, maybe before rank 0 has said why.
     return code if launch is None or launch.rank == 0 else 0

@@ -1,5 +1,7 @@
 """A model sharded over ranks by DeepSpeed's AutoTP. Rank 0 runs the harness; the others follow it."""
 
+import hashlib
+import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from xpubench import job as jobs
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import classify
 from xpubench.measure.device import device_name
-from xpubench.measure.memory import peak_device_bytes, peak_host_bytes
+from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_peaks
 from xpubench.measure.profile import time_in_collectives
 from xpubench.measure.times import latest
 from xpubench.record import Failure, SyncPolicy
@@ -57,6 +59,7 @@ class OnAllRanks(PyTorchRuntime):
 
     job: jobs.Job
     reads_slices = False
+    load_peak_host_bytes = 0
 
     @classmethod
     def set_up(cls) -> None:
@@ -83,11 +86,13 @@ class OnAllRanks(PyTorchRuntime):
         job = jobs.current()
         if job.rank == 0:
             job.send(("load", (subject,)))
-        job.agree(_problem(subject))
+        _check_same_model(job, subject)
+        reset_peaks(subject.device)
         with in_step(job, subject.device):
             autotp.start(job, subject)
             cls.job = job
             runtime = super().load(subject)
+            runtime.load_peak_host_bytes = peak_host_bytes()
             # Tried out now, on all ranks, as rank 0 alone asks for it later.
             _ = runtime.scores_rows_alone
         return runtime
@@ -168,6 +173,7 @@ class OnAllRanks(PyTorchRuntime):
             "device": device if device == "cpu" else f"{device}:{self.model.device.index}",
             "device_name": device_name(device),
             "weight_bytes": description["weight_bytes"],
+            "load_peak_host_bytes": self.load_peak_host_bytes,
             "peak_host_bytes": peak_host_bytes(),
             "peak_device_bytes": peak_device_bytes(device),
             "torch_threads": torch.get_num_threads(),
@@ -230,9 +236,37 @@ def _failure(error: BaseException, device: str, job: jobs.Job) -> Failure:
     return failure
 
 
-def _problem(subject: Subject) -> str | None:
-    """What keeps this rank alone from loading the subject."""
-    return None
+def _check_same_model(job: jobs.Job, subject: Subject) -> None:
+    """UserError where a rank lacks the model or sees another one than rank 0."""
+    problem, own = None, ""
+    try:
+        own = _fingerprint(subject)
+    except (UserError, RunFailure) as error:
+        problem = str(error)
+    job.agree(problem)
+    every = job.gather(own)
+    other = next((rank for rank, theirs in enumerate(every) if theirs != every[0]), None)
+    if other is not None:
+        raise UserError(
+            f"rank {other} on {job.places[other].host} sees another {subject.model} than rank 0: its config "
+            "or its weights differ"
+        )
+
+
+def _fingerprint(subject: Subject) -> str:
+    """A hash of the model's config and of its weights' headers, which hold their names, shapes and places."""
+    trust = subject.trust_remote_code
+    if subject.weights == "dummy":
+        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    source = resolve(
+        subject.model, revision=subject.revision, allow_pickle=subject.allow_pickle, trust_remote_code=trust
+    )
+    known = hashlib.sha256(json.dumps(source.config, sort_keys=True).encode())
+    for path in safetensors_files(source.directory):
+        with path.open("rb") as file:
+            known.update(file.read(int.from_bytes(file.read(8), "little")))
+    return known.hexdigest()
 
 
 def _heads(subject: Subject) -> tuple[int, int] | None:

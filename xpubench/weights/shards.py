@@ -20,7 +20,7 @@ Shard = Callable[[Any, torch.dtype], Any]  # shards a model and gives this rank'
 
 LAYER = re.compile(r"\.\d+\.")
 # Of a matrix at a time: what is in flight beside the part itself.
-CHUNK_BYTES = 32 << 20
+CHUNK_BYTES = 4 << 20
 # Vocabularies are never cut here, and a probe's need not be long.
 PROBE_VOCABULARY = 64
 
@@ -198,7 +198,8 @@ class DummyWeights:
         for module_name, module in model.named_modules():
             for name, empty in module.named_parameters(recurse=False):
                 turn = turns.setdefault(id(empty), len(turns) + 1)
-                self._made[f"{module_name}.{name}"] = name, empty, turn * TURN % BLOCK
+                # A copy, as sharding cuts the parameter itself.
+                self._made[f"{module_name}.{name}"] = name, torch.empty_like(empty), turn * TURN % BLOCK
         self._last: tuple[str, torch.Tensor] | None = None
 
     def read(self, name: str, start: int, stop: int, columns: Segments | None) -> torch.Tensor:
