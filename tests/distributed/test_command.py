@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.conftest import ROOT, CommandLine, Outcome
@@ -33,12 +34,12 @@ def error_line(done: Outcome) -> str:
 
 
 def test_two_ranks_say_what_one_process_says(mpirun: Ranks, generate: CommandLine, tmp_path: Path) -> None:
-    flags = ("--prompt", "Gravity is", "--max-new-tokens", 32, "--greedy", "--num-iter", 2)
+    flags = ("--prompt", "Gravity is", "--max-new-tokens", 32, "--greedy", "--num-iter", 1)
     done = mpirun(2, SCRIPT, *SMOLLM2, *flags, "--token-latency", "--results-dir", tmp_path / "two")
     assert done.code == 0, done.err
     assert all(line.startswith("[0] ") for line in done.out.splitlines() if line)
     record = only_record(tmp_path / "two")
-    one = generate("smollm2-135m", *flags, "--num-warmup", 1, "--json").records[0]
+    one = generate("smollm2-135m", *flags, "--num-warmup", 0, "--json").records[0]
     assert record["output"] == one["output"]
 
     iteration = next(one for one in record["samples"]["iterations"] if one["sync_policy"] == "every_token")
@@ -66,8 +67,8 @@ def test_accuracy_is_that_of_one_process(mpirun: Ranks, generate: CommandLine, t
     assert two["perplexity"] == pytest.approx(one["perplexity"], rel=1e-4)
 
 
-def started(results: Path, *flags: object) -> tuple[subprocess.Popen[str], list[int]]:
-    """A long job that measures, and the processes of its ranks."""
+def started(results: Path, *flags: object) -> tuple[subprocess.Popen[str], dict[str, int]]:
+    """A long job that measures, and the process of each rank."""
     command = job(
         2, SCRIPT, *SMOLLM2, "--greedy", "--input-tokens", 16, "--max-new-tokens", 64, "--num-iter", 1000,
         "--results-dir", results, *flags,
@@ -79,22 +80,16 @@ def started(results: Path, *flags: object) -> tuple[subprocess.Popen[str], list[
     for line in process.stderr:
         if "16 in, 64 out" in line:
             break
-    listing = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    mine = [line.split(None, 1) for line in listing.splitlines() if str(results) in line]
-    ranks = [int(pid) for pid, args in mine if "mpirun" not in args and "hydra" not in args]
-    assert len(ranks) == 2, mine
+    children = psutil.Process(process.pid).children(recursive=True)
+    ranks = {one.environ()["PMI_RANK"]: one.pid for one in children if SCRIPT in one.cmdline()[1:3]}
+    assert ranks.keys() == {"0", "1"}
     return process, ranks
-
-
-def rank_of(pid: int) -> str:
-    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
-    return next(one for one in variables if one.startswith("PMI_RANK=")).removeprefix("PMI_RANK=")
 
 
 @pytest.mark.parametrize("victim", ["0", "1"])
 def test_killed_rank_ends_the_job_and_is_named(victim: str, tmp_path: Path) -> None:
     process, ranks = started(tmp_path / "results")
-    os.kill(next(pid for pid in ranks if rank_of(pid) == victim), signal.SIGKILL)
+    os.kill(ranks[victim], signal.SIGKILL)
     assert process.wait(timeout=30) != 0
     record = failed_record(tmp_path / "results")
     assert record["status"] == "crash"
@@ -104,7 +99,7 @@ def test_killed_rank_ends_the_job_and_is_named(victim: str, tmp_path: Path) -> N
 
 def test_hanging_rank_ends_the_job_at_the_timeout(tmp_path: Path) -> None:
     process, ranks = started(tmp_path / "results", "--timeout", 5)
-    os.kill(next(pid for pid in ranks if rank_of(pid) == "1"), signal.SIGSTOP)
+    os.kill(ranks["1"], signal.SIGSTOP)
     assert process.wait(timeout=40) != 0
     assert failed_record(tmp_path / "results")["status"] == "timeout"
 
@@ -143,9 +138,8 @@ def test_wrong_flag(mpirun: Ranks) -> None:
 
 def test_ranks_with_different_models() -> None:
     command = job(1, SCRIPT, *SMOLLM2, *SHORT)
-    other = [*command[3:], "-m", "another"]
-    other = ["-np", "1", *other[other.index("--prepend-rank") + 1 :]] if "--prepend-rank" in other else other
-    line = [*command, ":", "-np", "1", *[one for one in other if one not in ("-np", "1")]]
+    python = command[command.index("--prepend-rank") + 1 :]
+    line = [*command, ":", "-np", "1", *python, "-m", "another"]
     done = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60)
     assert "another model" in error_line(Outcome(done.returncode, done.stdout, done.stderr))
 

@@ -27,7 +27,7 @@ def main() -> int:
     """The command under its script's name, on any rank; returns the exit code. Rank 0 alone speaks."""
     launch = launch_of(os.environ)
     if launch is not None and launch.rank != 0:
-        _hush()
+        hush()
         # Rank 0 alone downloads, before the others look.
         os.environ["HF_HUB_OFFLINE"] = "1"
     code = guarded(lambda: _run(launch))
@@ -152,7 +152,7 @@ def _drafts(args: argparse.Namespace) -> list[bytes]:
     return [encode(failed_record(spec, environment, unknown, None)) for spec in generation.asked(args)]
 
 
-def _hush() -> None:
+def hush() -> None:
     """Silences this rank whatever writes: libraries print on every rank."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -47,7 +47,9 @@ def together(
     def on_all_ranks(self: "OnAllRanks", *arguments: P.args, **named: P.kwargs) -> R:
         if self.job.rank == 0:
             self.job.send((method.__name__, arguments))
-        with in_step(self.job, self.subject.device), self.job.hurried():
+        # gloo ends a collective that hangs by itself; the others may be deaf in theirs.
+        deaf = self.subject.shared_memory or self.subject.device != "cpu"
+        with in_step(self.job, self.subject.device), self.job.hurried() if deaf else nullcontext():
             return method(self, *arguments, **named)
 
     return on_all_ranks
