@@ -45,9 +45,7 @@ def launch_of(variables: Mapping[str, str]) -> Launch | None:
     if not found:
         return None
     rank, size, local_rank, local_size = (_number(variables.get(name)) for name in VARIABLES[found[0]])
-    return Launch(
-        launcher=found[0], rank=rank or 0, size=size, local_rank=local_rank, local_size=local_size
-    )
+    return Launch(launcher=found[0], rank=rank or 0, size=size, local_rank=local_rank, local_size=local_size)
 
 
 def _number(text: str | None) -> int | None:

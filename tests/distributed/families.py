@@ -24,7 +24,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {**SIZES, **HEADS, "head_dim": 16},
     "mistral": {**SIZES, **HEADS},
     "phi3": {**SIZES, **HEADS, "pad_token_id": 0},
-    "gptj": {"vocab_size": VOCAB, "n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8, "n_positions": 64},
+    "gptj": {
+        "vocab_size": VOCAB,
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "rotary_dim": 8,
+        "n_positions": 64,
+    },
     "opt": {
         "vocab_size": VOCAB,
         "hidden_size": 64,
@@ -43,7 +50,12 @@ def save_models(directory: Path) -> None:
     """Writes a checkpoint of each family to a directory of its name."""
     for name, fields in FAMILIES.items():
         torch.manual_seed(len(name))
-        fields = {"bos_token_id": 1, "eos_token_id": 2, "initializer_range": SPREAD, "init_std": SPREAD} | fields
+        fields = {
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "initializer_range": SPREAD,
+            "init_std": SPREAD,
+        } | fields
         config = AutoConfig.for_model(**({"model_type": name} | fields))
         model = AutoModelForCausalLM.from_config(config).eval()
         for parameter in model.parameters():

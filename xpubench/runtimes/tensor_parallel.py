@@ -107,9 +107,7 @@ class OnAllRanks(PyTorchRuntime):
         def shard(model: Any, dtype: torch.dtype) -> Any:
             return autotp.shard(model, dtype, subject.device)
 
-        model, tokenizer, revision = (
-            _part(subject, dtype, shard) if job.size > 1 else (None, None, None)
-        )
+        model, tokenizer, revision = _part(subject, dtype, shard) if job.size > 1 else (None, None, None)
         cls.reads_slices = model is not None
         if model is None:
             whole, tokenizer, revision = super().weights(subject)
@@ -140,9 +138,7 @@ class OnAllRanks(PyTorchRuntime):
         dist.barrier()
         start_ns = perf_counter_ns()
         again = super().verify
-        count, collectives_ns = time_in_collectives(
-            lambda: again(prompt_ids, workload), self.subject.device
-        )
+        count, collectives_ns = time_in_collectives(lambda: again(prompt_ids, workload), self.subject.device)
         own = {
             "rank": self.job.rank,
             "generation_ns": perf_counter_ns() - start_ns,

@@ -121,15 +121,14 @@ def segments(numbers: list[int], length: int) -> Segments | None:
 def _small(config: dict[str, Any]) -> dict[str, Any]:
     """The config of one layer of the model, with a short vocabulary."""
     layers = next(
-        (name for name in ("num_hidden_layers", "n_layer", "num_layers") if name in config), "num_hidden_layers"
+        (name for name in ("num_hidden_layers", "n_layer", "num_layers") if name in config),
+        "num_hidden_layers",
     )
     small = config | {layers: 1, "vocab_size": PROBE_VOCABULARY, "pad_token_id": 0}
     return {name: value for name, value in small.items() if name != "layer_types"}
 
 
-def fill(
-    parameter: torch.Tensor, source: Weights, name: str, cut: Cut, whole: torch.Size
-) -> None:
+def fill(parameter: torch.Tensor, source: Weights, name: str, cut: Cut, whole: torch.Size) -> None:
     """Copies a weight's slices into the parameter, a few rows at a time."""
     row_bytes = max(1, whole.numel() // whole[0] * parameter.element_size())
     place = 0
@@ -214,4 +213,3 @@ class DummyWeights:
         chosen = torch.cat([torch.arange(first, last, device=values.device) for first, last in columns])
         rows = torch.arange(start, stop, device=values.device)[:, None] * width
         return values[(rows + chosen) % BLOCK]
-
