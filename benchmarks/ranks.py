@@ -28,7 +28,7 @@ def run() -> Iterator[Goal]:
         overhead["ratio"],
         LIMIT,
         "",
-        f"medians of {ROUNDS} interleaved rounds: {overhead['harness_ms']:.2f} and {overhead['bare_ms']:.2f} ms",
+        f"medians of {ROUNDS} rounds: {overhead['harness_ms']:.2f} and {overhead['bare_ms']:.2f} ms",
     )
     for size in (1, 2):
         with tempfile.TemporaryDirectory() as directory:

@@ -199,7 +199,8 @@ class Job:
 
     def _get(self, key: str, timeout: timedelta) -> bytes:
         self._store.wait([key], timeout)
-        return self._store.get(key)
+        value: bytes = self._store.get(key)
+        return value
 
     def _next_turn(self) -> int:
         self._turn += 1

@@ -1,4 +1,4 @@
-"""Each family's tokens on 2 and 4 ranks are those of one process, and each rank reads what AutoTP would cut."""
+"""Each family's tokens on 2 and 4 ranks are one process's, and each rank reads what AutoTP would cut."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`xpubench doctor --distributed`, under mpirun: what the ranks are, and how fast they speak to each other."""
+"""`xpubench doctor --distributed`, under mpirun: what the ranks are, and how fast they sum."""
 
 import argparse
 import os

@@ -44,7 +44,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--shm",
         action="store_true",
-        help="on one host's CPU: sum through shared memory, which is faster, and harder to end when a rank fails",
+        help="on one host's CPU: sum through shared memory",
     )
     group.add_argument(
         "--timeout",
@@ -83,6 +83,8 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(prog=Path(sys.argv[0]).name, description=__doc__)
     add_flags(parser)
     args = parser.parse_args(arguments)
+    if args.shm and args.device not in (None, "cpu"):
+        raise UserError("--shm is for ranks on a CPU; leave it out")
     if args.timeout < 1:
         raise UserError(f"--timeout must be at least 1 second, not {args.timeout}")
     return args

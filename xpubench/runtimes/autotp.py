@@ -1,4 +1,4 @@
-"""DeepSpeed as this harness uses it: the ranks' process group, AutoTP's sharding, and its log of collectives."""
+"""DeepSpeed as this harness uses it: the ranks' process group, and AutoTP's sharding."""
 
 import contextlib
 import logging
@@ -52,8 +52,8 @@ def device_index(job: Job, device: str) -> int:
         return 0
     local = sum(place.host == job.places[job.rank].host for place in job.places)
     raise UserError(
-        f"{local} ranks on {job.places[job.rank].host}, which shows {count} {device} devices: start fewer ranks "
-        f"a host (mpirun -ppn), or look at {AFFINITY[device]}"
+        f"{local} ranks on {job.places[job.rank].host}, which shows {count} {device} devices: start fewer "
+        f"ranks a host (mpirun -ppn), or look at {AFFINITY[device]}"
     )
 
 
@@ -128,10 +128,10 @@ class _Ranks:
         return dist.group.WORLD
 
     def get_model_parallel_world_size(self) -> int:
-        return dist.get_world_size()
+        return int(dist.get_world_size())
 
     def get_model_parallel_rank(self) -> int:
-        return dist.get_rank()
+        return int(dist.get_rank())
 
 
 def shard(model: Any, dtype: torch.dtype, device: str) -> Any:

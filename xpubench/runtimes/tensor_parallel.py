@@ -39,12 +39,12 @@ TIMEOUT_WORDS = ("timed out", "timeout")
 
 
 def together(
-    method: Callable[Concatenate["OnAllRanks", P], R],
-) -> Callable[Concatenate["OnAllRanks", P], R]:
+    method: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[Any, P], R]:
     """Runs a method on all ranks: where rank 0 calls it, the others are told to call it too."""
 
     @wraps(method)
-    def on_all_ranks(self: "OnAllRanks", *arguments: P.args, **named: P.kwargs) -> R:
+    def on_all_ranks(self: Any, /, *arguments: P.args, **named: P.kwargs) -> R:
         if self.job.rank == 0:
             self.job.send((method.__name__, arguments))
         # gloo ends a collective that hangs by itself; the others may be deaf in theirs.

@@ -50,8 +50,8 @@ class Weights(Protocol):
 def sharded(
     config: dict[str, Any], dtype: torch.dtype, shard: Shard, weights: Callable[[Any], Weights | None]
 ) -> Any | None:
-    """This rank's part of the config's model in `dtype`, read slice by slice; None where it cannot be: where
-    `weights`, which is given the model without any, has none for it, or where the layers are not cut alike."""
+    """This rank's part of the config's model in `dtype`, read slice by slice. None where it cannot be: where
+    `weights`, which is given the empty model, has none for it, or where the layers are not cut alike."""
     model = without_weights(config, dtype)
     model.tie_weights()
     source = weights(model)
