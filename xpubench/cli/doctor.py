@@ -79,10 +79,20 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="under mpirun: the ranks, their hosts and devices, and how fast they sum",
+    )
+    parser.add_argument("--device", choices=("xpu", "cuda", "cpu"), help="of --distributed")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the findings; always 0, since something missing is an answer."""
+    if args.distributed:
+        from xpubench.cli.doctor_ranks import run as run_on_ranks
+
+        return run_on_ranks(args)
     found = findings(probe())
     if args.json:
         print(msgspec.json.encode(found).decode())
@@ -217,7 +227,7 @@ def _openvino(facts: dict[str, Any]) -> Finding:
 def _deepspeed(facts: dict[str, Any]) -> Finding:
     finding = _extra("DeepSpeed AutoTP", facts, ("deepspeed", "mpi4py"), "deepspeed")
     if finding.state == "ready" and facts["mpirun"] is None:
-        return _missing(finding.capability, "no mpirun on PATH", "pip install impi-rt")
+        return _missing(finding.capability, "no mpirun on PATH", "pip install mpich")
     return finding
 
 

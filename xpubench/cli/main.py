@@ -36,15 +36,16 @@ class Parser(argparse.ArgumentParser):
 
 def main() -> int:
     """`xpubench COMMAND ...`; returns the exit code: 0 done, 1 a run failed, 2 wrong use."""
-    return _guarded(lambda: _run(sys.argv[1:]))
+    return guarded(lambda: _run(sys.argv[1:]))
 
 
 def script(name: str) -> int:
     """A command under its own script's name, such as run_generation.py for `generate`; the exit code."""
-    return _guarded(lambda: _run_command(name, Path(sys.argv[0]).name, sys.argv[1:]))
+    return guarded(lambda: _run_command(name, Path(sys.argv[0]).name, sys.argv[1:]))
 
 
-def _guarded(work: Callable[[], int]) -> int:
+def guarded(work: Callable[[], int]) -> int:
+    """The exit code of the work; what goes wrong in it becomes one line."""
     try:
         return work()
     except UserError as error:
@@ -89,5 +90,6 @@ def _run(arguments: list[str]) -> int:
 
 def _say(what: object, code: int) -> int:
     line = " ".join(str(what).split())
-    print(f"error: {line}", file=sys.stderr)
+    # One write, or a launcher that prefixes lines splits it.
+    print(f"error: {line}\n", end="", file=sys.stderr)
     return code

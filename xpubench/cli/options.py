@@ -252,7 +252,7 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         raise UserError(f"{lonely[0]} speaks to IPEX; give --ipex too, or leave it out")
     if args.backend is not None and not args.torch_compile:
         raise UserError("--backend names torch.compile's backend; give --torch-compile too, or leave it out")
-    runtime = "ipex" if args.ipex else "pytorch"
+    runtime = _runtime(args)
     return Subject(
         model=args.model_id,
         device=device,
@@ -267,7 +267,16 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
         quantization=_quantization(args, runtime),
+        # Only the command that runs over ranks has their flags.
+        tp_size=getattr(args, "tp_size", None) or 1,
+        shared_memory=getattr(args, "shm", False),
     )
+
+
+def _runtime(args: argparse.Namespace) -> str:
+    if hasattr(args, "tp_size"):
+        return "deepspeed-ipex" if args.ipex else "deepspeed"
+    return "ipex" if args.ipex else "pytorch"
 
 
 def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None:
@@ -276,6 +285,8 @@ def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None
         if lonely:
             raise UserError(f"--{lonely[0]} is of a quantized model; give --woq too, or leave it out")
         return None
+    if runtime.startswith("deepspeed"):
+        raise UserError("INT4 runs on one device, not over ranks; leave out --woq")
     if args.save_model != (args.output_dir is not None):
         raise UserError("--save_model and --output_dir DIR belong together")
     if args.save_model and args.woq_checkpoint_path:

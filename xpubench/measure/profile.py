@@ -8,14 +8,13 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
 ROWS = 40
+# What the process groups and DeepSpeed's shared-memory all-reduce call their work.
+COLLECTIVES = ("gloo:", "nccl:", "xccl:", "deepspeed::inference_all_reduce")
 
 
 def profile(generate: Callable[[], object], device: str) -> tuple[bytes, str]:
     """Runs `generate` once under the profiler; a Chrome trace as JSON, and the operators by own time."""
-    activities = [ProfilerActivity.CPU]
-    if device != "cpu":
-        activities.append(getattr(ProfilerActivity, device.upper()))
-    with torch_profile(activities=activities, record_shapes=True) as profiler:
+    with torch_profile(activities=_activities(device), record_shapes=True) as profiler:
         generate()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
@@ -23,3 +22,17 @@ def profile(generate: Callable[[], object], device: str) -> tuple[bytes, str]:
         trace = path.read_bytes()
     table = profiler.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=ROWS)
     return trace, table
+
+
+def time_in_collectives(generate: Callable[[], object], device: str) -> tuple[int, int]:
+    """Runs `generate` once under the profiler: how many collectives it called, and the nanoseconds from each
+    one's start to its end on this rank, waiting for the others included."""
+    with torch_profile(activities=_activities(device)) as profiler:
+        generate()
+    events = [event for event in profiler.key_averages() if event.key.startswith(COLLECTIVES)]
+    times_us = [max(event.cpu_time_total, getattr(event, "device_time_total", 0)) for event in events]
+    return sum(event.count for event in events), round(sum(times_us) * 1e3)
+
+
+def _activities(device: str) -> list[ProfilerActivity]:
+    return [ProfilerActivity.CPU, *([] if device == "cpu" else [getattr(ProfilerActivity, device.upper())])]

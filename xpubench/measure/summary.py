@@ -1,6 +1,6 @@
 """From the raw samples of a run to its figures and what to doubt about them."""
 
-from statistics import median
+from statistics import fmean, median
 
 import msgspec
 
@@ -75,8 +75,15 @@ def summarize_run(samples: Samples, facts: Facts) -> tuple[Summary, list[str]]:
         peak_host_bytes=facts.peak_host_bytes,
         load_s=facts.load_s,
         input_tokens=facts.input_tokens,
+        imbalance=_imbalance(samples.iterations),
     )
     return summary, too_few(len(stamped)) + unsteady(samples.warmup) + warnings
+
+
+def _imbalance(iterations: list[Iteration]) -> float | None:
+    """The median over the iterations of the slowest rank's time over the mean of all ranks'."""
+    ends = [[stamps[-1] for stamps in one.ranks_ns] for one in iterations if one.ranks_ns]
+    return median(max(row) / fmean(row) for row in ends) if ends else None
 
 
 def unsteady(warmup: list[Iteration]) -> list[str]:

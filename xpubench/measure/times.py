@@ -10,13 +10,15 @@ from xpubench.record import Iteration, SyncPolicy
 class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
     """`time.perf_counter_ns` stamps: at the call, at each new token, at the return.
 
-    `token_ns` is empty under the policy `end_to_end`, which stamps nothing in between.
+    `token_ns` is empty under the policy `end_to_end`, which stamps nothing in between. `ranks` holds each
+    rank's own times where these are the latest of several.
     """
 
     sync_policy: SyncPolicy
     start_ns: int
     token_ns: list[int]
     end_ns: int
+    ranks: list["TokenTimes"] | None = None
 
     def iteration(self, tokenize_ns: int | None = None, detokenize_ns: int | None = None) -> Iteration:
         """The intervals between the stamps."""
@@ -28,4 +30,19 @@ class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
             end_to_end_ns=self.end_ns - self.start_ns,
             tokenize_ns=tokenize_ns,
             detokenize_ns=detokenize_ns,
+            ranks_ns=None if self.ranks is None else [one.since_start_ns for one in self.ranks],
         )
+
+    @property
+    def since_start_ns(self) -> list[int]:
+        """All stamps but the first, counted from it."""
+        return [stamp - self.start_ns for stamp in (*self.token_ns, self.end_ns)]
+
+
+def latest(ranks: list[TokenTimes]) -> TokenTimes:
+    """The times of a generation by ranks that started together: each token is there when the last rank has
+    it. The start is 0."""
+    *token_ns, end_ns = (max(stamps) for stamps in zip(*(one.since_start_ns for one in ranks), strict=True))
+    return TokenTimes(
+        sync_policy=ranks[0].sync_policy, start_ns=0, token_ns=token_ns, end_ns=end_ns, ranks=ranks
+    )

@@ -261,9 +261,10 @@ def what_next(records: list[Record]) -> list[str]:
     if not done:
         return ["see what this machine can run: xpubench doctor"]
     subject = done[0].spec.subject
-    command = (
-        f"python run_generation.py -m {shlex.quote(subject.model)} --benchmark --device {subject.device}"
-    )
+    script = "python run_generation.py"
+    if subject.runtime.startswith("deepspeed"):
+        script = f"mpirun -np {subject.tp_size} python -u run_generation_with_deepspeed.py"
+    command = f"{script} -m {shlex.quote(subject.model)} --benchmark --device {subject.device}"
     if subject.weights == "dummy":
         return [f"next, what the hardware allows: xpubench plan -m {shlex.quote(subject.model)}"]
     return [

@@ -19,6 +19,8 @@ Rows = NDArray[np.bool_]
 RUNTIMES: dict[str, str] = {
     "pytorch": "xpubench.runtimes.pytorch:PyTorchRuntime",
     "ipex": "xpubench.runtimes.ipex:IpexRuntime",
+    "deepspeed": "xpubench.runtimes.tensor_parallel:TensorParallelRuntime",
+    "deepspeed-ipex": "xpubench.runtimes.tensor_parallel_ipex:TensorParallelIpexRuntime",
 }
 
 
@@ -31,12 +33,14 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What one untimed `generate` call showed: the new tokens, int64 of shape (batch, new tokens), whether
-    every step's logits were finite, and the cache that was really used (None where the stack hides it)."""
+    every step's logits were finite, and the cache that was really used (None where the stack hides it).
+    Over ranks, `collectives` tells of each rank how long such a generation was in collectives."""
 
     tokens: Any
     logits_finite: bool
     cache: str | None
     cache_positions: int | None
+    collectives: list[dict[str, Any]] | None = None
 
 
 class Runtime(Protocol):

@@ -86,6 +86,10 @@ class PyTorchRuntime:
     def optimize(self) -> None:
         """What is done to the loaded model before it runs: here nothing."""
 
+    def line_up(self) -> None:
+        """Waits until all that runs the model has nothing left to do."""
+        self._synchronize()
+
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
         """The contexts in which the model runs."""
@@ -123,7 +127,7 @@ class PyTorchRuntime:
         else:
             arguments = self._arguments(input_ids, workload)
         with self.inference():
-            self._synchronize()
+            self.line_up()
             start_ns = perf_counter_ns()
             output = self.model.generate(**arguments)
             self._synchronize()
@@ -204,7 +208,8 @@ class PyTorchRuntime:
             body, head = self.model.base_model, self.model.get_output_embeddings()
             hidden = body(input_ids=input_ids, use_cache=False).last_hidden_state[chosen]
             for part in hidden.split(ROWS_AT_ONCE):
-                yield head(part).float()
+                # Sharded heads take a batch alone.
+                yield head(part[None])[0].float()
         else:
             logits = self._all_logits(input_ids)[chosen]
             for part in logits.split(ROWS_AT_ONCE):

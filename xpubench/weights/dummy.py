@@ -38,13 +38,13 @@ def dummy_tensors(model: Any, *, device: str, seed: int) -> Iterator[tuple[str, 
     Matrices are normal with the standard deviation of the config's `initializer_range`, else 0.02, norms lie
     near 1, biases near 0: logits are finite and depend on the tokens.
     """
-    filler = _Filler(device, seed, getattr(model.config, "initializer_range", None) or SPREAD)
+    filler = Filler(device, seed, getattr(model.config, "initializer_range", None) or SPREAD)
     empty = {name: getattr(*at[0]) for name, at in parameter_places(model).items()}
     for name, parameter in empty.items():
         yield name, filler.fill(name.rpartition(".")[2], parameter)
 
 
-class _Filler:
+class Filler:
     """Makes filled parameters on the device, each from another part of one block of normal values."""
 
     def __init__(self, device: str, seed: int, spread: float) -> None:
@@ -56,13 +56,17 @@ class _Filler:
 
     def fill(self, name: str, empty: torch.Tensor) -> torch.Tensor:
         """A tensor of the shape and dtype of `empty`."""
-        norm = name == "weight" and empty.dim() == 1
-        values = 1 + NORM_SPREAD * self._block if norm else self._spread * self._block
         self._turned = (self._turned + TURN) % BLOCK
-        values = values.roll(self._turned).to(empty.dtype)
+        values = self.values(name, empty, self._turned)
         filled = torch.empty(empty.shape, dtype=empty.dtype, device=self._device)
         flat = filled.view(-1)
         whole = flat.numel() // BLOCK * BLOCK
         flat[:whole].view(-1, BLOCK).copy_(values)
         flat[whole:].copy_(values[: flat.numel() - whole])
         return filled
+
+    def values(self, name: str, empty: torch.Tensor, turned: int) -> torch.Tensor:
+        """The block whose repetition fills a parameter like `empty`, of shape (BLOCK,), in its dtype."""
+        norm = name == "weight" and empty.dim() == 1
+        values = 1 + NORM_SPREAD * self._block if norm else self._spread * self._block
+        return values.roll(turned).to(empty.dtype)

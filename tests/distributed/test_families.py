@@ -1,0 +1,47 @@
+"""Each family's tokens on 2 and 4 ranks are one process's, and each rank reads what AutoTP would cut."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.distributed.conftest import Ranks
+from tests.distributed.families import FAMILIES, answers, save_models, subject
+from xpubench.runtimes.base import runtime_class
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("families")
+    save_models(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def alone(models: Path) -> dict[str, dict[str, Any]]:
+    """The answers of one process."""
+    found = {}
+    for name in FAMILIES:
+        runtime = runtime_class("pytorch").load(subject(models / name, 1))
+        found[name] = answers(runtime)
+        runtime.close()
+    return found
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_answer_as_one_process(
+    size: int, models: Path, alone: dict[str, dict[str, Any]], mpirun: Ranks, tmp_path: Path
+) -> None:
+    done = mpirun(size, "-m", "tests.distributed.worker", models, tmp_path / "out.json")
+    assert done.code == 0, done.err
+    out = json.loads((tmp_path / "out.json").read_text())
+    assert out["same_parts"] == {name: [True] * size for name in FAMILIES}
+    for name, expected in alone.items():
+        found = out["generations"][name]
+        assert "error" not in found, (name, found)
+        parts = [rank["weight_bytes"] for rank in found.pop("weights")]
+        assert len(parts) == size
+        np.testing.assert_allclose(found.pop("logprobs"), expected["logprobs"], atol=1e-4)
+        assert found == {case: tokens for case, tokens in expected.items() if case != "logprobs"}, name

@@ -1,0 +1,64 @@
+"""One rank of a job that loads one tiny model after the other: python -m tests.distributed.worker DIR OUT"""
+
+import json
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import torch
+
+from tests.distributed.families import FAMILIES, answers, subject
+from xpubench import job as jobs
+from xpubench.ranks import launch_of
+from xpubench.runtimes import autotp
+from xpubench.runtimes.base import runtime_class
+from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.runtimes.tensor_parallel import TensorParallelRuntime, follow
+
+
+def main(models: Path, out: Path) -> None:
+    launch = launch_of(os.environ)
+    assert launch is not None
+    job = jobs.join(launch, timedelta(seconds=60))
+    job.watch([], str(out.parent))
+    same = {name: same_parts(job, models / name) for name in FAMILIES}
+    if job.rank != 0:
+        follow(job)
+    else:
+        found = {}
+        for name in FAMILIES:
+            try:
+                runtime = runtime_class("deepspeed").load(subject(models / name, job.size))
+                found[name] = answers(runtime) | {"weights": runtime.describe()["ranks"]}
+                runtime.close()
+            except Exception as error:
+                found[name] = {"error": f"{type(error).__name__}: {error}"}
+        out.write_text(json.dumps({"generations": found, "same_parts": same}))
+        job.send(("leave", ()))
+    autotp.stop(job, shared_memory=False)
+    job.leave()
+
+
+def same_parts(job: jobs.Job, model: Path) -> list[bool]:
+    """For each rank, whether its part read in slices is that which AutoTP cuts from the whole model, to the
+    bit; of a checkpoint's weights and of random ones."""
+    found = []
+    for weights in ("pretrained", "dummy"):
+        one = msgspec.structs.replace(subject(model, job.size), weights=weights)
+        autotp.start(job, one)
+        part = TensorParallelRuntime.weights(one).model
+        assert TensorParallelRuntime.reads_slices
+        whole = PyTorchRuntime.weights(one).model
+        cut = dict(autotp.shard(whole, torch.float32, "cpu").named_parameters())
+        parts = dict(part.named_parameters())
+        found.append(
+            parts.keys() == cut.keys() and all(torch.equal(parts[name], cut[name]) for name in parts)
+        )
+    every: list[bool] = job.gather(all(found))
+    return every
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,162 @@
+"""Measure the latency of each token of one model shared by several ranks, and check the tokens."""
+
+import argparse
+import os
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xpubench.cli import generation
+from xpubench.cli.main import Parser, guarded
+from xpubench.cli.output import quiet
+from xpubench.errors import UserError
+from xpubench.ranks import Launch, launch_of
+
+if TYPE_CHECKING:
+    from xpubench.job import Job
+
+DEFAULT_TIMEOUT_S = 1800
+NOT_LAUNCHED = (
+    "no launcher started this as one of several ranks; type mpirun -np 2 python -u "
+    "run_generation_with_deepspeed.py ... (pip install '.[deepspeed]' brings mpirun)"
+)
+
+
+def main() -> int:
+    """The command under its script's name, on any rank; returns the exit code. Rank 0 alone speaks."""
+    launch = launch_of(os.environ)
+    if launch is not None and launch.rank != 0:
+        hush()
+        # Rank 0 alone downloads, before the others look.
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    code = guarded(lambda: _run(launch))
+    # A launcher ends all ranks when one gives an exit code, maybe before rank 0 has said why.
+    return code if launch is None or launch.rank == 0 else 0
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a run on one process, and those of ranks."""
+    generation.add_flags(parser)
+    group = parser.add_argument_group("ranks")
+    group.add_argument("--tp-size", type=int, metavar="N", help="the number of ranks, which mpirun sets too")
+    group.add_argument("--local_rank", type=int, metavar="N", help="of DeepSpeed's launcher; has no effect")
+    group.add_argument(
+        "--shm",
+        action="store_true",
+        help="on one host's CPU: sum through shared memory",
+    )
+    group.add_argument(
+        "--timeout",
+        type=int,
+        default=DEFAULT_TIMEOUT_S,
+        metavar="S",
+        help=f"seconds after which ranks that wait for each other give up (default: {DEFAULT_TIMEOUT_S})",
+    )
+
+
+def _run(launch: Launch | None) -> int:
+    quiet()
+    args, problem, what = None, None, None
+    try:
+        args = _parsed(sys.argv[1:])
+        what = generation.asked(args)
+    except UserError as error:
+        if launch is None:
+            raise
+        problem = str(error)
+    if launch is None:
+        raise UserError(NOT_LAUNCHED)
+    from xpubench import job as jobs
+
+    job = jobs.join(launch, timedelta(seconds=args.timeout if args else DEFAULT_TIMEOUT_S))
+    job.agree(problem)
+    assert args is not None
+    _check_alike(job, what)
+    if args.tp_size not in (None, job.size):
+        raise UserError(f"--tp-size {args.tp_size} is not the number of ranks, {job.size}; leave it out")
+    args.tp_size = job.size
+    return _lead(args, job) if job.rank == 0 else _follow(args, job)
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(prog=Path(sys.argv[0]).name, description=__doc__)
+    add_flags(parser)
+    args = parser.parse_args(arguments)
+    if args.shm and args.device not in (None, "cpu"):
+        raise UserError("--shm is for ranks on a CPU; leave it out")
+    if args.timeout < 1:
+        raise UserError(f"--timeout must be at least 1 second, not {args.timeout}")
+    return args
+
+
+def _check_alike(job: "Job", specs: object) -> None:
+    """UserError where the ranks were not started with the same flags."""
+    import msgspec
+
+    everyone = job.gather(msgspec.json.encode(specs))
+    other = next((rank for rank, theirs in enumerate(everyone) if theirs != everyone[0]), None)
+    if other is not None:
+        raise UserError(
+            f"rank {other} on {job.places[other].host} was asked for another model or run than rank 0; "
+            "start all ranks with the same flags"
+        )
+
+
+def _lead(args: argparse.Namespace, job: "Job") -> int:
+    """Rank 0 runs the harness as one process would."""
+    from xpubench.errors import RunFailure
+    from xpubench.measure.device import available_devices, check_device
+
+    try:
+        args.device = args.device or available_devices()[0]
+        check_device(args.device)
+        job.watch(_drafts(args), str(args.results_dir))
+        code = generation.run(args)
+    except (UserError, RunFailure, KeyboardInterrupt, BrokenPipeError):
+        _part(args, job)
+        raise
+    _part(args, job)
+    return code
+
+
+def _follow(args: argparse.Namespace, job: "Job") -> int:
+    """The other ranks do what rank 0 tells them. An interruption is rank 0's to handle."""
+    from xpubench.runtimes.tensor_parallel import follow
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    job.watch([], "")
+    follow(job)
+    _part(args, job)
+    return 0
+
+
+def _part(args: argparse.Namespace, job: "Job") -> None:
+    """All ranks leave together."""
+    from xpubench.runtimes import autotp
+
+    if job.rank == 0:
+        job.send(("leave", ()))
+    autotp.stop(job, shared_memory=args.shm)
+    job.leave()
+
+
+def _drafts(args: argparse.Namespace) -> list[bytes]:
+    """The records of the runs, should a rank end without a word."""
+    from xpubench.failures import failed_record
+    from xpubench.measure.environment import capture
+    from xpubench.record import Failure, ResultsDirectory, encode
+
+    ResultsDirectory(args.results_dir)
+    unknown = Failure(failure_class="crash", message="")
+    environment = capture(args.device)
+    return [encode(failed_record(spec, environment, unknown, None)) for spec in generation.asked(args)]
+
+
+def hush() -> None:
+    """Silences this rank whatever writes: libraries print on every rank."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)

@@ -1,0 +1,48 @@
+"""How long the ranks take to sum tensors of several sizes."""
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter_ns
+
+import msgspec
+import torch
+import torch.distributed as dist
+
+SIZES_BYTES = tuple(1 << power for power in range(12, 27, 2))  # 4 KiB to 64 MiB
+WARM_UP, REPEATS = 3, 15
+
+
+class AllReduce(msgspec.Struct, frozen=True, kw_only=True):
+    """The sum of a tensor of `size_bytes` over all ranks: the latest rank's median time, and the rate at
+    which a rank's data move in a ring, 2 (n - 1) / n of the bytes over that time, in GB/s."""
+
+    size_bytes: int
+    latency_us: float
+    bus_gb_per_s: float
+
+
+def measure_all_reduce(
+    device: str, synchronize: Callable[[], None], gather: Callable[[float], list[float]]
+) -> list[AllReduce]:
+    """One line for each size; every rank calls it, and `gather` collects a number of each."""
+    ranks = dist.get_world_size()
+    found = []
+    for size_bytes in SIZES_BYTES:
+        tensor = torch.zeros(size_bytes // 4, device=device)
+        times_ns = []
+        for _ in range(WARM_UP + REPEATS):
+            dist.barrier()
+            synchronize()
+            start_ns = perf_counter_ns()
+            dist.all_reduce(tensor)
+            synchronize()
+            times_ns.append(perf_counter_ns() - start_ns)
+        latest_ns = max(gather(median(times_ns[WARM_UP:])))
+        found.append(
+            AllReduce(
+                size_bytes=size_bytes,
+                latency_us=latest_ns / 1e3,
+                bus_gb_per_s=2 * (ranks - 1) / ranks * size_bytes / latest_ns,
+            )
+        )
+    return found

@@ -1,0 +1,299 @@
+"""A model sharded over ranks by DeepSpeed's AutoTP. Rank 0 runs the harness; the others follow it."""
+
+import hashlib
+import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+from time import perf_counter_ns
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import msgspec
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from xpubench import job as jobs
+from xpubench.errors import RunFailure, UserError
+from xpubench.failures import classify
+from xpubench.measure.device import device_name
+from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_peaks
+from xpubench.measure.profile import time_in_collectives
+from xpubench.measure.times import latest
+from xpubench.record import Failure, SyncPolicy
+from xpubench.runtimes import autotp
+from xpubench.runtimes.base import Generation, Logits, Rows, Runtime, TokenIds, Verification, runtime_class
+from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.spec import Subject, Workload
+from xpubench.weights.load import Loaded
+from xpubench.weights.pretrained import load_tokenizer
+from xpubench.weights.shards import CheckpointWeights, DummyWeights, Shard, sharded
+from xpubench.weights.source import read_config, resolve, weight_files
+
+P = ParamSpec("P")
+R = TypeVar("R")
+# What gloo and the stores say of a collective that ended at its timeout.
+TIMEOUT_WORDS = ("timed out", "timeout")
+
+
+def together(
+    method: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[Any, P], R]:
+    """Runs a method on all ranks: where rank 0 calls it, the others are told to call it too."""
+
+    @wraps(method)
+    def on_all_ranks(self: Any, /, *arguments: P.args, **named: P.kwargs) -> R:
+        if self.job.rank == 0:
+            self.job.send((method.__name__, arguments))
+        # gloo ends a collective that hangs by itself; the others may be deaf in theirs.
+        deaf = self.subject.shared_memory or self.subject.device != "cpu"
+        with in_step(self.job, self.subject.device), self.job.hurried() if deaf else nullcontext():
+            return method(self, *arguments, **named)
+
+    return on_all_ranks
+
+
+class OnAllRanks(PyTorchRuntime):
+    """What a sharded model adds to a runtime: every call happens on all ranks, and times are the latest
+    rank's."""
+
+    job: jobs.Job
+    reads_slices = False
+    load_peak_host_bytes = 0
+
+    @classmethod
+    def set_up(cls) -> None:
+        super().set_up()
+        # The memory that this path asks for does not go back.
+        jobs.forget_variable("TORCH_LLM_ALLREDUCE")
+
+    @classmethod
+    def check(cls, subject: Subject) -> None:
+        super().check(subject)
+        job = jobs.current()
+        if subject.torch_compile is not None:
+            raise UserError("--torch-compile does not go through DeepSpeed's collectives; leave it out")
+        autotp.import_deepspeed(subject.device)
+        autotp.check_backend(subject.device)
+        if subject.shared_memory:
+            autotp.check_shared_memory(job)
+        heads = _heads(subject)
+        if heads is not None:
+            autotp.check_heads(*heads, subject.tp_size)
+
+    @classmethod
+    def load(cls, subject: Subject) -> Self:
+        job = jobs.current()
+        if job.rank == 0:
+            job.send(("load", (subject,)))
+        _check_same_model(job, subject)
+        reset_peaks(subject.device)
+        with in_step(job, subject.device):
+            autotp.start(job, subject)
+            cls.job = job
+            runtime = super().load(subject)
+            runtime.load_peak_host_bytes = peak_host_bytes()
+            # Tried out now, on all ranks, as rank 0 alone asks for it later.
+            _ = runtime.scores_rows_alone
+        return runtime
+
+    @classmethod
+    def weights(cls, subject: Subject) -> Loaded:
+        job = jobs.current()
+        dtype = getattr(torch, subject.dtype)
+
+        def shard(model: Any, dtype: torch.dtype) -> Any:
+            return autotp.shard(model, dtype, subject.device)
+
+        loaded = _part(subject, dtype, shard) if job.size > 1 else None
+        cls.reads_slices = loaded is not None
+        if loaded is None:
+            whole = super().weights(subject)
+            loaded = msgspec.structs.replace(whole, model=shard(whole.model, dtype))
+        autotp.check_sharded(loaded.model, job.size)
+        autotp.tell_config(loaded.model, job.rank, job.size)
+        autotp.keep_mask(loaded.model)
+        return loaded
+
+    def line_up(self) -> None:
+        super().line_up()
+        dist.barrier()
+
+    @together
+    def prepare(self, workload: Workload) -> None:
+        super().prepare(workload)
+
+    @together
+    def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        generation = super().generate(prompt_ids, workload, sync_policy)
+        times = latest(self.job.gather(generation.times))
+        return msgspec.structs.replace(generation, times=times)
+
+    @together
+    def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
+        verification = super().verify(prompt_ids, workload)
+        # Once more, as the first generation of a shape pays for what the others find ready.
+        dist.barrier()
+        start_ns = perf_counter_ns()
+        again = super().verify
+        count, collectives_ns = time_in_collectives(lambda: again(prompt_ids, workload), self.subject.device)
+        own = {
+            "rank": self.job.rank,
+            "generation_ns": perf_counter_ns() - start_ns,
+            "collectives": count,
+            "collectives_ns": collectives_ns,
+        }
+        return msgspec.structs.replace(verification, collectives=self.job.gather(own))
+
+    @together
+    def trace(
+        self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
+    ) -> tuple[TokenIds, Logits]:
+        return super().trace(prompt_ids, workload, forced)
+
+    @together
+    def target_logprobs(
+        self, token_ids: TokenIds, rows: Rows, targets: TokenIds
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        return super().target_logprobs(token_ids, rows, targets)
+
+    @together
+    def describe(self) -> dict[str, Any]:
+        description = super().describe()
+        device = self.subject.device
+        place = self.job.places[self.job.rank]
+        own = {
+            "rank": self.job.rank,
+            "host": socket.gethostname(),
+            "process": place.pid,
+            "device": device if device == "cpu" else f"{device}:{self.model.device.index}",
+            "device_name": device_name(device),
+            "weight_bytes": description["weight_bytes"],
+            "load_peak_host_bytes": self.load_peak_host_bytes,
+            "peak_host_bytes": peak_host_bytes(),
+            "peak_device_bytes": peak_device_bytes(device),
+            "torch_threads": torch.get_num_threads(),
+        }
+        return description | {
+            "backend": dist.get_backend(),
+            "shared_memory": self.subject.shared_memory,
+            "reads_slices": self.reads_slices,
+            "ranks": self.job.gather(own),
+        }
+
+    @together
+    def close(self) -> None:
+        super().close()
+
+
+class TensorParallelRuntime(OnAllRanks):
+    """A transformers model that AutoTP shards."""
+
+
+def follow(job: jobs.Job) -> None:
+    """What a rank other than 0 does: the runtime's calls that rank 0 tells it, until that one leaves."""
+    runtime: Runtime | None = None
+    while True:
+        name, arguments = job.receive()
+        if name == "leave":
+            return
+        try:
+            if name == "load":
+                runtime = runtime_class(arguments[0].runtime).load(*arguments)
+            else:
+                getattr(runtime, name)(*arguments)
+        # All ranks have failed alike, and rank 0 says so.
+        except (Exception, KeyboardInterrupt):
+            continue
+
+
+@contextmanager
+def in_step(job: jobs.Job, device: str) -> Iterator[None]:
+    """Work that all ranks do at once. What fails on all of them is raised; what fails on some ends the job,
+    as the others wait for those for ever."""
+    try:
+        yield
+    except BaseException as error:
+        failure = _failure(error, device, job)
+        if failure.failure_class != "timeout" and job.all_failed(error):
+            raise
+        job.fail(failure)
+    job.skip_turn()
+
+
+def _failure(error: BaseException, device: str, job: jobs.Job) -> Failure:
+    if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in TIMEOUT_WORDS):
+        seconds = job.timeout.total_seconds()
+        error = RunFailure("timeout", f"waited {seconds:g} s for the other ranks in a collective")
+    # The caller still needs the traceback, which classifying drops.
+    where = error.__traceback__
+    failure = classify(error, device)
+    error.__traceback__ = where
+    return failure
+
+
+def _check_same_model(job: jobs.Job, subject: Subject) -> None:
+    """UserError where a rank lacks the model or sees another one than rank 0."""
+    problem, own = None, ""
+    try:
+        own = _fingerprint(subject)
+    except (UserError, RunFailure) as error:
+        problem = str(error)
+    job.agree(problem)
+    every = job.gather(own)
+    other = next((rank for rank, theirs in enumerate(every) if theirs != every[0]), None)
+    if other is not None:
+        raise UserError(
+            f"rank {other} on {job.places[other].host} sees another {subject.model} than rank 0: its config "
+            "or its weights differ"
+        )
+
+
+def _fingerprint(subject: Subject) -> str:
+    """A hash of the model's config and of its weights' headers, which hold their names, shapes and places."""
+    trust = subject.trust_remote_code
+    if subject.weights == "dummy":
+        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    source = resolve(
+        subject.model, revision=subject.revision, allow_pickle=subject.allow_pickle, trust_remote_code=trust
+    )
+    known = hashlib.sha256(json.dumps(source.config, sort_keys=True).encode())
+    for path in weight_files(source.directory):
+        with path.open("rb") as file:
+            known.update(file.read(int.from_bytes(file.read(8), "little")))
+    return known.hexdigest()
+
+
+def _heads(subject: Subject) -> tuple[int, int] | None:
+    """The model's attention heads and key-value heads, None where its config does not say."""
+    config = read_config(
+        subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+    )
+    heads = config.get("num_attention_heads") or config.get("n_head") or config.get("num_heads")
+    if heads is None:
+        return None
+    kv_heads = config.get("num_key_value_heads") or config.get("multi_query_group_num") or heads
+    return int(heads), int(kv_heads)
+
+
+def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:
+    """This rank's part of the model from its slices alone, None where it has to be cut from the whole one."""
+    trust = subject.trust_remote_code
+    if subject.weights == "dummy":
+        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        return Loaded(
+            model=sharded(
+                config, dtype, shard, lambda model: DummyWeights(model, device=subject.device, seed=0)
+            )
+        )
+    source = resolve(
+        subject.model, revision=subject.revision, allow_pickle=subject.allow_pickle, trust_remote_code=trust
+    )
+    if source.config.get("model_type") not in CONFIG_MAPPING_NAMES or not weight_files(source.directory):
+        return None
+    model = sharded(source.config, dtype, shard, lambda model: CheckpointWeights.of(source, model))
+    return Loaded(model=model, tokenizer=load_tokenizer(source, trust), revision=source.revision)

@@ -1,0 +1,216 @@
+"""A rank's part of a model, filled from the slices of the weights that it is made of and nothing more.
+
+AutoTP itself says what those are: it shards a model of one layer whose weights are the numbers of their own
+rows, then one of their columns; what it leaves on this rank are the rows and columns to read.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import msgspec
+import torch
+from safetensors import safe_open
+
+from xpubench.weights.dummy import BLOCK, SPREAD, TURN, Filler
+from xpubench.weights.empty import empty_model
+from xpubench.weights.source import Source, weight_files
+
+Segments = list[tuple[int, int]]  # (start, stop) of runs of rows or of columns
+Shard = Callable[[Any, torch.dtype], Any]  # shards a model and gives this rank's part
+
+LAYER = re.compile(r"\.\d+\.")
+# Of a matrix at a time: what is in flight beside the part itself.
+CHUNK_BYTES = 4 << 20
+# Vocabularies are never cut here, and a probe's need not be long.
+PROBE_VOCABULARY = 64
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """The rows and columns of a weight that a rank holds; None is all of them."""
+
+    rows: Segments | None
+    columns: Segments | None
+
+    def shape_of(self, whole: torch.Size) -> tuple[int, ...]:
+        """The shape of the part of a weight of that shape."""
+        cuts = (self.rows, self.columns)[: len(whole)]
+        return tuple(
+            size if cut is None else sum(stop - start for start, stop in cut)
+            for size, cut in zip(whole, [*cuts, *[None] * (len(whole) - len(cuts))], strict=True)
+        )
+
+
+class Weights(Protocol):
+    """Where whole weights lie, by their names in the whole model."""
+
+    def read(self, name: str, start: int, stop: int, columns: Segments | None) -> torch.Tensor:
+        """Rows `start` to `stop` of a weight, and of these the columns."""
+
+
+def sharded(
+    config: dict[str, Any], dtype: torch.dtype, shard: Shard, weights: Callable[[Any], Weights | None]
+) -> Any | None:
+    """This rank's part of the config's model in `dtype`, read slice by slice. None where it cannot be: where
+    `weights`, which is given the empty model, has none for it, or where the layers are not cut alike."""
+    model = empty_model(config, dtype)
+    model.tie_weights()
+    source = weights(model)
+    if source is None:
+        return None
+    shapes = {name: one.shape for name, one in model.named_parameters(remove_duplicate=False)}
+    cuts = probe(config, shard)
+    part = shard(model, dtype)
+    wanted = dict(part.named_parameters())
+    for name, parameter in wanted.items():
+        cut = cuts.get(LAYER.sub(".0.", name))
+        if cut is None or name not in shapes or cut.shape_of(shapes[name]) != tuple(parameter.shape):
+            return None
+    for name, parameter in wanted.items():
+        fill(parameter, source, name, cuts[LAYER.sub(".0.", name)], shapes[name])
+        parameter.requires_grad_(False)
+    return part.eval()
+
+
+def probe(config: dict[str, Any], shard: Shard) -> dict[str, Cut]:
+    """How each weight of the first layer, and of what is outside the layers, is cut for this rank."""
+    rows, columns = (_numbers(config, shard, axis) for axis in (0, 1))
+    return {name: Cut(rows[name], columns[name]) for name in rows}
+
+
+def _numbers(config: dict[str, Any], shard: Shard, axis: int) -> dict[str, Segments | None]:
+    """What this rank holds of each weight along one axis."""
+    model = empty_model(_small(config), torch.float32)
+    lengths = {}
+    for module_name, module in model.named_modules():
+        for name, empty in module.named_parameters(recurse=False):
+            lengths[f"{module_name}.{name}"] = length = empty.shape[axis] if axis < empty.dim() else 0
+            numbers = torch.arange(float(length or 1))
+            if empty.dim() == 2:
+                numbers = numbers[:, None] if axis == 0 else numbers[None, :]
+            elif axis == 1:
+                numbers = torch.zeros(empty.shape)
+            setattr(module, name, torch.nn.Parameter(numbers.expand(empty.shape), requires_grad=False))
+    found: dict[str, Segments | None] = {}
+    for name, parameter in shard(model, torch.float32).named_parameters():
+        if axis >= parameter.dim() or name not in lengths:
+            found[name] = None
+            continue
+        if parameter.numel() == 0:  # narrow layers leave a rank with nothing
+            found[name] = None if parameter.shape[axis] else []
+            continue
+        line = parameter if parameter.dim() == 1 else parameter[:, 0] if axis == 0 else parameter[0]
+        found[name] = segments(line.round().long().tolist(), lengths[name])
+    return found
+
+
+def segments(numbers: list[int], length: int) -> Segments | None:
+    """The runs of successive numbers; None where they are all of 0 to `length`.
+
+    >>> segments([4, 5, 8, 9], 12)
+    [(4, 6), (8, 10)]
+    """
+    runs: Segments = []
+    for number in numbers:
+        if runs and runs[-1][1] == number:
+            runs[-1] = (runs[-1][0], number + 1)
+        else:
+            runs.append((number, number + 1))
+    return None if runs == [(0, length)] else runs
+
+
+def _small(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of one layer of the model, with a short vocabulary."""
+    layers = next(
+        (name for name in ("num_hidden_layers", "n_layer", "num_layers") if name in config),
+        "num_hidden_layers",
+    )
+    small = config | {layers: 1, "vocab_size": PROBE_VOCABULARY, "pad_token_id": 0}
+    return {name: value for name, value in small.items() if name != "layer_types"}
+
+
+def fill(parameter: torch.Tensor, source: Weights, name: str, cut: Cut, whole: torch.Size) -> None:
+    """Copies a weight's slices into the parameter, a few rows at a time."""
+    row_bytes = max(1, whole.numel() // whole[0] * parameter.element_size())
+    place = 0
+    if parameter.numel() == 0:
+        return
+    with torch.no_grad():
+        for start, stop in chunks(cut.rows or [(0, whole[0])], max(1, CHUNK_BYTES // row_bytes)):
+            piece = source.read(name, start, stop, cut.columns)
+            parameter[place : place + stop - start].copy_(piece)
+            place += stop - start
+
+
+def chunks(runs: Segments, most: int) -> Iterator[tuple[int, int]]:
+    """The runs in pieces of at most `most`."""
+    for start, stop in runs:
+        for first in range(start, stop, most):
+            yield first, min(first + most, stop)
+
+
+class CheckpointWeights:
+    """The weights in a checkpoint's safetensors files."""
+
+    def __init__(self, files: dict[str, tuple[Any, str]]) -> None:
+        self._files = files
+
+    @classmethod
+    def of(cls, source: Source, model: Any) -> "CheckpointWeights | None":
+        """The checkpoint as weights of that model; None where it lacks one, or has it in another shape."""
+        stored: dict[str, tuple[Any, tuple[int, ...]]] = {}
+        for path in weight_files(source.directory):
+            with safe_open(path, "pt") as file:
+                for key in file.keys():  # noqa: SIM118  # it is no dictionary
+                    stored[key] = path, tuple(file.get_slice(key).get_shape())
+        prefix = f"{model.base_model_prefix}."
+        names: dict[int, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
+        files = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            # Tied weights are stored once, and some checkpoints are of the body alone.
+            known = names[id(parameter)]
+            keys = [key for one in known for key in (one, one.removeprefix(prefix)) if key in stored]
+            if not keys or stored[keys[0]][1] != tuple(parameter.shape):
+                return None
+            files[name] = stored[keys[0]][0], keys[0]
+        return cls(files)
+
+    def read(self, name: str, start: int, stop: int, columns: Segments | None) -> torch.Tensor:
+        path, key = self._files[name]
+        # Opened anew each time: what was read through one opening counts as the process's memory.
+        with safe_open(path, "pt") as file:
+            part = file.get_slice(key)
+            if columns is None:
+                rows: torch.Tensor = part[start:stop]
+                return rows
+            return torch.cat([part[start:stop, first:last] for first, last in columns], dim=1)
+
+
+class DummyWeights:
+    """The random weights of `build_dummy`, any part of them."""
+
+    def __init__(self, model: Any, *, device: str, seed: int) -> None:
+        self._filler = Filler(device, seed, getattr(model.config, "initializer_range", None) or SPREAD)
+        self._made: dict[str, tuple[str, torch.Tensor, int]] = {}
+        turns: dict[int, int] = {}
+        for module_name, module in model.named_modules():
+            for name, empty in module.named_parameters(recurse=False):
+                turn = turns.setdefault(id(empty), len(turns) + 1)
+                # A copy, as sharding cuts the parameter itself.
+                self._made[f"{module_name}.{name}"] = name, torch.empty_like(empty), turn * TURN % BLOCK
+        self._last: tuple[str, torch.Tensor] | None = None
+
+    def read(self, name: str, start: int, stop: int, columns: Segments | None) -> torch.Tensor:
+        kind, empty, turned = self._made[name]
+        if self._last is None or self._last[0] != name:
+            self._last = name, self._filler.values(kind, empty, turned)
+        values = self._last[1]
+        width = empty.numel() // empty.shape[0]
+        if columns is None:
+            places = torch.arange(start * width, stop * width, device=values.device)
+            return values[places % BLOCK].view(stop - start, *empty.shape[1:])
+        chosen = torch.cat([torch.arange(first, last, device=values.device) for first, last in columns])
+        rows = torch.arange(start, stop, device=values.device)[:, None] * width
+        return values[(rows + chosen) % BLOCK]
