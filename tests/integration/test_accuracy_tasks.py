@@ -22,22 +22,24 @@ DOCUMENTS = [
 COMMON = "dataset_path: json\ndataset_kwargs: {data_files: {test: DATA}}\ntest_split: test\n"
 ACC = "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\nmetadata: {version: 1.0}\n"
 TASKS = {
-    "choosing": 'output_type: multiple_choice\ndoc_to_text: question\ndoc_to_choice: "{{choices}}"\n'
+    "choosing": 'output_type: multiple_choice\ntarget_delimiter: ""\n'
+    'doc_to_text: question\ndoc_to_choice: "{{choices}}"\n'
     'doc_to_target: "{{choices.index(answer)}}"\ntag: [both_choosing]\n' + ACC,
-    "naming": 'output_type: multiple_choice\ndoc_to_text: question\ndoc_to_choice: "{{choices}}"\n'
+    "naming": 'output_type: multiple_choice\ntarget_delimiter: ""\n'
+    'doc_to_text: question\ndoc_to_choice: "{{choices}}"\n'
     "doc_to_target: answer\ntag: [both_choosing]\n" + ACC,
     "continuing": 'output_type: loglikelihood\ndoc_to_text: question\ndoc_to_target: "{{answer}}"\n' + ACC,
     "empty_end": 'output_type: loglikelihood\ndoc_to_text: question\ndoc_to_target: ""\n' + ACC,
     "rolling": 'output_type: loglikelihood_rolling\ndoc_to_text: ""\n'
     'doc_to_target: "{{question}}{{answer}}"\n'
     "metric_list: [{metric: word_perplexity}, {metric: bits_per_byte}]\nmetadata: {version: 1.0}\n",
-    "writing": "output_type: generate_until\ndoc_to_text: question\ndoc_to_target: answer\n"
+    "writing": 'output_type: generate_until\ndoc_to_text: question\ndoc_to_target: "{{answer.strip()}}"\n'
     "generation_kwargs: {until: ['.'], max_gen_toks: 4, do_sample: false}\n"
     "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
     "filter_list:\n"
     "  - {name: strict, filter: [{function: regex, regex_pattern: '(nothing of it)'},"
     " {function: take_first}]}\n"
-    "  - {name: loose, filter: [{function: regex, regex_pattern: '( [a-zA-Z]+)'}, {function: take_first}]}\n"
+    "  - {name: loose, filter: [{function: regex, regex_pattern: '([a-zA-Z]+)'}, {function: take_first}]}\n"
     "metadata: {version: 1.0}\n",
 }
 
@@ -114,7 +116,7 @@ def test_of_several_filters_the_first_is_kept(accuracy: CommandLine) -> None:
 def test_rolling_log_likelihoods_are_the_items(accuracy: CommandLine) -> None:
     found = accuracy("rolling").records[0]["accuracy"]
     losses = [-item["loglikelihood"] for item in found["items"]]
-    words = sum(len((one["question"] + one["answer"]).split()) for one in DOCUMENTS)  # type: ignore[operator]
+    words = sum(len(f"{one['question']}{one['answer']}".split()) for one in DOCUMENTS)
     assert found["metrics"]["word_perplexity"] == pytest.approx(math.exp(sum(losses) / words), rel=1e-5)
     assert found["perplexity"] is None
 
