@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Accuracy of each validated model. Set in the environment: task, models, dtype, device, and flags for the rest
 # (such as flags="--ipex"). A model that fails does not stop the others; the exit code tells that one did.
-set -u
+set -u -o pipefail
 cd "$(dirname "$0")"
 trap 'exit 130' INT
 
@@ -11,9 +11,15 @@ device=${device:-xpu}
 flags=${flags:-}
 python=python3
 [ -x .venv/bin/python ] && python=.venv/bin/python
-models=${models:-$("$python" -m xpubench models --json | "$python" -c '
+if [ -z "${models:-}" ]; then
+  models=$("$python" -m xpubench models --json 2>/dev/null | "$python" -c '
 import json, sys
-print(*(row["id"] for row in json.load(sys.stdin) if row["fp16"]))')}
+print(*(row["id"] for row in json.load(sys.stdin) if row["fp16"]))' 2>/dev/null) || models=
+fi
+if [ -z "${models// /}" ]; then
+  echo "error: no models: $python does not have xpubench (make venv installs it), and models is not set" >&2
+  exit 2
+fi
 
 failed=()
 for model in $models; do

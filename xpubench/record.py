@@ -94,7 +94,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """What a task gave: `acc` and its standard error, the perplexity of the right answers and its standard
-    error, all of lm-eval's metrics in `metrics`, and what they rest on. `partial` is a run of some items."""
+    error (of tasks that score one text an item), all of lm-eval's metrics in `metrics` (None where one is no
+    number), and what they rest on. `partial` is a run of some items."""
 
     task: str
     task_version: str
@@ -104,7 +105,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     perplexity_stderr: float | None
     n: int
     partial: bool
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     items: list[Item]
     items_per_s: float
     truncated: int

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ lm_eval = pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance  # noqa: E402  # after the check that it is installed
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 
-from tests.conftest import CommandLine  # noqa: E402
+from tests.conftest import ROOT, CommandLine  # noqa: E402
 from xpubench.accuracy.lm import RuntimeLM  # noqa: E402
 from xpubench.accuracy.tasks import SMOKE_FILE  # noqa: E402
+from xpubench.errors import RunFailure  # noqa: E402
 from xpubench.runtimes.pytorch import PyTorchRuntime  # noqa: E402
 from xpubench.spec import Subject  # noqa: E402
 
@@ -138,8 +141,12 @@ def test_a_local_file_runs_a_lambada_task_and_two_runs_compare(
     assert one["accuracy"]["n"] == 10
     paths = [tmp_path / "results" / f"{record['id']}.json" for record in (one, other)]
     done = xpubench("compare", *paths)
-    assert done.code in (0, 1)
+    found = json.loads(xpubench("compare", *paths, "--json").out)
+    lost = one["accuracy"]["acc"] - other["accuracy"]["acc"]
+    assert found["difference_points"] == pytest.approx(-100 * lost)
+    assert done.code == (1 if lost >= 0.03 else 0)
     assert "lambada_openai" in done.out
+    assert one["accuracy"]["reference"] is None
     assert xpubench("compare", paths[0], paths[0]).code == 0
 
 
@@ -156,7 +163,16 @@ def test_the_table_for_people(accuracy: CommandLine) -> None:
     [
         (["--acc-tasks", "lambada_smoky"], "did you mean lambada_smoke"),
         (["--acc-tasks", "hellaswag", "--acc-data", "FILE"], "--acc-data holds passages for"),
-        (["--acc-data", "/no/such/file"], "cannot read --acc-data"),
+        (["--acc-tasks", "lambada_openai", "--acc-data", "/no/such/file"], "cannot read --acc-data"),
+        (["--acc-data", "FILE"], "lambada_smoke has its own passages"),
+        (["--acc-tasks", ","], "--acc-tasks names no task"),
+        (["--acc-tasks", ""], "--acc-tasks names no task"),
+        (["--torch-compile"], "--torch-compile has no effect on whole texts"),
+        (["--use-static-cache"], "--use-static-cache speaks of latency runs"),
+        (["--num-beams", "3"], "--num-beams speaks of latency runs"),
+        (["--max-new-tokens", "8"], "--max-new-tokens speaks of latency runs"),
+        (["--prompt", "hi"], "--prompt speaks of latency runs"),
+        (["--profile"], "--profile measures a latency run"),
         (["--acc-iter", "0"], "--acc-iter must be at least 1"),
         (["--reference", "cpu-float32"], "xpubench compare"),
         (["--num-fewshot", "-1"], "--num-fewshot must be at least 0"),
@@ -179,11 +195,16 @@ def test_wrong_use(accuracy: CommandLine, flags: list[str], words: str) -> None:
         ('{"text": "two words"}\n{"words": 1}\n', "line 2: not"),
         ('{"text": "one"}\n', "line 1: not"),
         ('["two words"]\n', "line 1: not"),
+        ('{"text": "two words "}\n', "line 1: not"),
+        ('{"text": " word"}\n', "line 1: not"),
+        ('{"text": " "}\n', "line 1: not"),
+        ('{"text": "two words"}\n\n{"text": "two words"}\n', "line 2: not JSON"),
+        ('{"text": "a broken \\ud800"}\n', "line 1: not valid Unicode"),
     ],
 )
 def test_a_bad_file_of_passages(accuracy: CommandLine, tmp_path: Path, content: str, words: str) -> None:
     (tmp_path / "x.jsonl").write_text(content)
-    done = accuracy("--acc-data", tmp_path / "x.jsonl")
+    done = accuracy("--acc-tasks", "lambada_openai", "--acc-data", tmp_path / "x.jsonl")
     assert done.code == 2
     assert words in done.error_line
 
@@ -223,13 +244,15 @@ def test_an_interruption_keeps_the_items_that_are_done(
 def test_nothing_right_at_all_is_no_accuracy(accuracy: CommandLine, tmp_path: Path) -> None:
     data = tmp_path / "x.jsonl"
     data.write_text('{"text": "The cat sat on the xqzkv"}\n{"text": "He opened the wjrtt"}\n')
-    done = accuracy("--acc-data", data, "--acc-iter", 2, "--json")
+    data.write_text(data.read_text() + '{"text": "She ran to the qqzrv"}\n\n')
+    task = ("--acc-tasks", "lambada_openai", "--acc-data", data, "--json")
+    done = accuracy(*task, "--acc-iter", 2)
     assert done.records[0]["status"] == "ok"
     assert any("accuracy 0" in line for line in done.records[0]["warnings"])
-    whole = accuracy("--acc-data", data, "--json")
+    whole = accuracy(*task, "--acc-iter", 3)
     assert whole.code == 1
     assert whole.records[0]["status"] == "numerics"
-    assert "accuracy 0 on all 2 items" in whole.error_line
+    assert "accuracy 0 on all 3 items" in whole.error_line
 
 
 def test_nan_log_likelihoods_fail_the_run(accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,3 +266,78 @@ def test_nan_log_likelihoods_fail_the_run(accuracy: CommandLine, monkeypatch: py
     done = accuracy("--json")
     assert done.code == 1
     assert done.records[0]["status"] == "numerics"
+
+
+def test_the_passages_are_those_of_the_hash(accuracy: CommandLine, tmp_path: Path) -> None:
+    data, records = tmp_path / "x.jsonl", []
+    for passages in (PASSAGES[:4], PASSAGES[4:8]):
+        data.write_text("".join(json.dumps({"text": text}) + "\n" for text in passages))
+        os.utime(data, (1_577_836_800, 1_577_836_800))
+        records += accuracy("--acc-tasks", "lambada_openai", "--acc-data", data, "--json").records
+    one, other = records
+    assert one["spec"]["task"]["data_sha256"] != other["spec"]["task"]["data_sha256"]
+    first, second = ([item["loglikelihood"] for item in each["accuracy"]["items"]] for each in records)
+    assert first != pytest.approx(second)
+
+
+def test_several_tasks_and_the_smoke_passages_are_its_own(accuracy: CommandLine, tmp_path: Path) -> None:
+    data = tmp_path / "x.jsonl"
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in PASSAGES[20:24]))
+    tasks = ("--acc-tasks", "lambada_smoke", "lambada_openai", "--acc-data", data)
+    done = accuracy("-m", "smollm2-135m", *tasks, "--acc-iter", 60, "--json")
+    smoke, openai = done.records
+    assert (smoke["accuracy"]["n"], openai["accuracy"]["n"]) == (60, 4)
+    assert smoke["accuracy"]["partial"] is False
+    assert smoke["accuracy"]["reference"]["acc"] == pytest.approx(smoke["accuracy"]["acc"], abs=0.02)
+    # These four passages are not what the catalog's accuracy is of.
+    assert openai["accuracy"]["reference"] is None
+
+
+def test_examples_are_not_what_the_reference_had(accuracy: CommandLine) -> None:
+    record = accuracy("-m", "smollm2-135m", "--num-fewshot", 2, "--json").records[0]
+    assert record["accuracy"]["reference"] is None
+
+
+def test_a_gap_to_the_reference_is_a_warning(accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = {"acc": 0.05, "n": 1000, "source": "a test"}
+    monkeypatch.setattr("xpubench.accuracy.evaluate._reference", lambda spec: reference)
+    record = accuracy("--json").records[0]
+    assert any("beyond noise" in line for line in record["warnings"])
+
+
+@pytest.mark.parametrize(("context", "end"), [("I saw th", "e"), ("Hello", ""), ("", "")])
+def test_nothing_to_score_fails(runtime: PyTorchRuntime, context: str, end: str) -> None:
+    with pytest.raises(RunFailure, match="no token of its own"):
+        ours(runtime).loglikelihood(requests("loglikelihood", [(context, end)]))
+
+
+def test_generation_is_cut_from_the_left_and_counted(runtime: PyTorchRuntime) -> None:
+    texts = requests("generate_until", [(PASSAGES[0], {"until": [], "max_gen_toks": 70})])
+    mine = ours(runtime, 80)
+    assert mine.generate_until(texts) == theirs(runtime, 80).generate_until(texts, disable_tqdm=True)
+    assert mine.truncated == 1
+    with pytest.raises(RunFailure, match="up to 70 tokens"):
+        ours(runtime, 70).generate_until(texts)
+
+
+@pytest.mark.parametrize("flag", ["--acc-tasks=lambada_smoke", "--acc-iter=5", "--num-fewshot=1"])
+def test_accuracy_flags_of_a_latency_run(generate: CommandLine, flag: str) -> None:
+    done = generate("smollm2-135m", flag)
+    assert done.code == 2
+    assert "is of accuracy runs" in done.error_line
+
+
+def test_the_loop_over_models_without_the_harness(tmp_path: Path) -> None:
+    (tmp_path / "run_accuracy.sh").write_text((ROOT / "run_accuracy.sh").read_text())
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    named = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    named.pop("models", None)
+    script = ["bash", str(tmp_path / "run_accuracy.sh")]
+    done = subprocess.run(script, env=named, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    done = subprocess.run(script, env=named | {"models": "a b"}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "failed: a b" in done.stderr

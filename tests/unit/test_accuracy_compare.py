@@ -80,7 +80,7 @@ def test_mcnemar_by_hand() -> None:
     [
         (record([True] * 200, task="lambada_standard"), "another task: lambada_openai and lambada_standard"),
         (record([True] * 200, task_version="2.0"), "another task version"),
-        (record([True] * 199), "another items"),
+        (record([True] * 199), "other items: 200 and 199 of lambada_openai"),
         (record([True] * 200, data_sha256="abc"), "content of the data file"),
         (msgspec.structs.replace(BASE, status="numerics"), "status numerics"),
         (msgspec.structs.replace(BASE, accuracy=None), "no accuracy"),
@@ -127,12 +127,16 @@ def test_running_out_of_memory_halves_the_batch_and_keeps_what_is_done(batch_siz
         done.extend(batch)
 
     lengths = [5, 9, 7, 3, 8, 6, 4, 2]
-    counts = list(run_batches(lengths, work, budget=100, batch_size=batch_size))
+    batches = list(run_batches(lengths, work, budget=100, batch_size=batch_size))
+    counts = [batch.sequences for batch in batches]
     assert sorted(done) == list(range(8))
     assert sum(counts) == 8
     assert done[0] == 1  # the longest
     assert tried[:3] == [8, 4, 2]
     assert len(tried) < 10
+    # What was used in the end is told, not what was asked.
+    assert batches[-1].budget < 100
+    assert batches[-1].batch_size == (2 if batch_size else 0)
 
 
 def test_one_sequence_that_does_not_fit_ends_the_search() -> None:

@@ -1,8 +1,18 @@
 """Batches of sequences of like length, by a budget of tokens that halves when memory runs out."""
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from xpubench.measure.device import is_out_of_memory
+
+
+class Batch(NamedTuple):
+    """A batch that is done: how many sequences it had, and the budget and the batch size that it was formed
+    by."""
+
+    sequences: int
+    budget: int
+    batch_size: int
 
 
 def form_batch(lengths: Sequence[int], budget: int, batch_size: int) -> int:
@@ -19,8 +29,8 @@ def run_batches(
     *,
     budget: int,
     batch_size: int,
-) -> Iterator[int]:
-    """Calls `work` with the indices of each batch, longest sequences first, and yields their count.
+) -> Iterator[Batch]:
+    """Calls `work` with the indices of each batch, longest sequences first, and yields what is done.
 
     When memory runs out, budget and batch size halve and the same sequences are tried again; what is done
     stays done. One sequence alone that does not fit raises its error.
@@ -38,4 +48,4 @@ def run_batches(
             budget, batch_size = lengths[rest[0]] * count // 2, batch_size and count // 2
             continue
         start += count
-        yield count
+        yield Batch(count, budget, batch_size)

@@ -92,12 +92,12 @@ def _not_comparable(base: Record, new: Record) -> str | None:
         ("task version", one.task_version, other.task_version),
         ("content of the data file", _data(base), _data(new)),
         ("number of examples before each item", _fewshot(base), _fewshot(new)),
-        ("items", [item.id for item in one.items], [item.id for item in other.items]),
     )
     for name, left, right in fields:
         if left != right:
-            shown = "" if name == "items" else f": {left} and {right}"
-            return f"another {name}{shown}"
+            return f"another {name}: {left} and {right}"
+    if [item.id for item in one.items] != [item.id for item in other.items]:
+        return f"other items: {one.n} and {other.n} of {one.task}"
     if any(item.correct is None for item in (*one.items, *other.items)):
         return f"the items of {one.task} are neither right nor wrong"
     return None

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from xpubench.accuracy.lm import RuntimeLM, Scored
-from xpubench.accuracy.tasks import loadable, task_manager
+from xpubench.accuracy.items import RIGHT, answered, logged
+from xpubench.accuracy.lm import RuntimeLM
+from xpubench.accuracy.tasks import SMOKE, TEST_SETS, load_tasks
 from xpubench.catalog import find_model, status_of
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import classify, failed_record, write_failures
@@ -29,11 +30,13 @@ NO_BOOTSTRAP = 0
 MEMORY_SHARE = 0.25
 MOST_TOKENS = {"cpu": 1024, "cuda": 32768, "xpu": 32768}
 LARGE_GAP = 1.96
+LARGEST_EXPONENT = 700.0
 NO_METRICS = ("sample_len", "sample_count")
 
 
 def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress) -> Iterator[Record]:
-    """Runs the tasks of one subject, which is loaded once, and yields each record when it is written.
+    """Runs the tasks of one subject, which is loaded once, and yields each record when it is written; of a
+    group or tag, one record a task.
 
     An interruption keeps the items that were done. Raises UserError for what cannot be done as asked.
     """
@@ -41,11 +44,14 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
     if subject.weights == "dummy":
         raise UserError("accuracy means nothing with --dummy-weights; leave one of the two out")
     try:
+        tasks = load_tasks(specs)
+        specs = [spec for spec, _ in tasks]
         ground = survey(subject)
-    except RunFailure as failure:
-        yield from write_failures(results, specs, capture(subject.device), failure, {})
+    except UserError:
+        raise
+    except BaseException as error:
+        yield from write_failures(results, specs, capture(subject.device), error, {})
         return
-    manager = task_manager([spec.task for spec in specs])
     try:
         fetch(subject, progress)
         runtime, load_s = load(subject, progress)
@@ -55,8 +61,8 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
         yield from write_failures(results, specs, ground.environment, error, {})
         return
     try:
-        for spec in specs:
-            record = _evaluated(runtime, spec, ground, load_s, manager, progress)
+        for spec, task in tasks:
+            record = _evaluated(runtime, spec, task, ground, load_s, progress)
             results.write(record)
             yield record
             if record.status == "interrupted":
@@ -66,7 +72,7 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
 
 
 def _evaluated(
-    runtime: Runtime, spec: AccuracySpec, ground: Ground, load_s: float, manager: Any, progress: Progress
+    runtime: Runtime, spec: AccuracySpec, task: Any, ground: Ground, load_s: float, progress: Progress
 ) -> Record:
     limit = ground.architecture.max_positions if ground.architecture else None
     lm = RuntimeLM(
@@ -78,15 +84,20 @@ def _evaluated(
     )
     reset_peaks(spec.subject.device)
     try:
-        found = _simple_evaluate(lm, spec, manager)
+        found = _simple_evaluate(lm, spec, task)
     except UserError:
         raise
     except BaseException as error:
         failed = failed_record(spec, ground.environment, classify(error, spec.subject.device), None)
-        items = [_item(scored) for scored in lm.done]
-        partial = _accuracy(runtime, lm, spec, items, {}, "") if items else None
-        return msgspec.structs.replace(failed, accuracy=partial)
-    accuracy = _of_results(runtime, lm, spec, found)
+        if not (items := answered(task, lm.done)):
+            return failed
+        accuracy = _accuracy(runtime, lm, spec, task, items, {}, "", partial=True)
+        warnings = [
+            f"the {accuracy.n} items that were done when it ended, the longest first: no sample of the task",
+            *_warnings(accuracy),
+        ]
+        return msgspec.structs.replace(failed, accuracy=accuracy, warnings=warnings)
+    accuracy = _of_results(runtime, lm, spec, task, found)
     if failure := numerics(accuracy):
         failed = failed_record(spec, ground.environment, classify(failure, spec.subject.device), None)
         return msgspec.structs.replace(failed, accuracy=accuracy)
@@ -104,7 +115,11 @@ def _evaluated(
             "peak_host_bytes": peak_host_bytes(),
         },
         accuracy=accuracy,
-        warnings=[*_warnings(accuracy), *quantization_warnings(spec.subject, runtime)],
+        warnings=[
+            *_partial(accuracy),
+            *_warnings(accuracy),
+            *quantization_warnings(spec.subject, runtime),
+        ],
     )
 
 
@@ -118,98 +133,98 @@ def token_budget(spec: AccuracySpec, ground: Ground) -> int:
     return max(1, min(most, int(MEMORY_SHARE * free / one)))
 
 
-def _simple_evaluate(lm: RuntimeLM, spec: AccuracySpec, manager: Any) -> dict[str, Any]:
+def _simple_evaluate(lm: RuntimeLM, spec: AccuracySpec, task: Any) -> dict[str, Any]:
     from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
 
-    task = spec.task
-    try:
-        found: dict[str, Any] = simple_evaluate(
-            model=lm,
-            tasks=[loadable(task)],
-            num_fewshot=task.num_fewshot,
-            limit=task.limit,
-            bootstrap_iters=NO_BOOTSTRAP,
-            log_samples=True,
-            task_manager=manager,
-        )
-    except (ConnectionError, FileNotFoundError) as error:
-        raise UserError(
-            f"the data of {task.name} are not on this machine and the hub is out of reach; "
-            "--acc-data FILE.jsonl gives those of the LAMBADA tasks"
-        ) from error
+    found: dict[str, Any] = simple_evaluate(
+        model=lm,
+        tasks=[task],
+        num_fewshot=spec.task.num_fewshot,
+        limit=spec.task.limit,
+        bootstrap_iters=NO_BOOTSTRAP,
+        log_samples=True,
+        task_manager=TaskManager(include_defaults=False),
+    )
     return found
 
 
-def _of_results(runtime: Runtime, lm: RuntimeLM, spec: AccuracySpec, found: dict[str, Any]) -> Accuracy:
+def _of_results(
+    runtime: Runtime, lm: RuntimeLM, spec: AccuracySpec, task: Any, found: dict[str, Any]
+) -> Accuracy:
     name = spec.task.name
-    values = found["results"].get(name) or next(iter(found["results"].values()))
-    metrics = {
+    metrics: dict[str, float | None] = {
         key.removesuffix(",none"): float(value)
-        for key, value in values.items()
+        for key, value in found["results"][name].items()
         if isinstance(value, int | float) and key not in NO_METRICS
     }
-    items = [_item_of_sample(sample) for samples in found["samples"].values() for sample in samples]
-    task_version = str(next(iter(found["versions"].values()), ""))
-    return _accuracy(runtime, lm, spec, items, metrics, task_version)
+    samples, count = found["samples"][name], found["n-samples"][name]
+    chosen = "" if samples[0]["filter"] == "none" else f",{samples[0]['filter']}"
+    return _accuracy(
+        runtime,
+        lm,
+        spec,
+        task,
+        logged(task, samples),
+        metrics,
+        chosen,
+        task_version=str(found["versions"].get(name, "")),
+        partial=count["effective"] < count["original"],
+    )
 
 
 def _accuracy(
     runtime: Runtime,
     lm: RuntimeLM,
     spec: AccuracySpec,
+    task: Any,
     items: list[Item],
-    metrics: dict[str, float],
-    task_version: str,
+    metrics: dict[str, float | None],
+    chosen: str,
+    *,
+    partial: bool,
+    task_version: str = "",
 ) -> Accuracy:
+    """`chosen` is the end of the names of the metrics that belong to the items."""
     items = sorted(items, key=lambda item: item.id)
     correct = [float(item.correct) for item in items if item.correct is not None]
-    acc = metrics.get("acc", fmean(correct) if correct else None)
+    own = next((f"{name}{chosen}" for name in RIGHT if f"{name}{chosen}" in metrics), None)
     losses = [-item.loglikelihood for item in items if item.loglikelihood is not None]
-    perplexity = math.exp(fmean(losses)) if losses and max(losses) < 700 else None
+    perplexity = _perplexity(losses) if task.OUTPUT_TYPE == "loglikelihood" else None
+    spread = _stderr(losses)
     return Accuracy(
         task=spec.task.name,
         task_version=task_version,
-        acc=acc,
-        acc_stderr=metrics.get("acc_stderr", _stderr(correct)),
+        acc=metrics[own] if own else fmean(correct) if correct else None,
+        acc_stderr=_stderr(correct),
         perplexity=perplexity,
         # The delta method: d exp(x) = exp(x) dx.
-        perplexity_stderr=perplexity * (_stderr(losses) or 0.0) if perplexity is not None else None,
+        perplexity_stderr=None if perplexity is None or spread is None else perplexity * spread,
         n=len(items),
-        # Without a version, lm-eval did not come to its end.
-        partial=not task_version or (spec.task.limit is not None and len(items) >= spec.task.limit),
+        partial=partial,
         metrics=metrics,
         items=items,
-        items_per_s=len(lm.done) / lm.seconds if lm.seconds else 0.0,
+        items_per_s=len(items) / lm.seconds if lm.seconds else 0.0,
         truncated=lm.truncated,
-        batch_tokens=None if spec.task.batch_size else lm.budget,
-        batch_size=spec.task.batch_size or None,
+        batch_tokens=None if lm.batch_size else lm.budget,
+        batch_size=lm.batch_size or None,
         padding_side="right",
         scores_rows_alone=getattr(runtime, "scores_rows_alone", False),
         lm_eval_version=version("lm-eval"),
-        reference=_reference(spec),
+        # What an interruption leaves are the longest items, not the first ones.
+        reference=_reference(spec) if metrics else None,
     )
 
 
-def _item(scored: Scored) -> Item:
-    return Item(id=scored.doc_id, loglikelihood=scored.loglikelihood, correct=scored.greedy)
-
-
-def _item_of_sample(sample: dict[str, Any]) -> Item:
-    """An item of lm-eval's log. Of several choices, the right one's log-likelihood is kept."""
-    answers = [response[0] for response in sample["resps"]]
-    choice = sample["target"] if len(answers) > 1 and isinstance(sample["target"], int) else 0
-    answer = answers[choice] if 0 <= choice < len(answers) else None
-    loglikelihood = answer[0] if isinstance(answer, tuple | list) else None
-    correct = next((sample[name] for name in ("acc", "exact_match") if name in sample), None)
-    return Item(
-        id=int(sample["doc_id"]),
-        loglikelihood=None if loglikelihood is None else float(loglikelihood),
-        correct=None if correct is None else bool(correct),
-    )
+def _perplexity(losses: list[float]) -> float | None:
+    mean = fmean(losses) if losses else math.inf
+    return math.exp(mean) if mean < LARGEST_EXPONENT else None
 
 
 def _stderr(values: list[float]) -> float | None:
-    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return None
+    return stdev(values) / math.sqrt(len(values))
 
 
 def numerics(accuracy: Accuracy) -> RunFailure | None:
@@ -217,20 +232,27 @@ def numerics(accuracy: Accuracy) -> RunFailure | None:
     values = [item.loglikelihood for item in accuracy.items if item.loglikelihood is not None]
     if any(not math.isfinite(value) for value in values):
         return RunFailure("numerics", f"NaN or infinite log-likelihoods on {accuracy.task}")
+    for name, metric in accuracy.metrics.items():
+        if metric is not None and not math.isfinite(metric):
+            return RunFailure("numerics", f"{name} of {accuracy.task} is {metric}")
     if accuracy.acc == 0 and not accuracy.partial:
         return RunFailure("numerics", f"accuracy 0 on all {accuracy.n} items of {accuracy.task}")
     return None
 
 
 def _reference(spec: AccuracySpec) -> dict[str, Any] | None:
-    known = find_model(spec.subject.model)
-    return known.accuracy.get(spec.task.name) if known else None
+    """The catalog's accuracy, which is of the whole test set's passages without examples before them."""
+    task, known = spec.task, find_model(spec.subject.model)
+    same_data = task.name == SMOKE or task.data_sha256 in (None, TEST_SETS.get(task.name))
+    return known.accuracy.get(task.name) if known and same_data and not task.num_fewshot else None
+
+
+def _partial(accuracy: Accuracy) -> list[str]:
+    return [f"a partial run: the first {accuracy.n} items of {accuracy.task}"] if accuracy.partial else []
 
 
 def _warnings(accuracy: Accuracy) -> list[str]:
     warnings = []
-    if accuracy.partial:
-        warnings.append(f"a partial run: the first {accuracy.n} items of {accuracy.task}")
     if accuracy.acc == 0:
         warnings.append("accuracy 0")
     if accuracy.truncated:

@@ -1,10 +1,11 @@
 """A runtime as a model of lm-eval: logits are asked only where they are scored."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
-import msgspec
 import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
@@ -22,20 +23,13 @@ DEFAULT_NEW_TOKENS = 256
 PIECE = 64
 
 Pair = tuple[list[int], list[int]]  # the ids of a context and of its continuation
-
-
-class Scored(msgspec.Struct, frozen=True, kw_only=True):
-    """One request that is done: the item's task and number, the log-likelihood of the continuation, and
-    whether each of its tokens is the most probable one."""
-
-    task: str
-    doc_id: int
-    loglikelihood: float
-    greedy: bool
+Answer = tuple[float, bool]  # the log-likelihood of a continuation, and whether it is the greedy one
 
 
 class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
-    """lm-eval's view of a loaded runtime. `batch_size` 0 forms batches by `budget` tokens."""
+    """lm-eval's view of a loaded runtime. `batch_size` 0 forms batches by `budget` tokens; both are what was
+    last used, after memory ran out. `done` holds each request that is answered, with lm-eval's answer,
+    `seconds` the time that they took, and `truncated` counts those that were cut from the left."""
 
     def __init__(
         self, runtime: Runtime, max_length: int | None, progress: Progress, *, batch_size: int, budget: int
@@ -46,11 +40,11 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         self.tokenizer = runtime.tokenizer
         self.max_length = max_length or DEFAULT_MAX_LENGTH
         self.truncated = 0
-        self.done: list[Scored] = []
+        self.done: list[tuple[Instance, Any]] = []
         self.seconds = 0.0
         self._runtime = runtime
         self._progress = progress
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self.budget = budget
 
     @property
@@ -83,12 +77,14 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
             return self._encode_all([string])[0]
         return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
 
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:
         pairs = self._encode_pairs([request.args for request in requests])
-        answers = self._score(pairs, requests)
-        for request, answer in zip(requests, answers, strict=True):
-            self.cache_hook.add_partial("loglikelihood", request.args, answer)
-        return answers
+
+        def keep(index: int, answer: Answer) -> None:
+            self.done.append((requests[index], answer))
+            self.cache_hook.add_partial("loglikelihood", requests[index].args, answer)
+
+        return self._score(pairs, keep)
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         encoded = self._encode_all([request.args[0] for request in requests])
@@ -99,24 +95,36 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
                 windows.append(make_disjoint_window(window))
                 owners.append(owner)
         sums = [0.0] * len(requests)
-        answers = self._score(windows, [requests[owner] for owner in owners])
-        for owner, (loglikelihood, _) in zip(owners, answers, strict=True):
-            sums[owner] += loglikelihood
+        left = Counter(owners)
+
+        def keep(index: int, answer: Answer) -> None:
+            owner = owners[index]
+            sums[owner] += answer[0]
+            left[owner] -= 1
+            if not left[owner]:
+                self.done.append((requests[owner], sums[owner]))
+
+        self._score(windows, keep)
         return sums
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Texts one by one: sequences of unlike length cannot share a batch of the runtime's."""
         self._progress.begin("generating", len(requests))
+        self.batch_size = 1
         texts = []
-        for request in requests:
-            context, settings = request.args
-            texts.append(self._generate(context, dict(settings)))
-            self._progress.step("items")
+        with self._timed(len(requests)) as tell:
+            for request in requests:
+                context, settings = request.args
+                texts.append(self._generate(context, dict(settings)))
+                self.done.append((request, texts[-1]))
+                tell(1)
         return texts
 
     def _loglikelihood_tokens(
         self, requests: list[tuple[Any, list[int], list[int]]], **_: Any
-    ) -> list[tuple[float, bool]]:
-        return self._score([(context, continuation) for _, context, continuation in requests], None)
+    ) -> list[Answer]:
+        pairs = [(context, continuation) for _, context, continuation in requests]
+        return self._score(pairs, lambda index, answer: None)
 
     def _encode_all(self, texts: list[str]) -> list[list[int]]:
         """All texts at once, with the special tokens that the tokenizer adds, unless the text has them."""
@@ -142,17 +150,25 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
                 pairs.append((ids, whole[len(ids) :]))
                 continue
             alone = self.tokenizer.encode(continuation, add_special_tokens=False)
-            starts = alone[0] == self.prefix_token_id
+            starts = alone[:1] == [self.prefix_token_id]
             pairs.append((alone[:1], alone[1:]) if starts else ([self.prefix_token_id], alone))
+        for (before, end), (context, continuation) in zip(pairs, moved, strict=True):
+            # lm-eval's own model stops here too: nothing would be scored, and pass for certain and right.
+            if not before or not end:
+                raise RunFailure(
+                    "unsupported",
+                    f"{continuation!r} has no token of its own behind {context[-20:]!r}, "
+                    "so that nothing can be scored",
+                )
         return pairs
 
-    def _score(self, pairs: Sequence[Pair], requests: Sequence[Instance] | None) -> list[tuple[float, bool]]:
-        """Log-likelihood of each continuation, and whether it is the greedy one. What does not fit into the
-        model's positions is cut from the left."""
+    def _score(self, pairs: Sequence[Pair], keep: Callable[[int, Answer], None]) -> list[Answer]:
+        """Log-likelihood of each continuation, and whether it is the greedy one; `keep` is told of each with
+        its index when it is known. What does not fit into the model's positions is cut from the left."""
         sequences = [(context + continuation)[-self.max_length - 1 :] for context, continuation in pairs]
         self.truncated += sum(len(context) + len(end) > self.max_length + 1 for context, end in pairs)
         ends = [min(len(end), len(whole) - 1) for (_, end), whole in zip(pairs, sequences, strict=True)]
-        answers: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+        answers: list[Answer] = [(0.0, True)] * len(pairs)
 
         def work(batch: list[int]) -> None:
             longest = max(len(sequences[index]) for index in batch) - 1
@@ -169,21 +185,31 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
             cuts = np.cumsum([ends[index] for index in batch])[:-1]
             for index, part, right in zip(batch, np.split(logprobs, cuts), np.split(best, cuts), strict=True):
                 answers[index] = (float(part.sum(dtype=np.float64)), bool(right.all()))
-                if requests is not None:
-                    self.done.append(_scored(requests[index], answers[index]))
+                keep(index, answers[index])
 
         self._progress.begin("scoring", len(pairs))
-        start, count = perf_counter(), 0
         lengths = [len(sequence) for sequence in sequences]
+        batches = run_batches(lengths, work, budget=self.budget, batch_size=self.batch_size)
+        with self._timed(len(pairs)) as tell:
+            for count, self.budget, self.batch_size in batches:
+                tell(count)
+        return answers
+
+    @contextmanager
+    def _timed(self, total: int) -> Iterator[Callable[[int], None]]:
+        """Adds what happens inside to `seconds`; the function tells how many more of `total` are done."""
+        start, done = perf_counter(), 0
+
+        def tell(count: int) -> None:
+            nonlocal done
+            done += count
+            rate = done / (perf_counter() - start)
+            self._progress.step(f"{rate:.1f} items/s, {(total - done) / rate:.0f} s left", count)
+
         try:
-            for finished in run_batches(lengths, work, budget=self.budget, batch_size=self._batch_size):
-                count += finished
-                rate = count / (perf_counter() - start)
-                left_s = (len(pairs) - count) / rate
-                self._progress.step(f"{rate:.1f} items/s, {left_s:.0f} s left", finished)
+            yield tell
         finally:
             self.seconds += perf_counter() - start
-        return answers
 
     def _generate(self, context: str, settings: dict[str, Any]) -> str:
         if settings.get("do_sample") and settings.get("temperature", 1.0) > 0:
@@ -191,7 +217,15 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         stops = settings.get("until") or []
         stops = [stops] if isinstance(stops, str) else list(stops)
         wanted = int(settings.get("max_gen_toks", DEFAULT_NEW_TOKENS))
-        ids = self._encode_all([context])[0][-(self.max_length - wanted) :]
+        room = self.max_length - wanted
+        if room < 1:
+            raise RunFailure(
+                "unsupported",
+                f"the task generates up to {wanted} tokens, and the model takes {self.max_length} in all",
+            )
+        ids = self._encode_all([context])[0]
+        self.truncated += len(ids) > room
+        ids = ids[-room:]
         new: list[int] = []
         while len(new) < wanted:
             piece = min(PIECE, wanted - len(new))
@@ -206,9 +240,3 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
             if ended:
                 return text
         return text
-
-
-def _scored(request: Instance, answer: tuple[float, bool]) -> Scored:
-    return Scored(
-        task=request.task_name or "", doc_id=request.doc_id or 0, loglikelihood=answer[0], greedy=answer[1]
-    )

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from xpubench.errors import UserError, unknown
-from xpubench.spec import AccuracyTask
+from xpubench.spec import AccuracySpec, AccuracyTask
 
 SMOKE = "lambada_smoke"
 SMOKE_FILE = Path(str(files("xpubench.accuracy") / "lambada_smoke.jsonl"))
@@ -21,49 +21,89 @@ DEFINITIONS = {
     "lambada_standard": "lambada_standard",
     "lambada_openai": "lambada_openai",
 }
+# Files of the whole test sets, by their content: on these, a local run is what the catalog's reference is of.
+TEST_SETS = {
+    "lambada_openai": "4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226",
+    "lambada_standard": "e3d98f56b609fecade1e937dcf08cf2a76100c2862d54eb04126afec7fe5e1e2",
+}
+_ON_FILES = " and ".join(name for name in DEFINITIONS if name != SMOKE)
 
 
 def with_data(task: AccuracyTask) -> AccuracyTask:
-    """The task with its local file and the hash of its content; UserError for a file that is not passages."""
-    if task.name == SMOKE and task.data is None:
+    """The task with its local file and the hash of its content; UserError for a file that is not passages.
+
+    The smoke passages are the smoke task's own, whatever file the others are given."""
+    if task.name == SMOKE:
         task = msgspec.structs.replace(task, data=str(SMOKE_FILE))
     if task.data is None:
         return task
     if task.name not in DEFINITIONS:
-        raise UserError(f"--acc-data holds passages for {', '.join(DEFINITIONS)}, not for {task.name}")
-    return msgspec.structs.replace(task, data_sha256=_check_passages(Path(task.data)))
+        raise UserError(f"--acc-data holds passages for {_ON_FILES}, not for {task.name}")
+    return msgspec.structs.replace(task, data_sha256=_passages(Path(task.data))[0])
 
 
-def loadable(task: AccuracyTask) -> Any:
-    """What `simple_evaluate` takes as the task: its name, or lm-eval's own definition on the local file."""
-    if task.data is None:
-        return task.name
+def load_tasks(specs: list[AccuracySpec]) -> list[tuple[AccuracySpec, Any]]:
+    """Each spec with lm-eval's task and its data, a group's or tag's as one spec a task.
+
+    UserError for a name that lm-eval does not know, and for data that cannot be had."""
+    manager = _task_manager([spec.task for spec in specs])
+    found: dict[str, tuple[AccuracySpec, Any]] = {}
+    for spec in specs:
+        for name, loaded in _load(spec.task, manager).items():
+            task = msgspec.structs.replace(spec.task, name=name)
+            found.setdefault(name, (msgspec.structs.replace(spec, task=task), loaded))
+    return list(found.values())
+
+
+def _load(task: AccuracyTask, manager: Any) -> dict[str, Any]:
+    if task.data is not None:
+        return {task.name: _on_file(task)}
+    from lm_eval.tasks import get_task_dict
+
+    try:
+        return _leaves(get_task_dict([task.name], manager))
+    except (ConnectionError, FileNotFoundError) as error:
+        raise UserError(
+            f"the data of {task.name} are not on this machine and the hub is out of reach; "
+            f"--acc-data FILE.jsonl gives those of {_ON_FILES}"
+        ) from error
+
+
+def _leaves(tasks: dict[Any, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, task in tasks.items():
+        found |= _leaves(task) if isinstance(task, dict) else {name: task}
+    return found
+
+
+def _on_file(task: AccuracyTask) -> Any:
+    """lm-eval's own definition on the local file's passages. `datasets` is given the passages themselves: it
+    knows files by path and time, and would take an old content for the new one."""
     import lm_eval
     import yaml
+    from datasets import Dataset, DatasetDict
     from lm_eval.api.task import ConfigurableTask
 
+    assert task.data is not None
+    sha256, passages = _passages(Path(task.data))
+    if sha256 != task.data_sha256:
+        raise UserError(f"--acc-data {task.data} was changed just now; run it again")
     definition = Path(lm_eval.__file__).parent / "tasks" / "lambada" / f"{DEFINITIONS[task.name]}.yaml"
     config: dict[str, Any] = yaml.safe_load(definition.read_text())
-    for name in ("tag", "dataset_name", "validation_split"):
+    for name in ("tag", "dataset_path", "dataset_name", "validation_split"):
         config.pop(name, None)
+    dataset = DatasetDict({"test": Dataset.from_list([{"text": text} for text in passages])})
     # A ready task: early versions lose the name of one that is given as its definition.
-    return ConfigurableTask(
-        config=config
-        | {
-            "task": task.name,
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": {"test": str(Path(task.data).resolve())}},
-        }
-    )
+    return ConfigurableTask(config=config | {"task": task.name, "custom_dataset": lambda **_: dataset})
 
 
-def task_manager(tasks: list[AccuracyTask]) -> Any:
-    """lm-eval's index of tasks, empty where all are local; UserError for a name that it does not know."""
-    from lm_eval.tasks import TaskManager
-
+def _task_manager(tasks: list[AccuracyTask]) -> Any:
+    """lm-eval's index of tasks, None where all are local; UserError for a name that it does not know."""
     names = [task.name for task in tasks if task.data is None]
     if not names:
-        return TaskManager(include_defaults=False)
+        return None
+    from lm_eval.tasks import TaskManager
+
     manager = TaskManager()
     known = list(manager.all_tasks)
     for name in names:
@@ -84,21 +124,34 @@ def stay_offline() -> None:
         os.environ[name] = "1"
 
 
-def _check_passages(path: Path) -> str:
-    """The sha256 of a file with one {"text": "..."} a line; UserError names the first line that is not."""
+def _passages(path: Path) -> tuple[str, list[str]]:
+    """The sha256 of a file with one {"text": "..."} a line, and its texts; UserError names the first line
+    that is not. Empty lines at the end do not count."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read --acc-data {path}: {error.strerror}") from error
-    lines = content.splitlines()
-    if not any(line.strip() for line in lines):
+    lines = content.rstrip().splitlines()
+    if not lines:
         raise UserError(f"--acc-data {path} is empty")
-    for number, line in enumerate(lines, 1):
-        try:
-            passage = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON: {error}") from error
-        text = passage.get("text") if isinstance(passage, dict) else None
-        if not isinstance(text, str) or len(text.split(" ")) < 2:
-            raise UserError(f'{path}, line {number}: not {{"text": "..."}} of two words or more')
-    return hashlib.sha256(content).hexdigest()
+    passages = [_passage(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    return hashlib.sha256(content).hexdigest(), passages
+
+
+def _passage(line: bytes, place: str) -> str:
+    try:
+        passage = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{place}: not JSON: {error}") from error
+    text = passage.get("text") if isinstance(passage, dict) else None
+    # As the task's definition splits it: all before the last space, and the word behind it.
+    context, _, word = text.rpartition(" ") if isinstance(text, str) else ("", "", "")
+    if not isinstance(text, str) or not context.strip() or not word.strip():
+        raise UserError(
+            f'{place}: not {{"text": "..."}} of two words or more that ends in a space and a word'
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{place}: not valid Unicode: {error.reason}") from error
+    return text

@@ -94,12 +94,15 @@ def _specs(args: argparse.Namespace, device: str) -> list[RunSpec] | list[Accura
         raise UserError(
             "--reference is of latency runs; xpubench compare holds two accuracy records together"
         )
-    from xpubench.accuracy.tasks import check_installed, stay_offline, with_data
+    from xpubench.accuracy.tasks import SMOKE, check_installed, stay_offline, with_data
 
+    specs = accuracy_specs_from(args, device)
     check_installed()
-    specs = [
-        msgspec.structs.replace(spec, task=with_data(spec.task)) for spec in accuracy_specs_from(args, device)
-    ]
+    if args.acc_data is not None and all(spec.task.name == SMOKE for spec in specs):
+        raise UserError(
+            f"{SMOKE} has its own passages; give --acc-data to lambada_standard or lambada_openai"
+        )
+    specs = [msgspec.structs.replace(spec, task=with_data(spec.task)) for spec in specs]
     model_is_here = args.model_id.lower() == SMOLLM2 or Path(args.model_id).expanduser().is_dir()
     if model_is_here and all(spec.task.data is not None for spec in specs):
         stay_offline()

@@ -24,6 +24,8 @@ from xpubench.weights.recipe import checkpoint_recipe
 DEVICES = ("xpu", "cuda", "cpu")
 DEFAULT_BEAMS = 4
 DEFAULT_WARMUP = 3
+DEFAULT_NEW_TOKENS = 128
+DEFAULT_TASK = "lambada_standard"
 AUTO = 0
 SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 RECIPE_FLAGS = {
@@ -143,7 +145,7 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("workload (several values: every combination, with one load)")
     group.add_argument("--input-tokens", type=int, nargs="+", metavar="N", help="default: 1024")
     group.add_argument(
-        "--max-new-tokens", type=int, nargs="+", default=[128], metavar="N", help="default: 128"
+        "--max-new-tokens", type=int, nargs="+", metavar="N", help=f"default: {DEFAULT_NEW_TOKENS}"
     )
     group.add_argument(
         "--batch-size",
@@ -181,23 +183,36 @@ def add_accuracy_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--acc-tasks",
         nargs="+",
-        default=["lambada_standard"],
         metavar="TASK",
-        help="lm-eval tasks, lambada_smoke",
+        help=f"lm-eval tasks, groups or tags, lambada_smoke (default: {DEFAULT_TASK})",
     )
     group.add_argument("--acc-iter", type=int, metavar="N", help="the first N items alone")
     group.add_argument(
-        "--acc-data", metavar="FILE.jsonl", help='a local file of {"text": "..."} lines for the LAMBADA tasks'
+        "--acc-data",
+        metavar="FILE.jsonl",
+        help='a local file of {"text": "..."} lines for lambada_standard and lambada_openai',
     )
     group.add_argument("--num-fewshot", type=int, metavar="N", help="examples before each item")
 
 
 def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracySpec]:
-    """One spec for each task, on the resolved device."""
+    """One spec for each task, on the resolved device. UserError for flags that only a latency run has; those
+    that the guide's scripts give in both, such as --greedy and --token-latency, have no effect."""
+    _refuse(
+        args,
+        "speaks of latency runs; leave it out with --accuracy-only",
+        ("--prompt", "--use-static-cache", "--num-beams", "--input-tokens", "--max-new-tokens"),
+    )
+    _refuse(args, "measures a latency run; leave it out with --accuracy-only", ("--profile", "--num-warmup"))
+    _refuse(
+        args, "has no effect on whole texts, which are scored eagerly; leave it out", ("--torch-compile",)
+    )
     batch_sizes = args.batch_size or [AUTO]
     if len(batch_sizes) != 1:
         raise UserError("--accuracy-only takes one --batch-size")
-    names = [name for names in args.acc_tasks for name in names.split(",") if name]
+    names = [name for names in args.acc_tasks or [DEFAULT_TASK] for name in names.split(",") if name.strip()]
+    if not names:
+        raise UserError("--acc-tasks names no task; give one such as lambada_smoke")
     return [
         AccuracySpec(
             subject=_subject(args, device),
@@ -209,12 +224,17 @@ def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracyS
                 data=args.acc_data,
             ),
         )
-        for name in dict.fromkeys(names)
+        for name in dict.fromkeys(name.strip() for name in names)
     ]
 
 
 def specs_from(args: argparse.Namespace, device: str) -> list[RunSpec]:
     """One spec for each combination of the flags with several values, on the resolved device."""
+    _refuse(
+        args,
+        "is of accuracy runs; give --accuracy-only too, or leave it out",
+        ("--acc-tasks", "--acc-iter", "--acc-data", "--num-fewshot"),
+    )
     subject = _subject(args, device)
     protocol = Protocol(num_iter=args.num_iter, num_warmup=_num_warmup(args), seed=args.seed)
     if args.prompt is not None and args.input_tokens is not None:
@@ -236,9 +256,15 @@ def specs_from(args: argparse.Namespace, device: str) -> list[RunSpec]:
             protocol=protocol,
         )
         for batch_size, num_beams, length, new_tokens in product(
-            _batch_sizes(args), _beams(args), lengths, _distinct(args.max_new_tokens)
+            _batch_sizes(args), _beams(args), lengths, _distinct(args.max_new_tokens or [DEFAULT_NEW_TOKENS])
         )
     ]
+
+
+def _refuse(args: argparse.Namespace, why: str, flags: tuple[str, ...]) -> None:
+    for flag in flags:
+        if getattr(args, flag.strip("-").replace("-", "_")) not in (None, False):
+            raise UserError(f"{flag} {why}")
 
 
 def _subject(args: argparse.Namespace, device: str) -> Subject:

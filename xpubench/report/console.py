@@ -213,7 +213,11 @@ def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
     if found.perplexity is not None:
         rows.append(("perplexity", _with_error(found.perplexity, found.perplexity_stderr, 1, "")))
     others = {"acc", "acc_stderr", "perplexity", "perplexity_stderr"}
-    rows += [(name, f"{value:.4f}") for name, value in found.metrics.items() if name not in others]
+    rows += [
+        (name, f"{value:.4f}")
+        for name, value in found.metrics.items()
+        if name not in others and value is not None
+    ]
     if found.reference is not None:
         rows.append(("reference", f"{found.reference['acc']:.2%} ({found.reference['source']})"))
     batch = f"batch {found.batch_size}" if found.batch_size else f"batches of {found.batch_tokens} tokens"

@@ -17,7 +17,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 from xpubench.catalog import find_model
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.measure.clock import LogitsTracer, LogitsWatch, TokenClock
-from xpubench.measure.device import synchronizer
+from xpubench.measure.device import is_out_of_memory, synchronizer
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verification
@@ -230,7 +230,9 @@ class PyTorchRuntime:
                 body, head = self.model.base_model, self.model.get_output_embeddings()
                 apart = head(body(input_ids=input_ids, use_cache=False).last_hidden_state).float()
                 whole = self._all_logits(input_ids).float()
-        except (AttributeError, TypeError, RuntimeError):
+        except (AttributeError, TypeError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             return False
         return apart.shape == whole.shape and bool(torch.allclose(apart, whole, rtol=1e-3, atol=1e-3))
 

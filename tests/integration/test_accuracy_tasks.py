@@ -1,0 +1,208 @@
+"""lm-eval's kinds of tasks, groups and filters through the command line, on small tasks of our own."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+lm_eval_tasks = pytest.importorskip("lm_eval.tasks")
+
+from tests.conftest import CommandLine  # noqa: E402  # after the check that it is installed
+from xpubench.record import decode  # noqa: E402
+from xpubench.runtimes.pytorch import PyTorchRuntime  # noqa: E402
+
+DOCUMENTS = [
+    {"question": "The sky on a clear day is", "choices": [" green", " blue"], "answer": " blue"},
+    {"question": "Two and two make", "choices": [" four", " a banana", " Paris"], "answer": " four"},
+    {"question": "The capital of France is", "choices": [" Paris", " seven"], "answer": " seven"},
+    {"question": "The grass is green and the snow is", "choices": [" Paris", " white"], "answer": " white"},
+]
+COMMON = "dataset_path: json\ndataset_kwargs: {data_files: {test: DATA}}\ntest_split: test\n"
+ACC = "metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]\nmetadata: {version: 1.0}\n"
+TASKS = {
+    "choosing": 'output_type: multiple_choice\ntarget_delimiter: ""\n'
+    'doc_to_text: question\ndoc_to_choice: "{{choices}}"\n'
+    'doc_to_target: "{{choices.index(answer)}}"\ntag: [both_choosing]\n' + ACC,
+    "naming": 'output_type: multiple_choice\ntarget_delimiter: ""\n'
+    'doc_to_text: question\ndoc_to_choice: "{{choices}}"\n'
+    "doc_to_target: answer\ntag: [both_choosing]\n" + ACC,
+    "continuing": 'output_type: loglikelihood\ndoc_to_text: question\ndoc_to_target: "{{answer}}"\n' + ACC,
+    "empty_end": 'output_type: loglikelihood\ndoc_to_text: question\ndoc_to_target: ""\n' + ACC,
+    "rolling": 'output_type: loglikelihood_rolling\ndoc_to_text: ""\n'
+    'doc_to_target: "{{question}}{{answer}}"\n'
+    "metric_list: [{metric: word_perplexity}, {metric: bits_per_byte}]\nmetadata: {version: 1.0}\n",
+    "writing": 'output_type: generate_until\ndoc_to_text: question\ndoc_to_target: "{{answer.strip()}}"\n'
+    "generation_kwargs: {until: ['.'], max_gen_toks: 4, do_sample: false}\n"
+    "metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]\n"
+    "filter_list:\n"
+    "  - {name: strict, filter: [{function: regex, regex_pattern: '(nothing of it)'},"
+    " {function: take_first}]}\n"
+    "  - {name: loose, filter: [{function: regex, regex_pattern: '([a-zA-Z]+)'}, {function: take_first}]}\n"
+    "metadata: {version: 1.0}\n",
+}
+
+
+@pytest.fixture
+def accuracy(
+    xpubench: CommandLine, smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> CommandLine:
+    """`accuracy(task, *flags)`: a task of ours on the CPU in float32."""
+    data, here = tmp_path / "data.json", tmp_path / "tasks"
+    data.write_text("".join(json.dumps(document) + "\n" for document in DOCUMENTS))
+    here.mkdir()
+    for name, text in TASKS.items():
+        (here / f"{name}.yaml").write_text(f"task: {name}\n" + COMMON.replace("DATA", str(data)) + text)
+    (here / "group.yaml").write_text(
+        "group: mixed\ntask: [choosing, continuing]\naggregate_metric_list: [{metric: acc}]\n"
+    )
+    plain = lm_eval_tasks.TaskManager
+    monkeypatch.setattr(
+        lm_eval_tasks,
+        "TaskManager",
+        lambda include_defaults=True: plain(include_path=str(here), include_defaults=False),
+    )
+
+    def run(task: str, *flags: object) -> Any:
+        return xpubench(
+            *("generate", "-m", smollm2, "--device", "cpu", "--dtype", "float32", "--accuracy-only"),
+            *("--acc-tasks", *task.split(), "--json", "--results-dir", tmp_path / "results", *flags),
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("task", ["choosing", "naming"])
+def test_several_choices(accuracy: CommandLine, task: str) -> None:
+    done = accuracy(task)
+    assert done.code == 0, done.err
+    found = done.records[0]["accuracy"]
+    assert [item["id"] for item in found["items"]] == [0, 1, 2, 3]
+    assert [item["correct"] for item in found["items"]] == [True, True, False, True]
+    assert (found["acc"], found["perplexity"], found["partial"]) == (0.75, None, False)
+
+
+def test_the_right_choice_may_be_a_number_or_a_text(accuracy: CommandLine) -> None:
+    records = accuracy("choosing naming continuing").records
+    one, other, alone = ([item["loglikelihood"] for item in each["accuracy"]["items"]] for each in records)
+    assert one == pytest.approx(other)
+    assert one == pytest.approx(alone, abs=1e-4)
+
+
+def test_a_group_and_a_tag_are_one_record_a_task(accuracy: CommandLine) -> None:
+    done = accuracy("mixed both_choosing")
+    assert done.code == 0, done.err
+    assert [record["accuracy"]["task"] for record in done.records] == ["choosing", "continuing", "naming"]
+    for record in done.records:
+        assert record["accuracy"]["n"] == 4
+        assert record["spec"]["task"]["name"] == record["accuracy"]["task"]
+    assert len({record["id"] for record in done.records}) == 3
+
+
+def test_of_several_filters_the_first_is_kept(accuracy: CommandLine) -> None:
+    done = accuracy("writing", "--acc-iter", 3)
+    found = done.records[0]["accuracy"]
+    assert found["n"] == 3
+    assert [item["id"] for item in found["items"]] == [0, 1, 2]
+    assert found["metrics"]["exact_match,strict"] == 0
+    assert found["metrics"]["exact_match,loose"] > 0
+    assert found["acc"] == 0
+    assert found["batch_size"] == 1
+    assert found["items_per_s"] > 0
+    assert found["partial"] is True
+
+
+def test_rolling_log_likelihoods_are_the_items(accuracy: CommandLine) -> None:
+    found = accuracy("rolling").records[0]["accuracy"]
+    losses = [-item["loglikelihood"] for item in found["items"]]
+    words = sum(len(f"{one['question']}{one['answer']}".split()) for one in DOCUMENTS)
+    assert found["metrics"]["word_perplexity"] == pytest.approx(math.exp(sum(losses) / words), rel=1e-5)
+    assert found["perplexity"] is None
+
+
+@pytest.mark.parametrize("task", ["rolling", "continuing", "choosing"])
+def test_nan_fails_the_run_and_its_record_can_be_read(
+    accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    plain = PyTorchRuntime.target_logprobs
+
+    def broken(self: PyTorchRuntime, *arguments: Any) -> Any:
+        logprobs, best = plain(self, *arguments)
+        return logprobs * float("nan"), best
+
+    monkeypatch.setattr(PyTorchRuntime, "target_logprobs", broken)
+    done = accuracy(task)
+    assert done.code == 1
+    assert done.records[0]["status"] == "numerics"
+    assert decode(done.out).accuracy is not None
+
+
+@pytest.mark.parametrize(("task", "calls_before"), [("choosing", 6), ("rolling", 2), ("continuing", 2)])
+def test_an_interruption_keeps_whole_items(
+    accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch, task: str, calls_before: int
+) -> None:
+    plain, calls = PyTorchRuntime.target_logprobs, []
+
+    def interrupted(self: PyTorchRuntime, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) > calls_before:
+            raise KeyboardInterrupt
+        return plain(self, *arguments)
+
+    whole = {item["id"]: item for item in accuracy(task, "--batch-size", 1).records[0]["accuracy"]["items"]}
+    monkeypatch.setattr(PyTorchRuntime, "target_logprobs", interrupted)
+    record = accuracy(task, "--batch-size", 1).records[0]
+    assert record["status"] == "interrupted"
+    found = record["accuracy"]
+    assert 0 < found["n"] < 4
+    assert found["partial"] is True
+    assert found["reference"] is None
+    assert any("the longest first" in line for line in record["warnings"])
+    for item in found["items"]:
+        assert item["loglikelihood"] == pytest.approx(whole[item["id"]]["loglikelihood"], abs=1e-4)
+        assert item["correct"] == whole[item["id"]]["correct"]
+
+
+def test_an_interruption_keeps_texts(accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, calls = PyTorchRuntime.generate, []
+
+    def interrupted(self: PyTorchRuntime, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(PyTorchRuntime, "generate", interrupted)
+    record = accuracy("writing").records[0]
+    assert record["status"] == "interrupted"
+    assert [item["id"] for item in record["accuracy"]["items"]] == [0, 1]
+    assert [item["correct"] for item in record["accuracy"]["items"]] == [False, False]
+
+
+def test_an_ending_without_a_token_is_not_scored(accuracy: CommandLine) -> None:
+    done = accuracy("empty_end")
+    assert done.code == 1
+    assert done.records[0]["status"] == "unsupported"
+    assert "no token of its own" in done.error_line
+
+
+def test_examples_before_each_item(accuracy: CommandLine) -> None:
+    alone, shown = (accuracy("choosing", *flags).records[0] for flags in ((), ("--num-fewshot", 2)))
+    assert shown["spec"]["task"]["num_fewshot"] == 2
+    before, after = (
+        [item["loglikelihood"] for item in record["accuracy"]["items"]] for record in (alone, shown)
+    )
+    assert before != pytest.approx(after, abs=1e-2)
+
+
+def test_all_items_asked_one_by_one_are_no_part(accuracy: CommandLine) -> None:
+    record = accuracy("continuing", "--acc-iter", 4).records[0]
+    assert record["accuracy"]["partial"] is False
+    assert not any("partial" in line for line in record["warnings"])
+
+
+def test_one_item_has_no_error(accuracy: CommandLine) -> None:
+    found = accuracy("continuing", "--acc-iter", 1).records[0]["accuracy"]
+    assert found["perplexity"] > 1
+    assert found["perplexity_stderr"] is None
