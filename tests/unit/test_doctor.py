@@ -189,7 +189,7 @@ def test_openvino_names_its_devices() -> None:
 
 def test_deepspeed_needs_mpirun() -> None:
     found = diagnosis("DeepSpeed AutoTP", mpirun=None)
-    assert (found.state, found.install) == ("missing", "pip install impi-rt")
+    assert (found.state, found.install) == ("missing", "pip install mpich")
 
 
 def test_the_embedded_model() -> None:
