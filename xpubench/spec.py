@@ -11,15 +11,48 @@ from xpubench.errors import UserError
 Dtype = Literal["float32", "bfloat16", "float16"]
 Weights = Literal["pretrained", "dummy"]
 Cache = Literal["dynamic", "static"]
+WeightFormat = Literal["fp32", "fp16", "int8", "int4"]
 
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What speaks to OpenVINO alone. None leaves a property to the device's plugin.
+
+    `config` holds properties by OpenVINO's own names. `weight_format` is of the export that a checkpoint needs
+    first. `draft_model`, `num_assistant_tokens`, `prompt_lookup` and `scheduler` are of GenAI.
+    """
+
+    device: str = "CPU"
+    weight_format: WeightFormat | None = None
+    kv_cache_precision: str | None = None
+    dynamic_quantization_group_size: int | None = None
+    performance_hint: str | None = None
+    inference_precision: str | None = None
+    num_streams: int | None = None
+    threads: int | None = None
+    config: dict[str, str] = {}
+    draft_model: str | None = None
+    num_assistant_tokens: int | None = None
+    prompt_lookup: bool = False
+    scheduler: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for flag, value in (
+            ("--num-streams", self.num_streams),
+            ("--threads", self.threads),
+            ("--num-assistant-tokens", self.num_assistant_tokens),
+        ):
+            if value is not None and value < 1:
+                raise UserError(f"{flag} must be at least 1, not {value}")
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is loaded once: a model with its weights, on a device, through a runtime.
 
     `torch_compile` names torch.compile's backend; None is eager. `ipex_optimize`, `autocast` and
-    `allow_unoptimized` speak to the `ipex` runtime alone.
+    `allow_unoptimized` speak to the `ipex` runtime alone, `openvino` to OpenVINO's. `lora` is the directory of
+    a PEFT adapter.
     """
 
     model: str
@@ -34,6 +67,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     allow_unoptimized: bool = False
     trust_remote_code: bool = False
     allow_pickle: bool = False
+    lora: str | None = None
+    openvino: OpenVinoOptions | None = None
 
     def __post_init__(self) -> None:
         if not self.model:
@@ -147,7 +182,7 @@ class AccuracySpec(
 
 def _hash(spec: msgspec.Struct) -> str:
     parts = {name: _set_fields(getattr(spec, name)) for name in spec.__struct_fields__}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_set_fields).encode()).hexdigest()[:16]
 
 
 def _set_fields(part: msgspec.Struct) -> dict[str, Any]:

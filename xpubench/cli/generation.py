@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         )
     # The seconds that torch takes to import are not spent on a wrong flag.
     _specs(args, args.device or "cpu")
-    _quiet()
+    quiet_libraries()
     with _own_stdout() as out:
         return _run(args, out)
 
@@ -155,7 +155,7 @@ def _first_device(args: argparse.Namespace, reporter: "Reporter") -> str:
     return device
 
 
-def _quiet() -> None:
+def quiet_libraries() -> None:
     """Keeps the libraries' own progress bars and advice out of the output."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

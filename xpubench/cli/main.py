@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "models": "list the models of the catalog",
     "compare": "hold one accuracy record against another",
     "plan": "bytes and roofline times of a model on a device",
+    "export": "convert a checkpoint to an OpenVINO IR",
     "doctor": "what this machine can run, and what to install for the rest",
 }
 MODULES = {"generate": "xpubench.cli.generation"}

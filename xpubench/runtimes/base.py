@@ -1,5 +1,6 @@
 """What every runtime can do, and the registry of runtimes by name."""
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol, Self
 
@@ -19,6 +20,9 @@ Rows = NDArray[np.bool_]
 RUNTIMES: dict[str, str] = {
     "pytorch": "xpubench.runtimes.pytorch:PyTorchRuntime",
     "ipex": "xpubench.runtimes.ipex:IpexRuntime",
+    "openvino": "xpubench.runtimes.openvino_optimum:OptimumRuntime",
+    "openvino-genai": "xpubench.runtimes.openvino_genai:GenAiRuntime",
+    "openvino-base": "xpubench.runtimes.openvino_base:BaseRuntime",
 }
 
 
@@ -34,7 +38,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     every step's logits were finite, and the cache that was really used (None where the stack hides it)."""
 
     tokens: Any
-    logits_finite: bool
+    logits_finite: bool | None
     cache: str | None
     cache_positions: int | None
 
@@ -44,6 +48,7 @@ class Runtime(Protocol):
 
     vocab_size: int
     tokenizer: Any  # a transformers tokenizer, or None
+    hides_logits: str | None  # why `trace` and `target_logprobs` cannot be, None where they can
 
     @classmethod
     def set_up(cls) -> None:
@@ -52,6 +57,10 @@ class Runtime(Protocol):
     @classmethod
     def check(cls, subject: Subject) -> None:
         """UserError when the subject asks for what is not there, before anything is loaded."""
+
+    @classmethod
+    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
+        """Downloads, checks and converts what `load` reads, which counts neither in its time nor its memory."""
 
     @classmethod
     def load(cls, subject: Subject) -> Self:

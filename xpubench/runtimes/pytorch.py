@@ -2,8 +2,9 @@
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Self
 
@@ -23,8 +24,9 @@ from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verificat
 from xpubench.runtimes.compiled import Forward, compile_counters, compiled_steps
 from xpubench.spec import Subject, Workload
 from xpubench.weights.dummy import build_dummy
+from xpubench.weights.lora import check_adapter, merged
 from xpubench.weights.pretrained import load_pretrained
-from xpubench.weights.source import read_config, resolve
+from xpubench.weights.source import Source, read_config, resolve
 
 # Of which the head makes logits at a time: 512 rows of 150,000 float32 logits are 0.3 GB.
 ROWS_AT_ONCE = 512
@@ -32,6 +34,8 @@ ROWS_AT_ONCE = 512
 
 class PyTorchRuntime:
     """A transformers model on a torch device, eager or through `torch.compile`."""
+
+    hides_logits: str | None = None
 
     def __init__(self, subject: Subject, model: Any, tokenizer: Any, revision: str | None = None) -> None:
         self.subject = subject
@@ -41,12 +45,19 @@ class PyTorchRuntime:
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self._synchronize = synchronizer(subject.device)
         self._eager_forward: Forward | None = None
-        self._step_weight_bytes = _step_weight_bytes(model)
-        self._weight_bytes = sum(parameter.nbytes for parameter in model.parameters())
+        self._weight_bytes, self._step_weight_bytes = self.weight_sizes()
 
     @classmethod
     def set_up(cls) -> None:
         """Nothing."""
+
+    @classmethod
+    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
+        if subject.weights == "pretrained":
+            say(f"looking for {subject.model}")
+            source = _source(subject)
+            if subject.lora is not None:
+                check_adapter(Path(subject.lora), source.config)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
@@ -66,6 +77,10 @@ class PyTorchRuntime:
             backends = torch.compiler.list_backends(exclude_tags=())
             if subject.torch_compile not in backends:
                 raise unknown("torch.compile backend", subject.torch_compile, backends)
+
+    def weight_sizes(self) -> tuple[int, int]:
+        """Bytes of all weights, and of those that one decoding step reads."""
+        return sum(one.nbytes for one in self.model.parameters()), _step_weight_bytes(self.model)
 
     def optimize(self) -> None:
         """What is done to the loaded model before it runs: here nothing."""
@@ -282,12 +297,7 @@ def _weights(subject: Subject) -> tuple[Any, Any, str | None]:
     if subject.weights == "dummy":
         config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
         return build_dummy(config, dtype=subject.dtype, device=subject.device, seed=0), None, None
-    source = resolve(
-        subject.model,
-        revision=subject.revision,
-        allow_pickle=subject.allow_pickle,
-        trust_remote_code=trust,
-    )
+    source = _source(subject)
     model, tokenizer = load_pretrained(
         source,
         dtype=subject.dtype,
@@ -295,7 +305,18 @@ def _weights(subject: Subject) -> tuple[Any, Any, str | None]:
         trust_remote_code=trust,
         allow_pickle=subject.allow_pickle,
     )
+    if subject.lora is not None:
+        model = merged(model, Path(subject.lora))
     return model, tokenizer, source.revision
+
+
+def _source(subject: Subject) -> Source:
+    return resolve(
+        subject.model,
+        revision=subject.revision,
+        allow_pickle=subject.allow_pickle,
+        trust_remote_code=subject.trust_remote_code,
+    )
 
 
 def _plain_generation_config(model: Any) -> GenerationConfig:
