@@ -22,6 +22,7 @@ from xpubench.cli.options import (
     add_workload_flags,
     specs_from,
 )
+from xpubench.cli.openvino_options import runtime_names
 from xpubench.errors import UserError
 from xpubench.spec import AccuracySpec, RunSpec
 
@@ -149,7 +150,7 @@ def _first_device(args: argparse.Namespace, reporter: "Reporter") -> str:
     from xpubench.measure.device import available_devices
     from xpubench.runtimes.base import runtime_class
 
-    runtime_class("ipex" if args.ipex else "pytorch").set_up()
+    runtime_class(runtime_names(args)[0]).set_up()
     device = available_devices()[0]
     reporter.say(f"no --device given: using {device}")
     return device

@@ -2,8 +2,10 @@
 
 import argparse
 from itertools import product
+from pathlib import Path
 from typing import Any
 
+from xpubench.cli.openvino_options import add_openvino_flags, openvino_options, runtime_names
 from xpubench.errors import UserError
 from xpubench.spec import DTYPE_BYTES, AccuracySpec, AccuracyTask, Protocol, RunSpec, Subject, Workload
 
@@ -44,6 +46,12 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
     """What runs it, and where."""
     group = parser.add_argument_group("runtime")
     group.add_argument("--device", choices=DEVICES, help="default: xpu if present, else what there is")
+    group.add_argument(
+        "--runtime",
+        metavar="NAME[,NAME]",
+        help="pytorch (default), ipex, openvino, openvino-genai, openvino-base; several are compared",
+    )
+    group.add_argument("--lora", metavar="ADAPTER", help="the directory of a PEFT adapter")
     group.add_argument("--ipex", action="store_true", help="optimize with ipex.llm.optimize")
     group.add_argument(
         "--disable_optimize_transformers", action="store_true", help="with --ipex: plain ipex.optimize"
@@ -57,6 +65,7 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--use-static-cache", action="store_true", help="a static KV cache")
     group.add_argument("--torch-compile", action="store_true", help="run through torch.compile")
     group.add_argument("--backend", metavar="NAME", help="torch.compile's backend (default: inductor)")
+    add_openvino_flags(parser)
 
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +177,8 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         "--disable-auto-cast": args.disable_auto_cast,
         "--allow-unoptimized": args.allow_unoptimized,
     }
-    lonely = [flag for flag, given in needs_ipex.items() if given and not args.ipex]
+    runtime = runtime_names(args)[0]
+    lonely = [flag for flag, given in needs_ipex.items() if given and runtime != "ipex"]
     if lonely:
         raise UserError(f"{lonely[0]} speaks to IPEX; give --ipex too, or leave it out")
     if args.backend is not None and not args.torch_compile:
@@ -177,7 +187,7 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         model=args.model_id,
         device=device,
         dtype=args.dtype or ("bfloat16" if device == "cpu" else "float16"),
-        runtime="ipex" if args.ipex else "pytorch",
+        runtime=runtime,
         revision=args.revision,
         weights="dummy" if args.dummy_weights else "pretrained",
         torch_compile=(args.backend or "inductor") if args.torch_compile else None,
@@ -186,7 +196,15 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         allow_unoptimized=args.allow_unoptimized,
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
+        lora=_adapter(args),
+        openvino=openvino_options(args, runtime, device),
     )
+
+
+def _adapter(args: argparse.Namespace) -> str | None:
+    if args.lora is not None and args.dummy_weights:
+        raise UserError("--lora changes weights, which --dummy-weights have none of; leave one of them out")
+    return None if args.lora is None else str(Path(args.lora).expanduser())
 
 
 def _batch_size(text: str) -> int:

@@ -63,7 +63,7 @@ class PyTorchRuntime:
     def load(cls, subject: Subject) -> Self:
         """Loads, optimizes and, where asked, marks the model for compilation."""
         runtime = cls(subject, *_weights(subject))
-        runtime.model.generation_config = _plain_generation_config(runtime.model)
+        runtime.model.generation_config = plain_generation_config(runtime.model)
         runtime.optimize()
         return runtime
 
@@ -319,7 +319,7 @@ def _source(subject: Subject) -> Source:
     )
 
 
-def _plain_generation_config(model: Any) -> GenerationConfig:
+def plain_generation_config(model: Any) -> GenerationConfig:
     """No end-of-sequence token, so that every length is reached, and none of the checkpoint's sampling
     or penalty settings, so that greedy is greedy."""
     config = model.config

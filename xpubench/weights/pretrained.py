@@ -2,6 +2,7 @@
 
 import errno
 import logging
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -59,7 +60,7 @@ def load_pretrained(
             raise
         raise RunFailure("bad_model", f"{source.directory}: {_first_line(error)}") from error
     _check_complete(source, report)
-    return model.eval(), _tokenizer(source, trust_remote_code)
+    return model.eval(), load_tokenizer(source.directory, trust_remote_code)
 
 
 def _check_complete(source: Source, report: dict[str, Any]) -> None:
@@ -81,17 +82,18 @@ def _check_complete(source: Source, report: dict[str, Any]) -> None:
         )
 
 
-def _tokenizer(source: Source, trust_remote_code: bool) -> Any:
+def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
+    """The tokenizer of a checkpoint's directory, None where it has none."""
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(
-                source.directory, trust_remote_code=trust_remote_code, local_files_only=True
+                directory, trust_remote_code=trust_remote_code, local_files_only=True
             )
     # tokenizers raises bare exceptions. Latency needs token ids alone; what needs a text says that there is
     # no tokenizer.
     except Exception as error:
-        if any((source.directory / name).exists() for name in TOKENIZER_FILES):
-            logger.warning("the tokenizer of %s cannot be loaded: %s", source.directory, _first_line(error))
+        if any((directory / name).exists() for name in TOKENIZER_FILES):
+            logger.warning("the tokenizer of %s cannot be loaded: %s", directory, _first_line(error))
         return None
 
 
