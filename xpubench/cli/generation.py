@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 import msgspec
 
 from xpubench.catalog import SMOLLM2
+from xpubench.cli.openvino_options import runtime_names
 from xpubench.cli.options import (
     accuracy_specs_from,
     add_accuracy_flags,
@@ -22,7 +23,6 @@ from xpubench.cli.options import (
     add_workload_flags,
     specs_from,
 )
-from xpubench.cli.openvino_options import runtime_names
 from xpubench.errors import UserError
 from xpubench.spec import AccuracySpec, RunSpec
 

@@ -34,7 +34,9 @@ def add_openvino_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="of OpenVINO's inference on the CPU")
     group.add_argument("--draft-model", metavar="IR", help="with openvino-genai: speculative decoding")
     group.add_argument("--num-assistant-tokens", type=int, metavar="N", help="candidates a step")
-    group.add_argument("--prompt-lookup", action="store_true", help="with openvino-genai: drafts from the prompt")
+    group.add_argument(
+        "--prompt-lookup", action="store_true", help="with openvino-genai: drafts from the prompt"
+    )
     group.add_argument(
         "--ov-scheduler",
         nargs="+",
@@ -107,7 +109,9 @@ def _none_given(args: argparse.Namespace, runtime: str) -> None:
     for name in FLAGS:
         if getattr(args, name) not in (None, False):
             flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag} speaks to OpenVINO, not to {runtime}; give --runtime openvino-base, or leave it out")
+            raise UserError(
+                f"{flag} speaks to OpenVINO, not to {runtime}; give --runtime openvino-base, or leave it out"
+            )
 
 
 def _pairs(flag: str, given: list[str] | None) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """OpenVINO's base runtime: `openvino.Core` on a stateful IR, with a greedy loop of our own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter_ns
@@ -8,91 +8,19 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoConfig
 
-from xpubench.errors import RunFailure, UserError
+from xpubench.errors import RunFailure
 from xpubench.measure.times import TokenTimes
 from xpubench.openvino import import_openvino
 from xpubench.record import SyncPolicy
 from xpubench.runtimes import openvino_ir as ir
 from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verification
+from xpubench.runtimes.openvino_common import OpenVinoRuntime
 from xpubench.spec import Subject, Workload
-from xpubench.weights.pretrained import load_tokenizer
-from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.recipe import IR_FILE
 
 # Of which logits are held at a time in float32.
 ROWS_AT_ONCE = 512
-
-
-class OpenVinoRuntime:
-    """What the runtimes with no transformers model share: config, tokenizer, sizes, threads."""
-
-    hides_logits: str | None = None
-    merges_lora = True
-
-    def __init__(self, subject: Subject, directory: Path) -> None:
-        self.subject = subject
-        self.directory = directory
-        self.asked = ir.properties(subject)
-        with quiet_transformers():
-            self.config = AutoConfig.from_pretrained(
-                directory, trust_remote_code=subject.trust_remote_code, local_files_only=True
-            )
-        self.tokenizer = load_tokenizer(directory, subject.trust_remote_code)
-        self.vocab_size: int = self.config.get_text_config().vocab_size
-        self._torch = ir.QuietTorch()
-        self._weight_bytes = self._step_weight_bytes = 0
-
-    @classmethod
-    def set_up(cls) -> None:
-        """Nothing."""
-
-    @classmethod
-    def check(cls, subject: Subject) -> None:
-        ir.check(subject)
-
-    @classmethod
-    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
-        ir.fetch(subject, say, merge_lora=cls.merges_lora)
-
-    def encode(self, text: str) -> list[int]:
-        return list(self._needed_tokenizer()(text)["input_ids"])
-
-    def decode(self, token_ids: list[int]) -> str:
-        return str(self._needed_tokenizer().decode(token_ids, skip_special_tokens=True))
-
-    def _needed_tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            raise UserError(
-                f"{self.subject.model} comes without a tokenizer here; leave out --prompt to use token ids"
-            )
-        return self.tokenizer
-
-    @property
-    def special_ids(self) -> frozenset[int]:
-        known = set(self.tokenizer.all_special_ids) if self.tokenizer is not None else set()
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(self.config, name, None)
-            known.update(value if isinstance(value, list) else [] if value is None else [value])
-        # As in the runtime `pytorch`, so that one seed gives the same prompts everywhere.
-        pad = getattr(self.config, "pad_token_id", None)
-        return frozenset(known | {0 if pad is None else pad})
-
-    @property
-    def step_weight_bytes(self) -> int:
-        return self._step_weight_bytes
-
-    def describe(self) -> dict[str, Any]:
-        """What is known of the loaded IR; a runtime adds what it applied."""
-        return {
-            "name": self.subject.runtime,
-            "ir": ir.kept_recipe(self.directory),
-            "asked": self.asked,
-            "weight_bytes": self._weight_bytes,
-            "step_weight_bytes": self._step_weight_bytes,
-            "torch_threads": 1,
-        }
 
 
 class BaseRuntime(OpenVinoRuntime):
@@ -144,7 +72,9 @@ class BaseRuntime(OpenVinoRuntime):
         for step, logits in enumerate(self._steps(prompt_ids, tokens)):
             finite = finite and bool(np.isfinite(logits).all())
             tokens[:, step] = logits.argmax(-1)
-        return Verification(tokens=tokens, logits_finite=finite, cache="state of the IR", cache_positions=None)
+        return Verification(
+            tokens=tokens, logits_finite=finite, cache="state of the IR", cache_positions=None
+        )
 
     def trace(
         self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None

@@ -37,8 +37,9 @@ def options_of(subject: Subject) -> OpenVinoOptions:
     return subject.openvino or OpenVinoOptions()
 
 
-def check(subject: Subject) -> None:
-    """UserError for a device without a driver, an unknown property, or weights that cannot be."""
+def check(subject: Subject, also: tuple[str, ...] = ()) -> None:
+    """UserError for a device without a driver, an unknown property (`also` are known ones), or weights that
+    cannot be."""
     if subject.weights == "dummy":
         raise UserError("--dummy-weights are made by PyTorch; OpenVINO's runtimes need a checkpoint or an IR")
     if subject.torch_compile is not None:
@@ -52,6 +53,7 @@ def check(subject: Subject) -> None:
             "driver, and --ov-device CPU runs without one"
         )
     known = [str(name) for name in core.get_property(options.device, "SUPPORTED_PROPERTIES")]
+    known += also
     for name in options.config:
         if name not in known:
             raise unknown(f"property of OpenVINO's {options.device}", name, known)
@@ -206,11 +208,15 @@ def _export(recipe: Recipe, directory: Path, say: Callable[[str], None]) -> None
 def _check_ir(directory: Path) -> None:
     xml = directory / IR_FILE
     if not xml.with_suffix(".bin").is_file():
-        raise RunFailure("bad_model", f"{xml} has no {xml.with_suffix('.bin').name} beside it; export it again")
+        raise RunFailure(
+            "bad_model", f"{xml} has no {xml.with_suffix('.bin').name} beside it; export it again"
+        )
     try:
         model = import_openvino().Core().read_model(xml)
     except RuntimeError as error:
-        raise RunFailure("bad_model", f"{xml} is no whole IR: {str(error).strip().splitlines()[-1]}") from error
+        raise RunFailure(
+            "bad_model", f"{xml} is no whole IR: {str(error).strip().splitlines()[-1]}"
+        ) from error
     inputs = {one.get_any_name() for one in model.inputs}
     outputs = {one.get_any_name() for one in model.outputs}
     if not inputs >= NEEDED_INPUTS or "logits" not in outputs:

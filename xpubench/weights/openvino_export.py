@@ -74,7 +74,9 @@ def cached(recipe: Recipe, source: Source) -> Path:
         "cache_version": CACHE_VERSION,
     }
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    return cache_directory() / "openvino" / f"{Path(recipe.model).name.lower()}-{recipe.weight_format}-{digest}"
+    return (
+        cache_directory() / "openvino" / f"{Path(recipe.model).name.lower()}-{recipe.weight_format}-{digest}"
+    )
 
 
 def _fingerprint(directory: Path) -> list[list[Any]]:
@@ -289,5 +291,3 @@ def _quiet() -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-

@@ -47,7 +47,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if self.ratio is not None and not 0 <= self.ratio <= 1:
             raise UserError(f"--ratio must be between 0 and 1, not {self.ratio:g}")
         if self.group_size is not None and self.group_size != -1 and self.group_size < 1:
-            raise UserError(f"--group-size must be at least 1, or -1 for whole channels, not {self.group_size}")
+            raise UserError(
+                f"--group-size must be at least 1, or -1 for whole channels, not {self.group_size}"
+            )
         if (self.awq or self.scale_estimation or self.gptq) and self.dataset is None:
             raise UserError("--awq, --scale-estimation and --gptq need data: --dataset FILE.txt")
 
@@ -68,7 +70,9 @@ def is_ir(model: str) -> bool:
 def read_recipe(directory: Path) -> dict[str, Any] | None:
     """What was kept beside an IR: its recipe, the versions, the tokenizer; None beside one of other makers."""
     try:
-        kept: dict[str, Any] = msgspec.json.decode((directory / RECIPE_FILE).read_bytes(), type=dict[str, Any])
+        kept: dict[str, Any] = msgspec.json.decode(
+            (directory / RECIPE_FILE).read_bytes(), type=dict[str, Any]
+        )
     except (OSError, msgspec.DecodeError):
         return None
     return kept
