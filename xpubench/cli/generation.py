@@ -73,6 +73,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"--profile_name {args.profile_name!r} is part of a file's name; use letters, digits, - and _"
         )
+    runtimes = runtime_names(args)
+    if len(runtimes) > 1:
+        from xpubench.cli.side_by_side import run as run_side_by_side
+
+        return run_side_by_side(args, runtimes)
     # The seconds that torch takes to import are not spent on a wrong flag.
     _specs(args, args.device or "cpu")
     quiet_libraries()

@@ -60,6 +60,7 @@ def _run_command(name: str, prog: str, arguments: list[str]) -> int:
     module = import_module(MODULES.get(name, f"xpubench.cli.{name}"))
     parser = Parser(prog=prog, description=module.__doc__)
     module.add_flags(parser)
+    parser.set_defaults(arguments=arguments)  # for a command that starts itself again
     code: int = module.run(parser.parse_args(arguments))
     return code
 

@@ -17,6 +17,7 @@ import msgspec
 from xpubench.errors import RunFailure, UserError
 from xpubench.openvino import import_openvino
 from xpubench.weights.embedded import cache_directory
+from xpubench.weights.pretrained import load_pretrained, load_tokenizer
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.recipe import RECIPE_FILE, Recipe
 from xpubench.weights.source import Source, resolve
@@ -132,7 +133,6 @@ def _lasting(model: str) -> str:
 
 def _with_lora(recipe: Recipe, source: Source, target: Path) -> Path:
     from xpubench.weights.lora import check_adapter, merged
-    from xpubench.weights.pretrained import load_pretrained
 
     adapter = Path(recipe.lora or "")
     check_adapter(adapter, source.config)
@@ -207,14 +207,10 @@ def _tokenizer(directory: Path, target: Path, trust_remote_code: bool, say: Say)
     """Writes the tokenizer and its IR; what came of it in a few words."""
     from openvino import save_model
     from openvino_tokenizers import convert_tokenizer
-    from transformers import AutoTokenizer
 
-    try:
-        with _quiet():
-            tokenizer = AutoTokenizer.from_pretrained(
-                directory, trust_remote_code=trust_remote_code, local_files_only=True
-            )
-    except Exception:  # as in weights.pretrained: tokenizers raises bare ones
+    with _quiet():
+        tokenizer = load_tokenizer(directory, trust_remote_code)
+    if tokenizer is None:
         return "none: the checkpoint has none"
     tokenizer.save_pretrained(target)
     try:

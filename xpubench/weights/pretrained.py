@@ -22,6 +22,7 @@ DTYPE_ARGUMENT = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5
 # them: a device that fails or is full raises that.
 NONSENSE = (OSError, ValueError, TypeError, KeyError, UnpicklingError, SafetensorError, StrictDataclassError)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+TOKENIZER_PATTERNS = ("tok*", "vocab*", "merges*", "*.model")
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +85,9 @@ def _check_complete(source: Source, report: dict[str, Any]) -> None:
 
 def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     """The tokenizer of a checkpoint's directory, None where it has none."""
+    # Without a file of its own, transformers 5 makes an empty tokenizer for some architectures.
+    if not any(any(directory.glob(pattern)) for pattern in TOKENIZER_PATTERNS):
+        return None
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(
