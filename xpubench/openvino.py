@@ -12,8 +12,8 @@ INSTALL = "install OpenVINO's stack in an environment of its own: pip install -r
 def import_openvino() -> Any:
     """The module `openvino`; UserError when it or what goes with it is missing.
 
-    Each of Intel's tools has a stub for a missing `openvino_telemetry`; so nothing is sent, and no consent file
-    is written to the user's home.
+    Each of Intel's tools has a stub for a missing `openvino_telemetry`; so nothing is sent, and no consent
+    file is written to the user's home.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

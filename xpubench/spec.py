@@ -19,8 +19,8 @@ DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What speaks to OpenVINO alone. None leaves a property to the device's plugin.
 
-    `config` holds properties by OpenVINO's own names. `weight_format` is of the export that a checkpoint needs
-    first. `draft_model`, `num_assistant_tokens`, `prompt_lookup` and `scheduler` are of GenAI.
+    `config` holds properties by OpenVINO's own names. `weight_format` is of the export that a checkpoint
+    needs first. `draft_model`, `num_assistant_tokens`, `prompt_lookup` and `scheduler` are of GenAI.
     """
 
     device: str = "CPU"
@@ -51,8 +51,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What is loaded once: a model with its weights, on a device, through a runtime.
 
     `torch_compile` names torch.compile's backend; None is eager. `ipex_optimize`, `autocast` and
-    `allow_unoptimized` speak to the `ipex` runtime alone, `openvino` to OpenVINO's. `lora` is the directory of
-    a PEFT adapter.
+    `allow_unoptimized` speak to the `ipex` runtime alone, `openvino` to OpenVINO's. `lora` is the directory
+    of a PEFT adapter.
     """
 
     model: str

@@ -26,9 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--awq", action="store_true", help="activation-aware scales (needs --dataset)")
     parser.add_argument("--scale-estimation", action="store_true", help="of NNCF (needs --dataset)")
     parser.add_argument("--gptq", action="store_true", help="GPTQ rounding (needs --dataset)")
-    parser.add_argument(
-        "--dataset", metavar="D|FILE", help="a text file, a text a line, or a name of Optimum's"
-    )
+    parser.add_argument("--dataset", metavar="D|FILE", help="a file of a text a line, or a name of Optimum's")
     parser.add_argument("--lora", metavar="ADAPTER", help="a PEFT adapter's directory, merged before")
     parser.add_argument("--revision", help="the hub's branch, tag or commit")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the model's own Python code")

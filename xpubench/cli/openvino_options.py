@@ -34,9 +34,7 @@ def add_openvino_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="of OpenVINO's inference on the CPU")
     group.add_argument("--draft-model", metavar="IR", help="with openvino-genai: speculative decoding")
     group.add_argument("--num-assistant-tokens", type=int, metavar="N", help="candidates a step")
-    group.add_argument(
-        "--prompt-lookup", action="store_true", help="with openvino-genai: drafts from the prompt"
-    )
+    group.add_argument("--prompt-lookup", action="store_true", help="with openvino-genai: the prompt drafts")
     group.add_argument(
         "--ov-scheduler",
         nargs="+",
@@ -48,7 +46,8 @@ def add_openvino_flags(parser: argparse.ArgumentParser) -> None:
 def openvino_options(args: argparse.Namespace, runtime: str, device: str) -> OpenVinoOptions | None:
     """The options of an OpenVINO runtime, None for another. UserError where flags and runtime do not fit."""
     if not runtime.startswith("openvino"):
-        return _none_given(args, runtime)
+        _check_none_given(args, runtime)
+        return None
     of_genai = {
         "--draft-model": args.draft_model,
         "--num-assistant-tokens": args.num_assistant_tokens,
@@ -105,7 +104,7 @@ FLAGS = (
 )
 
 
-def _none_given(args: argparse.Namespace, runtime: str) -> None:
+def _check_none_given(args: argparse.Namespace, runtime: str) -> None:
     for name in FLAGS:
         if getattr(args, name) not in (None, False):
             flag = "--" + name.replace("_", "-")

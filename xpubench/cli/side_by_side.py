@@ -11,13 +11,13 @@ from xpubench.record import Record, decode, encode
 
 
 def run(args: argparse.Namespace, runtimes: list[str]) -> int:
-    """Runs each runtime once a round, in an order that rotates so that drift hits all alike, and prints a table
-    for each workload. 0 when all went well, 1 when a run failed.
+    """Runs each runtime once a round, in an order that rotates so that drift hits all alike, and prints a
+    table for each workload. 0 when all went well, 1 when a run failed.
 
     A round's records lie in a directory of its own below --results-dir.
     """
     if args.accuracy_only:
-        raise UserError("--accuracy-only takes one --runtime; xpubench compare holds two of its records together")
+        raise UserError("--accuracy-only takes one --runtime; xpubench compare holds two records together")
     if args.rounds < 1:
         raise UserError(f"--rounds must be at least 1, not {args.rounds}")
     rounds: list[dict[str, list[Record]]] = []
@@ -46,8 +46,7 @@ def _records(args: argparse.Namespace, runtime: str, directory: Path) -> list[Re
     own = ["--runtime", runtime, "--results-dir", str(directory), "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "xpubench", "generate", *flags, *own],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )
@@ -75,4 +74,3 @@ def _without_openvino(arguments: list[str]) -> list[str]:
         if not dropping:
             kept.append(word)
     return kept
-

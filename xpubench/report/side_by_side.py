@@ -11,7 +11,7 @@ Rounds = list[dict[str, list[Record]]]
 
 
 def print_tables(rounds: Rounds, runtimes: list[str]) -> None:
-    """A table for each workload. The ratios are of median next token latencies, and above 1 is faster than the
+    """A table for each workload. The ratios are of median next token latencies, above 1 is faster than the
     first runtime; intervals are 95%, bootstrapped over rounds and iterations."""
     console = plain_console()
     for place in range(max(len(records) for records in rounds[0].values())):

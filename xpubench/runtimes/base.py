@@ -60,7 +60,7 @@ class Runtime(Protocol):
 
     @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
-        """Downloads, checks and converts what `load` reads, which counts neither in its time nor its memory."""
+        """Downloads, checks and converts what `load` reads, outside of its time and memory."""
 
     @classmethod
     def load(cls, subject: Subject) -> Self:

@@ -49,7 +49,7 @@ class BaseRuntime(OpenVinoRuntime):
         if workload.num_beams > 1:
             raise RunFailure(
                 "unsupported",
-                "openvino-base searches greedily alone; give --greedy, or --runtime openvino or openvino-genai",
+                "openvino-base has no beam search; give --greedy, or --runtime openvino or openvino-genai",
             )
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:

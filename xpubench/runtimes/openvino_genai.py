@@ -95,7 +95,7 @@ class GenAiRuntime(OpenVinoRuntime):
             raise RunFailure("unsupported", "GenAI drafts tokens in greedy search alone; give --greedy")
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
-        """One call of the pipeline. Tokens that were drafted and accepted in one step share its time evenly."""
+        """One call of the pipeline. Tokens that were drafted and accepted in a step share its time."""
         openvino = import_openvino()
         inputs = self._genai.TokenizedInputs(
             openvino.Tensor(np.ascontiguousarray(prompt_ids)), openvino.Tensor(np.ones_like(prompt_ids))

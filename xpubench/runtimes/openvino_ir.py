@@ -49,8 +49,8 @@ def check(subject: Subject, also: tuple[str, ...] = ()) -> None:
     found = core.available_devices
     if options.device != "AUTO" and not any(one.startswith(options.device) for one in found):
         raise UserError(
-            f"OpenVINO finds no {options.device} here (there is: {', '.join(found)}); a GPU or an NPU needs its "
-            "driver, and --ov-device CPU runs without one"
+            f"OpenVINO finds no {options.device} here (there is: {', '.join(found)}); a GPU or an NPU "
+            "needs its driver, and --ov-device CPU runs without one"
         )
     known = [str(name) for name in core.get_property(options.device, "SUPPORTED_PROPERTIES")]
     known += also

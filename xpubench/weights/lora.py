@@ -51,15 +51,15 @@ def merged(model: Any, adapter: Path) -> Any:
 def scale_of(adapter: Path) -> float:
     """By what PEFT multiplies the product of the adapter's two matrices."""
     config = read_adapter(adapter)
-    rank = config["r"]
-    return float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank)
+    rank = float(config["r"])
+    return float(float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank))
 
 
 def _shapes(adapter: Path) -> dict[str, list[int]]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(adapter / WEIGHTS_FILE, framework="numpy") as file:
+        with safe_open(adapter / WEIGHTS_FILE, framework="numpy") as file:  # type: ignore[no-untyped-call]
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"{adapter / WEIGHTS_FILE} cannot be read: {error}") from error

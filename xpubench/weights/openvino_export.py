@@ -17,7 +17,7 @@ import msgspec
 from xpubench.errors import RunFailure, UserError
 from xpubench.openvino import import_openvino
 from xpubench.weights.embedded import cache_directory
-from xpubench.weights.pretrained import load_pretrained, load_tokenizer
+from xpubench.weights.pretrained import load_pretrained, load_tokenizer, tokenizer_files
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.recipe import RECIPE_FILE, Recipe
 from xpubench.weights.source import Source, resolve
@@ -211,6 +211,9 @@ def _tokenizer(directory: Path, target: Path, trust_remote_code: bool, say: Say)
     with _quiet():
         tokenizer = load_tokenizer(directory, trust_remote_code)
     if tokenizer is None:
+        # Optimum saves the empty one that transformers makes of nothing.
+        for file in tokenizer_files(target):
+            file.unlink()
         return "none: the checkpoint has none"
     tokenizer.save_pretrained(target)
     try:
@@ -277,9 +280,13 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with quiet_transformers(), open(os.devnull, "w") as nowhere:
-            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-                yield
+        with (
+            quiet_transformers(),
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
+            yield
     finally:
         logging.disable(before)
 

@@ -86,7 +86,7 @@ def _check_complete(source: Source, report: dict[str, Any]) -> None:
 def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     """The tokenizer of a checkpoint's directory, None where it has none."""
     # Without a file of its own, transformers 5 makes an empty tokenizer for some architectures.
-    if not any(any(directory.glob(pattern)) for pattern in TOKENIZER_PATTERNS):
+    if not tokenizer_files(directory):
         return None
     try:
         with quiet_transformers():
@@ -99,6 +99,11 @@ def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
         if any((directory / name).exists() for name in TOKENIZER_FILES):
             logger.warning("the tokenizer of %s cannot be loaded: %s", directory, _first_line(error))
         return None
+
+
+def tokenizer_files(directory: Path) -> list[Path]:
+    """The files of a checkpoint's directory that make up its tokenizer."""
+    return [file for pattern in TOKENIZER_PATTERNS for file in directory.glob(pattern)]
 
 
 def _first_line(error: Exception) -> str:

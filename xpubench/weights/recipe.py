@@ -68,7 +68,7 @@ def is_ir(model: str) -> bool:
 
 
 def read_recipe(directory: Path) -> dict[str, Any] | None:
-    """What was kept beside an IR: its recipe, the versions, the tokenizer; None beside one of other makers."""
+    """What was kept beside an IR: recipe, versions, tokenizer; None beside one of other makers."""
     try:
         kept: dict[str, Any] = msgspec.json.decode(
             (directory / RECIPE_FILE).read_bytes(), type=dict[str, Any]
