@@ -155,8 +155,10 @@ class GenAiRuntime(OpenVinoRuntime):
     def _config(self, workload: Workload) -> Any:
         config = self._genai.GenerationConfig()
         config.max_new_tokens = workload.new_tokens
-        config.min_new_tokens = workload.new_tokens
+        # No minimum: that would forbid the token that ends a sequence, where PyTorch's runtime allows it.
         config.ignore_eos = True
+        if getattr(self.config, "eos_token_id", None) is None:
+            config.eos_token_id = 0  # GenAI takes no model without one; it is ignored
         config.apply_chat_template = False
         config.do_sample = False
         config.num_beams = workload.num_beams
