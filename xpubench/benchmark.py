@@ -173,7 +173,7 @@ def _measure(
 
     runtime.prepare(workload)
     verification = runtime.verify(_prompt_ids(runtime, workload, protocol.seed, 0), workload)
-    if not verification.logits_finite:
+    if verification.logits_finite is False:
         raise RunFailure("numerics", "NaN or infinite logits while generating")
 
     def once(sync_policy: SyncPolicy, index: int) -> Iteration:
@@ -215,7 +215,7 @@ def _measure(
         checks={
             "validation": setting.validation,
             "new_tokens": workload.new_tokens,
-            "logits_finite": True,
+            "logits_finite": verification.logits_finite,
             "cache": verification.cache,
             "cache_positions": verification.cache_positions,
         }

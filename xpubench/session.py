@@ -12,7 +12,7 @@ from xpubench.measure.environment import capture
 from xpubench.preflight import architecture_of
 from xpubench.runtimes.base import Runtime, runtime_class
 from xpubench.spec import Subject
-from xpubench.weights.source import read_config, resolve
+from xpubench.weights.source import read_config
 
 
 class Progress(Protocol):
@@ -62,14 +62,7 @@ def survey(subject: Subject) -> Ground:
 
 def fetch(subject: Subject, progress: Progress) -> None:
     """Downloads and checks the checkpoint, which counts neither in the load's time nor in its memory."""
-    if subject.weights == "pretrained":
-        progress.say(f"looking for {subject.weights_from}")
-        resolve(
-            subject.weights_from,
-            revision=subject.revision,
-            allow_pickle=subject.allow_pickle,
-            trust_remote_code=subject.trust_remote_code,
-        )
+    runtime_class(subject.runtime).fetch(subject, progress.say)
 
 
 def load(subject: Subject, progress: Progress) -> tuple[Runtime, float]:

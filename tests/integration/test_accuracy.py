@@ -141,7 +141,7 @@ def test_a_local_file_runs_a_lambada_task_and_two_runs_compare(
     assert one["accuracy"]["n"] == 10
     paths = [tmp_path / "results" / f"{record['id']}.json" for record in (one, other)]
     done = xpubench("compare", *paths)
-    found = json.loads(xpubench("compare", *paths, "--json").out)
+    found = json.loads(xpubench("compare", *paths, "--json").out)["runs"][0]["accuracy"]
     lost = one["accuracy"]["acc"] - other["accuracy"]["acc"]
     assert found["difference_points"] == pytest.approx(-100 * lost)
     assert done.code == (1 if lost >= 0.03 else 0)

@@ -12,6 +12,7 @@ from xpubench.preflight import lack_of_memory
 from xpubench.record import Divergence, read_record
 from xpubench.runtimes.base import Runtime, runtime_class
 from xpubench.spec import RunSpec, Subject
+from xpubench.weights.openvino_recipe import origin_of
 
 CPU_FLOAT32 = "cpu-float32"
 
@@ -47,11 +48,13 @@ def recorded_reference(reference: str | None, subject: Subject) -> divergence.Tr
 
 def cpu_reference(spec: RunSpec, architecture: Architecture | None) -> divergence.Trace:
     """The check prompts' answers of the spec's model on the CPU in float32, eager, with a dynamic cache."""
+    origin = origin_of(spec.subject)
     subject = Subject(
-        model=spec.subject.model,
+        model=origin.model,
         device="cpu",
         dtype="float32",
-        revision=spec.subject.revision,
+        revision=origin.revision,
+        lora=origin.lora,
         trust_remote_code=spec.subject.trust_remote_code,
         allow_pickle=spec.subject.allow_pickle,
     )
@@ -87,6 +90,10 @@ class Checks:
         """The answers with the spec's kind of cache; none of dummy weights, whose tokens are noise."""
         if spec.subject.weights == "dummy":
             return None, None
+        if self._runtime.hides_logits is not None:
+            if self._reference is None:
+                return None, None
+            raise RunFailure("unsupported", self._runtime.hides_logits)
         if spec.workload.cache not in self._answers:
             self._answers[spec.workload.cache] = self._ask(spec)
         return self._answers[spec.workload.cache]

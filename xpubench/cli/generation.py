@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 import msgspec
 
 from xpubench.catalog import SMOLLM2
+from xpubench.cli.openvino_options import runtime_names
 from xpubench.cli.options import (
     accuracy_specs_from,
     add_accuracy_flags,
@@ -75,6 +76,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f"--profile_name {args.profile_name!r} is part of a file's name; use letters, digits, - and _"
         )
+    runtimes = runtime_names(args)
+    if len(runtimes) > 1:
+        from xpubench.cli.side_by_side import run as run_side_by_side
+
+        return run_side_by_side(args, runtimes)
     # The seconds that torch takes to import are not spent on a wrong flag.
     asked(args)
     quiet()
@@ -185,7 +191,7 @@ def _first_device(args: argparse.Namespace, reporter: "Reporter") -> str:
     from xpubench.measure.device import available_devices
     from xpubench.runtimes.base import runtime_class
 
-    runtime_class("ipex" if args.ipex else "pytorch").set_up()
+    runtime_class(runtime_names(args)[0]).set_up()
     device = available_devices()[0]
     reporter.say(f"no --device given: using {device}")
     return device

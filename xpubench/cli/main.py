@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "report": "a directory of records as one page: summary, validated models, runs, figures",
     "history": "a model's figures in time, with the changes that are more than noise",
     "plan": "bytes and roofline times of a model on a device",
+    "export": "convert a checkpoint to an OpenVINO IR",
     "doctor": "what this machine can run, and what to install for the rest",
 }
 MODULES = {"generate": "xpubench.cli.generation"}
@@ -64,6 +65,7 @@ def _run_command(name: str, prog: str, arguments: list[str]) -> int:
     module = import_module(MODULES.get(name, f"xpubench.cli.{name}"))
     parser = Parser(prog=prog, description=module.__doc__)
     module.add_flags(parser)
+    parser.set_defaults(arguments=arguments)  # for a command that starts itself again
     code: int = module.run(parser.parse_args(arguments))
     return code
 

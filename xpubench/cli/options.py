@@ -5,6 +5,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
+from xpubench.cli.openvino_options import add_openvino_flags, openvino_options, runtime_names
 from xpubench.errors import UserError
 from xpubench.spec import (
     DTYPE_BYTES,
@@ -71,6 +72,15 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
     """What runs it, and where."""
     group = parser.add_argument_group("runtime")
     group.add_argument("--device", choices=DEVICES, help="default: xpu if present, else what there is")
+    group.add_argument(
+        "--runtime",
+        metavar="NAME[,NAME]",
+        help="pytorch (default), ipex, openvino, openvino-genai, openvino-base; several are compared",
+    )
+    group.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="of several runtimes in turns (default: 3)"
+    )
+    group.add_argument("--lora", metavar="ADAPTER", help="the directory of a PEFT adapter")
     group.add_argument("--ipex", action="store_true", help="optimize with ipex.llm.optimize")
     group.add_argument(
         "--disable_optimize_transformers", action="store_true", help="with --ipex: plain ipex.optimize"
@@ -84,6 +94,7 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--use-static-cache", action="store_true", help="a static KV cache")
     group.add_argument("--torch-compile", action="store_true", help="run through torch.compile")
     group.add_argument("--backend", metavar="NAME", help="torch.compile's backend (default: inductor)")
+    add_openvino_flags(parser)
 
 
 def add_recipe_flags(parser: argparse._ActionsContainer) -> None:
@@ -273,7 +284,8 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         "--disable-auto-cast": args.disable_auto_cast,
         "--allow-unoptimized": args.allow_unoptimized,
     }
-    lonely = [flag for flag, given in needs_ipex.items() if given and not args.ipex]
+    runtime = runtime_names(args)[0]
+    lonely = [flag for flag, given in needs_ipex.items() if given and runtime != "ipex"]
     if lonely:
         raise UserError(f"{lonely[0]} speaks to IPEX; give --ipex too, or leave it out")
     if args.backend is not None and not args.torch_compile:
@@ -292,6 +304,8 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
         allow_unoptimized=args.allow_unoptimized,
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
+        lora=_adapter(args),
+        openvino=openvino_options(args, runtime, device),
         quantization=_quantization(args, runtime),
         # Only the command that runs over ranks has their flags.
         tp_size=getattr(args, "tp_size", None) or 1,
@@ -300,9 +314,22 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
 
 
 def _runtime(args: argparse.Namespace) -> str:
-    if hasattr(args, "tp_size"):
-        return "deepspeed-ipex" if args.ipex else "deepspeed"
-    return "ipex" if args.ipex else "pytorch"
+    (name,) = runtime_names(args)
+    if not hasattr(args, "tp_size"):
+        if name.startswith("deepspeed"):
+            raise UserError(f"{name} runs over ranks: mpirun -np 2 python run_generation_with_deepspeed.py")
+        return name
+    if name not in ("pytorch", "ipex"):
+        raise UserError(f"{name} does not run over ranks; leave out --runtime")
+    return "deepspeed-ipex" if name == "ipex" else "deepspeed"
+
+
+def _adapter(args: argparse.Namespace) -> str | None:
+    if args.lora is not None and args.dummy_weights:
+        raise UserError("--lora changes weights, which --dummy-weights have none of; leave one of them out")
+    if args.lora is not None and args.woq:
+        raise UserError("--lora changes float weights; merge it first, or leave out --woq")
+    return None if args.lora is None else str(Path(args.lora).expanduser())
 
 
 def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None:
@@ -313,6 +340,8 @@ def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None
         return None
     if runtime.startswith("deepspeed"):
         raise UserError("INT4 runs on one device, not over ranks; leave out --woq")
+    if runtime.startswith("openvino"):
+        raise UserError("OpenVINO has its own INT4: give --weight-format int4 instead of --woq")
     if args.save_model != (args.output_dir is not None):
         raise UserError("--save_model and --output_dir DIR belong together")
     if args.save_model and args.woq_checkpoint_path:

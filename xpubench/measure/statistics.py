@@ -102,6 +102,36 @@ def _draws(rows: int, seed: int) -> Counts:
     return draws
 
 
+def ratio_of_medians(
+    ours: list[list[float]], theirs: list[list[float]]
+) -> tuple[float, tuple[float, float] | None]:
+    """The median of our samples over the median of theirs, with a 95% bootstrap interval.
+
+    Each list holds rounds, a round the samples of one process. Rounds are resampled in pairs, as what drifts
+    hits both sides of a round alike, and samples within them. One round alone has no interval.
+    """
+    point = _pooled_median(ours) / _pooled_median(theirs)
+    if len(ours) < 2:
+        return point, None
+    random = np.random.default_rng(0)
+
+    def resampled(samples: list[float]) -> Array:
+        return np.asarray(samples)[random.integers(0, len(samples), len(samples))]
+
+    ratios = []
+    for _ in range(RESAMPLES):
+        picks = random.integers(0, len(ours), len(ours))
+        own = np.concatenate([resampled(ours[pick]) for pick in picks])
+        other = np.concatenate([resampled(theirs[pick]) for pick in picks])
+        ratios.append(np.median(own) / np.median(other))
+    low, high = np.percentile(ratios, [2.5, 97.5]).tolist()
+    return point, (low, high)
+
+
+def _pooled_median(rounds: list[list[float]]) -> float:
+    return float(np.median(np.concatenate([np.asarray(samples) for samples in rounds])))
+
+
 def doubts(name: str, samples_ns: list[list[int]], statistic: Statistic) -> list[str]:
     """Warnings about a statistic: too much variation, a trend over the iterations."""
     found = []

@@ -114,6 +114,10 @@ def title_of(record: Record) -> str:
     parts = [subject.model, subject.runtime, f"{subject.device} {subject.dtype}"]
     if subject.quantization is not None:
         parts.append(subject.quantization.title)
+    if subject.openvino is not None and subject.openvino.weight_format is not None:
+        parts.append(subject.openvino.weight_format)
+    if subject.lora is not None:
+        parts.append(f"LoRA {Path(subject.lora).name}")
     if subject.torch_compile:
         parts.append(f"torch.compile {subject.torch_compile}")
     if subject.weights == "dummy":
@@ -201,7 +205,8 @@ def _gb(size: int | None) -> str:
 def _checks(checks: dict[str, Any]) -> str:
     cache = checks.get("cache") or "hidden by the stack"
     positions = checks.get("cache_positions")
-    return f"{checks['new_tokens']} tokens each time, logits finite, cache {cache}" + (
+    logits = "logits finite" if checks.get("logits_finite") else "logits hidden by the stack"
+    return f"{checks['new_tokens']} tokens each time, {logits}, cache {cache}" + (
         f" of {positions} positions" if positions else ""
     )
 

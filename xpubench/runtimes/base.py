@@ -1,5 +1,6 @@
 """What every runtime can do, and the registry of runtimes by name."""
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol, Self
 
@@ -21,6 +22,9 @@ RUNTIMES: dict[str, str] = {
     "ipex": "xpubench.runtimes.ipex:IpexRuntime",
     "deepspeed": "xpubench.runtimes.tensor_parallel:TensorParallelRuntime",
     "deepspeed-ipex": "xpubench.runtimes.tensor_parallel_ipex:TensorParallelIpexRuntime",
+    "openvino": "xpubench.runtimes.openvino_optimum:OptimumRuntime",
+    "openvino-genai": "xpubench.runtimes.openvino_genai:GenAiRuntime",
+    "openvino-base": "xpubench.runtimes.openvino_base:BaseRuntime",
 }
 
 
@@ -37,7 +41,7 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     Over ranks, `collectives` tells of each rank how long such a generation was in collectives."""
 
     tokens: Any
-    logits_finite: bool
+    logits_finite: bool | None
     cache: str | None
     cache_positions: int | None
     collectives: list[dict[str, Any]] | None = None
@@ -48,6 +52,7 @@ class Runtime(Protocol):
 
     vocab_size: int
     tokenizer: Any  # a transformers tokenizer, or None
+    hides_logits: str | None  # why `trace` and `target_logprobs` cannot be, None where they can
 
     @classmethod
     def set_up(cls) -> None:
@@ -56,6 +61,10 @@ class Runtime(Protocol):
     @classmethod
     def check(cls, subject: Subject) -> None:
         """UserError when the subject asks for what is not there, before anything is loaded."""
+
+    @classmethod
+    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
+        """Downloads, checks and converts what `load` reads, outside of its time and memory."""
 
     @classmethod
     def load(cls, subject: Subject) -> Self:

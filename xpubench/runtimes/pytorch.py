@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter_ns
@@ -25,7 +25,9 @@ from xpubench.runtimes.compiled import Forward, compile_counters, compiled_steps
 from xpubench.spec import Quantization, Subject, Workload
 from xpubench.weights.kernels import Int8Embedding, stored_bytes, tensor_class
 from xpubench.weights.load import Loaded, load_weights
+from xpubench.weights.lora import check_adapter
 from xpubench.weights.recipe import read_description
+from xpubench.weights.source import Source, resolve
 
 # Of which the head makes logits at a time: 512 rows of 150,000 float32 logits are 0.3 GB.
 ROWS_AT_ONCE = 512
@@ -33,6 +35,8 @@ ROWS_AT_ONCE = 512
 
 class PyTorchRuntime:
     """A transformers model on a torch device, eager or through `torch.compile`."""
+
+    hides_logits: str | None = None
 
     def __init__(self, subject: Subject, loaded: Loaded) -> None:
         self.subject = subject
@@ -43,18 +47,25 @@ class PyTorchRuntime:
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self._synchronize = synchronizer(subject.device)
         self._eager_forward: Forward | None = None
-        self._step_weight_bytes = _step_weight_bytes(model)
-        self._weight_bytes = sum(stored_bytes(parameter) for parameter in model.parameters())
+        self._weight_bytes, self._step_weight_bytes = self.weight_sizes()
 
     @classmethod
     def set_up(cls) -> None:
         """Nothing."""
 
     @classmethod
+    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
+        if subject.weights == "pretrained":
+            say(f"looking for {subject.weights_from}")
+            source = _source(subject)
+            if subject.lora is not None:
+                check_adapter(Path(subject.lora), source.config)
+
+    @classmethod
     def load(cls, subject: Subject) -> Self:
         """Loads, optimizes and, where asked, marks the model for compilation."""
         runtime = cls(subject, cls.weights(subject))
-        runtime.model.generation_config = _plain_generation_config(runtime.model)
+        runtime.model.generation_config = plain_generation_config(runtime.model)
         runtime.optimize()
         return runtime
 
@@ -82,6 +93,11 @@ class PyTorchRuntime:
     def weights(cls, subject: Subject) -> Loaded:
         """The subject's model on its device."""
         return load_weights(subject)
+
+    def weight_sizes(self) -> tuple[int, int]:
+        """Bytes of all weights, and of those that one decoding step reads."""
+        stored = sum(stored_bytes(parameter) for parameter in self.model.parameters())
+        return stored, _step_weight_bytes(self.model)
 
     def optimize(self) -> None:
         """What is done to the loaded model before it runs: here nothing."""
@@ -308,7 +324,16 @@ def _check_unquantized(model: str) -> None:
         )
 
 
-def _plain_generation_config(model: Any) -> GenerationConfig:
+def _source(subject: Subject) -> Source:
+    return resolve(
+        subject.weights_from,
+        revision=subject.revision,
+        allow_pickle=subject.allow_pickle,
+        trust_remote_code=subject.trust_remote_code,
+    )
+
+
+def plain_generation_config(model: Any) -> GenerationConfig:
     """No end-of-sequence token, so that every length is reached, and none of the checkpoint's sampling
     or penalty settings, so that greedy is greedy."""
     config = model.config

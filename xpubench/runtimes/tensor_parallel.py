@@ -296,4 +296,4 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:
     if source.config.get("model_type") not in CONFIG_MAPPING_NAMES or not weight_files(source.directory):
         return None
     model = sharded(source.config, dtype, shard, lambda model: CheckpointWeights.of(source, model))
-    return Loaded(model=model, tokenizer=load_tokenizer(source, trust), revision=source.revision)
+    return Loaded(model=model, tokenizer=load_tokenizer(source.directory, trust), revision=source.revision)

@@ -1,5 +1,6 @@
 """A subject's weights on its device, from wherever it wants them."""
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 from xpubench.spec import Quantization, Subject
 from xpubench.weights.dummy import build_dummy
 from xpubench.weights.kernels import tensor_class
+from xpubench.weights.lora import merged
 from xpubench.weights.pretrained import load_pretrained
 from xpubench.weights.quantized import load_quantized
 from xpubench.weights.source import read_config, resolve
@@ -43,6 +45,8 @@ def load_weights(subject: Subject) -> Loaded:
         trust_remote_code=trust,
         allow_pickle=subject.allow_pickle,
     )
+    if subject.lora is not None:
+        model = merged(model, Path(subject.lora))
     return Loaded(model=model, tokenizer=tokenizer, revision=source.revision)
 
 

@@ -55,7 +55,7 @@ def load_rtn(subject: Subject, recipe: Quantization) -> Loaded:
         source, model = _model(subject, recipe)
     applied = to_builtins(model.quantization_config.to_dict()) | {ENGINE_VARIABLE: None}
     described = {"asked": to_builtins(recipe), "applied": _comparable(applied)}
-    tokenizer = load_tokenizer(source, subject.trust_remote_code)
+    tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
     return Loaded(model=model.eval(), tokenizer=tokenizer, revision=source.revision, quantization=described)
 
 
@@ -66,7 +66,7 @@ def save_rtn(subject: Subject, recipe: Quantization, target: Path) -> None:
         try:
             with written_aside(target, replace=True) as aside:
                 model.save_pretrained(str(aside))
-                tokenizer = load_tokenizer(source, subject.trust_remote_code)
+                tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
                 if tokenizer is not None:
                     tokenizer.save_pretrained(str(aside))
         except OSError as error:

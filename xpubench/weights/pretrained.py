@@ -2,6 +2,7 @@
 
 import errno
 import logging
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
@@ -21,6 +22,7 @@ DTYPE_ARGUMENT = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5
 # them: a device that fails or is full raises that.
 NONSENSE = (OSError, ValueError, TypeError, KeyError, UnpicklingError, SafetensorError, StrictDataclassError)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+TOKENIZER_PATTERNS = ("tok*", "vocab*", "merges*", "*.model")
 
 # What runs the quantized checkpoints of the hub as they are, as transformers' documentation names it.
 QUANTIZERS = {
@@ -71,7 +73,7 @@ def load_pretrained(
             raise _unsupported(source, error) from error
         raise RunFailure("bad_model", f"{source.directory}: {_first_line(error)}") from error
     _check_complete(source, report)
-    return model.eval(), load_tokenizer(source, trust_remote_code)
+    return model.eval(), load_tokenizer(source.directory, trust_remote_code)
 
 
 def _unsupported(source: Source, error: Exception) -> RunFailure:
@@ -106,19 +108,27 @@ def _check_complete(source: Source, report: dict[str, Any]) -> None:
         )
 
 
-def load_tokenizer(source: Source, trust_remote_code: bool) -> Any:
-    """The checkpoint's tokenizer, None where it has none that loads."""
+def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
+    """The tokenizer of a checkpoint's directory, None where it has none."""
+    # Without a file of its own, transformers 5 makes an empty tokenizer for some architectures.
+    if not tokenizer_files(directory):
+        return None
     try:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(
-                source.directory, trust_remote_code=trust_remote_code, local_files_only=True
+                directory, trust_remote_code=trust_remote_code, local_files_only=True
             )
     # tokenizers raises bare exceptions. Latency needs token ids alone; what needs a text says that there is
     # no tokenizer.
     except Exception as error:
-        if any((source.directory / name).exists() for name in TOKENIZER_FILES):
-            logger.warning("the tokenizer of %s cannot be loaded: %s", source.directory, _first_line(error))
+        if any((directory / name).exists() for name in TOKENIZER_FILES):
+            logger.warning("the tokenizer of %s cannot be loaded: %s", directory, _first_line(error))
         return None
+
+
+def tokenizer_files(directory: Path) -> list[Path]:
+    """The files of a checkpoint's directory that make up its tokenizer."""
+    return [file for pattern in TOKENIZER_PATTERNS for file in directory.glob(pattern)]
 
 
 def _first_line(error: Exception) -> str:

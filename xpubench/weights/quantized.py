@@ -31,7 +31,7 @@ def load_quantized(subject: Subject, recipe: Quantization) -> tuple[Any, Any, st
         trust_remote_code=subject.trust_remote_code,
     )
     model, applied = _filled(subject, recipe, source.config, source)
-    return model, load_tokenizer(source, subject.trust_remote_code), source.revision, applied
+    return model, load_tokenizer(source.directory, subject.trust_remote_code), source.revision, applied
 
 
 def source_weights(

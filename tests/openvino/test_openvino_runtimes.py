@@ -1,0 +1,343 @@
+"""OpenVINO's runtimes on real exports, in their own environment (`make test-openvino`)."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("openvino_genai")
+
+from tests.conftest import CommandLine  # after the check that there is something to test
+
+RUNTIMES = ("openvino", "openvino-genai", "openvino-base")
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 128,
+    "max_position_embeddings": 64,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": SIZES,
+    "qwen2": SIZES,
+    "qwen3": SIZES | {"head_dim": 16},
+    "mistral": SIZES,
+    "phi3": SIZES | {"pad_token_id": 0},
+    "gptj": {"vocab_size": 128, "n_positions": 64, "n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8},
+    "opt": SIZES | {"ffn_dim": 96, "word_embed_proj_dim": 64},
+    "bloom": {"vocab_size": 128, "hidden_size": 64, "n_layer": 2, "n_head": 4},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The cache of exports in a directory of the tests; the embedded model is made again there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def save_model(directory: Path, model_type: str, seed: int = 0) -> Path:
+    """A random model whose logits differ enough that rounding decides no token."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = AutoConfig.for_model(model_type, **FAMILIES[model_type])
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(std=0.3)
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("llama"), "llama")
+
+
+@pytest.fixture
+def llama_ir(xpubench: CommandLine, llama: Path, tmp_path: Path) -> Path:
+    out = tmp_path / "ir"
+    assert xpubench("export", llama, out, "--weight-format", "fp32").code == 0
+    return out
+
+
+def tokens(done: Any) -> list[int]:
+    assert done.code == 0, done.err
+    found: list[int] = done.records[0]["output"]["first_token_ids"]
+    return found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_are_those_of_pytorch(generate: CommandLine, tmp_path: Path, family: str) -> None:
+    model = save_model(tmp_path / family, family)
+    flags = ("--batch-size", 2, "--max-new-tokens", 12, "--json")
+    expected = tokens(generate(model, *flags))
+    for runtime in RUNTIMES:
+        assert tokens(generate(model, "--runtime", runtime, *flags)) == expected, runtime
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "openvino-genai"])
+def test_beam_search(generate: CommandLine, llama: Path, runtime: str) -> None:
+    flags = ("--num-beams", 4, "--max-new-tokens", 8, "--json")
+    done = generate(llama, "--runtime", runtime, *flags)
+    assert len(tokens(done)) == 8
+    if runtime == "openvino":
+        assert tokens(done) == tokens(generate(llama, *flags))
+
+
+def test_beam_search_of_the_base_runtime_is_unsupported(generate: CommandLine, llama: Path) -> None:
+    done = generate(llama, "--runtime", "openvino-base", "--num-beams", 4)
+    assert done.code == 1
+    assert "unsupported" in done.error_line
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "openvino-base"])
+def test_divergence_of_a_float32_ir_is_nothing(generate: CommandLine, llama_ir: Path, runtime: str) -> None:
+    done = generate(
+        *(llama_ir, "--runtime", runtime, "--reference", "cpu-float32", "--json"),
+        *("--ov-config", "KV_CACHE_PRECISION=f32"),
+    )
+    (record,) = done.records
+    assert record["divergence"]["top1_agreement"] == 1.0
+    assert record["divergence"]["mean_kl"] < 1e-5
+    assert record["runtime"]["applied"]["INFERENCE_PRECISION_HINT"] == "f32"
+    assert record["runtime"]["applied"]["KV_CACHE_PRECISION"] == "f32"
+
+
+def test_what_was_applied_is_read_back(generate: CommandLine, llama_ir: Path) -> None:
+    (record,) = generate(
+        *(llama_ir, "--runtime", "openvino-base", "--json", "--kv-cache-precision", "u8"),
+        *("--dynamic-quantization-group-size", 32, "--threads", 1, "--num-streams", 1),
+    ).records
+    applied = record["runtime"]["applied"]
+    assert applied["KV_CACHE_PRECISION"] == "u8"
+    assert str(applied["DYNAMIC_QUANTIZATION_GROUP_SIZE"]) == "32"
+    assert applied["INFERENCE_NUM_THREADS"] == 1
+    assert record["runtime"]["torch_threads"] == 1
+
+
+def test_every_token_is_stamped(generate: CommandLine, llama: Path) -> None:
+    for runtime in RUNTIMES:
+        (record,) = generate(llama, "--runtime", runtime, "--max-new-tokens", 6, "--json").records
+        (stamped,) = [one for one in record["samples"]["iterations"] if one["sync_policy"] == "every_token"]
+        assert len(stamped["next_token_ns"]) == 5
+        assert stamped["first_token_ns"] + sum(stamped["next_token_ns"]) <= stamped["end_to_end_ns"]
+        assert record["checks"]["logits_finite"] is (None if runtime == "openvino-genai" else True)
+
+
+def test_the_export_is_cached_by_content(generate: CommandLine, tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", "llama", seed=1)
+    first = generate(model, "--runtime", "openvino-base")
+    assert first.code == 0
+    assert "exporting" in first.err
+    again = generate(model, "--runtime", "openvino")
+    assert "in the cache" in again.err
+    save_model(model, "llama", seed=2)
+    assert "exporting" in generate(model, "--runtime", "openvino-base").err
+
+
+def test_the_recipe_lies_beside_the_ir(xpubench: CommandLine, llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ir"
+    done = xpubench("export", llama, out, "--weight-format", "int4", "--sym", "--group-size", 32)
+    assert done.code == 0
+    kept = json.loads((out / "xpubench_recipe.json").read_text())
+    assert kept["recipe"] == {"model": str(llama), "weight_format": "int4", "sym": True, "group_size": 32}
+    assert "openvino" in kept["versions"]
+
+
+def test_export_leaves_what_is_not_its_own(xpubench: CommandLine, llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "letter.txt").write_text("dear")
+    done = xpubench("export", llama, out, "--weight-format", "fp32")
+    assert done.code == 2
+    assert "something else" in done.error_line
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    assert [path.name for path in out.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--weight-format", "fp16", "--group-size", 64], "int4"),
+        (["--weight-format", "int4", "--awq"], "--dataset"),
+        (["--weight-format", "int4", "--awq", "--dataset", "nothing.txt"], "neither a local text file"),
+        (["--weight-format", "int4", "--ratio", 2], "between 0 and 1"),
+        (["--weight-format", "int4", "--group-size", 48], "group size"),
+        (["--lora", "nowhere"], "no LoRA adapter"),
+    ],
+)
+def test_exports_that_cannot_be(
+    xpubench: CommandLine, llama: Path, tmp_path: Path, flags: list[object], words: str
+) -> None:
+    done = xpubench("export", llama, tmp_path / "ir", *flags)
+    assert done.code == 2
+    assert words in done.error_line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--runtime", "openvino-bas"], "did you mean openvino-base"),
+        (["--runtime", "openvino-base", "--ov-config", "INFERENCE_NUM_THREDS=1"], "INFERENCE_NUM_THREADS"),
+        (["--runtime", "openvino-base", "--ov-config", "THREADS"], "KEY=VALUE"),
+        (["--runtime", "openvino", "--ov-device", "GPU"], "finds no GPU"),
+        (["--kv-cache-precision", "u8"], "speaks to OpenVINO"),
+        (["--runtime", "openvino", "--prompt-lookup"], "openvino-genai"),
+        (["--runtime", "openvino-genai", "--num-assistant-tokens", 3], "--draft-model or --prompt-lookup"),
+        (["--runtime", "openvino-genai", "--ov-scheduler", "cache_sizes=1"], "did you mean cache_size"),
+        (["--runtime", "openvino", "--dummy-weights"], "--dummy-weights"),
+    ],
+)
+def test_flags_that_cannot_be(generate: CommandLine, llama: Path, flags: list[object], words: str) -> None:
+    done = generate(llama, *flags)
+    assert done.code == 2
+    assert words in done.error_line
+
+
+def test_an_ir_without_its_weights(generate: CommandLine, llama_ir: Path) -> None:
+    (llama_ir / "openvino_model.bin").unlink()
+    done = generate(llama_ir, "--runtime", "openvino-base")
+    assert done.code == 1
+    assert "bad_model" in done.error_line
+    assert "openvino_model.bin" in done.error_line
+
+
+def test_an_ir_of_another_task(generate: CommandLine, llama_ir: Path) -> None:
+    import numpy as np
+    from openvino import Model, opset13
+    from openvino import save_model as save_ir
+
+    ids = opset13.parameter([-1, -1], np.int64, name="input_ids")
+    ids.output(0).set_names({"input_ids"})
+    result = opset13.relu(opset13.convert(ids, "f32"))
+    result.output(0).set_names({"last_hidden_state"})
+    save_ir(Model([result], [ids]), llama_ir / "openvino_model.xml")
+    done = generate(llama_ir, "--runtime", "openvino-base")
+    assert done.code == 1
+    assert "no stateful language model" in done.error_line
+
+
+def save_adapter(directory: Path, base: Path) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    config = LoraConfig(r=4, lora_alpha=12, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, config)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.save_pretrained(directory)
+    return directory
+
+
+def test_lora_merged_and_unmerged(generate: CommandLine, llama: Path, tmp_path: Path) -> None:
+    adapter = save_adapter(tmp_path / "adapter", llama)
+    flags = ("--max-new-tokens", 8, "--json")
+    merged = tokens(generate(llama, "--lora", adapter, *flags))
+    assert merged != tokens(generate(llama, *flags))
+    for runtime in RUNTIMES:
+        assert tokens(generate(llama, "--runtime", runtime, "--lora", adapter, *flags)) == merged, runtime
+
+
+@pytest.mark.parametrize("runtime", ["pytorch", *RUNTIMES])
+def test_a_lora_of_another_base(generate: CommandLine, llama: Path, tmp_path: Path, runtime: str) -> None:
+    adapter = save_adapter(tmp_path / "adapter", llama)
+    other = save_model(tmp_path / "gptj", "gptj")
+    done = generate(other, "--runtime", runtime, "--lora", adapter)
+    assert done.code == 2
+    assert "does not fit this model" in done.error_line
+
+
+def test_several_runtimes_in_one_table(generate: CommandLine, llama: Path, tmp_path: Path) -> None:
+    done = generate(llama, "--runtime", "pytorch,openvino-base", "--rounds", 2, "--kv-cache-precision", "u8")
+    assert done.code == 0, done.err
+    lines = [line.split() for line in done.out.splitlines()]
+    assert [words[0] for words in lines if words and words[0] in ("pytorch", "openvino-base")] == [
+        "pytorch",
+        "openvino-base",
+    ]
+    assert "2 rounds" in done.out
+    assert len(list((tmp_path / "results").glob("round-*/*.json"))) == 4
+    # The order rotates.
+    turns = [line.partition(": ")[2] for line in done.err.splitlines() if line.startswith("round")]
+    assert turns == ["pytorch", "openvino-base", "openvino-base", "pytorch"]
+
+
+def test_the_embedded_model(generate: CommandLine, xpubench: CommandLine, tmp_path: Path) -> None:
+    flags = ("--prompt", "The capital of France is", "--max-new-tokens", 8, "--json")
+    expected = generate("smollm2-135m", *flags).records[0]["output"]
+    for runtime in RUNTIMES:
+        drafts = ("--prompt-lookup", "--num-assistant-tokens", 3) if runtime == "openvino-genai" else ()
+        done = generate("smollm2-135m", "--runtime", runtime, *drafts, *flags)
+        assert done.records[0]["output"] == expected, runtime
+    (ir,) = (Path(os.environ["XDG_CACHE_HOME"]) / "xpubench" / "openvino").glob("smollm2-135m-fp32-*")
+    done = generate(ir, "--runtime", "openvino-genai", "--draft-model", ir, *flags)
+    assert done.records[0]["output"] == expected
+
+
+def test_accuracy(xpubench: CommandLine, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+
+    def items(*flags: str) -> Any:
+        return xpubench(
+            *("generate", "-m", "smollm2-135m", "--device", "cpu", "--dtype", "float32", "--accuracy-only"),
+            *("--acc-tasks", "lambada_smoke", "--acc-iter", 8, "--results-dir", tmp_path, "--json", *flags),
+        )
+
+    expected = [item["loglikelihood"] for item in items().records[0]["accuracy"]["items"]]
+    for runtime in ("openvino", "openvino-base"):
+        done = items("--runtime", runtime)
+        assert done.code == 0, done.err
+        found = done.records[0]["accuracy"]
+        assert found["scores_rows_alone"] is False
+        assert [item["loglikelihood"] for item in found["items"]] == pytest.approx(expected, abs=0.02)
+    hidden = items("--runtime", "openvino-genai")
+    assert hidden.code == 1
+    assert "unsupported" in hidden.error_line
+    assert "openvino-base" in hidden.error_line
+
+
+def test_nothing_is_sent_and_no_consent_is_written(
+    xpubench: CommandLine, llama: Path, tmp_path: Path
+) -> None:
+    """In a process of its own, as the libraries are imported there for the first time."""
+    import subprocess
+    import sys
+
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import socket, sys\n"
+        "def refuse(*_, **__): raise AssertionError('network')\n"
+        "socket.socket.connect = refuse\n"
+        f"sys.argv = ['xpubench', 'export', {str(llama)!r}, {str(tmp_path / 'ir')!r}]\n"
+        "from xpubench.cli.main import main\n"
+        "code = main()\n"
+        "assert not sys.modules.get('openvino_telemetry'), 'telemetry'\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"HOME": str(home), "PATH": "", "HF_HUB_OFFLINE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (home / "intel").exists()
+    shutil.rmtree(home)

@@ -1,0 +1,95 @@
+"""What an OpenVINO IR was made of: the recipe that `xpubench export` keeps beside it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from xpubench.errors import UserError
+from xpubench.spec import Subject, WeightFormat
+
+RECIPE_FILE = "xpubench_recipe.json"
+IR_FILE = "openvino_model.xml"
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a checkpoint becomes an IR. None leaves a setting to NNCF; `group_size` -1 is a whole channel;
+    `dataset` is the name of one that Optimum knows or a local text file, and `lora` a PEFT adapter."""
+
+    model: str
+    weight_format: WeightFormat
+    revision: str | None = None
+    sym: bool | None = None
+    ratio: float | None = None
+    group_size: int | None = None
+    awq: bool = False
+    scale_estimation: bool = False
+    gptq: bool = False
+    dataset: str | None = None
+    lora: str | None = None
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        int4_only = {
+            "--ratio": self.ratio is not None,
+            "--group-size": self.group_size is not None,
+            "--awq": self.awq,
+            "--scale-estimation": self.scale_estimation,
+            "--gptq": self.gptq,
+            "--dataset": self.dataset is not None,
+        }
+        given = [flag for flag, is_given in int4_only.items() if is_given]
+        if given and self.weight_format != "int4":
+            raise UserError(f"{given[0]} is of int4; give --weight-format int4 too, or leave it out")
+        if self.sym is not None and self.weight_format in ("fp32", "fp16"):
+            raise UserError("--sym and --asym are of int8 and int4")
+        if self.ratio is not None and not 0 <= self.ratio <= 1:
+            raise UserError(f"--ratio must be between 0 and 1, not {self.ratio:g}")
+        if self.group_size is not None and self.group_size != -1 and self.group_size < 1:
+            raise UserError(
+                f"--group-size must be at least 1, or -1 for whole channels, not {self.group_size}"
+            )
+        if (self.awq or self.scale_estimation or self.gptq) and self.dataset is None:
+            raise UserError("--awq, --scale-estimation and --gptq need data: --dataset FILE.txt")
+
+
+class Origin(NamedTuple):
+    """The checkpoint that a subject runs, whatever it was converted to."""
+
+    model: str
+    revision: str | None
+    lora: str | None
+
+
+def is_ir(model: str) -> bool:
+    """Whether a model's name is that of a directory with an OpenVINO IR."""
+    return (Path(model).expanduser() / IR_FILE).is_file()
+
+
+def read_recipe(directory: Path) -> dict[str, Any] | None:
+    """What was kept beside an IR: recipe, versions, tokenizer; None beside one of other makers."""
+    try:
+        kept: dict[str, Any] = msgspec.json.decode(
+            (directory / RECIPE_FILE).read_bytes(), type=dict[str, Any]
+        )
+    except (OSError, msgspec.DecodeError):
+        return None
+    return kept
+
+
+def origin_of(subject: Subject) -> Origin:
+    """The checkpoint behind a subject, by its recipe where it is an IR.
+
+    UserError for an IR without one.
+    """
+    if not is_ir(subject.model):
+        return Origin(subject.model, subject.revision, subject.lora)
+    kept = read_recipe(Path(subject.model).expanduser())
+    if kept is None:
+        raise UserError(
+            f"{subject.model} does not say which checkpoint it was made of ({RECIPE_FILE}); give a record of "
+            "that one as --reference"
+        )
+    recipe = kept["recipe"]
+    return Origin(recipe["model"], recipe.get("revision"), recipe.get("lora") or subject.lora)
