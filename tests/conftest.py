@@ -59,15 +59,16 @@ def xpubench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
 
 @pytest.fixture
 def generate(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
-    """`generate(model, *flags)`: a short greedy run on the CPU in float32, its results in a directory of the
-    test's own; later flags win."""
+    """`generate(model, *flags)`: a short greedy run on the CPU in float32, or with `--accuracy-only` one of
+    tasks; its results in a directory of the test's own; later flags win."""
 
     def run(model: object, *flags: object) -> Outcome:
         greedy = [] if "--num-beams" in flags else ["--greedy"]
         length = [] if "--prompt" in flags else ["--input-tokens", 8]
+        shape = [*greedy, *length, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1]
         return xpubench(
-            *("generate", "-m", model, "--device", "cpu", "--dtype", "float32", *greedy, *length),
-            *("--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1),
+            *("generate", "-m", model, "--device", "cpu", "--dtype", "float32"),
+            *([] if "--accuracy-only" in flags else shape),
             *("--results-dir", tmp_path / "results", *flags),
         )
 

@@ -39,7 +39,9 @@ TASKS = {
     "filter_list:\n"
     "  - {name: strict, filter: [{function: regex, regex_pattern: '(nothing of it)'},"
     " {function: take_first}]}\n"
-    "  - {name: loose, filter: [{function: regex, regex_pattern: '([a-zA-Z]+)'}, {function: take_first}]}\n"
+    # Whatever the model writes: one of the answers.
+    "  - {name: loose, filter: [{function: regex, regex_pattern: '(nothing of it)', fallback: blue},"
+    " {function: take_first}]}\n"
     "metadata: {version: 1.0}\n",
 }
 

@@ -88,7 +88,7 @@ def test_several_shapes_load_the_model_once(
         loads.append(arguments)
         return load_pretrained(*arguments, **named)
 
-    monkeypatch.setattr("xpubench.runtimes.pytorch.load_pretrained", counted)
+    monkeypatch.setattr("xpubench.weights.load.load_pretrained", counted)
     done = generate(tiny_llama, "--input-tokens", 40, 8, "--batch-size", 1, 2, "--use-static-cache", "--json")
     assert done.code == 0
     assert len(loads) == 1
@@ -201,7 +201,7 @@ def test_an_error_that_ends_all_shapes_tells_each_of_them_where(
     def broken(*_: Any, **__: Any) -> None:
         raise AssertionError("surprise")
 
-    monkeypatch.setattr("xpubench.runtimes.pytorch.load_pretrained", broken)
+    monkeypatch.setattr("xpubench.weights.load.load_pretrained", broken)
     done = generate(tiny_llama, "--batch-size", 1, 2, "--json")
     assert [one["status"] for one in done.records] == ["crash", "crash"]
     assert all("Traceback" in one["failure"]["log_tail"] for one in done.records)
