@@ -1,33 +1,12 @@
 #!/usr/bin/env bash
-# Accuracy of each validated model. Set in the environment: task, models, dtype, device, and flags for the rest
-# (such as flags="--ipex"). A model that fails does not stop the others; the exit code tells that one did.
-set -u -o pipefail
+# Accuracy of each validated model, one process each. Set in the environment: task, models, device, dtype, results, and flags
+# for the rest (such as flags="--ipex --acc-iter 200"). A model that fails does not stop the others, and what has a record
+# in the results directory is not run again unless rerun is "failed" or "all". The exit code is 1 when a run failed.
+set -eu
 cd "$(dirname "$0")"
-trap 'exit 130' INT
-
-task=${task:-lambada_standard}
-dtype=${dtype:-float16}
-device=${device:-xpu}
-flags=${flags:-}
 python=python3
 [ -x .venv/bin/python ] && python=.venv/bin/python
-if [ -z "${models:-}" ]; then
-  models=$("$python" -m xpubench models --json 2>/dev/null | "$python" -c '
-import json, sys
-print(*(row["id"] for row in json.load(sys.stdin) if row["fp16"]))' 2>/dev/null) || models=
-fi
-if [ -z "${models// /}" ]; then
-  echo "error: no models: $python does not have xpubench (make venv installs it), and models is not set" >&2
-  exit 2
-fi
-
-failed=()
-for model in $models; do
-  # shellcheck disable=SC2086  # several flags
-  LLM_ACC_TEST=1 "$python" -u run_generation.py -m "$model" --accuracy-only --acc-tasks $task \
-    --device "$device" --dtype "$dtype" $flags || failed+=("$model")
-done
-if [ ${#failed[@]} -gt 0 ]; then
-  echo "failed: ${failed[*]}" >&2
-  exit 1
-fi
+# shellcheck disable=SC2086  # several models
+LLM_ACC_TEST=1 exec "$python" -m xpubench suite "${suite:-accuracy}" ${models:+--models $models} ${np:+--ranks "$np"} \
+  --results-dir "${results:-results}" ${rerun:+--rerun "$rerun"} \
+  --flags="--acc-tasks ${task:-lambada_standard} ${device:+--device $device} ${dtype:+--dtype $dtype} ${flags:-}"

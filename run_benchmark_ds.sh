@@ -1,46 +1,4 @@
 #!/usr/bin/env bash
-# Latency of each validated model, shared by ranks. Set in the environment: np, beam, bs, input, output, iter, models,
-# dtype, device, and flags for the rest (such as flags="--ipex"). A model that fails does not stop the others; the exit
-# code tells that one did.
-set -u
-cd "$(dirname "$0")"
-trap 'exit 130' INT
-
-np=${np:-2}
-beam=${beam:-4}
-bs=${bs:-1}
-input=${input:-1024}
-output=${output:-128}
-iter=${iter:-10}
-dtype=${dtype:-float16}
-device=${device:-xpu}
-flags=${flags:-}
-[ -d .venv/bin ] && PATH=$PWD/.venv/bin:$PATH
-command -v mpirun > /dev/null || { echo "error: no mpirun on PATH; pip install '.[deepspeed]' brings one" >&2; exit 2; }
-python=python3
+# As run_benchmark.sh, each model shared by np ranks (default 2) under mpirun.
 unset TORCH_LLM_ALLREDUCE # it can run a device out of memory
-catalog=$("$python" -m xpubench models --json)
-models=${models:-$("$python" -c '
-import json, sys
-print(*(row["id"] for row in json.loads(sys.argv[1]) if row["fp16"]))' "$catalog")}
-
-# The number of ranks that the model was validated with, where the catalog knows one.
-ranks_of() {
-  "$python" -c '
-import json, sys
-rows = {row["id"].lower(): row for row in json.loads(sys.argv[1])}
-print(rows.get(sys.argv[2].lower(), {}).get("ranks") or sys.argv[3])' "$catalog" "$1" "$np"
-}
-
-failed=()
-for model in $models; do
-  # shellcheck disable=SC2086  # several flags
-  mpirun -np "$(ranks_of "$model")" --prepend-rank "$python" -u run_generation_with_deepspeed.py --benchmark \
-    -m "$model" --num-beams $beam --batch-size $bs --input-tokens $input --max-new-tokens $output \
-    --num-iter "$iter" --token-latency \
-    --device "$device" --dtype "$dtype" $flags || failed+=("$model")
-done
-if [ ${#failed[@]} -gt 0 ]; then
-  echo "failed: ${failed[*]}" >&2
-  exit 1
-fi
+suite=benchmark-ds np=${np:-2} exec "$(dirname "$0")/run_benchmark.sh"

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,10 +86,20 @@ def read_suite(name: str) -> Suite:
         raise UserError(f"the suite {name} makes no sense: {error}") from error
 
 
-def command_lines(suite: Suite, names: list[str] | None, more: list[str]) -> list[CommandLine]:
-    """All command lines of a suite, with other models where `names` says so, and `more` flags at the end."""
+def command_lines(
+    suite: Suite, names: list[str] | None, more: list[str], *, ranks: int | None = None
+) -> list[CommandLine]:
+    """All command lines of a suite, with other models where `names` says so, `more` flags at the end, and
+    where it runs over ranks as many as `ranks` says. UserError where mpirun is needed and missing."""
+    if any(grid.ranks for grid in suite.grid):
+        _mpirun()
+    elif ranks is not None:
+        raise UserError("this suite runs each model in one process; leave out --ranks")
     return [
-        CommandLine(flags=["-m", name, *shlex.split(grid.flags), *_split(variant), *more], ranks=grid.ranks)
+        CommandLine(
+            flags=["-m", name, *shlex.split(grid.flags), *_split(variant), *more],
+            ranks=grid.ranks and (ranks or grid.ranks),
+        )
         for grid in suite.grid
         for name in names or _models(grid)
         for variant in product(*grid.vary)
@@ -236,8 +247,17 @@ def _worker_command(command: CommandLine, ids: list[str], results: Path) -> list
     if command.ranks is None:
         module += ["xpubench", "generate"]
     else:
-        module = ["mpirun", "-np", str(command.ranks), *module, "xpubench.cli.tensor_parallel"]
+        module = [_mpirun(), "-np", str(command.ranks), *module, "xpubench.cli.tensor_parallel"]
     return [*module, *command.flags, "--results-dir", str(results), "--only", *ids]
+
+
+def _mpirun() -> str:
+    """The mpirun of this environment, or the one on PATH."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    found = shutil.which("mpirun", path=places)
+    if found is None:
+        raise UserError("a suite over ranks needs mpirun; pip install '.[deepspeed]' brings one")
+    return found
 
 
 def _die_with_parent() -> None:

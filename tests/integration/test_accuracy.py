@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ lm_eval = pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance  # noqa: E402  # after the check that it is installed
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 
-from tests.conftest import ROOT, CommandLine  # noqa: E402
+from tests.conftest import CommandLine  # noqa: E402
 from xpubench.accuracy.lm import RuntimeLM  # noqa: E402
 from xpubench.accuracy.tasks import SMOKE_FILE  # noqa: E402
 from xpubench.errors import RunFailure  # noqa: E402
@@ -325,19 +324,3 @@ def test_accuracy_flags_of_a_latency_run(generate: CommandLine, flag: str) -> No
     done = generate("smollm2-135m", flag)
     assert done.code == 2
     assert "is of accuracy runs" in done.error_line
-
-
-def test_the_loop_over_models_without_the_harness(tmp_path: Path) -> None:
-    (tmp_path / "run_accuracy.sh").write_text((ROOT / "run_accuracy.sh").read_text())
-    python = tmp_path / "python3"
-    python.write_text("#!/bin/sh\nexit 1\n")
-    python.chmod(0o755)
-    named = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    named.pop("models", None)
-    script = ["bash", str(tmp_path / "run_accuracy.sh")]
-    done = subprocess.run(script, env=named, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    done = subprocess.run(script, env=named | {"models": "a b"}, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert "failed: a b" in done.stderr

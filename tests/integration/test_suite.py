@@ -224,3 +224,42 @@ def test_the_plan_runs_nothing(xpubench: CommandLine, results: Directory) -> Non
     assert "meta-llama/Llama-2-7b-hf" in done.out
     assert "13.48" in done.out
     assert not results.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "variables", "runs"),
+    [
+        ("run_benchmark.sh", {"beam": "1 2", "dtype": "float32"}, 2),
+        ("run_benchmark_woq.sh", {"beam": "1", "flags": "--dummy-weights --group_size 32"}, 1),
+        ("run_benchmark_ds.sh", {"beam": "1", "dtype": "float32", "np": "2"}, 1),
+    ],
+)
+def test_the_one_click_scripts(
+    suite: Path, results: Directory, script: str, variables: dict[str, str], runs: int
+) -> None:
+    if not (ROOT / ".venv/bin/python").exists():
+        pytest.skip("the scripts take the default environment")
+    shape = {"input": "8", "output": "4", "iter": "2", "device": "cpu", "flags": "--dummy-weights"}
+    models = {"models": str(suite.parent / "tiny"), "results": str(results.path)}
+    done = subprocess.run(
+        ["bash", ROOT / script], env=os.environ | shape | models | variables, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results.statuses == {"ok": runs}
+    for record in results.records:
+        workload, subject = record["spec"]["workload"], record["spec"]["subject"]
+        assert (workload["input_tokens"], workload["new_tokens"]) == (8, 4)
+        assert (subject.get("quantization") is not None) == ("woq" in script)
+        assert subject.get("tp_size", 1) == (2 if "_ds" in script else 1)
+
+
+def test_the_accuracy_script(results: Directory) -> None:
+    if not (ROOT / ".venv/bin/python").exists():
+        pytest.skip("the scripts take the default environment")
+    variables = {"models": "smollm2-135m none/such", "task": "lambada_smoke", "device": "cpu"}
+    more = {"flags": "--acc-iter 4", "results": str(results.path)}
+    done = subprocess.run(
+        ["bash", ROOT / "run_accuracy.sh"], env=os.environ | variables | more, capture_output=True, text=True
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert results.statuses == {"ok": 1, "unsupported": 1}

@@ -26,6 +26,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "suite", metavar="SUITE", help=f"a file SUITE.toml, or one of {', '.join(built_in())}"
     )
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="instead of the suite's own")
+    parser.add_argument(
+        "--ranks", type=int, metavar="N", help="for a suite over ranks: how many share a model"
+    )
     parser.add_argument("--results-dir", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument(
         "--rerun", choices=("failed", "all"), help="make again what has a record (default: nothing)"
@@ -53,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--rounds must be at least 1, not {args.rounds}")
     if not args.timeout > 0:
         raise UserError(f"--timeout must be above 0 seconds, not {args.timeout:g}")
-    commands = command_lines(read_suite(args.suite), args.models, shlex.split(args.flags))
+    commands = command_lines(
+        read_suite(args.suite), args.models, shlex.split(args.flags), ranks=_ranks(args.ranks)
+    )
     jobs = [_job(command) for command in commands]
     if not jobs:
         raise UserError(f"the suite {args.suite} has no runs")
@@ -99,11 +104,11 @@ def _run(jobs: list[Job], args: argparse.Namespace) -> int:
 
 def _job(command: CommandLine) -> Job:
     """The runs that a command line makes, found out by the flags of the command itself."""
-    from xpubench.cli import generation
+    from xpubench.cli import generation, tensor_parallel
     from xpubench.cli.main import Parser
 
     parser = Parser(prog="xpubench generate")
-    generation.add_flags(parser)
+    (generation if command.ranks is None else tensor_parallel).add_flags(parser)
     args = parser.parse_args(command.flags)
     if args.device is None:
         from xpubench.measure.device import available_devices
@@ -113,6 +118,12 @@ def _job(command: CommandLine) -> Job:
     if command.ranks is not None:
         args.tp_size = command.ranks
     return Job(command=command, specs=list(generation.asked(args)))
+
+
+def _ranks(given: int | None) -> int | None:
+    if given is not None and given < 1:
+        raise UserError(f"--ranks must be at least 1, not {given}")
+    return given
 
 
 @contextmanager

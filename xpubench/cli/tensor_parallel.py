@@ -160,3 +160,7 @@ def hush() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
