@@ -6,7 +6,9 @@ from xpubench.catalog import CatalogDevice
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.plan import Plan, make_plan, saved_bytes
-from xpubench.spec import DTYPE_BYTES, RunSpec
+from xpubench.spec import DTYPE_BYTES, RunSpec, Subject
+
+IR_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 
 
 def architecture_of(config: dict[str, Any]) -> Architecture | None:
@@ -46,6 +48,15 @@ def check_positions(architecture: Architecture | None, input_tokens: int | None,
         )
 
 
+def _least_weight_bytes(architecture: Architecture, subject: Subject) -> int:
+    dtype_bytes = DTYPE_BYTES[subject.dtype]
+    if subject.openvino is not None:
+        # An IR holds weights of its own precision, whatever it computes in; INT4 is the least.
+        return int(architecture.parameter_count * IR_BYTES.get(subject.openvino.weight_format or "", 0.5))
+    saved = saved_bytes(architecture, dtype_bytes, subject.quantization)
+    return architecture.parameter_count * dtype_bytes - saved.weights
+
+
 def lack_of_memory(
     architecture: Architecture | None, spec: RunSpec, available_bytes: int | None
 ) -> RunFailure | None:
@@ -53,8 +64,7 @@ def lack_of_memory(
     if architecture is None or available_bytes is None:
         return None
     workload, dtype_bytes = spec.workload, DTYPE_BYTES[spec.subject.dtype]
-    saved = saved_bytes(architecture, dtype_bytes, spec.subject.quantization)
-    weights = architecture.parameter_count * dtype_bytes - saved.weights
+    weights = _least_weight_bytes(architecture, spec.subject)
     kv_cache = architecture.kv_cache_bytes(
         sequences=workload.batch_size * workload.num_beams,
         # The length of a text is not known yet.
