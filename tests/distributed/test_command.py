@@ -127,7 +127,9 @@ def test_wrong_number_of_ranks(mpirun: Ranks) -> None:
 
 
 def test_no_such_device(mpirun: Ranks) -> None:
-    assert "no xpu device" in error_line(mpirun(2, SCRIPT, "-m", "smollm2-135m", *SHORT, "--device", "xpu"))
+    done = mpirun(2, SCRIPT, "-m", "smollm2-135m", *SHORT, "--device", "xpu")
+    assert "no xpu device" in error_line(done)
+    assert done.code == 2
 
 
 def test_wrong_flag(mpirun: Ranks) -> None:

@@ -237,6 +237,27 @@ def test_a_checkpoint_that_lacks_a_part_is_a_bad_model(
     assert scales in done.records[0]["failure"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("fields", "package"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 64}, "gptqmodel"),
+        ({"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True}, "gptqmodel"),
+        ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "compressed-tensors"),
+    ],
+)
+def test_quantized_checkpoints_of_others_say_what_to_install(
+    generate: CommandLine, tiny_llama: Path, tmp_path: Path, fields: dict[str, Any], package: str
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_llama, source)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | {"quantization_config": fields}))
+    done = generate(source, "--json")
+    (record,) = done.records
+    assert (done.code, record["status"]) == (1, "unsupported")
+    assert f"pip install {package}" in record["failure"]["message"]
+
+
 @pytest.mark.parametrize("prefix", ["", "model."])
 def test_names_with_and_without_the_bodys_prefix(
     xpubench: CommandLine, generate: CommandLine, tiny_llama: Path, tmp_path: Path, prefix: str

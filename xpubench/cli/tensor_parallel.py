@@ -77,6 +77,7 @@ def _run(launch: Launch | None) -> int:
     if args.tp_size not in (None, job.size):
         raise UserError(f"--tp-size {args.tp_size} is not the number of ranks, {job.size}; leave it out")
     args.tp_size = job.size
+    job.agree(_lack_of_device(args))
     return _lead(args, job) if job.rank == 0 else _follow(args, job)
 
 
@@ -104,14 +105,23 @@ def _check_alike(job: "Job", specs: object) -> None:
         )
 
 
+def _lack_of_device(args: argparse.Namespace) -> str | None:
+    """Why this rank cannot run on the device, which is the first that there is where none was named."""
+    from xpubench.measure.device import available_devices, check_device
+
+    args.device = args.device or available_devices()[0]
+    try:
+        check_device(args.device)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def _lead(args: argparse.Namespace, job: "Job") -> int:
     """Rank 0 runs the harness as one process would."""
     from xpubench.errors import RunFailure
-    from xpubench.measure.device import available_devices, check_device
 
     try:
-        args.device = args.device or available_devices()[0]
-        check_device(args.device)
         job.watch(_drafts(args), str(args.results_dir))
         code = generation.run(args)
     except (UserError, RunFailure, KeyboardInterrupt, BrokenPipeError):
