@@ -1,5 +1,6 @@
 """INT4 through neural-compressor on the real CPU build of IPEX, in its own environment (`make test-ipex`)."""
 
+import json
 import os
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def test_quantize_save_reload(generate: CommandLine, smollm2: Path, tmp_path: Pa
     assert "IPEX_COMPUTE_ENG" not in os.environ
     size = sum(file.stat().st_size for file in target.glob("*.safetensors"))
     assert size < 0.7 * 2 * 134_515_008
+
+
+def test_the_command_that_quantizes(xpubench: CommandLine, smollm2: Path, tmp_path: Path) -> None:
+    done = xpubench("quantize", smollm2, tmp_path / "int4", "--ipex", "--report", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["description"]["recipe"]["head"] == "high"
+    assert found["divergence"]["top1_agreement"] > 0.3
 
 
 @pytest.mark.parametrize(

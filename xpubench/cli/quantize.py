@@ -51,7 +51,8 @@ def _run(args: argparse.Namespace, recipe: Quantization, runtime: str, out: Text
     subject = Subject(
         model=args.model,
         device=args.device,
-        dtype=default_dtype(args.device),
+        # On the CPU IPEX runs INT4 models in float32 alone.
+        dtype="float32" if args.ipex and args.device == "cpu" else default_dtype(args.device),
         runtime=runtime,
         revision=args.revision,
         trust_remote_code=args.trust_remote_code,
