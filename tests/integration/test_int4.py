@@ -235,6 +235,10 @@ def test_a_checkpoint_that_lacks_a_part_is_a_bad_model(
     assert done.code == 1
     assert done.records[0]["status"] == "bad_model"
     assert scales in done.records[0]["failure"]["message"]
+    save_file(tensors | {"another.weight": tensors[scales].clone()}, file)
+    done = generate(tiny_llama, "--dtype", "bfloat16", "--woq", "--woq_checkpoint_path", target, "--json")
+    assert done.records[0]["status"] == "bad_model"
+    assert "no place for" in done.records[0]["failure"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,8 @@ def fill(model: Any, weights: Iterable[tuple[str, Weight]], *, device: str, dtyp
     int4 = 0
     missing = set(places)
     for name, weight in weights:
+        if name not in places:
+            raise RunFailure("bad_model", f"the model has no place for the weight {name}")
         missing.discard(name)
         expected = tuple(getattr(*places[name][0]).shape)
         found = tuple(weight.values8.shape if isinstance(weight, Int8Weight) else weight.shape)
