@@ -2,24 +2,27 @@
 
 import os
 import pickle
+import re
 import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from xpubench.errors import UserError
+from xpubench.errors import RunFailure, UserError
 from xpubench.ranks import Launch
 from xpubench.record import Failure
 from xpubench.sentinel import Line, start_sentinel
 
+T = TypeVar("T")
 INSTALL = "pip install 'xpubench[deepspeed]', which brings mpirun too"
 # A follower waits for rank 0's next command as long as rank 0 lives, whose end closes the store.
 FOREVER = timedelta(days=365)
@@ -27,6 +30,7 @@ MEET = timedelta(minutes=5)
 # How long an error on one rank waits for the same error on the others before it ends the job.
 GRACE = timedelta(seconds=5)
 LOOPBACK = "127.0.0.1"
+MPICH_SHM = re.compile(r"/dev/shm/mpich_shm_\w+")
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +55,10 @@ class Job:
         self.timeout = timeout
         self._turn = 0
         self._line: Line | None = None
+        sys.excepthook = self._end_in_error
+        threading.excepthook = lambda caught: self._end_in_error(
+            caught.exc_type, caught.exc_value or SystemExit(), caught.exc_traceback
+        )
         self._store, self._address = self._meet()
         hosts = self.gather(socket.gethostname())
         local_rank = launch.local_rank
@@ -88,6 +96,16 @@ class Job:
         where = "" if everyone or rank == 0 else f"rank {rank}{f' on {place.host}' if place else ''}: "
         raise UserError(where + text)
 
+    def agreed(self, work: Callable[[], T]) -> T:
+        """What the work gives, which every rank does; UserError on every rank when it fails on one."""
+        problem = None
+        try:
+            result = work()
+        except (UserError, RunFailure) as error:
+            problem = str(error)
+        self.agree(problem)
+        return result
+
     def send(self, command: Any) -> None:
         """Rank 0's next command, for all others."""
         self._store.set(f"command/{self._next_turn()}", pickle.dumps(command))
@@ -117,10 +135,6 @@ class Job:
         port = start_sentinel(self.size, drafts, results) if self.rank == 0 else None
         port = self.gather(port)[0]
         self._line = Line(self._address, port, msgspec.to_builtins(self.places[self.rank]))
-        sys.excepthook = self._end_in_error
-        threading.excepthook = lambda caught: self._end_in_error(
-            caught.exc_type, caught.exc_value or SystemExit(), caught.exc_traceback
-        )
 
     @contextmanager
     def hurried(self) -> Iterator[None]:
@@ -162,6 +176,7 @@ class Job:
             mine = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
             return PrefixStore("xpubench", self._tcp_store(address, port, mine)), address
         hosts = self._mpi.allgather(socket.gethostname())
+        _take_names_off()
         address = os.environ.get("MASTER_ADDR") or (LOOPBACK if len(set(hosts)) == 1 else hosts[0])
         store, problem = None, None
         if self.rank == 0:
@@ -223,6 +238,13 @@ def _mpi(launch: Launch) -> Any:
             f"{world.Get_size()}: use the mpirun of that MPI"
         )
     return world
+
+
+def _take_names_off() -> None:
+    """Removes the files of MPICH's shared memory, which all ranks have open by now: it goes with the job,
+    however that ends, where MPICH would leave it behind a killed one."""
+    for path in MPICH_SHM.findall(Path("/proc/self/maps").read_text()):
+        Path(path).unlink(missing_ok=True)
 
 
 _current: Job | None = None

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from tests.distributed.conftest import Ranks
-from tests.distributed.families import FAMILIES, answers, save_models, subject
+from tests.distributed.families import FAMILIES, answers, save_model, subject
 from xpubench.runtimes.base import runtime_class
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("families")
-    save_models(directory)
+    for name in FAMILIES:
+        save_model(name, directory / name)
     return directory
 
 

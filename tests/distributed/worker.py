@@ -36,8 +36,8 @@ def main(models: Path, out: Path) -> None:
             except Exception as error:
                 found[name] = {"error": f"{type(error).__name__}: {error}"}
         out.write_text(json.dumps({"generations": found, "same_parts": same}))
-        job.send(("leave", ()))
-    autotp.stop(job, shared_memory=False)
+        job.send(("leave", (), {}))
+    autotp.stop()
     job.leave()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from xpubench import job as jobs
+from xpubench.catalog.architecture import head_shares
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import classify
 from xpubench.measure.device import device_name
@@ -37,6 +39,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 # What gloo and the stores say of a collective that ended at its timeout.
 TIMEOUT_WORDS = ("timed out", "timeout")
+# Of each file of weights, what tells whether all ranks see the same.
+SAMPLES, SAMPLE_BYTES = 256, 64
 
 
 def together(
@@ -47,7 +51,7 @@ def together(
     @wraps(method)
     def on_all_ranks(self: Any, /, *arguments: P.args, **named: P.kwargs) -> R:
         if self.job.rank == 0:
-            self.job.send((method.__name__, arguments))
+            self.job.send((method.__name__, arguments, named))
         # gloo ends a collective that hangs by itself; the others may be deaf in theirs.
         deaf = self.subject.shared_memory or self.subject.device != "cpu"
         with in_step(self.job, self.subject.device), self.job.hurried() if deaf else nullcontext():
@@ -80,15 +84,22 @@ class OnAllRanks(PyTorchRuntime):
         autotp.check_backend(subject.device)
         if subject.shared_memory:
             autotp.check_shared_memory(job)
-        heads = _heads(subject)
-        if heads is not None:
-            autotp.check_heads(*heads, subject.tp_size)
+        config = read_config(
+            subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+        )
+        # A slice of such weights is no slice of the model's: their scales lie beside them.
+        if "quantization_config" in config:
+            raise UserError(
+                f"{subject.model} is a quantized checkpoint, which runs on one device, not over ranks"
+            )
+        if (heads := _heads(config)) is not None:
+            head_shares(*heads, subject.tp_size)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
         job = jobs.current()
         if job.rank == 0:
-            job.send(("load", (subject,)))
+            job.send(("load", (subject,), {}))
         _check_same_model(job, subject)
         reset_peaks(subject.device)
         with in_step(job, subject.device):
@@ -96,8 +107,8 @@ class OnAllRanks(PyTorchRuntime):
             cls.job = job
             runtime = super().load(subject)
             runtime.load_peak_host_bytes = peak_host_bytes()
-            # Tried out now, on all ranks, as rank 0 alone asks for it later.
-            _ = runtime.scores_rows_alone
+            # Tried out now, on all ranks, which must all score in one way.
+            runtime.scores_rows_alone = all(job.gather(runtime.scores_rows_alone))
         return runtime
 
     @classmethod
@@ -197,14 +208,14 @@ def follow(job: jobs.Job) -> None:
     """What a rank other than 0 does: the runtime's calls that rank 0 tells it, until that one leaves."""
     runtime: Runtime | None = None
     while True:
-        name, arguments = job.receive()
+        name, arguments, named = job.receive()
         if name == "leave":
             return
         try:
             if name == "load":
                 runtime = runtime_class(arguments[0].runtime).load(*arguments)
             else:
-                getattr(runtime, name)(*arguments)
+                getattr(runtime, name)(*arguments, **named)
         # All ranks have failed alike, and rank 0 says so.
         except (Exception, KeyboardInterrupt):
             continue
@@ -218,10 +229,23 @@ def in_step(job: jobs.Job, device: str) -> Iterator[None]:
         yield
     except BaseException as error:
         failure = _failure(error, device, job)
-        if failure.failure_class != "timeout" and job.all_failed(error):
-            raise
-        job.fail(failure)
+        # A launcher that ends the others after one has died must not make an interruption of its death.
+        with undisturbed():
+            if failure.failure_class == "timeout" or not job.all_failed(error):
+                job.fail(failure)
+        raise
     job.skip_turn()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Work that signals do not interrupt."""
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def _failure(error: BaseException, device: str, job: jobs.Job) -> Failure:
@@ -237,13 +261,7 @@ def _failure(error: BaseException, device: str, job: jobs.Job) -> Failure:
 
 def _check_same_model(job: jobs.Job, subject: Subject) -> None:
     """UserError where a rank lacks the model or sees another one than rank 0."""
-    problem, own = None, ""
-    try:
-        own = _fingerprint(subject)
-    except (UserError, RunFailure) as error:
-        problem = str(error)
-    job.agree(problem)
-    every = job.gather(own)
+    every = job.gather(job.agreed(lambda: _fingerprint(subject)))
     other = next((rank for rank, theirs in enumerate(every) if theirs != every[0]), None)
     if other is not None:
         raise UserError(
@@ -253,7 +271,8 @@ def _check_same_model(job: jobs.Job, subject: Subject) -> None:
 
 
 def _fingerprint(subject: Subject) -> str:
-    """A hash of the model's config and of its weights' headers, which hold their names, shapes and places."""
+    """A hash of the model's config, of its weights' headers, which hold their names, shapes and places, and
+    of samples of the weights, by which a model differs from one that was tuned from it."""
     trust = subject.trust_remote_code
     if subject.weights == "dummy":
         config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
@@ -265,14 +284,14 @@ def _fingerprint(subject: Subject) -> str:
     for path in weight_files(source.directory):
         with path.open("rb") as file:
             known.update(file.read(int.from_bytes(file.read(8), "little")))
+            for place in np.linspace(file.tell(), path.stat().st_size, SAMPLES, endpoint=False, dtype=int):
+                file.seek(place)
+                known.update(file.read(SAMPLE_BYTES))
     return known.hexdigest()
 
 
-def _heads(subject: Subject) -> tuple[int, int] | None:
+def _heads(config: dict[str, Any]) -> tuple[int, int] | None:
     """The model's attention heads and key-value heads, None where its config does not say."""
-    config = read_config(
-        subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
-    )
     heads = config.get("num_attention_heads") or config.get("n_head") or config.get("num_heads")
     if heads is None:
         return None
@@ -293,7 +312,10 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:
     source = resolve(
         subject.model, revision=subject.revision, allow_pickle=subject.allow_pickle, trust_remote_code=trust
     )
-    if source.config.get("model_type") not in CONFIG_MAPPING_NAMES or not weight_files(source.directory):
+    # An adapter is merged into whole weights.
+    if subject.lora is not None or not weight_files(source.directory):
+        return None
+    if source.config.get("model_type") not in CONFIG_MAPPING_NAMES:
         return None
     model = sharded(source.config, dtype, shard, lambda model: CheckpointWeights.of(source, model))
     return Loaded(model=model, tokenizer=load_tokenizer(source.directory, trust), revision=source.revision)
