@@ -1,5 +1,6 @@
 """The ranks of one job: how they meet, speak to each other beside the collectives, and end together."""
 
+import atexit
 import os
 import pickle
 import re
@@ -132,7 +133,7 @@ class Job:
     def watch(self, drafts: list[bytes], results: str) -> None:
         """Begins to be watched: should a rank end without a word, each record of `drafts` that is not written
         by then is written to the directory `results` as a failure. Rank 0 names the drafts."""
-        port = start_sentinel(self.size, drafts, results) if self.rank == 0 else None
+        port = start_sentinel(self._address, self.size, drafts, results) if self.rank == 0 else None
         port = self.gather(port)[0]
         self._line = Line(self._address, port, msgspec.to_builtins(self.places[self.rank]))
 
@@ -225,14 +226,25 @@ class Job:
 def _mpi(launch: Launch) -> Any:
     """MPI's communicator of all ranks; UserError where MPI is missing or not the launcher's."""
     try:
+        import mpi4py
+
+        mpi4py.rc.initialize = False
         from mpi4py import MPI
     except ImportError as error:
         raise UserError(f"mpi4py is not installed; {INSTALL}") from error
     except RuntimeError as error:
         raise UserError(f"mpi4py finds no MPI library; {INSTALL}") from error
+    library = MPI.Get_library_version().splitlines()[0].strip(" \0")
+    # Under Open MPI another library ends the process when it is initialized.
+    if launch.launcher == "Open MPI" and not library.startswith("Open MPI"):
+        raise UserError(
+            f"mpirun of Open MPI started the ranks, but mpi4py takes {library}; name Open MPI's library with "
+            "MPI4PY_LIBMPI=libmpi.so.40, or use the mpirun of this environment"
+        )
+    MPI.Init_thread()
+    atexit.register(MPI.Finalize)
     world = MPI.COMM_WORLD
     if launch.size is not None and world.Get_size() != launch.size:
-        library = MPI.Get_library_version().splitlines()[0].strip(" \0")
         raise UserError(
             f"mpirun of {launch.launcher} started {launch.size} ranks, but mpi4py's MPI ({library}) sees "
             f"{world.Get_size()}: use the mpirun of that MPI"

@@ -23,8 +23,17 @@ from tests.distributed.conftest import SCRIPT, Ranks, environment, job
 from tests.distributed.families import save_model
 from xpubench.weights.embedded import smollm2_directory
 
-SMOLLM2 = ("-m", "smollm2-135m", "--device", "cpu", "--dtype", "float32")
+ON_CPU = ("--device", "cpu", "--dtype", "float32")
+SMOLLM2 = ("-m", "smollm2-135m", *ON_CPU)
 SHORT = ("--greedy", "--input-tokens", 16, "--max-new-tokens", 4, "--num-iter", 2)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+    """The flags of a run of a small random model."""
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    save_model("llama", directory)
+    return ("-m", directory, *ON_CPU)
 
 
 def only_record(directory: Path) -> dict[str, Any]:
@@ -76,16 +85,16 @@ def test_accuracy_is_that_of_one_process(mpirun: Ranks, generate: CommandLine, t
     assert two["perplexity"] == pytest.approx(one["perplexity"], rel=1e-4)
 
 
-def started(launcher: list[str], results: Path, *flags: object) -> tuple[subprocess.Popen[str], list[int]]:
+def started(launcher: list[str], *flags: object) -> tuple[subprocess.Popen[str], list[int]]:
     """A long job that measures, and the process of each rank."""
-    long = ("--greedy", "--input-tokens", 16, "--max-new-tokens", 64, "--num-iter", 1000)
+    long = ("--greedy", "--input-tokens", 16, "--max-new-tokens", 48, "--num-iter", 10000)
     process = subprocess.Popen(
-        [*launcher, *map(str, (SCRIPT, *SMOLLM2, *long, "--results-dir", results, *flags))],
+        [*launcher, *map(str, (SCRIPT, *flags, *long))],
         cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
-        if "16 in, 64 out" in line:
+        if "16 in, 48 out" in line:
             break
     ranks = {}
     for one in psutil.Process(process.pid).children(recursive=True):
@@ -99,16 +108,22 @@ def started(launcher: list[str], results: Path, *flags: object) -> tuple[subproc
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 
-@pytest.mark.parametrize(("launcher", "victim"), [(job(2), 0), (job(2), 1), (TORCHRUN, 1)])
-def test_killed_rank_ends_the_job_and_is_named(launcher: list[str], victim: int, tmp_path: Path) -> None:
-    process, ranks = started(launcher, tmp_path / "results")
+@pytest.mark.parametrize(
+    ("launcher", "victim"),
+    [(job(2), 0), (job(2), 1), (TORCHRUN, 1)],
+    ids=["mpirun-0", "mpirun-1", "torchrun-1"],
+)
+def test_killed_rank_ends_the_job_and_is_named(
+    launcher: list[str], victim: int, tiny: tuple[object, ...], tmp_path: Path
+) -> None:
+    process, ranks = started(launcher, *tiny, "--results-dir", tmp_path)
     for rank in ranks:
         # Nothing stays behind in memory: MPICH's files have no name any more.
         shared = [line for line in Path(f"/proc/{rank}/maps").read_text().splitlines() if "mpich_shm" in line]
         assert all(line.endswith("(deleted)") for line in shared)
     os.kill(ranks[victim], signal.SIGKILL)
     assert process.wait(timeout=30) != 0
-    record = failed_record(tmp_path / "results")
+    record = failed_record(tmp_path)
     assert record["status"] == "crash"
     assert record["failure"]["message"].startswith(f"rank {victim} on ")
     assert "without a word" in record["failure"]["message"]
@@ -117,12 +132,14 @@ def test_killed_rank_ends_the_job_and_is_named(launcher: list[str], victim: int,
 SHM = pytest.param("--shm", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="--shm needs g++"))
 
 
-@pytest.mark.parametrize("how", ["--greedy", SHM])
-def test_hanging_rank_ends_the_job_at_the_timeout(how: str, tmp_path: Path) -> None:
-    process, ranks = started(job(2), tmp_path / "results", "--timeout", 5, how)
+@pytest.mark.parametrize("sums", ["--greedy", SHM])
+def test_hanging_rank_ends_the_job_at_the_timeout(
+    sums: str, tiny: tuple[object, ...], tmp_path: Path
+) -> None:
+    process, ranks = started(job(2), *tiny, "--results-dir", tmp_path, "--timeout", 5, sums)
     os.kill(ranks[1], signal.SIGSTOP)
     assert process.wait(timeout=40) != 0
-    assert failed_record(tmp_path / "results")["status"] == "timeout"
+    assert failed_record(tmp_path)["status"] == "timeout"
 
 
 @pytest.mark.parametrize(
@@ -130,9 +147,9 @@ def test_hanging_rank_ends_the_job_at_the_timeout(how: str, tmp_path: Path) -> N
     [("raise", "crash", "ZeroDivisionError"), ("memory", "oom", "out of memory on cpu")],
 )
 def test_failing_rank_ends_the_job_and_is_named(
-    what: str, failure: str, words: str, mpirun: Ranks, tmp_path: Path
+    what: str, failure: str, words: str, mpirun: Ranks, tiny: tuple[object, ...], tmp_path: Path
 ) -> None:
-    done = mpirun(2, "-m", "tests.distributed.broken", what, *SMOLLM2, *SHORT, "--results-dir", tmp_path)
+    done = mpirun(2, "-m", "tests.distributed.broken", what, *tiny, *SHORT, "--results-dir", tmp_path)
     assert done.code == 1
     record = failed_record(tmp_path)
     assert record["status"] == failure
@@ -162,16 +179,16 @@ def test_quantized_checkpoint(mpirun: Ranks, tmp_path: Path) -> None:
     assert done.code == 2
 
 
-def test_adapter_is_merged_or_refused(mpirun: Ranks, tmp_path: Path) -> None:
+def test_adapter_is_merged_or_refused(mpirun: Ranks, tiny: tuple[object, ...], tmp_path: Path) -> None:
     """It was left out without a word once, where each rank read slices of the base model alone."""
     layer = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
     adapter = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
     (tmp_path / "adapter_config.json").write_text(json.dumps(adapter))
     save_file(
-        {f"{layer}A.weight": torch.ones(2, 576), f"{layer}B.weight": torch.ones(576, 2)},
+        {f"{layer}A.weight": torch.ones(2, 64), f"{layer}B.weight": torch.ones(64, 2)},
         tmp_path / "adapter_model.safetensors",
     )
-    done = mpirun(2, SCRIPT, *SMOLLM2, *SHORT, "--lora", tmp_path, "--results-dir", tmp_path / "results")
+    done = mpirun(2, SCRIPT, *tiny, *SHORT, "--lora", tmp_path, "--results-dir", tmp_path / "results")
     if find_spec("peft") is None:
         assert "--lora needs peft" in error_line(done)
         assert done.code == 2
@@ -245,14 +262,14 @@ def test_ranks_that_are_asked_for_different_models() -> None:
     assert done.code == 2
 
 
-def test_ranks_that_see_different_weights(tmp_path: Path) -> None:
+def test_ranks_that_see_different_weights(tiny: tuple[object, ...], tmp_path: Path) -> None:
     """As hosts do of which one holds a tuned model under the same path: names and shapes are the same."""
-    save_model("llama", tmp_path / "0" / "model")
-    shutil.copytree(tmp_path / "0", tmp_path / "1")
+    for rank in range(2):
+        shutil.copytree(str(tiny[1]), tmp_path / str(rank) / "model")
     weights = tmp_path / "1" / "model" / "model.safetensors"
     tensors = load_file(weights)
     save_file({name: tensor * 1.01 for name, tensor in tensors.items()}, weights, {"format": "pt"})
-    run = [sys.executable, SCRIPT, *SMOLLM2, "-m", "~/model", *SHORT, "--results-dir", tmp_path / "results"]
+    run = [sys.executable, SCRIPT, "-m", "~/model", *ON_CPU, *SHORT, "--results-dir", tmp_path / "results"]
     done = unlike(*(["-env", "HOME", tmp_path / str(rank), *run] for rank in range(2)))
     assert "sees another ~/model than rank 0" in error_line(done)
     assert done.code == 2
@@ -264,10 +281,17 @@ def test_taken_port(mpirun: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "unset MASTER_PORT" in error_line(mpirun(2, SCRIPT, *SMOLLM2, *SHORT))
 
 
-def test_without_a_launcher() -> None:
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, "mpirun -np 2"),
+        ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}, "mpi4py takes MPICH"),
+    ],
+)
+def test_without_a_launcher_of_this_mpi(variables: dict[str, str], words: str) -> None:
     done = subprocess.run(
         [sys.executable, SCRIPT, *map(str, (*SMOLLM2, *SHORT))],
-        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=60,
+        cwd=ROOT, env=environment() | variables, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    assert (done.returncode, "mpirun -np 2" in done.stderr) == (2, True)
+    assert (done.returncode, words in done.stderr) == (2, True), done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -1,5 +1,6 @@
 """Each family's tokens on 2 and 4 ranks are one process's, and each rank reads what AutoTP would cut."""
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(models: Path) -> dict[str, dict[str, Any]]:
     """The answers of one process."""
+    gc.freeze()
     found = {}
     for name in FAMILIES:
         runtime = runtime_class("pytorch").load(subject(models / name, 1))
         found[name] = answers(runtime)
         runtime.close()
+    gc.unfreeze()
     return found
 
 
