@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -31,16 +32,17 @@ from xpubench.runtimes.base import Generation, Logits, Rows, Runtime, TokenIds, 
 from xpubench.runtimes.pytorch import PyTorchRuntime
 from xpubench.spec import Subject, Workload
 from xpubench.weights.load import Loaded
+from xpubench.weights.lora import WEIGHTS_FILE
 from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.shards import CheckpointWeights, DummyWeights, Shard, sharded
-from xpubench.weights.source import read_config, resolve, weight_files
+from xpubench.weights.source import pickle_files, read_config, source_of, weight_files
 
 P = ParamSpec("P")
 R = TypeVar("R")
 # What gloo and the stores say of a collective that ended at its timeout.
 TIMEOUT_WORDS = ("timed out", "timeout")
 # Of each file of weights, what tells whether all ranks see the same.
-SAMPLES, SAMPLE_BYTES = 256, 64
+SAMPLES, SAMPLE_BYTES = 64, 64
 
 
 def together(
@@ -100,9 +102,9 @@ class OnAllRanks(PyTorchRuntime):
         job = jobs.current()
         if job.rank == 0:
             job.send(("load", (subject,), {}))
-        _check_same_model(job, subject)
-        reset_peaks(subject.device)
         with in_step(job, subject.device):
+            _check_same_model(job, subject)
+            reset_peaks(subject.device)
             autotp.start(job, subject)
             cls.job = job
             runtime = super().load(subject)
@@ -271,20 +273,22 @@ def _check_same_model(job: jobs.Job, subject: Subject) -> None:
 
 
 def _fingerprint(subject: Subject) -> str:
-    """A hash of the model's config, of its weights' headers, which hold their names, shapes and places, and
-    of samples of the weights, by which a model differs from one that was tuned from it."""
-    trust = subject.trust_remote_code
+    """A hash of the model's config and of samples of its weights, as a tuned model has the same config."""
     if subject.weights == "dummy":
-        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        config = read_config(
+            subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+        )
         return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    source = resolve(
-        subject.model, revision=subject.revision, allow_pickle=subject.allow_pickle, trust_remote_code=trust
-    )
+    source = source_of(subject)
+    files = weight_files(source.directory) or pickle_files(source.directory)
+    if subject.lora is not None:
+        files = [*files, Path(subject.lora) / WEIGHTS_FILE]
     known = hashlib.sha256(json.dumps(source.config, sort_keys=True).encode())
-    for path in weight_files(source.directory):
+    for path in files:
+        size = path.stat().st_size
+        known.update(size.to_bytes(8, "little"))
         with path.open("rb") as file:
-            known.update(file.read(int.from_bytes(file.read(8), "little")))
-            for place in np.linspace(file.tell(), path.stat().st_size, SAMPLES, endpoint=False, dtype=int):
+            for place in range(0, size, max(size // SAMPLES, 1)):
                 file.seek(place)
                 known.update(file.read(SAMPLE_BYTES))
     return known.hexdigest()
@@ -309,9 +313,7 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:
                 config, dtype, shard, lambda model: DummyWeights(model, device=subject.device, seed=0)
             )
         )
-    source = resolve(
-        subject.model, revision=subject.revision, allow_pickle=subject.allow_pickle, trust_remote_code=trust
-    )
+    source = source_of(subject)
     # An adapter is merged into whole weights.
     if subject.lora is not None or not weight_files(source.directory):
         return None
