@@ -277,8 +277,3 @@ def current() -> Job:
             "mpirun -np 2 python -u run_generation_with_deepspeed.py ..."
         )
     return _current
-
-
-def forget_variable(name: str) -> None:
-    """Removes a variable of the environment that must not be set."""
-    os.environ.pop(name, None)

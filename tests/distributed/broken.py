@@ -37,7 +37,7 @@ def want_too_much() -> None:
 
 
 def divide_by_zero() -> NoReturn:
-    raise ZeroDivisionError("a rank's own")
+    raise ZeroDivisionError(f"TORCH_LLM_ALLREDUCE is {os.environ.get('TORCH_LLM_ALLREDUCE')}")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,14 @@ def prompt_ids() -> TokenIds:
     return np.random.default_rng(0).integers(3, VOCAB, size=(2, 6))
 
 
+def long_answer(runtime: Runtime) -> list[list[int]]:
+    """32 greedy tokens of a real model: 9 heads with 3 key-value heads, which 2 ranks share unevenly."""
+    prompt = np.array([runtime.encode("Gravity is")])
+    workload = Workload(input_tokens=prompt.shape[1], new_tokens=32)
+    tokens: list[list[int]] = runtime.generate(prompt, workload, "end_to_end").tokens.tolist()
+    return tokens
+
+
 def answers(runtime: Runtime) -> dict[str, Any]:
     """The tokens of each case, and the log-probabilities of a prompt's own tokens."""
     found: dict[str, Any] = {}

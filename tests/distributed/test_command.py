@@ -51,15 +51,11 @@ def error_line(done: Outcome) -> str:
     return lines[0]
 
 
-def test_two_ranks_say_what_one_process_says(mpirun: Ranks, generate: CommandLine, tmp_path: Path) -> None:
-    flags = ("--prompt", "Gravity is", "--max-new-tokens", 32, "--greedy", "--num-iter", 1)
-    done = mpirun(2, SCRIPT, *SMOLLM2, *flags, "--token-latency", "--results-dir", tmp_path / "two")
+def test_record_of_two_ranks(mpirun: Ranks, tiny: tuple[object, ...], tmp_path: Path) -> None:
+    done = mpirun(2, SCRIPT, *tiny, *SHORT, "--token-latency", "--results-dir", tmp_path)
     assert done.code == 0, done.err
     assert all(line.startswith("[0] ") for line in done.out.splitlines() if line)
-    record = only_record(tmp_path / "two")
-    one = generate("smollm2-135m", *flags, "--num-warmup", 0, "--json").records[0]
-    assert record["output"] == one["output"]
-
+    record = only_record(tmp_path)
     iteration = next(one for one in record["samples"]["iterations"] if one["sync_policy"] == "every_token")
     assert len(iteration["ranks_ns"]) == 2
     first, *_, end = (max(stamps) for stamps in zip(*iteration["ranks_ns"], strict=True))
@@ -67,16 +63,16 @@ def test_two_ranks_say_what_one_process_says(mpirun: Ranks, generate: CommandLin
     assert record["summary"]["imbalance"] >= 1
     for rank in record["checks"]["collectives"]:
         # Two sums a layer and one in the head.
-        assert rank["collectives"] == 32 * (2 * 30 + 1)
+        assert rank["collectives"] == 4 * (2 * 2 + 1)
         assert 0 < rank["collectives_ns"] < rank["generation_ns"]
-    # 9 heads with 3 key-value heads, dealt out 6 and 3.
-    assert [rank["rank"] for rank in record["runtime"]["ranks"]] == [0, 1]
-    parts = [rank["weight_bytes"] for rank in record["runtime"]["ranks"]]
-    assert one["runtime"]["weight_bytes"] > parts[0] > parts[1]
+    ranks = record["runtime"]["ranks"]
+    assert [rank["rank"] for rank in ranks] == [0, 1]
+    # The plan is of the rank with the most.
+    assert record["plan"]["weight_bytes"] == max(rank["weight_bytes"] for rank in ranks)
 
 
 def test_accuracy_is_that_of_one_process(mpirun: Ranks, generate: CommandLine, tmp_path: Path) -> None:
-    flags = ("--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 12)
+    flags = ("--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 6)
     done = mpirun(2, SCRIPT, *SMOLLM2, *flags, "--results-dir", tmp_path / "two")
     assert done.code == 0, done.err
     two = only_record(tmp_path / "two")["accuracy"]
@@ -142,20 +138,28 @@ def test_hanging_rank_ends_the_job_at_the_timeout(
     assert failed_record(tmp_path)["status"] == "timeout"
 
 
-@pytest.mark.parametrize(
-    ("what", "failure", "words"),
-    [("raise", "crash", "ZeroDivisionError"), ("memory", "oom", "out of memory on cpu")],
-)
-def test_failing_rank_ends_the_job_and_is_named(
-    what: str, failure: str, words: str, mpirun: Ranks, tiny: tuple[object, ...], tmp_path: Path
-) -> None:
-    done = mpirun(2, "-m", "tests.distributed.broken", what, *tiny, *SHORT, "--results-dir", tmp_path)
-    assert done.code == 1
-    record = failed_record(tmp_path)
-    assert record["status"] == failure
-    assert record["failure"]["message"].startswith("rank 1 on ")
-    assert words in record["failure"]["message"]
-    assert words in error_line(done)
+def test_failing_rank_ends_the_job_and_is_named(tiny: tuple[object, ...], tmp_path: Path) -> None:
+    failures = {
+        "raise": ("crash", "ZeroDivisionError: TORCH_LLM_ALLREDUCE is None"),
+        "memory": ("oom", "out of memory on cpu"),
+    }
+    # Both at once, as each waits for its other rank most of the time.
+    processes = {
+        what: subprocess.Popen(
+            job(2, "-m", "tests.distributed.broken", what, *tiny, *SHORT, "--results-dir", tmp_path / what),
+            cwd=ROOT, env=environment() | {"TORCH_LLM_ALLREDUCE": "1"},
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )
+        for what in failures
+    }  # fmt: skip
+    for what, (failure, words) in failures.items():
+        _, err = processes[what].communicate(timeout=120)
+        assert processes[what].returncode == 1
+        assert words in error_line(Outcome(1, "", err))
+        record = failed_record(tmp_path / what)
+        assert record["status"] == failure
+        assert record["failure"]["message"].startswith("rank 1 on ")
+        assert words in record["failure"]["message"]
 
 
 def test_without_mpi4py(mpirun: Ranks) -> None:

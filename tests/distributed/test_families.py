@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from tests.distributed.conftest import Ranks
-from tests.distributed.families import FAMILIES, answers, save_model, subject
+from tests.distributed.families import FAMILIES, answers, long_answer, save_model, subject
+from xpubench.catalog import SMOLLM2
 from xpubench.runtimes.base import runtime_class
+from xpubench.weights.embedded import smollm2_directory
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +27,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(models: Path) -> dict[str, dict[str, Any]]:
     """The answers of one process."""
     gc.freeze()
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in FAMILIES:
         runtime = runtime_class("pytorch").load(subject(models / name, 1))
         found[name] = answers(runtime)
         runtime.close()
+    runtime = runtime_class("pytorch").load(subject(smollm2_directory(), 1))
+    found[SMOLLM2] = {"tokens": long_answer(runtime)}
+    runtime.close()
     gc.unfreeze()
     return found
 
@@ -41,11 +46,12 @@ def test_ranks_answer_as_one_process(
     done = mpirun(size, "-m", "tests.distributed.worker", models, tmp_path / "out.json")
     assert done.code == 0, done.err
     out = json.loads((tmp_path / "out.json").read_text())
-    assert out["same_parts"] == {name: [True] * size for name in FAMILIES}
-    for name, expected in alone.items():
-        found = out["generations"][name]
+    assert out["same_part"] == {name: [True] * size for name in FAMILIES}
+    for name in FAMILIES:
+        found, expected = out["generations"][name], dict(alone[name])
         assert "error" not in found, (name, found)
-        parts = [rank["weight_bytes"] for rank in found.pop("weights")]
-        assert len(parts) == size
-        np.testing.assert_allclose(found.pop("logprobs"), expected["logprobs"], atol=1e-4)
-        assert found == {case: tokens for case, tokens in expected.items() if case != "logprobs"}, name
+        assert found.pop("reads_slices")
+        np.testing.assert_allclose(found.pop("logprobs"), expected.pop("logprobs"), atol=1e-4)
+        assert found == expected, name
+    if size == 2:
+        assert out["generations"][SMOLLM2] == alone[SMOLLM2]

@@ -77,7 +77,8 @@ def _run(launch: Launch | None) -> int:
     if args.tp_size not in (None, job.size):
         raise UserError(f"--tp-size {args.tp_size} is not the number of ranks, {job.size}; leave it out")
     args.tp_size = job.size
-    job.agreed(lambda: _find_device(args))
+    assert what is not None
+    job.agreed(lambda: _find_device(args, what[0].subject.runtime))
     job.watch(job.agreed(lambda: _drafts(args) if job.rank == 0 else []), str(args.results_dir))
     return _lead(args, job) if job.rank == 0 else _follow(args, job)
 
@@ -106,10 +107,13 @@ def _check_alike(job: "Job", specs: object) -> None:
         )
 
 
-def _find_device(args: argparse.Namespace) -> None:
+def _find_device(args: argparse.Namespace, runtime: str) -> None:
     """UserError where this rank has not the device, which is the first that there is where none was named."""
     from xpubench.measure.device import available_devices, check_device
+    from xpubench.runtimes.base import runtime_class
 
+    # Before the device's own libraries read the environment.
+    runtime_class(runtime).set_up()
     args.device = args.device or available_devices()[0]
     check_device(args.device)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -74,7 +75,7 @@ class OnAllRanks(PyTorchRuntime):
     def set_up(cls) -> None:
         super().set_up()
         # The memory that this path asks for does not go back.
-        jobs.forget_variable("TORCH_LLM_ALLREDUCE")
+        os.environ.pop("TORCH_LLM_ALLREDUCE", None)
 
     @classmethod
     def check(cls, subject: Subject) -> None:
