@@ -42,6 +42,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 # What gloo and the stores say of a collective that ended at its timeout.
 TIMEOUT_WORDS = ("timed out", "timeout")
+# The others are still waiting, or are deaf to what interrupts rank 0.
+ENDS_THE_JOB = ("timeout", "interrupted")
 # Of each file of weights, what tells whether all ranks see the same.
 SAMPLES, SAMPLE_BYTES = 64, 64
 
@@ -234,7 +236,7 @@ def in_step(job: jobs.Job, device: str) -> Iterator[None]:
         failure = _failure(error, device, job)
         # A launcher that ends the others after one has died must not make an interruption of its death.
         with undisturbed():
-            if failure.failure_class == "timeout" or not job.all_failed(error):
+            if failure.failure_class in ENDS_THE_JOB or not job.all_failed(error):
                 job.fail(failure)
         raise
     job.skip_turn()
