@@ -73,7 +73,8 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         import json
 
-        print(json.dumps(found), flush=True)
+        # One write, or a launcher that prefixes lines splits it.
+        print(f"{json.dumps(found)}\n", end="", flush=True)
         return
     from xpubench.report.tables import plain_console, plain_table
 
