@@ -11,7 +11,7 @@ import msgspec
 
 import xpubench
 from xpubench.record import Record, now
-from xpubench.report.diff import Diff, Pair
+from xpubench.report.diff import Diff
 from xpubench.report.history import Z95, History, Point
 from xpubench.report.html import packed, page
 from xpubench.report.overview import overview
@@ -76,7 +76,11 @@ def diff_page(found: Diff) -> bytes:
         ((pair, pair.next_token) for pair in found.pairs if pair.next_token), key=lambda both: both[1].ratio
     )
     drawn = [
-        [_title(pair), ratio.ratio, ratio.low, ratio.high, ratio.verdict()]
+        [
+            f"{pair.a.model}, {pair.a.workload}",
+            *(ratio.ratio, ratio.low, ratio.high, ratio.verdict()),
+            f"{pair.a.runtime} → {pair.b.runtime}, {pair.a.precision}",
+        ]
         for pair, ratio in ratios[:MOST_RATIOS]
     ]
     return page(
@@ -107,10 +111,6 @@ def history_page(found: History) -> bytes:
 
 def _fields(found: msgspec.Struct) -> dict[str, Any]:
     return {name: getattr(found, name) for name in found.__struct_fields__}
-
-
-def _title(pair: Pair) -> str:
-    return f"{pair.a.model}, {pair.a.workload}: {pair.a.runtime} and {pair.b.runtime}"
 
 
 def _series(name: str, points: list[Point]) -> dict[str, Any]:
