@@ -178,3 +178,23 @@ def test_the_plan_has_the_roofline_of_this_machine(
     assert " 4.21 " in row
     assert "at least 9 s" in done.out
     assert "lower bound" in done.out
+
+
+def test_a_suite_that_is_killed_at_any_moment_loses_no_finished_run(tmp_path: Path) -> None:
+    from benchmarks.suite import kills
+
+    stand_in = f"""
+import sys, xpubench.suite
+from xpubench.cli.main import main
+xpubench.suite._worker_command = lambda command, ids, results: [
+    sys.executable, {str(ROOT / "tests/worker.py")!r}, "ok", str(results), *ids
+]
+sys.exit(main())
+"""
+    suite = tmp_path / "suite.toml"
+    suite.write_text(
+        'title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "--device cpu --greedy --input-tokens 8 9 10"\n'
+        'vary = [["", "--use-static-cache"]]\n'
+    )
+    for goal in kills(4, [sys.executable, "-c", stand_in], suite, latest_s=2.0):
+        assert goal.reached, goal
