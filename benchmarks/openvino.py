@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from benchmarks.goal import Goal
+from benchmarks.goal import Goal, show
 from xpubench.measure.statistics import median_ratio
 from xpubench.record import Record, decode
 
@@ -63,8 +63,4 @@ def _generate(runtime: str, cache: str, *flags: str) -> list[Record]:
 
 
 if __name__ == "__main__":
-    goals = []
-    for goal in run():
-        print(goal, flush=True)
-        goals.append(goal)
-    sys.exit(0 if all(goal.reached for goal in goals) else 1)
+    sys.exit(show(run()))

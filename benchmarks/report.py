@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.goal import Goal
+from benchmarks.goal import Goal, show
 from tests.records import many, write
 
 RECORDS = 10_000
@@ -87,6 +88,4 @@ def _first_row(page: Path, chromium: str) -> float:
 
 
 if __name__ == "__main__":
-    goals = [*run(int(sys.argv[1]) if len(sys.argv) > 1 else RECORDS), *compare()]
-    print(*goals, sep="\n")
-    sys.exit(0 if all(goal.reached for goal in goals) else 1)
+    sys.exit(show(chain(run(int(sys.argv[1]) if len(sys.argv) > 1 else RECORDS), compare())))

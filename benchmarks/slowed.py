@@ -1,4 +1,4 @@
-"""`python -m benchmarks.slowed`: what `compare` says of a model that ran twice, and of one slowed by a tenth."""
+"""`python -m benchmarks.slowed`: what `compare` says of a model that ran twice, and of one slowed by 10%."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.goal import Goal
+from benchmarks.goal import Goal, show
 from xpubench.record import read_record
 
 ROOT = Path(__file__).parent.parent
@@ -63,8 +63,4 @@ def _compare(base: Path, new: Path) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    goals = []
-    for goal in run():
-        print(goal, flush=True)
-        goals.append(goal)
-    sys.exit(0 if all(goal.reached for goal in goals) else 1)
+    sys.exit(show(run()))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.goal import Goal
+from benchmarks.goal import Goal, show
 from xpubench.errors import UserError
 from xpubench.record import Record, read_record
 
@@ -122,8 +122,4 @@ def run(count: int = KILLS) -> Iterator[Goal]:
 
 
 if __name__ == "__main__":
-    goals = []
-    for goal in run(int(sys.argv[1]) if len(sys.argv) > 1 else KILLS):
-        print(goal, flush=True)
-        goals.append(goal)
-    sys.exit(0 if all(goal.reached for goal in goals) else 1)
+    sys.exit(show(run(int(sys.argv[1]) if len(sys.argv) > 1 else KILLS)))

@@ -128,6 +128,18 @@ def test_the_newest_of_runs_that_share_an_id_counts(xpubench: CommandLine, resul
     assert "repeats the run" in reason
 
 
+def test_rounds_are_read_with_their_directory(xpubench: CommandLine, results: Path) -> None:
+    for number in (1, 2, 10):
+        write(results / f"round-{number}", latency_record(subject(LLAMA), seed=number))
+    (results / "round-3").write_text("a file")
+    write(results / "round-none", latency_record(subject("other")))
+    found = report(xpubench, results)
+    assert [Path(run["directory"]).name for run in found["runs"]] == ["round-1", "round-2", "round-10"]
+    assert found["repeats"] == 2
+    # That they repeat is what they are for.
+    assert [Path(path).name for path, _ in found["left_out"]] == ["round-3"]
+
+
 def test_the_summary_names_the_slowest_and_what_failed(xpubench: CommandLine, results: Path) -> None:
     write(results, latency_record(subject(LLAMA)))
     slow = latency_record(subject("slow"))

@@ -41,7 +41,8 @@ def records_in(directory: Path) -> Iterator[Found | LeftOut]:
 
 def rounds_of(directory: Path) -> list[Path]:
     """The directories of the rounds of a suite or of several runtimes, in their order."""
-    found = [path for path in directory.glob(f"{ROUND}*") if path.name.removeprefix(ROUND).isdecimal()]
+    named = (path for path in directory.glob(f"{ROUND}*") if path.name.removeprefix(ROUND).isdecimal())
+    found = [path for path in named if path.is_dir()]
     return sorted(found, key=lambda path: int(path.name.removeprefix(ROUND)))
 
 
