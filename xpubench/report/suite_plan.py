@@ -46,7 +46,10 @@ def print_plan(jobs: Sequence[Job], directories: Sequence[Path]) -> None:
         f"{len(runs)} runs in {len(jobs)} processes, {len(directories)} round(s); {pending} to run in "
         + ", ".join(map(str, directories))
     )
-    console.print("Memory is an estimate; tokens are the roofline's, which no run can be faster than.")
+    console.print(
+        "Memory is an estimate. Tokens are the roofline's, the least at the bandwidth below; the first token's "
+        "where no peak of the device is known is one pass over the weights."
+    )
     for name in dict.fromkeys(spec.subject.device for job in jobs for spec in job.specs):
         device = _device(name)
         if device is None:
@@ -106,7 +109,7 @@ def _device(name: str) -> CatalogDevice | None:
         reported=[],
         memory_bytes=memory or 0,
         bandwidth_gb_per_s=measure_bandwidth(name).ceiling_gb_per_s,
-        bandwidth_source="measured just now",
+        bandwidth_source="measured just now, less where other work runs",
     )
 
 
@@ -117,9 +120,12 @@ def _least_s(spec: Spec, plan: Plan | None) -> float | None:
         return None
     protocol = spec.protocol
     generations = 1 + min(2, protocol.num_warmup) + 2 * (protocol.num_iter - protocol.num_warmup)
-    # Where no peak is known, the prompt costs at least one more pass over the weights.
-    first_ms = plan.roofline_first_token_ms or plan.roofline_next_token_ms
-    return generations * (first_ms + (plan.new_tokens - 1) * plan.roofline_next_token_ms) / 1e3
+    return generations * (_first_ms(plan) + (plan.new_tokens - 1) * plan.roofline_next_token_ms) / 1e3
+
+
+def _first_ms(plan: Plan) -> float:
+    """Where no peak is known, the prompt costs at least one more pass over the weights."""
+    return plan.roofline_first_token_ms or plan.roofline_next_token_ms or 0.0
 
 
 def _took_s(records: Sequence[Record]) -> float | None:
@@ -141,8 +147,9 @@ def _plan_cells(plan: Plan | None) -> list[str]:
     if plan is None:
         return [NONE] * 5
     sizes = (plan.weight_bytes, plan.kv_cache_bytes, plan.peak_bytes)
-    times = (plan.roofline_first_token_ms, plan.roofline_next_token_ms)
-    return [f"{size / 1e9:.2f}" for size in sizes] + [NONE if ms is None else f"{ms:.2f}" for ms in times]
+    following = plan.roofline_next_token_ms
+    times = [NONE] * 2 if following is None else [f"{ms:.2f}" for ms in (_first_ms(plan), following)]
+    return [f"{size / 1e9:.2f}" for size in sizes] + times
 
 
 def _time_cell(run: Outlook) -> str:
@@ -170,7 +177,7 @@ def _estimate(runs: Sequence[Outlook]) -> str:
         if not bounds:
             return "time: not known before a first run is done"
         rest = len(pending) - len(bounds)
-        others = f"; {rest} runs without a bound are not in it" if rest else ""
+        others = f"; without a bound, and not in it: {rest}" if rest else ""
         return (
             f"time: at least {sum(bounds):.0f} s, the roofline's lower bound: starting, loading and what is "
             f"slower than the memory come on top, often several times as much{others}"
