@@ -47,8 +47,8 @@ def print_plan(jobs: Sequence[Job], directories: Sequence[Path]) -> None:
         + ", ".join(map(str, directories))
     )
     console.print(
-        "Memory is an estimate. Tokens are the roofline's, the least at the bandwidth below; where no peak is "
-        "known, the first one's is a pass over the weights."
+        "Memory is an estimate. Tokens are the roofline's, the least at the bandwidth below; where no peak "
+        "is known, the first one's is a pass over the weights."
     )
     for name in dict.fromkeys(spec.subject.device for job in jobs for spec in job.specs):
         device = _device(name)
