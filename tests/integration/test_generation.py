@@ -14,28 +14,23 @@ from xpubench.record import read_record
 from xpubench.weights.pretrained import load_pretrained
 
 
-@pytest.fixture(scope="module")
-def plain(smollm2: Path) -> Any:
-    """The model as plain transformers has it."""
-    return AutoModelForCausalLM.from_pretrained(smollm2)
-
-
-@pytest.mark.parametrize("search", [["--greedy"], ["--num-beams", "3"]], ids=["greedy", "beams"])
-@pytest.mark.parametrize("cache", [[], ["--use-static-cache"]], ids=["dynamic", "static"])
-def test_the_tokens_are_those_of_plain_transformers(
-    generate: CommandLine, smollm2: Path, plain: Any, search: list[str], cache: list[str]
+def _tokens_are_those_of_plain_transformers(
+    generate: CommandLine, model: Path, special: frozenset[int], *flags: str
 ) -> None:
-    done = generate(smollm2, *search, *cache, "--batch-size", 1, 2, "--max-new-tokens", 6, "--json")
+    """For one sequence and for two."""
+    done = generate(model, *flags, "--batch-size", 1, 2, "--max-new-tokens", 6, "--json")
     assert done.code == 0
     assert len(done.records) == 2
+    plain = AutoModelForCausalLM.from_pretrained(model)
     for record in done.records:
         batch = record["spec"]["workload"]["batch_size"]
-        prompt = random_prompt(49152, frozenset({0, 1, 2}), batch_size=batch, length=8, seed=0, index=0)
+        size = plain.config.vocab_size
+        prompt = random_prompt(size, special, batch_size=batch, length=8, seed=0, index=0)
         expected = plain.generate(
             torch.from_numpy(prompt),
             attention_mask=torch.ones(batch, 8, dtype=torch.int64),
             do_sample=False,
-            num_beams=1 if "--greedy" in search else 3,
+            num_beams=record["spec"]["workload"]["num_beams"],
             max_new_tokens=6,
             min_new_tokens=6,
             eos_token_id=None,
@@ -43,7 +38,22 @@ def test_the_tokens_are_those_of_plain_transformers(
         )
         assert record["output"]["first_token_ids"] == expected[0, 8:].tolist()
         # transformers 4 hands a dynamic cache back as a tuple.
-        assert record["checks"]["cache"] in (("StaticCache",) if cache else ("DynamicCache", "tuple"))
+        static = "--use-static-cache" in flags
+        assert record["checks"]["cache"] in (("StaticCache",) if static else ("DynamicCache", "tuple"))
+
+
+@pytest.mark.parametrize("search", [["--greedy"], ["--num-beams", "3"]], ids=["greedy", "beams"])
+@pytest.mark.parametrize("cache", [[], ["--use-static-cache"]], ids=["dynamic", "static"])
+def test_the_tokens_are_those_of_plain_transformers(
+    generate: CommandLine, tiny_llama: Path, search: list[str], cache: list[str]
+) -> None:
+    special = frozenset({1, *range(128, 256)})
+    _tokens_are_those_of_plain_transformers(generate, tiny_llama, special, *search, *cache)
+
+
+def test_the_tokens_of_a_trained_model(generate: CommandLine, smollm2: Path) -> None:
+    flags = ("--num-beams", "3", "--use-static-cache")
+    _tokens_are_those_of_plain_transformers(generate, smollm2, frozenset({0, 1, 2}), *flags)
 
 
 def test_what_a_record_holds(generate: CommandLine, tiny_llama: Path, tmp_path: Path) -> None:

@@ -4,18 +4,19 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import CommandLine
 
 
 @pytest.fixture
-def other_model(tiny_llama: Path, tmp_path: Path) -> Path:
-    """A directory with the config of a model of another vocabulary."""
-    config = json.loads((tiny_llama / "config.json").read_text())
-    path = tmp_path / "other"
-    path.mkdir()
-    (path / "config.json").write_text(json.dumps(config | {"vocab_size": 64, "eos_token_id": 2}))
-    return path
+def other_model(tmp_path: Path) -> Path:
+    """A directory with a model of another vocabulary."""
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "other", safe_serialization=True)
+    return tmp_path / "other"
 
 
 def test_the_divergence_from_float32(generate: CommandLine, smollm2: Path, tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_a_reference_that_is_not_there(
 def test_a_reference_of_another_model(
     generate: CommandLine, tiny_llama: Path, other_model: Path, tmp_path: Path
 ) -> None:
-    other = generate(other_model, "--dummy-weights", "--json").records[0]
+    other = generate(other_model, "--json").records[0]
     done = generate(tiny_llama, "--reference", tmp_path / "results" / f"{other['id']}.json")
     assert done.code == 2
     assert "this run of" in done.error_line
@@ -67,7 +68,7 @@ def test_a_reference_of_another_model(
 def test_a_reference_of_another_vocabulary(
     generate: CommandLine, tiny_llama: Path, other_model: Path, tmp_path: Path
 ) -> None:
-    other = generate(other_model, "--dummy-weights", "--json").records[0]
+    other = generate(other_model, "--json").records[0]
     path = tmp_path / "results" / f"{other['id']}.json"
     other["spec"]["subject"]["model"] = str(tiny_llama)
     path.write_text(json.dumps(other))
