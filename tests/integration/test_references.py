@@ -11,9 +11,9 @@ from tests.conftest import CommandLine
 
 @pytest.fixture
 def other_model(tmp_path: Path) -> Path:
-    """A directory with a model of another vocabulary."""
+    """A directory with a model of a larger vocabulary."""
     config = LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+        vocab_size=4096, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path / "other", safe_serialization=True)
     return tmp_path / "other"
