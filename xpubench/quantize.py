@@ -18,7 +18,7 @@ from xpubench.weights.int4 import Weight, check_complete
 from xpubench.weights.int4_checkpoint import check_target, write
 from xpubench.weights.quantized import source_weights
 from xpubench.weights.recipe import Description
-from xpubench.weights.source import resolve
+from xpubench.weights.source import source_of
 
 FLOAT16_BYTES = 2
 
@@ -52,12 +52,7 @@ def save(subject: Subject, target: Path, progress: Progress, *, with_errors: boo
     if subject.runtime == "ipex":
         return _saved_by_neural_compressor(subject, recipe, target, progress)
     progress.say(f"looking for {subject.model}")
-    source = resolve(
-        subject.model,
-        revision=subject.revision,
-        allow_pickle=subject.allow_pickle,
-        trust_remote_code=subject.trust_remote_code,
-    )
+    source = source_of(subject)
     if target.resolve() == source.directory.resolve():
         raise UserError("the quantized model would overwrite its source; choose another directory")
     if "quantization_config" in source.config:

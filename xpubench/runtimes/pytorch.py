@@ -27,7 +27,7 @@ from xpubench.weights.kernels import Int8Embedding, stored_bytes, tensor_class
 from xpubench.weights.load import Loaded, load_weights
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.recipe import read_description
-from xpubench.weights.source import Source, resolve
+from xpubench.weights.source import source_of
 
 # Of which the head makes logits at a time: 512 rows of 150,000 float32 logits are 0.3 GB.
 ROWS_AT_ONCE = 512
@@ -57,7 +57,7 @@ class PyTorchRuntime:
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
         if subject.weights == "pretrained":
             say(f"looking for {subject.weights_from}")
-            source = _source(subject)
+            source = source_of(subject)
             if subject.lora is not None:
                 check_adapter(Path(subject.lora), source.config)
 
@@ -322,15 +322,6 @@ def _check_unquantized(model: str) -> None:
             f"{model} is an INT4 checkpoint; "
             f"run it with -m {found.source} --woq --woq_checkpoint_path {model}"
         )
-
-
-def _source(subject: Subject) -> Source:
-    return resolve(
-        subject.weights_from,
-        revision=subject.revision,
-        allow_pickle=subject.allow_pickle,
-        trust_remote_code=subject.trust_remote_code,
-    )
 
 
 def plain_generation_config(model: Any) -> GenerationConfig:

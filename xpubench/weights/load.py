@@ -11,7 +11,7 @@ from xpubench.weights.kernels import tensor_class
 from xpubench.weights.lora import merged
 from xpubench.weights.pretrained import load_pretrained
 from xpubench.weights.quantized import load_quantized
-from xpubench.weights.source import read_config, resolve
+from xpubench.weights.source import read_config, source_of
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,12 +32,7 @@ def load_weights(subject: Subject) -> Loaded:
     if subject.weights == "dummy":
         config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
         return Loaded(model=build_dummy(config, dtype=subject.dtype, device=subject.device, seed=0))
-    source = resolve(
-        subject.model,
-        revision=subject.revision,
-        allow_pickle=subject.allow_pickle,
-        trust_remote_code=trust,
-    )
+    source = source_of(subject)
     model, tokenizer = load_pretrained(
         source,
         dtype=subject.dtype,

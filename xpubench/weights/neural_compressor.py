@@ -15,7 +15,7 @@ from xpubench.weights.directories import written_aside
 from xpubench.weights.load import Loaded
 from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.quiet import quiet_transformers
-from xpubench.weights.source import Source, resolve
+from xpubench.weights.source import Source, source_of
 
 INSTALL = "install the IPEX stack in an environment of its own: pip install -r requirements-ipex-xpu.txt"
 # The layout of the weights that neural-compressor writes; the kernels of a run want it unset.
@@ -75,12 +75,7 @@ def save_rtn(subject: Subject, recipe: Quantization, target: Path) -> None:
 
 def _model(subject: Subject, recipe: Quantization) -> tuple[Source, Any]:
     module = _module()
-    source = resolve(
-        recipe.checkpoint or subject.model,
-        revision=None if recipe.checkpoint else subject.revision,
-        allow_pickle=subject.allow_pickle,
-        trust_remote_code=subject.trust_remote_code,
-    )
+    source = source_of(subject)
     config = module.RtnConfig(
         bits=4,
         group_size=recipe.group_size,

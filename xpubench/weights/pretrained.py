@@ -21,8 +21,7 @@ DTYPE_ARGUMENT = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5
 # What transformers' own models raise on a config or a file that makes no sense. RuntimeError is not among
 # them: a device that fails or is full raises that.
 NONSENSE = (OSError, ValueError, TypeError, KeyError, UnpicklingError, SafetensorError, StrictDataclassError)
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
-TOKENIZER_PATTERNS = ("tok*", "vocab*", "merges*", "*.model")
+TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "merges*", "*.model")
 
 # What runs the quantized checkpoints of the hub as they are, as transformers' documentation names it.
 QUANTIZERS = {
@@ -121,8 +120,7 @@ def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     # tokenizers raises bare exceptions. Latency needs token ids alone; what needs a text says that there is
     # no tokenizer.
     except Exception as error:
-        if any((directory / name).exists() for name in TOKENIZER_FILES):
-            logger.warning("the tokenizer of %s cannot be loaded: %s", directory, _first_line(error))
+        logger.warning("the tokenizer of %s cannot be loaded: %s", directory, _first_line(error))
         return None
 
 

@@ -11,7 +11,7 @@ from xpubench.weights.empty import empty_model, parameter_places
 from xpubench.weights.int4 import Applied, Weight, fill, layout, quantized
 from xpubench.weights.int4_checkpoint import float_tensors, read_weights
 from xpubench.weights.pretrained import load_tokenizer
-from xpubench.weights.source import Source, read_config, resolve
+from xpubench.weights.source import Source, read_config, source_of
 
 
 def load_quantized(subject: Subject, recipe: Quantization) -> tuple[Any, Any, str | None, Applied]:
@@ -24,12 +24,7 @@ def load_quantized(subject: Subject, recipe: Quantization) -> tuple[Any, Any, st
         config = read_config(subject.model, revision=subject.revision, trust_remote_code=False)
         model, applied = _filled(subject, recipe, config, None)
         return model, None, None, applied
-    source = resolve(
-        recipe.checkpoint or subject.model,
-        revision=None if recipe.checkpoint else subject.revision,
-        allow_pickle=subject.allow_pickle,
-        trust_remote_code=subject.trust_remote_code,
-    )
+    source = source_of(subject)
     model, applied = _filled(subject, recipe, source.config, source)
     return model, load_tokenizer(source.directory, subject.trust_remote_code), source.revision, applied
 

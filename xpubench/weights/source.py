@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from xpubench.catalog import SMOLLM2, find_model, models
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.spec import Subject
 from xpubench.weights.embedded import smollm2_directory
 
 CONFIG_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
@@ -53,6 +54,16 @@ def resolve(name: str, *, revision: str | None, allow_pickle: bool, trust_remote
     _check_architecture(config, trust_remote_code)
     _check_weights(directory, allow_pickle)
     return Source(name=name, directory=directory, config=config, revision=_commit(directory))
+
+
+def source_of(subject: Subject) -> Source:
+    """The checkpoint that a subject's weights come from; raises as `resolve` does."""
+    return resolve(
+        subject.weights_from,
+        revision=subject.revision,
+        allow_pickle=subject.allow_pickle,
+        trust_remote_code=subject.trust_remote_code,
+    )
 
 
 def read_config(name: str, *, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
