@@ -47,7 +47,7 @@ def _tokens_are_those_of_plain_transformers(
 def test_the_tokens_are_those_of_plain_transformers(
     generate: CommandLine, tiny_llama: Path, search: list[str], cache: list[str]
 ) -> None:
-    special = frozenset({1, *range(128, 256)})
+    special = frozenset({0, 1, *range(128, 256)})
     _tokens_are_those_of_plain_transformers(generate, tiny_llama, special, *search, *cache)
 
 
