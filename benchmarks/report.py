@@ -1,4 +1,5 @@
-"""The report of many records: its time, memory and size, and when a reader sees the first run.
+"""The report of many records: its time, memory and size, and when a reader sees the first run; the time of
+`compare`.
 
     python -m benchmarks.report [RECORDS]
 
@@ -10,13 +11,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.goal import Goal
+from benchmarks.goal import Goal, show
 from tests.records import many, write
 
 RECORDS = 10_000
+COMPARED, COMPARE_S = 1_000, 5
 SECONDS, MEMORY_MB, PAGE_MB, FIRST_ROW_S = 30, 1024, 20, 3
 # Runs the command and prints its peak resident memory in kB, on Linux the unit of ru_maxrss.
 PEAK = """
@@ -54,6 +57,22 @@ def run(records: int = RECORDS) -> Iterator[Goal]:
             )
 
 
+def compare(records: int = COMPARED) -> Iterator[Goal]:
+    """Seconds of `xpubench compare` of two directories of so many records."""
+    with tempfile.TemporaryDirectory() as name:
+        sides = [Path(name) / side for side in ("base", "new")]
+        for side in sides:
+            for record in many(records):
+                write(side, record)
+        start = perf_counter()
+        subprocess.run(
+            [sys.executable, "-m", "xpubench", "compare", *map(str, sides)],
+            stdout=subprocess.DEVNULL,
+            check=False,
+        )
+        yield Goal("compare", perf_counter() - start, COMPARE_S, " s", f"2 x {records} records")
+
+
 def _first_row(page: Path, chromium: str) -> float:
     from playwright.sync_api import sync_playwright
 
@@ -69,6 +88,4 @@ def _first_row(page: Path, chromium: str) -> float:
 
 
 if __name__ == "__main__":
-    goals = list(run(int(sys.argv[1]) if len(sys.argv) > 1 else RECORDS))
-    print(*goals, sep="\n")
-    sys.exit(0 if all(goal.reached for goal in goals) else 1)
+    sys.exit(show(chain(run(int(sys.argv[1]) if len(sys.argv) > 1 else RECORDS), compare())))

@@ -1,14 +1,32 @@
 """What can be known of a run before anything is loaded."""
 
+import json
+from pathlib import Path
 from typing import Any
 
-from xpubench.catalog import CatalogDevice
+from xpubench.catalog import CatalogDevice, model
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.plan import Plan, make_plan, saved_bytes
 from xpubench.spec import DTYPE_BYTES, RunSpec, Subject
 
 IR_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """The transformers config of a catalog's model or of a directory, without a hub. UserError without."""
+    directory = Path(name).expanduser()
+    if not directory.is_dir() or not name:
+        if directory.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+            raise UserError(f"no such directory: {name}")
+        return model(name).config()
+    try:
+        config = json.loads((directory / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory} has no readable config.json: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{directory}/config.json holds no JSON object")
+    return config
 
 
 def architecture_of(config: dict[str, Any]) -> Architecture | None:

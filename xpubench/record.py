@@ -1,8 +1,9 @@
 """One run's outcome as versioned JSON, and the directory that holds the records."""
 
 import json
+import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from xpubench.files import write_aside
 from xpubench.spec import AccuracySpec, RunSpec
 
 SCHEMA_VERSION = 1
+SPACE = re.compile(r"\s*")
 
 SyncPolicy = Literal["every_token", "end_to_end"]
 
@@ -176,6 +178,28 @@ def decode(text: bytes | str) -> Record:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON: {error}") from error
+    return _record_of(data)
+
+
+def decode_all(text: bytes) -> Iterator[Record]:
+    """The records of a text that holds one after the other, one a line or not; UserError names the line of
+    the first that is none."""
+    decoder, place, whole = json.JSONDecoder(), 0, ""
+    try:
+        whole = text.decode().rstrip()
+        while place < len(whole):
+            data, end = decoder.raw_decode(whole, place)
+            yield _record_of(data)
+            space = SPACE.match(whole, end)
+            place = space.end() if space else end
+    except (ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, UserError) else f"not JSON: {error}"
+        raise UserError(
+            f"{why} (from line {1 + whole.count(chr(10), 0, place)})" if place else why
+        ) from error
+
+
+def _record_of(data: Any) -> Record:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if not isinstance(version, int) or version not in READERS:
         raise UserError(f"not a record of this tool (schema_version {version!r}; known: {sorted(READERS)})")
@@ -188,13 +212,25 @@ def decode(text: bytes | str) -> Record:
 def read_record(path: Path) -> Record:
     """The record in the file `path`; UserError when it cannot be read or is none."""
     try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the record {path}: {error.strerror}") from error
-    try:
-        return decode(text)
+        return decode(_content(path))
     except UserError as error:
         raise UserError(f"{path} is {error}") from error
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records in the file `path`, such as a baseline; UserError when it cannot be read or holds another
+    thing."""
+    try:
+        return list(decode_all(_content(path)))
+    except UserError as error:
+        raise UserError(f"{path} is {error}") from error
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"no record that can be read: {error.strerror}") from error
 
 
 class ResultsDirectory:
@@ -216,6 +252,22 @@ class ResultsDirectory:
     def record_path(self, record_id: str) -> Path:
         """Where the record of that id lies."""
         return self.path / f"{record_id}.json"
+
+    def tasks_path(self, record_id: str) -> Path:
+        """Where the ids of the tasks of a group lie, which is asked for under one id and has no record."""
+        return self.path / f".{record_id}.tasks.json"
+
+    def tasks_of(self, record_id: str) -> list[str]:
+        """The ids of the records of a group's tasks; none where it is no group or was not done whole."""
+        try:
+            return msgspec.json.decode(self.tasks_path(record_id).read_bytes(), type=list[str])
+        except (OSError, msgspec.DecodeError):
+            return []
+
+    def write_tasks(self, record_id: str, ids: list[str]) -> None:
+        """Notes that all tasks of a group have their records, of which none is the group's own."""
+        self.write_file(self.tasks_path(record_id).name, msgspec.json.encode(ids))
+        self.record_path(record_id).unlink(missing_ok=True)
 
     def write(self, record: Record) -> Path:
         """Writes the record for people to read as well, whole or not at all."""

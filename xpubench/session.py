@@ -7,7 +7,13 @@ import msgspec
 
 from xpubench.catalog import CatalogDevice, find_model, identify_device
 from xpubench.catalog.architecture import Architecture
-from xpubench.measure.device import check_device, device_name, free_memory_bytes, total_memory_bytes
+from xpubench.measure.device import (
+    available_devices,
+    check_device,
+    device_name,
+    free_memory_bytes,
+    total_memory_bytes,
+)
 from xpubench.measure.environment import capture
 from xpubench.preflight import architecture_of
 from xpubench.runtimes.base import Runtime, runtime_class
@@ -36,6 +42,12 @@ class Ground(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, Any]
     device: CatalogDevice | None
     available_bytes: int | None
+
+
+def first_device(runtime: str) -> str:
+    """The preferred device of those that the runtime finds here; UserError where it cannot be set up."""
+    runtime_class(runtime).set_up()
+    return available_devices()[0]
 
 
 def survey(subject: Subject) -> Ground:

@@ -13,7 +13,7 @@ from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -23,11 +23,13 @@ from xpubench.record import Failure, Record, ResultsDirectory, now, read_record
 from xpubench.spec import AccuracySpec, RunSpec
 
 Spec = RunSpec | AccuracySpec
+Ranks = Annotated[int, msgspec.Meta(ge=1)]
 POLL_S = 0.2
 LOG_TAIL_LINES = 20
 # Between asking a worker to end and ending it.
 GRACE_S = 10
 PR_SET_PDEATHSIG = 1
+VMSTAT = Path("/proc/vmstat")
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,7 +40,7 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     models: list[str] | Literal["fp16", "int4", "embedded"]
     flags: str = ""
     vary: list[list[str]] = []
-    ranks: int | None = None
+    ranks: Ranks | None = None
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,7 +99,7 @@ def command_lines(
         raise UserError("this suite runs each model in one process; leave out --ranks")
     return [
         CommandLine(
-            flags=["-m", name, *shlex.split(grid.flags), *_split(variant), *more],
+            flags=["-m", name, *words(" ".join([grid.flags, *variant])), *more],
             ranks=grid.ranks and (ranks or grid.ranks),
         )
         for grid in suite.grid
@@ -106,14 +108,23 @@ def command_lines(
     ]
 
 
+def words(flags: str) -> list[str]:
+    """Flags as a shell splits them."""
+    try:
+        return shlex.split(flags)
+    except ValueError as error:
+        raise UserError(f"flags that make no sense: {flags!r}: {error}") from error
+
+
 def run_suite(
     jobs: Sequence[Job],
     results: ResultsDirectory,
     *,
     rerun: Literal["failed", "all"] | None,
     timeout_s: float,
-) -> Iterator[Record]:
-    """Runs what has no record yet, and what `rerun` names again, and yields each record.
+) -> Iterator[list[Record]]:
+    """Runs what has no record yet, and what `rerun` names again, and yields each run's record; of a group of
+    tasks, those of its tasks.
 
     A worker that dies, or that has no new record within `timeout_s`, ends the run that it was at, which gets
     a record of its class; its other runs get a new worker. An interruption ends all.
@@ -129,14 +140,19 @@ def run_suite(
 
 def wanted(results: ResultsDirectory, spec: Spec, rerun: Literal["failed", "all"] | None) -> bool:
     """Whether a run is to be made: it has no readable record, was interrupted, or is to be made again."""
-    path = results.record_path(spec.id)
-    if rerun == "all" or not path.exists():
+    statuses = {record.status for record in records_of(results, spec)}
+    if not statuses or "interrupted" in statuses or rerun == "all":
         return True
+    return rerun == "failed" and statuses != {"ok"}
+
+
+def records_of(results: ResultsDirectory, spec: Spec) -> list[Record]:
+    """A run's record, or those of the tasks of a group; none where one is missing or cannot be read."""
+    ids = [spec.id] if results.record_path(spec.id).exists() else results.tasks_of(spec.id)
     try:
-        status = read_record(path).status
+        return [read_record(results.record_path(one)) for one in ids]
     except UserError:
-        return True
-    return status == "interrupted" or (rerun == "failed" and status != "ok")
+        return []
 
 
 class _Attempt:
@@ -151,7 +167,7 @@ class _Attempt:
         self._failure: tuple[FailureClass, str] | None = None
         self._ends_all = False
 
-    def run(self, timeout_s: float) -> Iterator[Record]:
+    def run(self, timeout_s: float) -> Iterator[list[Record]]:
         """Yields the records as they appear. KeyboardInterrupt ends the worker, which keeps what it did."""
         self._log.parent.mkdir(exist_ok=True)
         with self._log.open("ab") as log:
@@ -171,15 +187,17 @@ class _Attempt:
         finally:
             _end(worker, signal.SIGKILL)
 
-    def _watch(self, worker: "subprocess.Popen[bytes]", timeout_s: float) -> Iterator[Record]:
-        last_s = monotonic()
+    def _watch(self, worker: "subprocess.Popen[bytes]", timeout_s: float) -> Iterator[list[Record]]:
+        last_s, interrupted, kills = monotonic(), False, _kills_for_memory()
         while True:
             code = worker.poll()
-            for record in self._new_records():
-                yield record
-                last_s = monotonic()
+            for records in self._new_records():
+                yield records
+                last_s, interrupted = monotonic(), records[-1].status == "interrupted"
             if code is not None:
-                self._failure = self._failure or _failure_of(code, self._log)
+                # Whoever interrupted the worker ended the run that has the record of it, and no other.
+                if not interrupted:
+                    self._failure = self._failure or _failure_of(code, self._log, _kills_for_memory() > kills)
                 self._ends_all = code == WRONG_USE
                 return
             if monotonic() - last_s > timeout_s:
@@ -187,51 +205,72 @@ class _Attempt:
                 _end(worker, signal.SIGTERM)
             sleep(POLL_S)
 
-    def write_failures(self) -> Iterator[Record]:
+    def write_failures(self) -> Iterator[list[Record]]:
         """Writes and yields the record of the run that ended the worker; of all where it never began."""
+        if self._failure is None:
+            return
         failed = self.pending if self._ends_all else self.pending[:1]
         self.pending = self.pending[len(failed) :]
         for spec in failed:
-            assert self._failure is not None
             record = self._failed(spec, *self._failure)
             self._results.write(record)
-            yield record
+            yield [record]
 
-    def _new_records(self) -> Iterator[Record]:
+    def _new_records(self) -> Iterator[list[Record]]:
         for spec in list(self.pending):
-            stamp = self._stamp(spec)
-            if stamp is not None and stamp != self._before[spec.id]:
-                self.pending.remove(spec)
-                yield read_record(self._results.record_path(spec.id))
+            if not self._is_new(spec):
+                continue
+            records = records_of(self._results, spec)
+            if self._failure is not None and records[-1].status == "interrupted":
+                continue  # by its timeout, which it is to be told as
+            self.pending.remove(spec)
+            yield records
+
+    def _is_new(self, spec: Spec) -> bool:
+        return self._stamp(spec) not in (None, self._before[spec.id])
 
     def _stamp(self, spec: Spec) -> tuple[int, int] | None:
-        """Which file a record is: a new one is renamed into its place."""
-        try:
-            found = self._results.record_path(spec.id).stat()
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_mtime_ns
+        """Which file a record is, or the list of a group's tasks: a new one is renamed into its place."""
+        for path in (self._results.record_path(spec.id), self._results.tasks_path(spec.id)):
+            if path.exists():
+                found = path.stat()
+                return found.st_ino, found.st_mtime_ns
+        return None
 
     def _failed(self, spec: Spec, failure_class: FailureClass, message: str) -> Record:
         failure = Failure(failure_class=failure_class, message=message, log_tail=tail_of(self._log))
-        return Record(
-            id=spec.id, created=now(), spec=spec, environment={}, status=failure_class, failure=failure
+        left = records_of(self._results, spec) if self._is_new(spec) else []
+        record = (
+            left[-1]
+            if left
+            else Record(id=spec.id, created=now(), spec=spec, environment={}, status=failure_class)
         )
+        return msgspec.structs.replace(record, status=failure_class, failure=failure)
 
 
 WRONG_USE = 2
 
 
-def _failure_of(code: int, log: Path) -> tuple[FailureClass, str]:
+def _failure_of(code: int, log: Path, killed_for_memory: bool) -> tuple[FailureClass, str]:
     """Why a worker left runs without a record."""
     if code < 0:
         name = signal.Signals(-code).name
-        hint = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
-        return "crash", f"the worker was killed by {name}{hint}"
+        if name == "SIGKILL" and killed_for_memory:
+            return "oom", "the kernel killed the worker, as memory ran out"
+        return "crash", f"the worker was killed by {name}"
     errors = [line for line in tail_of(log).splitlines() if line.startswith("error: ")]
     if code == WRONG_USE:
         return "unsupported", errors[-1].removeprefix("error: ") if errors else "the flags make no sense"
     return "crash", f"the worker ended with exit code {code} before this run had a record"
+
+
+def _kills_for_memory() -> int:
+    """How many processes the kernel has killed because memory ran out; 0 where it does not tell."""
+    try:
+        lines = VMSTAT.read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def tail_of(log: Path) -> str:
@@ -284,10 +323,6 @@ def _models(grid: Grid) -> list[str]:
         "embedded": lambda one: one.status == "embedded",
     }
     return [one.id for one in models() if chosen[grid.models](one)]
-
-
-def _split(variant: tuple[str, ...]) -> list[str]:
-    return [flag for part in variant for flag in shlex.split(part)]
 
 
 def _directory() -> Any:

@@ -82,7 +82,7 @@ def test_the_rows_are_there_and_the_filters_choose(report: Path, open_page: Open
     assert len(rows(page)) == 5 + 2 * len(HOSTILE)
     choose(page, "Runtime", "ipex")
     assert column(page, "Model") == [LLAMA]
-    expect(page.get_by_role("status")).to_contain_text("1 rows, chosen from")
+    expect(page.get_by_role("status")).to_contain_text("1 row, chosen from")
     choose(page, "Runtime", "")
     choose(page, "Precision", "bfloat16")
     assert column(page, "Model") == ["EleutherAI/gpt-j-6b"]
@@ -131,6 +131,15 @@ def test_a_panel_opens_with_its_figures_and_closes_by_keyboard(report: Path, ope
     for start in ("Next token latency by token", "Distribution", "First and next", "Bandwidth", "Memory"):
         assert any(caption.startswith(start) for caption in captions), start
     expect(panel.get_by_role("row", name=re.compile("^Next token"))).to_contain_text(" to ")
+    # On paper the figures are drawn anew: their labels have their place.
+    page.emulate_media(media="print")
+    page.wait_for_timeout(500)
+    cut = page.evaluate(
+        "[...document.querySelectorAll('dialog figure .ytick text')].filter(one =>"
+        " one.getBoundingClientRect().left < one.closest('figure').getBoundingClientRect().left).length"
+    )
+    assert cut == 0
+    page.emulate_media(media="screen")
     page.keyboard.press("Escape")
     expect(panel).to_be_hidden()
     expect(link).to_be_focused()
@@ -303,4 +312,5 @@ def test_the_page_of_a_history(tmp_path: Path, open_page: Open) -> None:
     found = history([tmp_path / "results"], HOSTILE[0])
     page = open_page(_page(tmp_path, history_page(found)))
     assert column(page, "Since the one before") == ["first", "same", "slower"]
+    expect(page.locator("[data-figure] figcaption")).to_contain_text("next token, ms")
     expect(page.locator("[data-figure] .plot")).to_contain_text("slower, x 1.2")

@@ -92,7 +92,9 @@ def test_the_right_choice_may_be_a_number_or_a_text(accuracy: CommandLine) -> No
     assert one == pytest.approx(alone, abs=1e-4)
 
 
-def test_a_group_and_a_tag_are_one_record_a_task(accuracy: CommandLine) -> None:
+def test_a_group_and_a_tag_are_one_record_a_task(
+    accuracy: CommandLine, xpubench: CommandLine, smollm2: Path, tmp_path: Path
+) -> None:
     done = accuracy("mixed both_choosing")
     assert done.code == 0, done.err
     assert [record["accuracy"]["task"] for record in done.records] == ["choosing", "continuing", "naming"]
@@ -100,6 +102,14 @@ def test_a_group_and_a_tag_are_one_record_a_task(accuracy: CommandLine) -> None:
         assert record["accuracy"]["n"] == 4
         assert record["spec"]["task"]["name"] == record["accuracy"]["task"]
     assert len({record["id"] for record in done.records}) == 3
+
+    # A suite finds them again under the ids of what was asked for.
+    suite = tmp_path / "suite.toml"
+    suite.write_text(
+        f'title = "t"\n[[grid]]\nmodels = ["{smollm2}"]\n'
+        'flags = "--device cpu --dtype float32 --accuracy-only --acc-tasks mixed both_choosing"\n'
+    )
+    assert "0 to run" in xpubench("suite", suite, "--dry-run", "--results-dir", tmp_path / "results").out
 
 
 def test_of_several_filters_the_first_is_kept(accuracy: CommandLine) -> None:

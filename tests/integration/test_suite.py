@@ -2,12 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +73,6 @@ def started(suite: Path, results: Directory, *flags: object) -> "subprocess.Pope
     )
 
 
-@pytest.fixture
-def running(suite: Path, results: Directory) -> Iterator["subprocess.Popen[str]"]:
-    """A suite whose first worker has begun to load."""
-    process = started(suite, results)
-    yield process
-    process.kill()
-    process.wait()
-
-
 def worker_of(process: "subprocess.Popen[str]") -> psutil.Process:
     for _ in range(600):
         children = psutil.Process(process.pid).children()
@@ -91,16 +82,26 @@ def worker_of(process: "subprocess.Popen[str]") -> psutil.Process:
     raise AssertionError("no worker")
 
 
+@pytest.fixture(scope="module")
+def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What the whole suite says, and its results."""
+    results = tmp_path_factory.mktemp("finished") / "results"
+    process = started(suite, Directory(results))
+    out, _ = process.communicate(timeout=250)
+    assert process.returncode == 0, out
+    return out, results
+
+
 def test_all_runs_then_none_then_those_asked_for(
-    xpubench: CommandLine, suite: Path, results: Directory
+    xpubench: CommandLine, suite: Path, finished: tuple[str, Path], results: Directory
 ) -> None:
-    arguments = ("suite", suite, "--results-dir", results.path)
-    done = xpubench(*arguments)
-    assert done.code == 0
-    assert "4 of 4 runs to make" in done.out
-    assert "[4/4] ok" in done.out
+    out, whole = finished
+    assert "4 of 4 runs to make" in out
+    assert "[4/4] ok" in out
+    shutil.copytree(whole, results.path)
     assert results.statuses == {"ok": 4}
     made = results.made
+    arguments = ("suite", suite, "--results-dir", results.path)
     done = xpubench(*arguments)
     assert (done.code, "0 of 4 runs" in done.out) == (0, True)
     assert results.made == made
@@ -110,120 +111,59 @@ def test_all_runs_then_none_then_those_asked_for(
     (results.path / f"{failed['id']}.json").write_text(json.dumps(changed))
     assert xpubench(*arguments).code == 1
     assert results.statuses == {"ok": 3, "oom": 1}
-    plan = xpubench(*arguments, "--dry-run", "--rerun", "failed")
-    assert plan.code == 0
     done = xpubench(*arguments, "--rerun", "failed")
     assert (done.code, "1 of 4 runs" in done.out) == (0, True)
     assert results.statuses == {"ok": 4}
     assert sum(results.made[name] == made[name] for name in made) == 3
 
 
-def test_a_worker_that_is_killed_costs_one_run(running: "subprocess.Popen[str]", results: Directory) -> None:
-    worker_of(running).kill()
-    out, _ = running.communicate(timeout=250)
-    assert running.returncode == 1
+def test_whatever_is_killed_it_goes_on_later(
+    suite: Path, finished: tuple[str, Path], results: Directory, xpubench: CommandLine
+) -> None:
+    """Ctrl-C, a killed suite, a second one beside it, a killed worker: with one worker's runs to make."""
+    shutil.copytree(finished[1], results.path)
+    for record in results.records:
+        if record["spec"]["workload"].get("cache") == "static":
+            (results.path / f"{record['id']}.json").unlink()
+
+    with started(suite, results) as interrupted:
+        worker = worker_of(interrupted)
+        beside = xpubench("suite", suite, "--results-dir", results.path)
+        assert (beside.code, "another suite" in beside.error_line) == (2, True)
+        interrupted.send_signal(signal.SIGINT)
+        out, _ = interrupted.communicate(timeout=60)
+    assert interrupted.returncode == 130
+    assert "goes on from here" in out
+    assert not worker.is_running()
+
+    with started(suite, results) as killed:
+        worker = worker_of(killed)
+        killed.kill()
+    psutil.wait_procs([worker], timeout=10)
+    assert not worker.is_running()
+    assert results.statuses == {"ok": 2}
+
+    with started(suite, results) as going_on:
+        worker_of(going_on).kill()
+        out, _ = going_on.communicate(timeout=250)
+    assert going_on.returncode == 1
     assert results.statuses == {"ok": 3, "crash": 1}
     (failed,) = (record for record in results.records if record["status"] == "crash")
     assert "SIGKILL" in failed["failure"]["message"]
-    assert "crash" in out
-
-
-def test_a_suite_that_is_killed_takes_its_worker_along_and_goes_on_later(
-    running: "subprocess.Popen[str]", xpubench: CommandLine, suite: Path, results: Directory
-) -> None:
-    worker = worker_of(running)
-    running.kill()
-    running.wait()
-    psutil.wait_procs([worker], timeout=10)
-    assert not worker.is_running()
-    assert xpubench("suite", suite, "--results-dir", results.path).code == 0
-    assert results.statuses == {"ok": 4}
-
-
-def test_ctrl_c_ends_the_worker_and_goes_on_later(
-    running: "subprocess.Popen[str]", xpubench: CommandLine, suite: Path, results: Directory
-) -> None:
-    worker = worker_of(running)
-    running.send_signal(signal.SIGINT)
-    out, _ = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert "goes on from here" in out
-    assert not worker.is_running()
-    assert xpubench("suite", suite, "--results-dir", results.path).code == 0
-    assert results.statuses == {"ok": 4}
-
-
-def test_a_timeout_is_a_record_and_the_next_run_starts(
-    xpubench: CommandLine, suite: Path, results: Directory
-) -> None:
-    done = xpubench("suite", suite, "--results-dir", results.path, "--timeout", 0.3)
-    assert done.code == 1
-    assert results.statuses == {"timeout": 4}
-    assert all("0.3 s" in record["failure"]["message"] for record in results.records)
+    assert "[1/2] crash" in out
+    assert "[2/2] ok" in out
 
 
 def test_a_model_that_is_not_there_does_not_stop_the_others(
-    xpubench: CommandLine, suite: Path, results: Directory
+    xpubench: CommandLine, suite: Path, finished: tuple[str, Path], results: Directory
 ) -> None:
+    shutil.copytree(finished[1], results.path)
     tiny, none = suite.parent / "tiny", suite.parent / "none"
     done = xpubench("suite", suite, "--results-dir", results.path, "--models", none, tiny)
     assert done.code == 1
     assert results.statuses == {"ok": 4, "unsupported": 4}
     failed = [record for record in results.records if record["status"] == "unsupported"]
     assert all("no such directory" in record["failure"]["message"] for record in failed)
-
-
-def test_rounds_repeat_the_grid(xpubench: CommandLine, suite: Path, results: Directory) -> None:
-    done = xpubench(
-        "suite", suite, "--results-dir", results.path, "--rounds", 2, "--flags", "--input-tokens 8"
-    )
-    assert done.code == 0
-    rounds = [Directory(results.path / one) for one in sorted(os.listdir(results.path))]
-    ids = [{record["id"] for record in one.records} for one in rounds]
-    assert len(ids) == 2
-    assert ids[0] == ids[1]
-    assert len(ids[0]) == 2
-
-
-def test_two_suites_in_one_directory(
-    running: "subprocess.Popen[str]", xpubench: CommandLine, suite: Path, results: Directory
-) -> None:
-    worker_of(running)
-    done = xpubench("suite", suite, "--results-dir", results.path)
-    assert (done.code, "another suite" in done.error_line) == (2, True)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("title = 1", "makes no sense"),
-        ("nonsense", "makes no sense"),
-        ('title = "t"\n[[grid]]\nmodels = "all"', "makes no sense"),
-        ('title = "t"\ngrid = []', "no runs"),
-        ('title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "--colour"', "unrecognized arguments: --colour"),
-    ],
-)
-def test_files_that_are_no_suites(xpubench: CommandLine, tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "bad.toml").write_text(text)
-    done = xpubench("suite", tmp_path / "bad.toml", "--flags", "--device cpu")
-    assert (done.code, words in done.error_line) == (2, True)
-
-
-def test_unknown_suites_and_limits(xpubench: CommandLine, tmp_path: Path) -> None:
-    assert "did you mean smoke" in xpubench("suite", "smok").error_line
-    assert "cannot read" in xpubench("suite", tmp_path / "none.toml").error_line
-    assert "--rounds" in xpubench("suite", "smoke", "--rounds", 0).error_line
-    assert "--timeout" in xpubench("suite", "smoke", "--timeout", "nan").error_line
-
-
-def test_the_plan_runs_nothing(xpubench: CommandLine, results: Directory) -> None:
-    done = xpubench(
-        "suite", "benchmark", "--dry-run", "--results-dir", results.path, "--flags", "--device xpu"
-    )
-    assert done.code == 0
-    assert "meta-llama/Llama-2-7b-hf" in done.out
-    assert "13.48" in done.out
-    assert not results.path.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Latency runs held against each other: verdicts, exit codes, and the forms for people and machines."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -9,8 +12,8 @@ import msgspec
 import pytest
 
 from tests import records
-from tests.conftest import CommandLine
-from xpubench.record import Record, encode
+from tests.conftest import ROOT, CommandLine
+from xpubench.record import Record, ResultsDirectory, encode
 from xpubench.spec import Quantization, RunSpec
 
 BASE = records.latency_record(records.subject())
@@ -159,3 +162,75 @@ def test_junit_and_markdown_hold_hostile_names(compare: CommandLine) -> None:
 def test_a_limit_that_is_none(compare: CommandLine, value: str) -> None:
     done = compare(BASE, BASE, "--latency-limit", value)
     assert (done.code, "--latency-limit" in done.error_line) == (2, True)
+
+
+def round_of(directory: Path, number: int, *, slow: float, **fields: Any) -> str:
+    """A record in a round that was so slow for what runs beside; its id."""
+    record = records.latency_record(
+        records.subject(**fields), next_ms=20.0 * slow, first_ms=200.0 * slow, seed=number
+    )
+    records.write(directory / f"round-{number}", record)
+    return record.id
+
+
+def test_rounds_are_held_together_in_pairs(xpubench: CommandLine, tmp_path: Path) -> None:
+    """Each side drifts by 30% from round to round; what is 10% slower in every round is slower."""
+    for number, drift in enumerate((1.0, 1.3, 0.9), 1):
+        round_of(tmp_path / "a", number, slow=drift)
+        round_of(tmp_path / "b", number, slow=drift * 1.1)
+        one = round_of(tmp_path / "c", number, slow=drift)
+        other = round_of(tmp_path / "c", number, slow=drift * 1.1, runtime="ipex")
+    done = xpubench("compare", tmp_path / "a", tmp_path / "b", "--json")
+    (run,) = json.loads(done.out)["runs"]
+    assert (done.code, run["verdict"]) == (1, "slower")
+    assert 1.08 < run["next_token"]["low"] <= run["next_token"]["high"] < 1.12
+    # Two runs of one suite, by the file's name without the round.
+    done = xpubench("compare", tmp_path / "c" / f"{one}.json", tmp_path / "c" / f"{other}.json", "--json")
+    (run,) = json.loads(done.out)["runs"]
+    assert (done.code, run["verdict"]) == (1, "slower")
+    assert 1.08 < run["next_token"]["low"] <= run["next_token"]["high"] < 1.12
+
+
+def test_a_round_that_failed_is_not_left_out(xpubench: CommandLine, tmp_path: Path) -> None:
+    for directory in ("a", "b"):
+        for number in (1, 2):
+            round_of(tmp_path / directory, number, slow=1.0)
+    (tmp_path / "b" / "round-1" / f"{BASE.id}.json").write_bytes(encode(records.failed(BASE, "oom", "full")))
+    done = xpubench("compare", tmp_path / "a", tmp_path / "b")
+    assert (done.code, "the new run has no figures (status oom)" in done.out) == (2, True)
+
+
+def test_a_baseline_out_of_git(tmp_path: Path) -> None:
+    """As docs/report.md has it: records one after the other in a file, read back from a tag by a pipe."""
+    records.write(tmp_path / "results", BASE)
+    results = ResultsDirectory(tmp_path / "new")
+    results.write(slowed(1.2))
+    results.write(records.latency_record(records.subject("gpt2")))
+    script = """
+    git init -q . && cat results/*.json > baseline.json && git add baseline.json
+    git -c user.name=t -c user.email=t@example.org commit -qm baseline && git tag v1 && rm baseline.json
+    "$0" -m xpubench compare <(git show v1:baseline.json) <(cat new/*.json) --json
+    """
+    done = subprocess.run(
+        ["bash", "-ec", script, sys.executable],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert [run["verdict"] for run in found["runs"]] == ["slower"]
+    assert "gpt2" in found["only_new"][0]
+
+
+def test_a_run_that_the_new_set_lacks_shows_in_junit(xpubench: CommandLine, tmp_path: Path) -> None:
+    for record in (BASE, records.latency_record(records.subject("gpt2"))):
+        records.write(tmp_path / "a", record)
+    records.write(tmp_path / "b", slowed(1.0))
+    found = ElementTree.fromstring(
+        xpubench("compare", tmp_path / "a", tmp_path / "b", "--format", "junit").out
+    )
+    assert (found.get("tests"), found.get("failures"), found.get("skipped")) == ("2", "0", "1")
+    (skipped,) = found.iterfind("testcase[skipped]")
+    assert "gpt2" in (skipped.get("name") or "")

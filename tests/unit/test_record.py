@@ -6,8 +6,18 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import CommandLine
 from xpubench.errors import UserError
-from xpubench.record import Failure, Record, ResultsDirectory, decode, encode, read_record
+from xpubench.record import (
+    READERS,
+    SCHEMA_VERSION,
+    Failure,
+    Record,
+    ResultsDirectory,
+    decode,
+    encode,
+    read_record,
+)
 from xpubench.spec import Protocol, RunSpec, Subject, Workload
 
 SPEC = RunSpec(
@@ -39,6 +49,29 @@ def test_the_first_records_which_did_not_name_their_kind_still_read() -> None:
     data = json.loads(encode(RECORD))
     del data["spec"]["kind"]
     assert decode(json.dumps(data)) == RECORD
+
+
+FIXTURES = sorted((Path(__file__).parent.parent / "fixtures" / "records").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
+def test_records_that_earlier_versions_wrote_still_read_and_keep_their_ids(path: Path) -> None:
+    record = read_record(path)
+    assert record.status == "ok"
+    assert record.spec.id == record.id
+    assert record.summary or record.accuracy
+    assert decode(encode(record)) == record
+
+
+def test_each_schema_version_has_a_fixture() -> None:
+    assert {int(path.name.partition("-")[0]) for path in FIXTURES} == set(READERS)
+    assert max(READERS) == SCHEMA_VERSION
+
+
+def test_the_report_shows_records_of_each_version(xpubench: CommandLine) -> None:
+    found = json.loads(xpubench("report", FIXTURES[0].parent, "--format", "json").out)
+    assert len(found["runs"]) == len(FIXTURES)
+    assert found["left_out"] == []
 
 
 def test_the_file_is_named_by_the_id_and_nothing_else_is_left(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import CommandLine
 from tests.records import accuracy_record, failed, latency_record, subject, write, write_changed
 from xpubench.record import Record
-from xpubench.spec import Quantization
+from xpubench.spec import AccuracySpec, AccuracyTask, Quantization
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
 HOSTILE = '"><script>alert(1)</script>'
@@ -55,6 +55,12 @@ def test_one_page_with_all_in_it(xpubench: CommandLine, results: Path, tmp_path:
     assert sorted(os.listdir(tmp_path)) == ["report.html", "results"]
 
 
+def on_passages(task: str, **fields: Any) -> Record:
+    """An accuracy of the passages of some local file."""
+    spec = AccuracySpec(subject=subject(LLAMA), task=AccuracyTask(name=task, data="x", data_sha256="0" * 64))
+    return accuracy_record(subject(LLAMA), spec=spec, **fields)
+
+
 PASSING = [latency_record(subject(LLAMA)), accuracy_record(subject(LLAMA))]
 
 
@@ -66,6 +72,8 @@ PASSING = [latency_record(subject(LLAMA)), accuracy_record(subject(LLAMA))]
         (PASSING[:1], "partial", "no accuracy run"),
         (PASSING[1:], "partial", "no latency run"),
         ([latency_record(subject(LLAMA, weights="dummy"))], "partial", "dummy weights"),
+        ([PASSING[0], on_passages("lambada_smoke", reference=None)], "partial", "not on the whole test set"),
+        ([PASSING[0], on_passages("lambada_openai")], "partial", "not on the whole test set"),
         ([PASSING[0], accuracy_record(subject(LLAMA), acc=0.70)], "fail", "below the published 73.9 %"),
         ([failed(PASSING[0], "oom", "no"), PASSING[1]], "fail", "latency: oom"),
         ([PASSING[0], failed(PASSING[1], "crash", "no")], "fail", "accuracy: crash"),
@@ -118,6 +126,18 @@ def test_the_newest_of_runs_that_share_an_id_counts(xpubench: CommandLine, resul
     [(path, reason)] = found["left_out"]
     assert Path(path).parent == results
     assert "repeats the run" in reason
+
+
+def test_rounds_are_read_with_their_directory(xpubench: CommandLine, results: Path) -> None:
+    for number in (1, 2, 10):
+        write(results / f"round-{number}", latency_record(subject(LLAMA), seed=number))
+    (results / "round-3").write_text("a file")
+    write(results / "round-none", latency_record(subject("other")))
+    found = report(xpubench, results)
+    assert [Path(run["directory"]).name for run in found["runs"]] == ["round-1", "round-2", "round-10"]
+    assert found["repeats"] == 2
+    # That they repeat is what they are for.
+    assert [Path(path).name for path, _ in found["left_out"]] == ["round-3"]
 
 
 def test_the_summary_names_the_slowest_and_what_failed(xpubench: CommandLine, results: Path) -> None:

@@ -90,3 +90,21 @@ def test_the_ratio_of_the_same_work_covers_one() -> None:
 def test_the_ratio_takes_rows_of_unequal_length_and_gives_no_interval_of_one_iteration() -> None:
     assert median_ratio([[MS], [MS, MS]], [[2 * MS, 2 * MS], [2 * MS]]) == (2, 2, 2)
     assert median_ratio([[MS, MS]], [[2 * MS], [2 * MS]]) == (2, None, None)
+
+
+@pytest.mark.parametrize("lengths", [(5, 5, 5), (4, 7, 1, 2), (31, 30, 2)])
+def test_the_bootstrap_of_rows_of_unequal_length_and_with_ties(lengths: tuple[int, ...]) -> None:
+    source = np.random.default_rng(5)
+    rows = [source.integers(1, 9, size=length).tolist() for length in lengths]
+    picks = np.random.default_rng(1).integers(0, len(rows), size=(RESAMPLES, len(rows)))
+    medians = [np.median(np.concatenate([rows[one] for one in pick])) for pick in picks]
+    assert median_ratio([[1], [1]], rows)[1:] == pytest.approx(np.percentile(medians, [2.5, 97.5]).tolist())
+
+
+def test_what_drifts_alike_on_both_sides_does_not_blur_a_paired_ratio() -> None:
+    drift = (1.0, 1.3, 0.8)
+    base = [[10.0 * MS * factor] * 5 for factor in drift]
+    new = [[11.0 * MS * factor] * 5 for factor in drift]
+    assert median_ratio(base, new, paired=True) == pytest.approx((1.1, 1.1, 1.1))
+    _, low, high = median_ratio(base, new)
+    assert (low or 1) < 1 < (high or 1)

@@ -44,8 +44,8 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
     if subject.weights == "dummy":
         raise UserError("accuracy means nothing with --dummy-weights; leave one of the two out")
     try:
-        tasks = load_tasks(specs)
-        specs = [spec for spec, _ in tasks]
+        tasks, groups = load_tasks(specs)
+        specs = [spec for spec, _ in tasks.values()]
         ground = survey(subject)
     except UserError:
         raise
@@ -61,12 +61,14 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
         yield from write_failures(results, specs, ground.environment, error, {})
         return
     try:
-        for spec, task in tasks:
+        for spec, task in tasks.values():
             record = _evaluated(runtime, spec, task, ground, load_s, progress)
             results.write(record)
             yield record
             if record.status == "interrupted":
                 return
+        for group, ids in groups.items():
+            results.write_tasks(group, ids)
     finally:
         runtime.close()
 

@@ -42,17 +42,26 @@ def with_data(task: AccuracyTask) -> AccuracyTask:
     return msgspec.structs.replace(task, data_sha256=_passages(Path(task.data))[0])
 
 
-def load_tasks(specs: list[AccuracySpec]) -> list[tuple[AccuracySpec, Any]]:
-    """Each spec with lm-eval's task and its data, a group's or tag's as one spec a task.
+Loaded = dict[str, tuple[AccuracySpec, Any]]
+
+
+def load_tasks(specs: list[AccuracySpec]) -> tuple[Loaded, dict[str, list[str]]]:
+    """By the ids of their runs, lm-eval's tasks with their data, a group's or tag's as one run a task; and
+    by the id of each group the ids of its tasks.
 
     UserError for a name that lm-eval does not know, and for data that cannot be had."""
     manager = _task_manager([spec.task for spec in specs])
-    found: dict[str, tuple[AccuracySpec, Any]] = {}
+    found: Loaded = {}
+    groups: dict[str, list[str]] = {}
     for spec in specs:
+        own: Loaded = {}
         for name, loaded in _load(spec.task, manager).items():
-            task = msgspec.structs.replace(spec.task, name=name)
-            found.setdefault(name, (msgspec.structs.replace(spec, task=task), loaded))
-    return list(found.values())
+            one = msgspec.structs.replace(spec, task=msgspec.structs.replace(spec.task, name=name))
+            own[one.id] = one, loaded
+        if list(own) != [spec.id]:
+            groups[spec.id] = list(own)
+        found |= {one: pair for one, pair in own.items() if one not in found}
+    return found, groups
 
 
 def _load(task: AccuracyTask, manager: Any) -> dict[str, Any]:

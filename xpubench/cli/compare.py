@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from xpubench.errors import UserError
 from xpubench.report.compare import Compared, Comparisons, Limits, as_json, compare_paths
 
 FORMATS = ("table", "md", "json", "junit")
@@ -12,34 +11,29 @@ COLUMNS = ("run", "verdict", "first token, ratio", "next token, ratio", "memory,
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    what = "a record, a directory of records, or a .jsonl file with one a line"
+    what = "a record, a directory of records, or a file with several"
     parser.add_argument("base", type=Path, metavar="BASE", help=f"to hold against: {what}")
     parser.add_argument("new", type=Path, metavar="NEW", help="the runs in question, in the same form")
     parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
     parser.add_argument("--json", action="store_const", dest="format", const="json", help="--format json")
-    defaults = Limits()
-    parser.add_argument(
-        "--latency-limit",
-        type=float,
-        default=100 * defaults.latency,
-        metavar="PERCENT",
-        help=f"smaller changes are the same (default: {100 * defaults.latency:g})",
-    )
-    parser.add_argument(
-        "--memory-limit",
-        type=float,
-        default=100 * defaults.memory,
-        metavar="PERCENT",
-        help=f"a larger growth of the peak counts as slower (default: {100 * defaults.memory:g})",
-    )
+    for flag, limit, what in (
+        ("--latency-limit", Limits().latency, "smaller changes are the same"),
+        ("--memory-limit", Limits().memory, "a larger growth of the peak counts as slower"),
+    ):
+        note = f"{what} (default: {100 * limit:g})"
+        parser.add_argument(flag, type=_percent, default=limit, metavar="PERCENT", help=note)
+
+
+def _percent(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+    return value / 100
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the comparison; its verdict is the exit code."""
-    for flag, value in (("--latency-limit", args.latency_limit), ("--memory-limit", args.memory_limit)):
-        if not value >= 0:
-            raise UserError(f"{flag} must be at least 0, not {value:g}")
-    limits = Limits(latency=args.latency_limit / 100, memory=args.memory_limit / 100)
+    limits = Limits(latency=args.latency_limit, memory=args.memory_limit)
     found = compare_paths(args.base, args.new, limits)
     if args.format == "json":
         print(as_json(found))
@@ -131,10 +125,11 @@ def _escaped(text: str) -> str:
 
 
 def _junit(found: Comparisons) -> str:
-    """One test case a run: slower and less accurate ones fail, those that cannot be compared are errors."""
+    """One test case a run: slower and less accurate ones fail, those that cannot be compared are errors,
+    and those that the new set lacks are skipped."""
     from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-    suite = Element("testsuite", name="xpubench compare", tests=str(len(found.runs)))
+    suite = Element("testsuite", name="xpubench compare", tests=str(len(found.runs) + len(found.only_base)))
     for run in found.runs:
         case = SubElement(suite, "testcase", classname="xpubench", name=run.title)
         if run.verdict in ("slower", "regression"):
@@ -142,7 +137,10 @@ def _junit(found: Comparisons) -> str:
         elif run.verdict == "not comparable":
             SubElement(case, "error", message=run.reason, type="not-comparable")
         SubElement(case, "system-out").text = "; ".join([run.reason, *run.differs])
-    for kind in ("failure", "error"):
-        suite.set(f"{kind}s", str(len(suite.findall(f"testcase/{kind}"))))
+    for title in found.only_base:
+        case = SubElement(suite, "testcase", classname="xpubench", name=title)
+        SubElement(case, "skipped", message="only in the base")
+    for kind, counted in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
+        suite.set(counted, str(len(suite.findall(f"testcase/{kind}"))))
     indent(suite)
     return tostring(suite, encoding="unicode")

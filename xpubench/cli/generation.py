@@ -188,11 +188,9 @@ def _records(
 
 
 def _first_device(args: argparse.Namespace, reporter: "Reporter") -> str:
-    from xpubench.measure.device import available_devices
-    from xpubench.runtimes.base import runtime_class
+    from xpubench.session import first_device
 
-    runtime_class(runtime_names(args)[0]).set_up()
-    device = available_devices()[0]
+    device = first_device(runtime_names(args)[0])
     reporter.say(f"no --device given: using {device}")
     return device
 

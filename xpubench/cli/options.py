@@ -314,7 +314,9 @@ def _subject(args: argparse.Namespace, device: str) -> Subject:
 
 
 def _runtime(args: argparse.Namespace) -> str:
-    (name,) = runtime_names(args)
+    name, *others = runtime_names(args)
+    if others:
+        raise UserError("several runtimes are held together by `xpubench generate` alone; name one --runtime")
     if not hasattr(args, "tp_size"):
         if name.startswith("deepspeed"):
             raise UserError(f"{name} runs over ranks: mpirun -np 2 python run_generation_with_deepspeed.py")

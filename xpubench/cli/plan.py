@@ -1,16 +1,12 @@
 """Bytes and roofline times of a model on a device, from shapes and data sheets, without loading anything."""
 
 import argparse
-import json
-from pathlib import Path
-from typing import Any
 
-from xpubench.catalog import CatalogDevice, device, devices, model
+from xpubench.catalog import CatalogDevice, device, devices
 from xpubench.catalog.architecture import Architecture
 from xpubench.cli.options import add_recipe_flags, recipe_from
-from xpubench.errors import UserError
 from xpubench.plan import Plan, make_plan
-from xpubench.preflight import check_positions
+from xpubench.preflight import check_positions, config_of
 from xpubench.spec import DTYPE_BYTES, Workload
 
 
@@ -52,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.woq and args.tp_size > 1:
         raise UserError("INT4 runs on one device, not over ranks; leave out --woq")
     figures = device(args.device) if args.device else None
-    architecture = Architecture.from_config(_config(args.model_id))
+    architecture = Architecture.from_config(config_of(args.model_id))
     check_positions(architecture, args.input_tokens, args.max_new_tokens)
     plan = make_plan(
         architecture,
@@ -73,21 +69,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _print(plan, architecture.part(plan.ranks), workload, figures)
     return 0
-
-
-def _config(name: str) -> dict[str, Any]:
-    directory = Path(name).expanduser()
-    if not directory.is_dir() or not name:
-        if directory.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            raise UserError(f"no such directory: {name}")
-        return model(name).config()
-    try:
-        config = json.loads((directory / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{directory} has no readable config.json: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{directory}/config.json holds no JSON object")
-    return config
 
 
 def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: CatalogDevice | None) -> None:

@@ -3,15 +3,25 @@
 import argparse
 import fcntl
 import random
-import shlex
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpubench.cli.openvino_options import runtime_names
 from xpubench.errors import UserError
-from xpubench.suite import CommandLine, Job, built_in, command_lines, read_suite, run_suite, wanted
+from xpubench.suite import (
+    CommandLine,
+    Job,
+    built_in,
+    command_lines,
+    read_suite,
+    records_of,
+    run_suite,
+    wanted,
+    words,
+)
 
 if TYPE_CHECKING:
     from xpubench.record import Record, ResultsDirectory
@@ -56,16 +66,14 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--rounds must be at least 1, not {args.rounds}")
     if not args.timeout > 0:
         raise UserError(f"--timeout must be above 0 seconds, not {args.timeout:g}")
-    commands = command_lines(
-        read_suite(args.suite), args.models, shlex.split(args.flags), ranks=_ranks(args.ranks)
-    )
+    commands = command_lines(read_suite(args.suite), args.models, words(args.flags), ranks=_ranks(args.ranks))
     jobs = [_job(command) for command in commands]
     if not jobs:
         raise UserError(f"the suite {args.suite} has no runs")
     if args.dry_run:
         from xpubench.report.suite_plan import print_plan
 
-        print_plan(jobs, args.results_dir, args.rounds)
+        print_plan(jobs, _rounds(args))
         return 0
     return _run(jobs, args)
 
@@ -73,11 +81,8 @@ def run(args: argparse.Namespace) -> int:
 def _run(jobs: list[Job], args: argparse.Namespace) -> int:
     from xpubench.record import ResultsDirectory
 
-    rounds = [args.results_dir]
-    if args.rounds > 1:
-        rounds = [args.results_dir / f"round-{number}" for number in range(1, args.rounds + 1)]
     statuses: Counter[str] = Counter()
-    for number, directory in enumerate(rounds):
+    for number, directory in enumerate(_rounds(args)):
         results = ResultsDirectory(directory)
         order = list(jobs)
         if args.rounds > 1:
@@ -89,17 +94,24 @@ def _run(jobs: list[Job], args: argparse.Namespace) -> int:
         print(f"{directory}: {total} of {known} runs to make{hint}", flush=True)
         with _alone(results):
             try:
-                for count, record in enumerate(
-                    run_suite(order, results, rerun=args.rerun, timeout_s=args.timeout), 1
-                ):
-                    print(f"[{count}/{total}] {_line(record)}", flush=True)
+                made = run_suite(order, results, rerun=args.rerun, timeout_s=args.timeout)
+                for count, records in enumerate(made, 1):
+                    for record in records:
+                        print(f"[{count}/{total}] {_line(record)}", flush=True)
             except KeyboardInterrupt:
                 print("interrupted; the same command goes on from here", flush=True)
                 return INTERRUPTED
         statuses.update(_statuses(order, results))
     print(", ".join(f"{count} {status}" for status, count in sorted(statuses.items())))
-    print(f"next, the report: xpubench report {' '.join(map(str, rounds))} -o report.html")
+    print(f"next, the report: xpubench report {args.results_dir} -o report.html")
     return 0 if set(statuses) == {"ok"} else 1
+
+
+def _rounds(args: argparse.Namespace) -> list[Path]:
+    """The results directories: one a round where there are several."""
+    if args.rounds == 1:
+        return [args.results_dir]
+    return [args.results_dir / f"round-{number}" for number in range(1, args.rounds + 1)]
 
 
 def _job(command: CommandLine) -> Job:
@@ -111,13 +123,22 @@ def _job(command: CommandLine) -> Job:
     (generation if command.ranks is None else tensor_parallel).add_flags(parser)
     args = parser.parse_args(command.flags)
     if args.device is None:
-        from xpubench.measure.device import available_devices
-
-        args.device = available_devices()[0]
+        args.device = _first_device(args)
         command = CommandLine(flags=[*command.flags, "--device", args.device], ranks=command.ranks)
     if command.ranks is not None:
         args.tp_size = command.ranks
     return Job(command=command, specs=list(generation.asked(args)))
+
+
+def _first_device(args: argparse.Namespace) -> str:
+    from xpubench.measure.device import available_devices
+    from xpubench.session import first_device
+
+    try:
+        return first_device(runtime_names(args)[0])
+    except UserError:
+        # What the runtime lacks is told by the records of its runs, and stops no other.
+        return available_devices()[0]
 
 
 def _ranks(given: int | None) -> int | None:
@@ -153,6 +174,4 @@ def _line(record: "Record") -> str:
 
 
 def _statuses(jobs: list[Job], results: "ResultsDirectory") -> list[str]:
-    from xpubench.record import read_record
-
-    return [read_record(results.record_path(spec.id)).status for job in jobs for spec in job.specs]
+    return [record.status for job in jobs for spec in job.specs for record in records_of(results, spec)]

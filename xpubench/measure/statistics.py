@@ -41,11 +41,14 @@ def summarize(samples_ns: list[list[int]]) -> Statistic:
     )
 
 
-def median_ratio(base_ns: Rows, new_ns: Rows) -> tuple[float, float | None, float | None]:
-    """The ratio of the medians, new / base, and its 95% bootstrap interval; one row an iteration.
+def median_ratio(
+    base_ns: Rows, new_ns: Rows, *, paired: bool = False
+) -> tuple[float, float | None, float | None]:
+    """The ratio of the medians, new / base, and its 95% bootstrap interval.
 
-    Whole iterations are resampled, on both sides independently. Where a side has one iteration alone, there
-    is no interval. Neither side may be empty.
+    A row is what drifts together: an iteration, or where runs were repeated all samples of a round. Whole
+    rows are resampled, on both sides independently, or `paired` where row by row both sides met the same
+    drift. Where a side has one row alone, there is no interval. Neither side may be empty.
     """
     base, new = (
         np.concatenate([np.asarray(row, dtype=np.float64) for row in rows]) for rows in (base_ns, new_ns)
@@ -53,7 +56,7 @@ def median_ratio(base_ns: Rows, new_ns: Rows) -> tuple[float, float | None, floa
     ratio = float(np.median(new) / np.median(base))
     if min(len(base_ns), len(new_ns)) < 2:
         return ratio, None, None
-    ratios = _resampled_medians(new_ns, seed=1) / _resampled_medians(base_ns, seed=0)
+    ratios = _resampled_medians(new_ns, seed=0 if paired else 1) / _resampled_medians(base_ns, seed=0)
     low, high = np.percentile(ratios, [2.5, 97.5]).tolist()
     return ratio, low, high
 
@@ -67,31 +70,44 @@ def _resampled_medians(rows: Rows, seed: int) -> Array:
     """The median of each of RESAMPLES bootstrap samples, each of as many whole rows as there are.
 
     No sample is built: how often each row was drawn times its distribution function is the sample's, and
-    its median lies where a bisection finds half of the weight. That is 20 times faster.
+    its median lies where a bisection finds half of the weight, between the least and the largest of the rows'
+    own medians. That is 30 times faster.
     """
     lengths = np.array([len(row) for row in rows], dtype=np.int32)
-    pooled = np.concatenate([np.asarray(row, dtype=np.float64) for row in rows])
+    ordered = [np.sort(np.asarray(row, dtype=np.float64)) for row in rows]
+    pooled = np.concatenate(ordered)
     order = np.argsort(pooled, kind="stable")
     values = pooled[order]
+    first = np.searchsorted(values, min(row[(len(row) - 1) // 2] for row in ordered))
+    last = np.searchsorted(values, max(row[len(row) // 2] for row in ordered), "right") - 1
     # [k, i]: how many of row i's samples are among the k + 1 smallest of all.
     row_of = np.repeat(np.arange(len(rows)), lengths)[order]
     below = np.cumsum(row_of[:, None] == np.arange(len(rows)), axis=0, dtype=np.int32)
     draws = _draws(len(rows), seed)
     total = draws @ lengths
-    # An even number of samples has two middle ones.
-    return (
-        _ranked(values, below, draws, (total + 1) // 2) + _ranked(values, below, draws, total // 2 + 1)
-    ) / 2
+    lower = _ranked(below, draws, (total + 1) // 2, np.full_like(total, first), np.full_like(total, last))
+    # An even number of samples has two middle ones, often side by side.
+    near = np.minimum(lower + 1, last)
+    upper = np.where(_weight(below, draws, lower) > total // 2, lower, near)
+    far = np.flatnonzero(_weight(below, draws, upper) <= total // 2)
+    ends = np.full_like(total[far], last)
+    upper[far] = _ranked(below, draws[far], total[far] // 2 + 1, upper[far], ends)
+    return (values[lower] + values[upper]) / 2
 
 
-def _ranked(values: Array, below: Counts, draws: Counts, rank: Counts) -> Array:
-    """The rank-th smallest value (from 1) of each bootstrap sample."""
-    low, high = np.zeros_like(rank), np.full_like(rank, len(values) - 1)
+def _ranked(below: Counts, draws: Counts, rank: Counts, low: Counts, high: Counts) -> Counts:
+    """Where, from `low` to `high`, the rank-th smallest value (from 1) of each bootstrap sample is."""
     while (low < high).any():
         middle = (low + high) // 2
-        enough = np.einsum("ri,ri->r", draws, below[middle]) >= rank
+        enough = _weight(below, draws, middle) >= rank
         low, high = np.where(enough, low, middle + 1), np.where(enough, middle, high)
-    return values[low]
+    return low
+
+
+def _weight(below: Counts, draws: Counts, places: Counts) -> Counts:
+    """How many samples of each bootstrap sample are at the place or before it."""
+    found: Counts = np.einsum("ri,ri->r", draws, below[places])
+    return found
 
 
 @cache
@@ -100,36 +116,6 @@ def _draws(rows: int, seed: int) -> Counts:
     picks = np.random.default_rng(seed).integers(0, rows, size=(RESAMPLES, rows))
     draws: Counts = (picks[:, :, None] == np.arange(rows)).sum(axis=1, dtype=np.int32)
     return draws
-
-
-def ratio_of_medians(
-    ours: list[list[float]], theirs: list[list[float]]
-) -> tuple[float, tuple[float, float] | None]:
-    """The median of our samples over the median of theirs, with a 95% bootstrap interval.
-
-    Each list holds rounds, a round the samples of one process. Rounds are resampled in pairs, as what drifts
-    hits both sides of a round alike, and samples within them. One round alone has no interval.
-    """
-    point = _pooled_median(ours) / _pooled_median(theirs)
-    if len(ours) < 2:
-        return point, None
-    random = np.random.default_rng(0)
-
-    def resampled(samples: list[float]) -> Array:
-        return np.asarray(samples)[random.integers(0, len(samples), len(samples))]
-
-    ratios = []
-    for _ in range(RESAMPLES):
-        picks = random.integers(0, len(ours), len(ours))
-        own = np.concatenate([resampled(ours[pick]) for pick in picks])
-        other = np.concatenate([resampled(theirs[pick]) for pick in picks])
-        ratios.append(np.median(own) / np.median(other))
-    low, high = np.percentile(ratios, [2.5, 97.5]).tolist()
-    return point, (low, high)
-
-
-def _pooled_median(rounds: list[list[float]]) -> float:
-    return float(np.median(np.concatenate([np.asarray(samples) for samples in rounds])))
 
 
 def doubts(name: str, samples_ns: list[list[int]], statistic: Statistic) -> list[str]:

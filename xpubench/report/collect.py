@@ -10,6 +10,8 @@ import msgspec
 from xpubench.errors import UserError
 from xpubench.record import Record, read_record
 
+ROUND = "round-"
+
 
 class Found(NamedTuple):
     """A record and the file that it is in."""
@@ -26,11 +28,25 @@ class LeftOut(NamedTuple):
 
 
 def records_in(directory: Path) -> Iterator[Found | LeftOut]:
-    """Each file of the directory, one in memory at a time: the records, and what is none of ours.
+    """Each file of the directory and of its rounds, one in memory at a time: the records, and what is none of
+    ours.
 
     Sidecars of a record, which share its stem, and hidden files are passed over. UserError when the
     directory cannot be read.
     """
+    yield from _files(directory)
+    for one in rounds_of(directory):
+        yield from _files(one)
+
+
+def rounds_of(directory: Path) -> list[Path]:
+    """The directories of the rounds of a suite or of several runtimes, in their order."""
+    named = (path for path in directory.glob(f"{ROUND}*") if path.name.removeprefix(ROUND).isdecimal())
+    found = [path for path in named if path.is_dir()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(ROUND)))
+
+
+def _files(directory: Path) -> Iterator[Found | LeftOut]:
     try:
         with os.scandir(directory) as entries:
             names = sorted(entry.name for entry in entries if entry.is_file())

@@ -1,6 +1,8 @@
 """One run held against another, and two sets of runs: ratios with their intervals, and verdicts."""
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,8 +11,8 @@ import msgspec
 from xpubench.accuracy.compare import Comparison
 from xpubench.accuracy.compare import compare as compare_accuracy
 from xpubench.errors import UserError
-from xpubench.record import Record, decode, read_record
-from xpubench.report.collect import Found, records_in
+from xpubench.record import Record, read_records
+from xpubench.report.collect import Found, records_in, rounds_of
 from xpubench.report.console import title_of
 from xpubench.report.diff import Ratio, memory_ratio, ratio_of
 from xpubench.spec import AccuracySpec, RunSpec
@@ -61,47 +63,45 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_paths(base: Path, new: Path, limits: Limits) -> Comparisons:
-    """Compares two records, or two sets of them: directories, or files with a record a line.
+    """Compares two runs, or two sets of them: directories, or files with several records.
 
-    Two single records are compared as they are, those of sets by their run's id. UserError when a path holds
-    no record.
+    Two single runs are compared as they are, those of sets by their run's id. Records that share an id are
+    rounds of one run. UserError when a path holds no record.
     """
     left_out: list[str] = []
-    before, after = _records(base, left_out), _records(new, left_out)
-    if len(before) == len(after) == 1 and base.is_file() and new.is_file():
-        return Comparisons(
-            runs=[compare_records(before[0], after[0], limits)],
-            only_base=[],
-            only_new=[],
-            left_out=left_out,
-        )
-    ours, theirs = ({record.id: record for record in records} for records in (before, after))
+    ours, theirs = _runs(base, left_out), _runs(new, left_out)
+    if len(ours) == len(theirs) == 1 and not base.is_dir() and not new.is_dir():
+        (before,), (after,) = ours.values(), theirs.values()
+        found = compare_runs(before, after, limits)
+        return Comparisons(runs=[found], only_base=[], only_new=[], left_out=left_out)
     return Comparisons(
-        runs=[compare_records(ours[one], theirs[one], limits) for one in ours if one in theirs],
-        only_base=[title_of(record) for one, record in ours.items() if one not in theirs],
-        only_new=[title_of(record) for one, record in theirs.items() if one not in ours],
+        runs=[compare_runs(ours[one], theirs[one], limits) for one in ours if one in theirs],
+        only_base=[title_of(rounds[-1]) for one, rounds in ours.items() if one not in theirs],
+        only_new=[title_of(rounds[-1]) for one, rounds in theirs.items() if one not in ours],
         left_out=left_out,
     )
 
 
-def compare_records(base: Record, new: Record, limits: Limits) -> Compared:
-    """A latency against a latency, or an accuracy against an accuracy."""
-    title, differs = title_of(new), _differing(base, new)
-    if isinstance(base.spec, AccuracySpec) and isinstance(new.spec, AccuracySpec):
-        found = compare_accuracy(base, new)
+def compare_runs(base: Sequence[Record], new: Sequence[Record], limits: Limits) -> Compared:
+    """A latency against a latency, or an accuracy against an accuracy, each given by its rounds. Of memory
+    and accuracy, which hardly differ from one to the next, the last counts."""
+    before, after = base[-1], new[-1]
+    title, differs = title_of(after), _differing(before, after)
+    if isinstance(before.spec, AccuracySpec) and isinstance(after.spec, AccuracySpec):
+        found = compare_accuracy(before, after)
         verdict: Verdict = "same" if found.verdict == "ok" else found.verdict
         return Compared(
             title=title,
             verdict=verdict,
             reason=found.reason,
             differs=differs,
-            memory=memory_ratio(base, new),
+            memory=memory_ratio(before, after),
             accuracy=found,
         )
-    if reason := _not_comparable(base, new):
+    if reason := _not_comparable(before, after) or _without_figures(base, new):
         return Compared(title=title, verdict="not comparable", reason=reason, differs=differs)
     first, following = ratio_of(base, new, "first"), ratio_of(base, new, "next")
-    memory = memory_ratio(base, new)
+    memory = memory_ratio(before, after)
     verdict, reason = _verdict(first, following, memory, limits)
     return Compared(
         title=title,
@@ -111,8 +111,8 @@ def compare_records(base: Record, new: Record, limits: Limits) -> Compared:
         first_token=first,
         next_token=following,
         memory=memory,
-        top1_agreement=new.divergence.top1_agreement if new.divergence else None,
-        mean_kl=new.divergence.mean_kl if new.divergence else None,
+        top1_agreement=after.divergence.top1_agreement if after.divergence else None,
+        mean_kl=after.divergence.mean_kl if after.divergence else None,
     )
 
 
@@ -136,7 +136,7 @@ def _verdict(
 def _change(ratio: Ratio, limit: float) -> Literal["slower", "faster"] | None:
     """A change counts when its whole interval is on one side of 1 and the ratio beyond the limit; without an
     interval, as of runs with one iteration alone, by the ratio."""
-    if abs(ratio.ratio - 1) < limit or ratio.verdict == "same":
+    if abs(ratio.ratio - 1) < limit or ratio.verdict(0) == "same":
         return None
     return "slower" if ratio.ratio > 1 else "faster"
 
@@ -145,9 +145,6 @@ def _not_comparable(base: Record, new: Record) -> str | None:
     one, other = base.spec, new.spec
     if not isinstance(one, RunSpec) or not isinstance(other, RunSpec):
         return "one is a latency, the other an accuracy"
-    for name, record in (("base", base), ("new", new)):
-        if record.status != "ok" or record.summary is None:
-            return f"the {name} run has no figures (status {record.status})"
     # One model can have a directory here and a name on the hub.
     models = [Path(spec.subject.model).name for spec in (one, other)]
     if models[0].lower() != models[1].lower():
@@ -159,6 +156,14 @@ def _not_comparable(base: Record, new: Record) -> str | None:
         # Another cache is another way to do the same work.
         if left != right and field != "cache":
             return f"another {field}: {left} and {right}"
+    return None
+
+
+def _without_figures(base: Sequence[Record], new: Sequence[Record]) -> str | None:
+    for name, rounds in (("base", base), ("new", new)):
+        for record in rounds:
+            if record.status != "ok" or record.summary is None:
+                return f"the {name} run has no figures (status {record.status})"
     return None
 
 
@@ -185,8 +190,9 @@ def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _records(path: Path, left_out: list[str]) -> list[Record]:
-    """The records of a directory, of a file with one a line, or of a file that is one."""
+def _runs(path: Path, left_out: list[str]) -> dict[str, list[Record]]:
+    """By their ids, the runs of a directory or a file, each with its rounds. `DIR/ID.json` is also a run that
+    lies in the rounds of DIR."""
     records: list[Record] = []
     if path.is_dir():
         for one in records_in(path):
@@ -194,28 +200,16 @@ def _records(path: Path, left_out: list[str]) -> list[Record]:
                 records.append(one.record)
             else:
                 left_out.append(f"{one.path}: {one.reason}")
-    elif path.suffix == ".jsonl":
-        records = _lines(path)
     else:
-        records = [read_record(path)]
+        rounds = [one / path.name for one in rounds_of(path.parent) if (one / path.name).exists()]
+        for file in [path] if path.exists() or not rounds else rounds:
+            records += read_records(file)
     if not records:
         raise UserError(f"no records in {path}")
-    return records
-
-
-def _lines(path: Path) -> list[Record]:
-    try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            if line.strip():
-                records.append(decode(line))
-        except UserError as error:
-            raise UserError(f"{path}, line {number} is {error}") from error
-    return records
+    runs: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        runs[record.id].append(record)
+    return runs
 
 
 def as_json(found: Comparisons) -> str:

@@ -1,6 +1,7 @@
 """Two directories side by side: machines, drivers or stacks, run by run."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,11 @@ VOLATILE = frozenset(
 )
 MOST_VALUES = 3
 
-Verdict = Literal["faster", "slower", "same", "no interval"]
+# Runs of the same thing differ by about this much from one process to the next, which no interval shows.
+MARGIN = 0.01
+SIGNIFICANT = 0.05
+
+Verdict = Literal["faster", "slower", "same", "no interval", "better", "worse"]
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,14 +51,13 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
             return f"{self.ratio:.3f}"
         return f"{self.ratio:.3f} ({self.low:.3f} to {self.high:.3f})"
 
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the interval leaves out 1, and on which side."""
+    def verdict(self, margin: float = MARGIN) -> Verdict:
+        """Whether the whole interval is more than the margin away from 1, and on which side."""
         if self.low is None or self.high is None:
             return "no interval"
-        if self.high < 1:
+        if self.high < 1 - margin:
             return "faster"
-        return "slower" if self.low > 1 else "same"
+        return "slower" if self.low > 1 + margin else "same"
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,9 +74,14 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> Verdict | None:
-        """By the next token latency; of runs of one token, by the first."""
-        decisive = self.next_token or self.first_token
-        return decisive.verdict if decisive else None
+        """By the next token latency, of runs of one token by the first; of accuracies by McNemar's test."""
+        if decisive := self.next_token or self.first_token:
+            return decisive.verdict()
+        if self.p_value is None or self.accuracy_points is None:
+            return None
+        if self.p_value >= SIGNIFICANT:
+            return "same"
+        return "better" if self.accuracy_points > 0 else "worse"
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,13 +157,24 @@ def diff(a: Path, b: Path) -> Diff:
     )
 
 
-def ratio_of(base: Record, new: Record, what: Literal["first", "next"]) -> Ratio | None:
-    """The ratio of two runs' latencies, new / base, from their raw samples; None where one has none."""
-    rows = [_rows(record, what) for record in (base, new)]
-    if not all(rows):
+def ratio_of(base: Sequence[Record], new: Sequence[Record], what: Literal["first", "next"]) -> Ratio | None:
+    """The ratio of two runs' latencies, new / base, from their raw samples; None where one has none.
+
+    A run that was repeated is given by its rounds, which are resampled as wholes, and in pairs where both
+    sides have as many.
+    """
+    sides = [_rounds(records, what) for records in (base, new)]
+    if not all(sides):
         return None
-    ratio, low, high = median_ratio(*rows)
+    ratio, low, high = median_ratio(*sides, paired=len(base) == len(new) > 1)
     return Ratio(ratio=ratio, low=low, high=high)
+
+
+def _rounds(records: Sequence[Record], what: Literal["first", "next"]) -> list[list[int]]:
+    if len(records) == 1:
+        return _rows(records[0], what)
+    rounds = [_rows(record, what) for record in records]
+    return [[sample for row in rows for sample in row] for rows in rounds if rows]
 
 
 def _rows(record: Record, what: Literal["first", "next"]) -> list[list[int]]:
@@ -192,8 +212,8 @@ def _pair(one: Run, base: Record, other: Run, new: Record) -> Pair:
     return Pair(
         a=one,
         b=other,
-        first_token=ratio_of(base, new, "first"),
-        next_token=ratio_of(base, new, "next"),
+        first_token=ratio_of([base], [new], "first"),
+        next_token=ratio_of([base], [new], "next"),
         memory=memory_ratio(base, new),
         accuracy_points=points,
         p_value=p_value,

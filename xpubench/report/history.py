@@ -16,8 +16,6 @@ from xpubench.report.runs import Run, run_of
 Change = Literal["first", "same", "faster", "slower", "better", "worse", "no interval"]
 # Two-sided 95% of the normal distribution.
 Z95 = 1.96
-# Runs of the same thing differ by about this much from one process to the next, which no interval shows.
-MARGIN = 0.01
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,16 +83,9 @@ def _point(run: Run, record: Record, before: tuple[Run, Record] | None) -> Point
         return Point(series=series, run=run, change="first")
     if run.kind == "accuracy":
         return _accuracy_point(series, before[0], run)
-    ratio = ratio_of(before[1], record, "next") or ratio_of(before[1], record, "first")
-    return Point(series=series, run=run, change=_change(ratio), ratio=ratio)
-
-
-def _change(ratio: Ratio | None) -> Change:
-    if ratio is None or ratio.low is None or ratio.high is None:
-        return "no interval"
-    if ratio.high < 1 - MARGIN:
-        return "faster"
-    return "slower" if ratio.low > 1 + MARGIN else "same"
+    ratio = ratio_of([before[1]], [record], "next") or ratio_of([before[1]], [record], "first")
+    change: Change = ratio.verdict() if ratio else "no interval"
+    return Point(series=series, run=run, change=change, ratio=ratio)
 
 
 def _accuracy_point(series: str, before: Run, run: Run) -> Point:

@@ -13,6 +13,9 @@ from plotly.offline import get_plotlyjs
 
 from xpubench.report import text
 
+# In the order in which each uses the ones before it.
+SCRIPTS = ("base.js", "table.js", "plot.js", "run_figures.js", "panel.js", "page_figures.js", "page.js")
+
 
 def page(template: str, data: dict[str, str], **context: Any) -> bytes:
     """The page of a template with its style, script and Plotly; `data` are packed values by name.
@@ -31,7 +34,8 @@ def page(template: str, data: dict[str, str], **context: Any) -> bytes:
         "gb": text.gb,
     }
     plotly = get_plotlyjs()
-    script = _asset("report.js")
+    # One scope of its own.
+    script = f'"use strict";\n(() => {{\n{"".join(map(_asset, SCRIPTS))}}})();\n'
     whole = environment.get_template(template).render(
         style=Markup(_asset("report.css")),
         script=Markup(script),

@@ -141,7 +141,7 @@ def _missing(latencies: list[Run], accuracies: list[Run]) -> str:
         return f"{failed} of {len(runs)} runs failed"
     if not accuracies:
         return "no accuracy run"
-    return "accuracy of a part of the items" if all(run.acc_partial for run in accuracies) else ""
+    return "accuracy not on the whole test set" if all(run.acc_partial for run in accuracies) else ""
 
 
 def _speaker(runs: list[Run]) -> Run | None:

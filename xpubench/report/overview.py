@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from xpubench.record import Record, now
-from xpubench.report.collect import LeftOut, nothing_found, records_in
+from xpubench.report.collect import ROUND, LeftOut, nothing_found, records_in
 from xpubench.report.matrix import Line, Tally, matrix, newest, tally
 from xpubench.report.runs import Run, run_of
 
@@ -49,7 +49,7 @@ def overview(directories: list[Path], each: Callable[[Run, Record], None] | None
             record = found.record
             keys[record.id] += 1
             key = record.id if keys[record.id] == 1 else f"{record.id}.{keys[record.id]}"
-            if keys[record.id] > 1:
+            if keys[record.id] > 1 and not found.path.parent.name.startswith(ROUND):
                 left_out.append(
                     LeftOut(
                         found.path, f"repeats the run {record.id}: in the table, the matrix takes the newest"

@@ -11,7 +11,7 @@ import msgspec
 
 import xpubench
 from xpubench.record import Record, now
-from xpubench.report.diff import Diff, Pair
+from xpubench.report.diff import Diff
 from xpubench.report.history import Z95, History, Point
 from xpubench.report.html import packed, page
 from xpubench.report.overview import overview
@@ -76,7 +76,11 @@ def diff_page(found: Diff) -> bytes:
         ((pair, pair.next_token) for pair in found.pairs if pair.next_token), key=lambda both: both[1].ratio
     )
     drawn = [
-        [_title(pair), ratio.ratio, ratio.low, ratio.high, ratio.verdict]
+        [
+            f"{pair.a.model}, {pair.a.workload}",
+            *(ratio.ratio, ratio.low, ratio.high, ratio.verdict()),
+            f"{pair.a.runtime} → {pair.b.runtime}, {pair.a.precision}",
+        ]
         for pair, ratio in ratios[:MOST_RATIOS]
     ]
     return page(
@@ -109,21 +113,21 @@ def _fields(found: msgspec.Struct) -> dict[str, Any]:
     return {name: getattr(found, name) for name in found.__struct_fields__}
 
 
-def _title(pair: Pair) -> str:
-    return f"{pair.a.model}, {pair.a.workload}: {pair.a.runtime} and {pair.b.runtime}"
-
-
 def _series(name: str, points: list[Point]) -> dict[str, Any]:
     if points[0].run.kind == "accuracy":
         return {"name": name, "unit": "accuracy, %", "points": [_accuracy_point(point) for point in points]}
-    return {"name": name, "unit": "next token, ms", "points": [_latency_point(point) for point in points]}
+    # Of one new token there is no next one.
+    first = all(point.run.next_token_ms is None for point in points)
+    unit = "first token, ms" if first else "next token, ms"
+    return {"name": name, "unit": unit, "points": [_latency_point(point, first) for point in points]}
 
 
-def _latency_point(point: Point) -> list[Any]:
+def _latency_point(point: Point, first: bool) -> list[Any]:
     run = point.run
-    low, high = run.next_token_ci95 or (None, None)
+    latency = run.first_token_ms if first else run.next_token_ms
+    low, high = (run.first_token_ci95 if first else run.next_token_ci95) or (None, None)
     words = f"{point.change}, x {point.ratio.ratio:.3f}" if point.ratio else point.change
-    return [run.created, run.next_token_ms, low, high, point.change, words]
+    return [run.created, latency, low, high, point.change, words]
 
 
 def _accuracy_point(point: Point) -> list[Any]:

@@ -65,6 +65,7 @@ def _series(record: Record, points: int) -> dict[str, Any]:
         "counts": counts.tolist(),
         "low_ms": float(edges[0]) / 1e6,
         "high_ms": float(edges[-1]) / 1e6,
+        "above": int((times > high).sum()),
     }
     return found
 

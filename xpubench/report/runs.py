@@ -5,9 +5,10 @@ from typing import Literal
 
 import msgspec
 
+from xpubench.accuracy.tasks import TEST_SETS
 from xpubench.catalog import find_model
 from xpubench.record import Record, Statistic
-from xpubench.spec import AccuracySpec, Subject
+from xpubench.spec import AccuracySpec, RunSpec, Subject
 
 Mode = Literal["fp16", "int4", "distributed"]
 REGRESSION_POINTS = 3.0
@@ -16,7 +17,8 @@ REGRESSION_POINTS = 3.0
 class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """One run. Latencies in ms with their 95% interval, memory in bytes, accuracies and MBU from 0 to 1.
 
-    `key` names the run in the page; ids that repeat get a number.
+    `key` names the run in the page; ids that repeat get a number. `acc_partial` is an accuracy that is not of
+    the task's whole test set.
     """
 
     key: str
@@ -170,13 +172,20 @@ def _with_accuracy(row: Run, record: Record) -> Run:
         acc=found.acc,
         acc_stderr=found.acc_stderr,
         acc_items=found.n,
-        acc_partial=found.partial,
+        acc_partial=found.partial or _other_passages(record.spec),
         acc_reference=reference,
         acc_regression=lost is not None and not found.partial and lost > limit,
         perplexity=found.perplexity,
         peak_device_bytes=_bytes(record, "peak_device_bytes"),
         peak_host_bytes=_bytes(record, "peak_host_bytes"),
     )
+
+
+def _other_passages(spec: RunSpec | AccuracySpec) -> bool:
+    """Whether a local file was scored that is not the task's test set, such as the smoke passages."""
+    assert isinstance(spec, AccuracySpec)
+    task = spec.task
+    return task.data_sha256 is not None and task.data_sha256 != TEST_SETS.get(task.name)
 
 
 def _bytes(record: Record, name: str) -> int | None:

@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from xpubench.measure.statistics import ratio_of_medians, summarize
+from xpubench.measure.statistics import median_ratio, summarize
 from xpubench.record import Record
 from xpubench.report.tables import plain_console, plain_table
 from xpubench.spec import RunSpec
@@ -12,7 +12,7 @@ Rounds = list[dict[str, list[Record]]]
 
 def print_tables(rounds: Rounds, runtimes: list[str]) -> None:
     """A table for each workload. The ratios are of median next token latencies, above 1 is faster than the
-    first runtime; intervals are 95%, bootstrapped over rounds and iterations."""
+    first runtime; intervals are 95%, of the ratio over rounds."""
     console = plain_console()
     for place in range(max(len(records) for records in rounds[0].values())):
         runs = {
@@ -56,8 +56,8 @@ def _cells(records: list[Record], first: list[Record]) -> list[str]:
         cells += ["–", "–"]
     if next_ns and all(record.summary is not None for record in first):
         # Latencies: the first's over ours is how many times as fast we are.
-        ratio, interval = ratio_of_medians(_medians(first), _medians(records))
-        cells += [f"{ratio:.2f}", _interval(interval)]
+        ratio, low, high = median_ratio(_rounds_ns(records), _rounds_ns(first), paired=True)
+        cells += [f"{ratio:.2f}", _interval(None if low is None or high is None else (low, high))]
     else:
         cells += ["–", "–"]
     peaks = [one.peak_host_bytes for one in summaries if one.peak_host_bytes is not None]
@@ -73,7 +73,8 @@ def _next_token_ns(record: Record) -> list[list[int]]:
     return [one.next_token_ns for one in record.samples.iterations if one.next_token_ns]
 
 
-def _medians(records: list[Record]) -> list[list[float]]:
+def _rounds_ns(records: list[Record]) -> list[list[float]]:
+    """Of each round, the median next token latency of each iteration."""
     return [[median(row) for row in _next_token_ns(record)] for record in records]
 
 

@@ -1,0 +1,66 @@
+"""`python -m benchmarks.slowed`: what `compare` says of a model that ran twice, and of one slowed by 10%."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.goal import Goal, show
+from xpubench.record import read_record
+
+ROOT = Path(__file__).parent.parent
+SHARE = 0.1
+FLAGS = ("-m", "smollm2-135m", "--device", "cpu", "--dtype", "bfloat16", "--greedy")
+SHAPE = ("--input-tokens", "64", "--max-new-tokens", "32", "--num-iter", "15")
+# The worker with a clock that waits so many nanoseconds at each token.
+WORKER = """
+import sys, time
+from xpubench.measure.clock import TokenClock
+from xpubench.cli.main import main
+wait_ns, plain = int(sys.argv.pop(1)), TokenClock.__call__
+def slower(self, *arguments, **named):
+    end = time.perf_counter_ns() + wait_ns
+    while time.perf_counter_ns() < end:
+        pass
+    return plain(self, *arguments, **named)
+TokenClock.__call__ = slower
+sys.exit(main())
+"""
+
+
+def run() -> Iterator[Goal]:
+    """The exit codes of `xpubench compare`: 0 for the same twice, 1 for the slowed one."""
+    with tempfile.TemporaryDirectory() as name:
+        base, again, slowed = (Path(name) / side for side in ("base", "again", "slowed"))
+        _generate(base, 0)
+        _generate(again, 0)
+        (path,) = base.glob("*.json")
+        summary = read_record(path).summary
+        assert summary is not None
+        assert summary.next_token_ms is not None
+        wait_ns = int(SHARE * 1e6 * summary.next_token_ms.median)
+        _generate(slowed, wait_ns)
+        code, said = _compare(base, again)
+        yield Goal("exit code of compare, the same twice", code, 0, "", said)
+        code, said = _compare(base, slowed)
+        yield Goal("1 less the exit code of compare, slowed by 10%", abs(1 - code), 0, "", said)
+
+
+def _generate(results: Path, wait_ns: int) -> None:
+    command = [sys.executable, "-c", WORKER, str(wait_ns), "generate", *FLAGS, *SHAPE]
+    subprocess.run([*command, "--results-dir", str(results)], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+
+
+def _compare(base: Path, new: Path) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "xpubench", "compare", str(base), str(new)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, next(line for line in done.stdout.splitlines() if ": " in line)
+
+
+if __name__ == "__main__":
+    sys.exit(show(run()))

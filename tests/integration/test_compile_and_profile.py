@@ -1,0 +1,85 @@
+"""torch.compile and the profiler around `generate`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from tests.conftest import CommandLine
+
+
+@pytest.fixture(scope="module")
+def backends() -> Iterator[dict[str, int]]:
+    """Two compiler backends of our own: one that counts the calls of its graphs, and one that also errs."""
+    calls = {"counting": 0, "erring": 0}
+
+    def make(name: str, scale: float) -> None:
+        def backend(graph: Any, _: Any) -> Any:
+            def run(*inputs: Any) -> Any:
+                calls[name] += 1
+                outputs = graph(*inputs)
+                return [
+                    one * scale if isinstance(one, torch.Tensor) and one.is_floating_point() else one
+                    for one in outputs
+                ]
+
+            return run
+
+        torch._dynamo.register_backend(backend, name=name)
+
+    make("counting", 1.0)
+    make("erring", 1.5)
+    yield calls
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("cache", [[], ["--use-static-cache"]], ids=["dynamic", "static"])
+def test_compiled_tokens_equal_eager_ones(
+    generate: CommandLine, tiny_llama: Path, backends: dict[str, int], cache: list[str]
+) -> None:
+    eager = generate(tiny_llama, *cache, "--json").records[0]
+    backends["counting"] = 0
+    compiled = generate(tiny_llama, *cache, "--torch-compile", "--backend", "counting", "--json").records[0]
+    if not cache and transformers.__version__.startswith("4."):
+        # Its dynamic cache counts in Python, which makes each step a graph of its own.
+        assert compiled["status"] in ("ok", "unsupported")
+        if compiled["status"] == "unsupported":
+            assert "--use-static-cache" in compiled["failure"]["message"]
+            return
+    assert compiled["status"] == "ok"
+    # Every step after the prompt's, of a checked, a warm-up and two measured generations.
+    assert backends["counting"] >= 4 * 3
+    assert compiled["runtime"]["compile"]["graphs"] >= 1
+    assert compiled["output"] == eager["output"]
+    assert compiled["id"] != eager["id"]
+
+
+def test_a_compiler_that_errs_shows_in_the_divergence(
+    generate: CommandLine, tiny_llama: Path, backends: dict[str, int]
+) -> None:
+    flags = ("--use-static-cache", "--torch-compile", "--reference", "cpu-float32", "--json")
+    right = generate(tiny_llama, "--backend", "counting", *flags).records[0]["divergence"]
+    wrong = generate(tiny_llama, "--backend", "erring", *flags).records[0]["divergence"]
+    assert right["mean_kl"] < 1e-5
+    assert wrong["mean_kl"] > 1e-3
+
+
+def test_an_unknown_compiler_backend(generate: CommandLine, tiny_llama: Path) -> None:
+    done = generate(tiny_llama, "--torch-compile", "--backend", "induktor")
+    assert done.code == 2
+    assert "did you mean inductor" in done.error_line
+
+
+def test_a_profile_lies_beside_the_record_and_counts_in_no_figure(
+    generate: CommandLine, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROFILE", "1")
+    (record,) = generate(tiny_llama, "--profile_name", "here", "--json").records
+    trace = json.loads((tmp_path / "results" / f"{record['id']}.here.trace.json").read_text())
+    assert any("aten::" in event.get("name", "") for event in trace["traceEvents"])
+    assert "aten::" in (tmp_path / "results" / f"{record['id']}.here.operators.txt").read_text()
+    assert len(record["samples"]["iterations"]) == 2
