@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# As run_accuracy.sh, each model shared by np ranks (default 2) under mpirun.
+# As run_accuracy.sh, each model shared by np ranks under mpirun (default: the catalog's number, else 2).
 unset TORCH_LLM_ALLREDUCE # it can run a device out of memory
-suite=accuracy-ds np=${np:-2} exec "$(dirname "$0")/run_accuracy.sh"
+suite=accuracy-ds exec "$(dirname "$0")/run_accuracy.sh"

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from xpubench.catalog import models
+from xpubench.catalog import find_model, models
 from xpubench.errors import FailureClass, UserError, unknown
 from xpubench.record import Failure, Record, ResultsDirectory, now, read_record
 from xpubench.spec import AccuracySpec, RunSpec
@@ -92,7 +92,8 @@ def command_lines(
     suite: Suite, names: list[str] | None, more: list[str], *, ranks: int | None = None
 ) -> list[CommandLine]:
     """All command lines of a suite, with other models where `names` says so, `more` flags at the end, and
-    where it runs over ranks as many as `ranks` says. UserError where mpirun is needed and missing."""
+    where it runs over ranks as many as `ranks` says, else the catalog, else the suite. UserError where mpirun
+    is needed and missing."""
     if any(grid.ranks for grid in suite.grid):
         _mpirun()
     elif ranks is not None:
@@ -100,12 +101,17 @@ def command_lines(
     return [
         CommandLine(
             flags=["-m", name, *words(" ".join([grid.flags, *variant])), *more],
-            ranks=grid.ranks and (ranks or grid.ranks),
+            ranks=grid.ranks and (ranks or _published_ranks(name) or grid.ranks),
         )
         for grid in suite.grid
         for name in names or _models(grid)
         for variant in product(*grid.vary)
     ]
+
+
+def _published_ranks(name: str) -> int | None:
+    known = find_model(name)
+    return None if known is None else known.ranks
 
 
 def words(flags: str) -> list[str]:

@@ -5,6 +5,7 @@ import argparse
 from xpubench.catalog import CatalogDevice, device, devices
 from xpubench.catalog.architecture import Architecture
 from xpubench.cli.options import add_recipe_flags, recipe_from
+from xpubench.errors import UserError
 from xpubench.plan import Plan, make_plan
 from xpubench.preflight import check_positions, config_of
 from xpubench.spec import DTYPE_BYTES, Workload

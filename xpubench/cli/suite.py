@@ -37,7 +37,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--models", nargs="+", metavar="MODEL", help="instead of the suite's own")
     parser.add_argument(
-        "--ranks", type=int, metavar="N", help="for a suite over ranks: how many share a model"
+        "--ranks",
+        type=int,
+        metavar="N",
+        help="for a suite over ranks: how many share a model (default: the catalog's, else the suite's)",
     )
     parser.add_argument("--results-dir", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument(

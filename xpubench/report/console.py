@@ -112,6 +112,8 @@ def title_of(record: Record) -> str:
     """The run in one line."""
     subject = record.spec.subject
     parts = [subject.model, subject.runtime, f"{subject.device} {subject.dtype}"]
+    if subject.tp_size > 1:
+        parts.append(f"{subject.tp_size} ranks")
     if subject.quantization is not None:
         parts.append(subject.quantization.title)
     if subject.openvino is not None and subject.openvino.weight_format is not None:

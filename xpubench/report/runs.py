@@ -82,7 +82,7 @@ def run_of(record: Record, path: Path, key: str) -> Run:
         precision=precision_of(subject),
         mode=_mode(subject),
         weights=subject.weights,
-        ranks=_ranks(subject),
+        ranks=subject.tp_size,
         workload=workload_of(record),
         warnings=len(record.warnings),
     )
@@ -114,19 +114,14 @@ def workload_of(record: Record) -> str:
     return spec.workload.title(length).removesuffix(", dynamic cache")
 
 
-def _ranks(subject: Subject) -> int:
-    ranks = getattr(subject, "tp_size", None)
-    return ranks if isinstance(ranks, int) and ranks > 1 else 1
-
-
 def _mode(subject: Subject) -> Mode | None:
     """The mode of the guide's table that a run counts for: int4 is INT4 weights on one device, the others
     float16; other precisions count for none."""
     if subject.quantization:
-        return "int4" if _ranks(subject) == 1 else None
+        return "int4" if subject.tp_size == 1 else None
     if subject.dtype != "float16":
         return None
-    return "distributed" if _ranks(subject) > 1 else "fp16"
+    return "distributed" if subject.tp_size > 1 else "fp16"
 
 
 def _device_name(record: Record) -> str:

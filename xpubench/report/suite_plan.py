@@ -85,10 +85,10 @@ def _plan(spec: Spec) -> Plan | None:
     if not isinstance(spec, RunSpec) or spec.subject.openvino is not None:
         return None
     try:
-        config = config_of(spec.subject.model)
-    except UserError:
+        architecture = architecture_of(config_of(spec.subject.model))
+        return plan_of(architecture, spec, _device(spec.subject.device))
+    except UserError:  # unknown here, or for fewer ranks; the run itself will say so
         return None
-    return plan_of(architecture_of(config), spec, _device(spec.subject.device))
 
 
 @cache
