@@ -305,9 +305,8 @@ def test_suite_takes_the_ranks_of_the_catalog(
     xpubench: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", environment()["PATH"])
-    monkeypatch.setenv("COLUMNS", "300")
     models = ("--models", "llama-2-70b-hf", "llama-2-7b-hf", "--results-dir", tmp_path)
     plan = xpubench("suite", "benchmark-ds", *models, "--flags=--device cpu", "--dry-run").out
-    assert [plan.count(f"· {ranks} ranks ·") for ranks in (4, 2)] == [1, 1]
+    assert [plan.count(f"{ranks} ranks ·") for ranks in (4, 2)] == [1, 1]
     plan = xpubench("suite", "benchmark-ds", *models, "--flags=--device cpu", "--dry-run", "--ranks", 3).out
-    assert plan.count("· 3 ranks ·") == 2
+    assert plan.count("3 ranks ·") == 2
