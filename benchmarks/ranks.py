@@ -119,7 +119,7 @@ def worker() -> None:
             ),
             flush=True,
         )
-    autotp.stop(job, shared_memory=False)
+    autotp.stop()
 
 
 def main() -> int:

@@ -262,13 +262,12 @@ def _step_bytes(
     if architecture is None:
         return None
     return decode_bytes_per_step(
-        architecture,
+        architecture.part(spec.subject.tp_size),
         weight_bytes_per_step=runtime.step_weight_bytes,
         sequences=spec.workload.batch_size * spec.workload.num_beams,
         input_tokens=input_tokens,
         new_tokens=spec.workload.new_tokens,
         kv_value_bytes=runtime.kv_value_bytes(architecture.head_dim),
-        ranks=spec.subject.tp_size,
     )
 
 

@@ -1,32 +1,38 @@
 """The ranks of one job: how they meet, speak to each other beside the collectives, and end together."""
 
+import atexit
 import os
 import pickle
+import re
 import socket
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from xpubench.errors import UserError
+from xpubench.errors import RunFailure, UserError
 from xpubench.ranks import Launch
 from xpubench.record import Failure
 from xpubench.sentinel import Line, start_sentinel
 
+T = TypeVar("T")
 INSTALL = "pip install 'xpubench[deepspeed]', which brings mpirun too"
 # A follower waits for rank 0's next command as long as rank 0 lives, whose end closes the store.
 FOREVER = timedelta(days=365)
 MEET = timedelta(minutes=5)
 # How long an error on one rank waits for the same error on the others before it ends the job.
-GRACE = timedelta(seconds=5)
+GRACE_S = 5
 LOOPBACK = "127.0.0.1"
+MPICH_SHM = re.compile(r"/dev/shm/mpich_shm_\w+")
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +57,10 @@ class Job:
         self.timeout = timeout
         self._turn = 0
         self._line: Line | None = None
+        sys.excepthook = self._end_in_error
+        threading.excepthook = lambda caught: self._end_in_error(
+            caught.exc_type, caught.exc_value or SystemExit(), caught.exc_traceback
+        )
         self._store, self._address = self._meet()
         hosts = self.gather(socket.gethostname())
         local_rank = launch.local_rank
@@ -88,6 +98,16 @@ class Job:
         where = "" if everyone or rank == 0 else f"rank {rank}{f' on {place.host}' if place else ''}: "
         raise UserError(where + text)
 
+    def agreed(self, work: Callable[[], T]) -> T:
+        """What the work gives, which every rank does; UserError on every rank when it fails on one."""
+        problem = None
+        try:
+            result = work()
+        except (UserError, RunFailure) as error:
+            problem = str(error)
+        self.agree(problem)
+        return result
+
     def send(self, command: Any) -> None:
         """Rank 0's next command, for all others."""
         self._store.set(f"command/{self._next_turn()}", pickle.dumps(command))
@@ -101,10 +121,12 @@ class Job:
         rank's does not, it waits in a collective for ever, and the job must end."""
         turn = self._next_turn()
         self._store.set(f"failed/{turn}/{self.rank}", type(error).__name__)
-        try:
-            self._store.wait([f"failed/{turn}/{rank}" for rank in range(self.size)], GRACE)
-        except RuntimeError:
-            return False
+        until = monotonic() + GRACE_S
+        # Asked now and then, as a wait that ends in vain writes warnings of its own.
+        while not self._store.check([f"failed/{turn}/{rank}" for rank in range(self.size)]):
+            if monotonic() > until:
+                return False
+            sleep(0.05)
         return True
 
     def skip_turn(self) -> None:
@@ -114,13 +136,9 @@ class Job:
     def watch(self, drafts: list[bytes], results: str) -> None:
         """Begins to be watched: should a rank end without a word, each record of `drafts` that is not written
         by then is written to the directory `results` as a failure. Rank 0 names the drafts."""
-        port = start_sentinel(self.size, drafts, results) if self.rank == 0 else None
+        port = start_sentinel(self._address, self.size, drafts, results) if self.rank == 0 else None
         port = self.gather(port)[0]
         self._line = Line(self._address, port, msgspec.to_builtins(self.places[self.rank]))
-        sys.excepthook = self._end_in_error
-        threading.excepthook = lambda caught: self._end_in_error(
-            caught.exc_type, caught.exc_value or SystemExit(), caught.exc_traceback
-        )
 
     @contextmanager
     def hurried(self) -> Iterator[None]:
@@ -162,6 +180,7 @@ class Job:
             mine = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
             return PrefixStore("xpubench", self._tcp_store(address, port, mine)), address
         hosts = self._mpi.allgather(socket.gethostname())
+        _take_names_off()
         address = os.environ.get("MASTER_ADDR") or (LOOPBACK if len(set(hosts)) == 1 else hosts[0])
         store, problem = None, None
         if self.rank == 0:
@@ -210,19 +229,37 @@ class Job:
 def _mpi(launch: Launch) -> Any:
     """MPI's communicator of all ranks; UserError where MPI is missing or not the launcher's."""
     try:
+        import mpi4py
+
+        mpi4py.rc.initialize = False
         from mpi4py import MPI
     except ImportError as error:
         raise UserError(f"mpi4py is not installed; {INSTALL}") from error
     except RuntimeError as error:
         raise UserError(f"mpi4py finds no MPI library; {INSTALL}") from error
+    library = MPI.Get_library_version().splitlines()[0].strip(" \0")
+    # Under Open MPI another library ends the process when it is initialized.
+    if launch.launcher == "Open MPI" and not library.startswith("Open MPI"):
+        raise UserError(
+            f"mpirun of Open MPI started the ranks, but mpi4py takes {library}; name Open MPI's library with "
+            "MPI4PY_LIBMPI=libmpi.so.40, or use the mpirun of this environment"
+        )
+    MPI.Init_thread()
+    atexit.register(MPI.Finalize)
     world = MPI.COMM_WORLD
     if launch.size is not None and world.Get_size() != launch.size:
-        library = MPI.Get_library_version().splitlines()[0].strip(" \0")
         raise UserError(
             f"mpirun of {launch.launcher} started {launch.size} ranks, but mpi4py's MPI ({library}) sees "
             f"{world.Get_size()}: use the mpirun of that MPI"
         )
     return world
+
+
+def _take_names_off() -> None:
+    """Removes the files of MPICH's shared memory, which all ranks have open by now: it goes with the job,
+    however that ends, where MPICH would leave it behind a killed one."""
+    for path in MPICH_SHM.findall(Path("/proc/self/maps").read_text()):
+        Path(path).unlink(missing_ok=True)
 
 
 _current: Job | None = None
@@ -243,8 +280,3 @@ def current() -> Job:
             "mpirun -np 2 python -u run_generation_with_deepspeed.py ..."
         )
     return _current
-
-
-def forget_variable(name: str) -> None:
-    """Removes a variable of the environment that must not be set."""
-    os.environ.pop(name, None)

@@ -15,11 +15,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes and lower bounds of times. None where the device or its figure is not known.
 
     `peak_bytes` adds to weights and KV cache an estimate of the prefill's activations; `fits` compares
-    weights and KV cache, which are exact, with the device's memory.
+    weights and KV cache, which are exact, with the device's memory. Over several ranks all is of the one
+    that holds the most, on a device of its own.
     """
 
     model: str
     dtype: str
+    ranks: int = 1
     quantization: Quantization | None = None
     device: str | None
     batch_size: int
@@ -50,12 +52,15 @@ def make_plan(
     new_tokens: int,
     device: CatalogDevice | None,
     quantization: Quantization | None = None,
+    ranks: int = 1,
 ) -> Plan:
     """The plan of one workload. Roofline (Williams et al. 2009): a phase takes at least its bytes / the
     bandwidth and at least its operations / the peak; a decoding step is bound by its bytes.
 
     The prompt's phase runs batch x beams sequences, as transformers repeats the prompt for each beam first.
+    UserError where so many ranks cannot share the model.
     """
+    architecture = architecture.part(ranks)
     dtype_bytes = DTYPE_BYTES[dtype]
     sequences = batch_size * num_beams
     saved = saved_bytes(architecture, dtype_bytes, quantization)
@@ -78,6 +83,7 @@ def make_plan(
     return Plan(
         model=model,
         dtype=dtype,
+        ranks=ranks,
         quantization=quantization,
         device=device.id if device else None,
         batch_size=batch_size,
@@ -130,18 +136,16 @@ def decode_bytes_per_step(
     input_tokens: int,
     new_tokens: int,
     kv_value_bytes: float,
-    ranks: int = 1,
 ) -> int:
     """Bytes that a decoding step must read: the weights once, and each sequence's KV cache.
 
     The mean over the steps that give the next tokens: the n-th of them, from 1, attends to
-    input_tokens + n tokens, of which the last one's key and value are at hand. Of several ranks, each has its
-    own weights and its share of the heads, and so of the cache.
+    input_tokens + n tokens, of which the last one's key and value are at hand.
     """
     steps = new_tokens - 1
     mean_positions = input_tokens + max(steps - 1, 0) / 2
     kv_bytes = sequences * mean_positions * architecture.kv_values_per_token * kv_value_bytes
-    return weight_bytes_per_step + int(kv_bytes / ranks)
+    return weight_bytes_per_step + int(kv_bytes)
 
 
 def activation_bytes(architecture: Architecture, sequences: int, tokens: int, dtype_bytes: int) -> int:

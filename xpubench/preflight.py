@@ -20,10 +20,9 @@ def architecture_of(config: dict[str, Any]) -> Architecture | None:
 
 
 def plan_of(architecture: Architecture | None, spec: RunSpec, device: CatalogDevice | None) -> Plan | None:
-    """The spec's plan, None where the architecture or, with a text prompt, the length is not known yet, and
-    over ranks, of which the planner knows nothing."""
+    """The spec's plan, None where the architecture or, with a text prompt, the length is not known yet."""
     workload = spec.workload
-    if architecture is None or workload.input_tokens is None or spec.subject.tp_size > 1:
+    if architecture is None or workload.input_tokens is None:
         return None
     return make_plan(
         architecture,
@@ -35,6 +34,7 @@ def plan_of(architecture: Architecture | None, spec: RunSpec, device: CatalogDev
         new_tokens=workload.new_tokens,
         device=device,
         quantization=spec.subject.quantization,
+        ranks=spec.subject.tp_size,
     )
 
 
@@ -64,6 +64,9 @@ def lack_of_memory(
     if architecture is None or available_bytes is None:
         return None
     workload, dtype_bytes = spec.workload, DTYPE_BYTES[spec.subject.dtype]
+    # The ranks of a GPU run have a device each; those of a CPU run share the host's memory.
+    if spec.subject.device != "cpu":
+        architecture = architecture.part(spec.subject.tp_size)
     weights = _least_weight_bytes(architecture, spec.subject)
     kv_cache = architecture.kv_cache_bytes(
         sequences=workload.batch_size * workload.num_beams,
@@ -71,9 +74,6 @@ def lack_of_memory(
         positions=(workload.input_tokens or 0) + workload.new_tokens,
         dtype_bytes=dtype_bytes,
     )
-    # The ranks of a GPU run have a device each; those of a CPU run share the host's memory.
-    devices = spec.subject.tp_size if spec.subject.device != "cpu" else 1
-    weights, kv_cache = weights // devices, kv_cache // devices
     if weights + kv_cache <= available_bytes:
         return None
     return RunFailure(

@@ -19,6 +19,7 @@ from typing import Any
 VMSTAT = Path("/proc/vmstat")
 ALONE_S = 60.0
 ANSWER_S = 10.0
+LOOPBACK = ("127.0.0.1", "localhost")
 
 
 class Line:
@@ -45,8 +46,9 @@ class Line:
         self._socket.close()
 
 
-def start_sentinel(size: int, drafts: list[bytes], results: str) -> int:
-    """Starts the sentinel of a job of `size` ranks; the port at which it listens."""
+def start_sentinel(address: str, size: int, drafts: list[bytes], results: str) -> int:
+    """Starts the sentinel of a job of `size` ranks, which reach it at that address; the port at which it
+    listens."""
     process = subprocess.Popen(
         [sys.executable, "-m", "xpubench.sentinel"],
         stdin=subprocess.PIPE,
@@ -56,6 +58,7 @@ def start_sentinel(size: int, drafts: list[bytes], results: str) -> int:
     assert process.stdin is not None
     assert process.stdout is not None
     order = {
+        "address": address,
         "size": size,
         "drafts": [draft.decode() for draft in drafts],
         "results": str(Path(results).resolve()),
@@ -75,7 +78,8 @@ class Sentinel:
         self._order = order
         self._began = time.time()
         self._killed_for_memory = _out_of_memory_kills()
-        self._listener = socket.create_server(("", 0))
+        address = order["address"]
+        self._listener = socket.create_server((address if address in LOOPBACK else "", 0))
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._places: dict[socket.socket, dict[str, Any]] = {}
@@ -115,8 +119,11 @@ class Sentinel:
             data = line.recv(1 << 20)
         except OSError:
             data = b""
+        if not data and line not in self._places:  # no rank, such as a scan of ports
+            self._drop(line)
+            return False
         if not data:
-            self._record(self._death(self._places.get(line)))
+            self._record(self._death(self._places[line]))
             return True
         *messages, self._unread[line] = (self._unread[line] + data).split(b"\n")
         for text in messages:
@@ -132,11 +139,14 @@ class Sentinel:
                     line.sendall(b".")
                 return True
             elif "bye" in message:
-                self._selector.unregister(line)
-                line.close()
+                self._drop(line)
                 self._left += 1
                 return False
         return False
+
+    def _drop(self, line: socket.socket) -> None:
+        self._selector.unregister(line)
+        line.close()
 
     def _death(self, place: dict[str, Any] | None) -> dict[str, Any]:
         if _out_of_memory_kills() > self._killed_for_memory:
@@ -187,6 +197,9 @@ def _out_of_memory_kills() -> int:
 def main() -> None:
     sentinel = Sentinel(json.loads(sys.stdin.readline()))
     print(sentinel.port, flush=True)
+    # Now, as a suite looks for the records as soon as the launcher has ended.
+    import xpubench.record  # noqa: F401
+
     # The launcher waits for the end of its ranks' output, and so for whoever holds it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -24,6 +24,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": {**SIZES, **HEADS, "head_dim": 16},
     "mistral": {**SIZES, **HEADS},
     "phi3": {**SIZES, **HEADS, "pad_token_id": 0},
+    "glm": {**SIZES, **HEADS, "head_dim": 16, "pad_token_id": 0},
     "gptj": {
         "vocab_size": VOCAB,
         "n_embd": 64,
@@ -46,22 +47,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
 CASES = list(product((1, 4), ("dynamic", "static")))
 
 
-def save_models(directory: Path) -> None:
-    """Writes a checkpoint of each family to a directory of its name."""
-    for name, fields in FAMILIES.items():
-        torch.manual_seed(len(name))
-        fields = {
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "initializer_range": SPREAD,
-            "init_std": SPREAD,
-        } | fields
-        config = AutoConfig.for_model(**({"model_type": name} | fields))
-        model = AutoModelForCausalLM.from_config(config).eval()
-        for parameter in model.parameters():
-            # Norms and biases that are all one or zero would hide a part that another rank's took.
-            torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=SPREAD / 2)
-        model.save_pretrained(directory / name, safe_serialization=True)
+def save_model(name: str, directory: Path) -> None:
+    """Writes a checkpoint of the family."""
+    torch.manual_seed(len(name))
+    fields = {
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "initializer_range": SPREAD,
+        "init_std": SPREAD,
+    } | FAMILIES[name]
+    config = AutoConfig.for_model(**({"model_type": name} | fields))
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        # Norms and biases that are all one or zero would hide a part that another rank's took.
+        torch.nn.init.normal_(parameter, mean=float(parameter.dim() == 1), std=SPREAD / 2)
+    model.save_pretrained(directory, safe_serialization=True)
 
 
 def subject(directory: Path, ranks: int) -> Subject:
@@ -72,6 +72,14 @@ def subject(directory: Path, ranks: int) -> Subject:
 
 def prompt_ids() -> TokenIds:
     return np.random.default_rng(0).integers(3, VOCAB, size=(2, 6))
+
+
+def long_answer(runtime: Runtime) -> list[list[int]]:
+    """32 greedy tokens of a real model: 9 heads with 3 key-value heads, which 2 ranks share unevenly."""
+    prompt = np.array([runtime.encode("Gravity is")])
+    workload = Workload(input_tokens=prompt.shape[1], new_tokens=32)
+    tokens: list[list[int]] = runtime.generate(prompt, workload, "end_to_end").tokens.tolist()
+    return tokens
 
 
 def answers(runtime: Runtime) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Each family's tokens on 2 and 4 ranks are one process's, and each rank reads what AutoTP would cut."""
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -8,25 +9,33 @@ import numpy as np
 import pytest
 
 from tests.distributed.conftest import Ranks
-from tests.distributed.families import FAMILIES, answers, save_models, subject
+from tests.distributed.families import FAMILIES, answers, long_answer, save_model, subject
+from xpubench.catalog import SMOLLM2
 from xpubench.runtimes.base import runtime_class
+from xpubench.weights.embedded import smollm2_directory
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("families")
-    save_models(directory)
+    for name in FAMILIES:
+        save_model(name, directory / name)
     return directory
 
 
 @pytest.fixture(scope="module")
 def alone(models: Path) -> dict[str, dict[str, Any]]:
     """The answers of one process."""
-    found = {}
+    gc.freeze()
+    found: dict[str, dict[str, Any]] = {}
     for name in FAMILIES:
         runtime = runtime_class("pytorch").load(subject(models / name, 1))
         found[name] = answers(runtime)
         runtime.close()
+    runtime = runtime_class("pytorch").load(subject(smollm2_directory(), 1))
+    found[SMOLLM2] = {"tokens": long_answer(runtime)}
+    runtime.close()
+    gc.unfreeze()
     return found
 
 
@@ -37,11 +46,12 @@ def test_ranks_answer_as_one_process(
     done = mpirun(size, "-m", "tests.distributed.worker", models, tmp_path / "out.json")
     assert done.code == 0, done.err
     out = json.loads((tmp_path / "out.json").read_text())
-    assert out["same_parts"] == {name: [True] * size for name in FAMILIES}
-    for name, expected in alone.items():
-        found = out["generations"][name]
+    assert out["same_part"] == {name: [True] * size for name in FAMILIES}
+    for name in FAMILIES:
+        found, expected = out["generations"][name], dict(alone[name])
         assert "error" not in found, (name, found)
-        parts = [rank["weight_bytes"] for rank in found.pop("weights")]
-        assert len(parts) == size
-        np.testing.assert_allclose(found.pop("logprobs"), expected["logprobs"], atol=1e-4)
-        assert found == {case: tokens for case, tokens in expected.items() if case != "logprobs"}, name
+        assert found.pop("reads_slices")
+        np.testing.assert_allclose(found.pop("logprobs"), expected.pop("logprobs"), atol=1e-4)
+        assert found == expected, name
+    if size == 2:
+        assert out["generations"][SMOLLM2] == alone[SMOLLM2]

@@ -85,6 +85,7 @@ def test_a_plan_of_a_local_config(xpubench: CommandLine, tmp_path: Path) -> None
         (["plan", "-m", "lama-2-7b-hf"], "did you mean meta-llama/Llama-2-7b-hf"),
         (["plan", "-m", "gpt-j-6b", "--device", "b850"], "did you mean b580"),
         (["plan", "-m", "gpt-j-6b", "--input-tokens", "4000"], "2048 positions"),
+        (["plan", "-m", "smollm2-135m", "--tp-size", "4"], "at most 3 ranks"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

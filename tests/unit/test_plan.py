@@ -29,6 +29,17 @@ def test_grouped_queries_shrink_the_kv_cache() -> None:
     assert 4 * llama_3_8b.kv_values_per_token == LLAMA_2_7B.kv_values_per_token
 
 
+def test_ranks_share_a_model() -> None:
+    whole, half = LLAMA_2_7B, LLAMA_2_7B.part(2)
+    # Norms and the token table are whole on each.
+    matrices = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 32000 * 4096
+    assert whole.parameter_count - half.parameter_count == matrices // 2
+    assert 2 * half.kv_values_per_token == whole.kv_values_per_token
+    # As AutoTP has shared them in a run: 9 heads with 3 key-value heads, and the output head in grains of 64.
+    config = catalog.model("smollm2-135m").config()
+    assert Architecture.from_config(config).part(2).parameter_count * 4 == 406_332_672
+
+
 def test_a_decoding_step_reads_weights_and_cache() -> None:
     found = plan()
     per_token = 2 * 32 * 4096 * 2

@@ -20,7 +20,8 @@ Status = Literal["validated", "family", "embedded", "unknown"]
 class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model: what the guide for Intel GPUs validated it for, where its architecture lies, and its reference
     accuracies by task: `acc`, of `n` items, from `source`. A drop of more than `accuracy_limit_points`
-    percentage points is a regression."""
+    percentage points is a regression. `ranks` is how many shared it in the guide's own sharded runs, where
+    these are published."""
 
     id: str
     family: str
@@ -30,6 +31,7 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
     int4: bool = False
     platforms: list[str] = []
     listed: list[str] = []
+    ranks: int | None = None
     note: str | None = None
     accuracy: dict[str, dict[str, Any]] = {}
     accuracy_limit_points: float = 3.0

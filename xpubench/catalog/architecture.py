@@ -74,9 +74,50 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         attention = 4 * self.num_layers * self.num_heads * self.head_dim * pairs
         return sequences * (dense + attention + 2 * self.head_parameters)
 
+    def part(self, ranks: int) -> "Architecture":
+        """What the first of several ranks holds, which has the most: its heads, its share of the other
+        matrices and of the head, which is its own where it was tied; tables and norms are whole. UserError
+        where some rank would be left without a head."""
+        if ranks == 1:
+            return self
+        heads, kv_heads = head_shares(self.num_heads, self.num_kv_heads, ranks)[0]
+        intermediate = _first_share(self.intermediate_size, ranks)
+        values = 2 * self.hidden_size * self.head_dim
+        attention = values * (self.num_heads + self.num_kv_heads)
+        mlp = (self.linear_parameters - attention) * intermediate // self.intermediate_size
+        linear = values * (heads + kv_heads) + mlp
+        return msgspec.structs.replace(
+            self,
+            num_heads=heads,
+            num_kv_heads=kv_heads,
+            intermediate_size=intermediate,
+            tied=False,
+            # Biases are few, and some are whole on each rank: all of them are counted so.
+            layer_parameters=self.layer_parameters - self.linear_parameters + linear,
+            linear_parameters=linear,
+            head_parameters=self.vocab_size * _first_share(self.head_parameters // self.vocab_size, ranks),
+        )
+
     @property
     def _tables(self) -> int:
         return self.embedding_parameters + self.position_parameters
+
+
+def head_shares(heads: int, kv_heads: int, ranks: int) -> list[tuple[int, int]]:
+    """Each rank's attention heads and key-value heads, as AutoTP deals them out: key-value heads one by one,
+    and with each the attention heads that read it. UserError where some rank would be left without one."""
+    if min(heads, kv_heads) < ranks:
+        raise UserError(
+            f"{ranks} ranks cannot share the model's {heads} attention heads and {kv_heads} key-value heads: "
+            f"start at most {min(heads, kv_heads)} ranks"
+        )
+    shares = [kv_heads // ranks + (rank < kv_heads % ranks) for rank in range(ranks)]
+    return [(heads * share // kv_heads, share) for share in shares]
+
+
+def _first_share(size: int, ranks: int) -> int:
+    """The first rank's share of a size that AutoTP deals out in grains of 64."""
+    return -(-(size // _GRAIN) // ranks) * _GRAIN if size >= _GRAIN else -(-size // ranks)
 
 
 def _llama_like(config: Config) -> Architecture:
@@ -219,6 +260,7 @@ def _biased_mlp(hidden: int, intermediate: int) -> int:
     return 2 * hidden * intermediate + intermediate + hidden
 
 
+_GRAIN = 64
 _WIDE_HEADS = ("qwen3", "glm", "glm4")
 _BIASED = ("glm", "glm4")
 _NEVER_BIASED = ("mistral", "phi3", "baichuan")

@@ -45,15 +45,14 @@ def _found(args: argparse.Namespace, launch: Any) -> dict[str, Any]:
 
     job: Job = jobs.join(launch, TIMEOUT)
     device = job.gather(args.device or available_devices()[0])[0]
-    problem = None
-    try:
+
+    def index_of_device() -> int:
         check_device(device)
         autotp.import_deepspeed(device)
         autotp.check_backend(device)
-        index = autotp.device_index(job, device)
-    except UserError as error:
-        problem = str(error)
-    job.agree(problem)
+        return autotp.device_index(job, device)
+
+    index = job.agreed(index_of_device)
     autotp.start(job, Subject(model="-", device=device, dtype="float32", tp_size=job.size))
     own = msgspec.to_builtins(job.places[job.rank]) | {
         "device": device if device == "cpu" else f"{device}:{index}",
@@ -66,7 +65,7 @@ def _found(args: argparse.Namespace, launch: Any) -> dict[str, Any]:
         "ranks": job.gather(own),
         "all_reduce": msgspec.to_builtins(measure_all_reduce(device, synchronizer(device), job.gather)),
     }
-    autotp.stop(job, shared_memory=False)
+    autotp.stop()
     return found
 
 
@@ -74,7 +73,8 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         import json
 
-        print(json.dumps(found), flush=True)
+        # One write, or a launcher that prefixes lines splits it.
+        print(f"{json.dumps(found)}\n", end="", flush=True)
         return
     from xpubench.report.tables import plain_console, plain_table
 

@@ -60,6 +60,7 @@ def _row(one: CatalogModel) -> dict[str, Any]:
         "int4": one.int4,
         "platforms": one.platforms,
         "listed": one.listed,
+        "ranks": one.ranks,
         "note": one.note,
     }
 

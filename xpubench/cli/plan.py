@@ -33,6 +33,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="default: 128")
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="default: 1")
     parser.add_argument("--num-beams", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument(
+        "--tp-size", type=int, default=1, metavar="N", help="of ranks that share the model (default: 1)"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 
@@ -44,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         num_beams=args.num_beams,
     )
+    if args.tp_size < 1:
+        raise UserError(f"--tp-size must be at least 1, not {args.tp_size}")
+    if args.woq and args.tp_size > 1:
+        raise UserError("INT4 runs on one device, not over ranks; leave out --woq")
     figures = device(args.device) if args.device else None
     architecture = Architecture.from_config(_config(args.model_id))
     check_positions(architecture, args.input_tokens, args.max_new_tokens)
@@ -57,13 +64,14 @@ def run(args: argparse.Namespace) -> int:
         new_tokens=args.max_new_tokens,
         device=figures,
         quantization=recipe_from(args, "pytorch") if args.woq else None,
+        ranks=args.tp_size,
     )
     if args.json:
         import msgspec
 
         print(msgspec.json.encode(plan).decode())
         return 0
-    _print(plan, architecture, workload, figures)
+    _print(plan, architecture.part(plan.ranks), workload, figures)
     return 0
 
 
@@ -88,6 +96,8 @@ def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: 
     console = plain_console()
     precision = plan.dtype if plan.quantization is None else f"{plan.quantization.title} in {plan.dtype}"
     console.print(f"{plan.model} · {precision} · {workload.title(plan.input_tokens)}")
+    if plan.ranks > 1:
+        console.print(f"of {plan.ranks} ranks the one with the most; sums between them are not counted")
     table = plain_table("memory", "GB", "bytes", "")
     for name, size, how in (
         ("weights", plan.weight_bytes, f"{architecture.parameter_count:,} parameters"),

@@ -77,7 +77,9 @@ def _run(launch: Launch | None) -> int:
     if args.tp_size not in (None, job.size):
         raise UserError(f"--tp-size {args.tp_size} is not the number of ranks, {job.size}; leave it out")
     args.tp_size = job.size
-    job.agree(_lack_of_device(args))
+    assert what is not None
+    job.agreed(lambda: _find_device(args, what[0].subject.runtime))
+    job.watch(job.agreed(lambda: _drafts(args) if job.rank == 0 else []), str(args.results_dir))
     return _lead(args, job) if job.rank == 0 else _follow(args, job)
 
 
@@ -105,16 +107,15 @@ def _check_alike(job: "Job", specs: object) -> None:
         )
 
 
-def _lack_of_device(args: argparse.Namespace) -> str | None:
-    """Why this rank cannot run on the device, which is the first that there is where none was named."""
+def _find_device(args: argparse.Namespace, runtime: str) -> None:
+    """UserError where this rank has not the device, which is the first that there is where none was named."""
     from xpubench.measure.device import available_devices, check_device
+    from xpubench.runtimes.base import runtime_class
 
+    # Before the device's own libraries read the environment.
+    runtime_class(runtime).set_up()
     args.device = args.device or available_devices()[0]
-    try:
-        check_device(args.device)
-    except UserError as error:
-        return str(error)
-    return None
+    check_device(args.device)
 
 
 def _lead(args: argparse.Namespace, job: "Job") -> int:
@@ -122,7 +123,6 @@ def _lead(args: argparse.Namespace, job: "Job") -> int:
     from xpubench.errors import RunFailure
 
     try:
-        job.watch(_drafts(args), str(args.results_dir))
         code = generation.run(args)
     except (UserError, RunFailure, KeyboardInterrupt, BrokenPipeError):
         _part(args, job)
@@ -137,7 +137,6 @@ def _follow(args: argparse.Namespace, job: "Job") -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    job.watch([], "")
     follow(job)
     _part(args, job)
     return 0
@@ -148,8 +147,8 @@ def _part(args: argparse.Namespace, job: "Job") -> None:
     from xpubench.runtimes import autotp
 
     if job.rank == 0:
-        job.send(("leave", ()))
-    autotp.stop(job, shared_memory=args.shm)
+        job.send(("leave", (), {}))
+    autotp.stop()
     job.leave()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from xpubench.catalog.architecture import head_shares
 from xpubench.errors import RunFailure, UserError
 from xpubench.job import INSTALL, Job
 from xpubench.spec import Subject
@@ -17,7 +18,7 @@ from xpubench.spec import Subject
 BACKENDS = {"xpu": "xccl", "cuda": "nccl", "cpu": "gloo"}
 AFFINITY = {"xpu": "ZE_AFFINITY_MASK", "cuda": "CUDA_VISIBLE_DEVICES"}
 SHM_OPERATOR = "deepspeed_shm_comm"
-SHM_FILES = "deepspeed_allreduce_buffer_*"
+SHM_FILES = "deepspeed_allreduce_buffer"
 SHM = Path("/dev/shm")
 
 
@@ -85,7 +86,7 @@ def start(job: Job, subject: Subject) -> None:
     if subject.shared_memory:
         # Unless both are equal its initialization crashes, and no MPI sets it.
         os.environ["LOCAL_SIZE"] = os.environ["WORLD_SIZE"]
-        remove_shared_memory(job)
+        remove_buffers(job)
     dist.init_process_group(
         BACKENDS[subject.device],
         store=job.process_group_store(),
@@ -97,27 +98,27 @@ def start(job: Job, subject: Subject) -> None:
         deepspeed.init_distributed(
             BACKENDS[subject.device], auto_mpi_discovery=False, verbose=False, timeout=job.timeout
         )
-    # Without it, a rank could sum into the buffers that an earlier job left behind.
+    # Without it, a rank could sum into a buffer that another has not mapped yet.
     dist.barrier()
+    if subject.shared_memory:
+        # All have them open: they go with the job, however that ends.
+        remove_buffers(job)
 
 
-def stop(job: Job, *, shared_memory: bool) -> None:
+def stop() -> None:
     """Leaves the process group, without which processes end in random crashes."""
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
-        if shared_memory:
-            remove_shared_memory(job)
 
 
-def remove_shared_memory(job: Job) -> None:
-    """Deletes the user's all-reduce buffers of jobs that ended: 66 MB a rank, which DeepSpeed never removes
-    and which can give wrong sums to a job that takes them for its own."""
+def remove_buffers(job: Job) -> None:
+    """Deletes the files of this job's all-reduce buffers, 66 MB a rank, which DeepSpeed never does. Those
+    that an earlier job left under this one's port would give wrong sums."""
     if job.rank == 0:
-        for path in SHM.glob(SHM_FILES):
-            with contextlib.suppress(OSError):
-                if path.stat().st_uid == os.getuid():
-                    path.unlink()
+        names = f"{SHM_FILES}_{os.getuid()}_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_*"
+        for path in SHM.glob(names):
+            path.unlink(missing_ok=True)
     job.gather(None)
 
 
@@ -160,13 +161,6 @@ def shard(model: Any, dtype: torch.dtype, device: str) -> Any:
     return sharded
 
 
-def head_shares(heads: int, kv_heads: int, size: int) -> list[tuple[int, int]]:
-    """Each rank's attention heads and key-value heads, as AutoTP deals them out: key-value heads one by one,
-    and with each the attention heads that read it."""
-    shares = [kv_heads // size + (rank < kv_heads % size) for rank in range(size)]
-    return [(heads * share // kv_heads, share) for share in shares]
-
-
 def tell_config(model: Any, rank: int, size: int) -> None:
     """Writes this rank's heads into the model's config, by which some attentions cut their queries and by
     which static caches are made."""
@@ -197,15 +191,6 @@ def keep_mask(model: Any) -> None:
         return arguments, named | {"attention_mask": mask}
 
     body.register_forward_pre_hook(with_mask, with_kwargs=True)
-
-
-def check_heads(heads: int, kv_heads: int, size: int) -> None:
-    """UserError where some rank would be left without a head."""
-    if min(heads, kv_heads) < size:
-        raise UserError(
-            f"{size} ranks cannot share the model's {heads} attention heads and {kv_heads} key-value heads: "
-            f"start at most {min(heads, kv_heads)} ranks"
-        )
 
 
 def check_sharded(model: Any, size: int) -> None:

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
+from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from xpubench import job as jobs
+from xpubench.catalog.architecture import head_shares
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import classify
 from xpubench.measure.device import device_name
@@ -29,14 +33,19 @@ from xpubench.runtimes.base import Generation, Logits, Rows, Runtime, TokenIds, 
 from xpubench.runtimes.pytorch import PyTorchRuntime
 from xpubench.spec import Subject, Workload
 from xpubench.weights.load import Loaded
+from xpubench.weights.lora import WEIGHTS_FILE
 from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.shards import CheckpointWeights, DummyWeights, Shard, sharded
-from xpubench.weights.source import read_config, resolve, weight_files
+from xpubench.weights.source import pickle_files, read_config, source_of, weight_files
 
 P = ParamSpec("P")
 R = TypeVar("R")
 # What gloo and the stores say of a collective that ended at its timeout.
 TIMEOUT_WORDS = ("timed out", "timeout")
+# The others are still waiting, or are deaf to what interrupts rank 0.
+ENDS_THE_JOB = ("timeout", "interrupted")
+# Of each file of weights, what tells whether all ranks see the same.
+SAMPLES, SAMPLE_BYTES = 64, 64
 
 
 def together(
@@ -47,7 +56,7 @@ def together(
     @wraps(method)
     def on_all_ranks(self: Any, /, *arguments: P.args, **named: P.kwargs) -> R:
         if self.job.rank == 0:
-            self.job.send((method.__name__, arguments))
+            self.job.send((method.__name__, arguments, named))
         # gloo ends a collective that hangs by itself; the others may be deaf in theirs.
         deaf = self.subject.shared_memory or self.subject.device != "cpu"
         with in_step(self.job, self.subject.device), self.job.hurried() if deaf else nullcontext():
@@ -68,7 +77,7 @@ class OnAllRanks(PyTorchRuntime):
     def set_up(cls) -> None:
         super().set_up()
         # The memory that this path asks for does not go back.
-        jobs.forget_variable("TORCH_LLM_ALLREDUCE")
+        os.environ.pop("TORCH_LLM_ALLREDUCE", None)
 
     @classmethod
     def check(cls, subject: Subject) -> None:
@@ -80,24 +89,31 @@ class OnAllRanks(PyTorchRuntime):
         autotp.check_backend(subject.device)
         if subject.shared_memory:
             autotp.check_shared_memory(job)
-        heads = _heads(subject)
-        if heads is not None:
-            autotp.check_heads(*heads, subject.tp_size)
+        config = read_config(
+            subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+        )
+        # A slice of such weights is no slice of the model's: their scales lie beside them.
+        if "quantization_config" in config:
+            raise UserError(
+                f"{subject.model} is a quantized checkpoint, which runs on one device, not over ranks"
+            )
+        if (heads := _heads(config)) is not None:
+            head_shares(*heads, subject.tp_size)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
         job = jobs.current()
         if job.rank == 0:
-            job.send(("load", (subject,)))
-        _check_same_model(job, subject)
-        reset_peaks(subject.device)
+            job.send(("load", (subject,), {}))
         with in_step(job, subject.device):
+            _check_same_model(job, subject)
+            reset_peaks(subject.device)
             autotp.start(job, subject)
             cls.job = job
             runtime = super().load(subject)
             runtime.load_peak_host_bytes = peak_host_bytes()
-            # Tried out now, on all ranks, as rank 0 alone asks for it later.
-            _ = runtime.scores_rows_alone
+            # Tried out now, on all ranks, which must all score in one way.
+            runtime.scores_rows_alone = all(job.gather(runtime.scores_rows_alone))
         return runtime
 
     @classmethod
@@ -197,14 +213,14 @@ def follow(job: jobs.Job) -> None:
     """What a rank other than 0 does: the runtime's calls that rank 0 tells it, until that one leaves."""
     runtime: Runtime | None = None
     while True:
-        name, arguments = job.receive()
+        name, arguments, named = job.receive()
         if name == "leave":
             return
         try:
             if name == "load":
                 runtime = runtime_class(arguments[0].runtime).load(*arguments)
             else:
-                getattr(runtime, name)(*arguments)
+                getattr(runtime, name)(*arguments, **named)
         # All ranks have failed alike, and rank 0 says so.
         except (Exception, KeyboardInterrupt):
             continue
@@ -218,10 +234,23 @@ def in_step(job: jobs.Job, device: str) -> Iterator[None]:
         yield
     except BaseException as error:
         failure = _failure(error, device, job)
-        if failure.failure_class != "timeout" and job.all_failed(error):
-            raise
-        job.fail(failure)
+        # A launcher that ends the others after one has died must not make an interruption of its death.
+        with undisturbed():
+            if failure.failure_class in ENDS_THE_JOB or not job.all_failed(error):
+                job.fail(failure)
+        raise
     job.skip_turn()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Work that signals do not interrupt."""
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def _failure(error: BaseException, device: str, job: jobs.Job) -> Failure:
@@ -237,13 +266,7 @@ def _failure(error: BaseException, device: str, job: jobs.Job) -> Failure:
 
 def _check_same_model(job: jobs.Job, subject: Subject) -> None:
     """UserError where a rank lacks the model or sees another one than rank 0."""
-    problem, own = None, ""
-    try:
-        own = _fingerprint(subject)
-    except (UserError, RunFailure) as error:
-        problem = str(error)
-    job.agree(problem)
-    every = job.gather(own)
+    every = job.gather(job.agreed(lambda: _fingerprint(subject)))
     other = next((rank for rank, theirs in enumerate(every) if theirs != every[0]), None)
     if other is not None:
         raise UserError(
@@ -253,26 +276,29 @@ def _check_same_model(job: jobs.Job, subject: Subject) -> None:
 
 
 def _fingerprint(subject: Subject) -> str:
-    """A hash of the model's config and of its weights' headers, which hold their names, shapes and places."""
-    trust = subject.trust_remote_code
+    """A hash of the model's config and of samples of its weights, as a tuned model has the same config."""
     if subject.weights == "dummy":
-        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        config = read_config(
+            subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+        )
         return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    source = resolve(
-        subject.model, revision=subject.revision, allow_pickle=subject.allow_pickle, trust_remote_code=trust
-    )
+    source = source_of(subject)
+    files = weight_files(source.directory) or pickle_files(source.directory)
+    if subject.lora is not None:
+        files = [*files, Path(subject.lora) / WEIGHTS_FILE]
     known = hashlib.sha256(json.dumps(source.config, sort_keys=True).encode())
-    for path in weight_files(source.directory):
+    for path in files:
+        size = path.stat().st_size
+        known.update(size.to_bytes(8, "little"))
         with path.open("rb") as file:
-            known.update(file.read(int.from_bytes(file.read(8), "little")))
+            for place in range(0, size, max(size // SAMPLES, 1)):
+                file.seek(place)
+                known.update(file.read(SAMPLE_BYTES))
     return known.hexdigest()
 
 
-def _heads(subject: Subject) -> tuple[int, int] | None:
+def _heads(config: dict[str, Any]) -> tuple[int, int] | None:
     """The model's attention heads and key-value heads, None where its config does not say."""
-    config = read_config(
-        subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
-    )
     heads = config.get("num_attention_heads") or config.get("n_head") or config.get("num_heads")
     if heads is None:
         return None
@@ -290,10 +316,11 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:
                 config, dtype, shard, lambda model: DummyWeights(model, device=subject.device, seed=0)
             )
         )
-    source = resolve(
-        subject.model, revision=subject.revision, allow_pickle=subject.allow_pickle, trust_remote_code=trust
-    )
-    if source.config.get("model_type") not in CONFIG_MAPPING_NAMES or not weight_files(source.directory):
+    source = source_of(subject)
+    # An adapter is merged into whole weights.
+    if subject.lora is not None or not weight_files(source.directory):
+        return None
+    if source.config.get("model_type") not in CONFIG_MAPPING_NAMES:
         return None
     model = sharded(source.config, dtype, shard, lambda model: CheckpointWeights.of(source, model))
     return Loaded(model=model, tokenizer=load_tokenizer(source.directory, trust), revision=source.revision)

@@ -54,7 +54,6 @@ def sharded(
     """This rank's part of the config's model in `dtype`, read slice by slice. None where it cannot be: where
     `weights`, which is given the empty model, has none for it, or where the layers are not cut alike."""
     model = empty_model(config, dtype)
-    model.tie_weights()
     source = weights(model)
     if source is None:
         return None
