@@ -150,7 +150,7 @@ def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise RunFailure("bad_model", "config.json names no architecture (model_type)")
-    if model_type in CONFIG_MAPPING_NAMES and _is_named_causal(config):
+    if model_type in CONFIG_MAPPING_NAMES and _is_named_causal(model_type, config):
         return
     # Two seconds of imports, which a run of an exported model would need for nothing else.
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -171,11 +171,11 @@ def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None
     )
 
 
-def _is_named_causal(config: dict[str, Any]) -> bool:
+def _is_named_causal(model_type: str, config: dict[str, Any]) -> bool:
+    """Whether the config names the model's class as transformers does, such as GPTNeoXForCausalLM."""
     architectures = config.get("architectures")
-    return isinstance(architectures, list) and any(
-        str(name).endswith("ForCausalLM") for name in architectures
-    )
+    name = model_type.replace("_", "") + "forcausallm"
+    return isinstance(architectures, list) and name in [str(one).lower() for one in architectures]
 
 
 def _check_weights(directory: Path, allow_pickle: bool) -> None:
