@@ -24,8 +24,8 @@ from xpubench.preflight import check_positions, lack_of_memory, plan_of
 from xpubench.prompts import random_prompt
 from xpubench.record import Iteration, Record, ResultsDirectory, Samples, SyncPolicy, now
 from xpubench.runtimes.base import Runtime, TokenIds
-from xpubench.session import Ground, Progress, fetch, load, quantization_warnings, survey
-from xpubench.spec import DTYPE_BYTES, RunSpec, Subject, Workload
+from xpubench.session import Ground, Progress, fetch, load, precision_warnings, survey
+from xpubench.spec import RunSpec, Subject, Workload
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +100,7 @@ def run(
         bandwidth=bandwidth,
         load_s=load_s,
         validation=status_of(subject.model, ground.config.get("model_type")),
-        warnings=[*_setting_warnings(subject, ground), *quantization_warnings(subject, runtime)],
+        warnings=[*_setting_warnings(subject, ground), *precision_warnings(subject, runtime)],
     )
     checks = Checks(runtime, reference, expected)
     try:
@@ -267,7 +267,7 @@ def _step_bytes(
         sequences=spec.workload.batch_size * spec.workload.num_beams,
         input_tokens=input_tokens,
         new_tokens=spec.workload.new_tokens,
-        kv_dtype_bytes=DTYPE_BYTES[spec.subject.dtype],
+        kv_value_bytes=runtime.kv_value_bytes(architecture.head_dim),
     )
 
 

@@ -76,7 +76,7 @@ def make_plan(
         sequences=sequences,
         input_tokens=input_tokens,
         new_tokens=new_tokens,
-        kv_dtype_bytes=dtype_bytes,
+        kv_value_bytes=dtype_bytes,
     )
     prefill_flop = architecture.prefill_flop(sequences=sequences, tokens=input_tokens)
     first_ms, bound = _first_token(step_weight_bytes, prefill_flop, dtype, device)
@@ -135,7 +135,7 @@ def decode_bytes_per_step(
     sequences: int,
     input_tokens: int,
     new_tokens: int,
-    kv_dtype_bytes: int,
+    kv_value_bytes: float,
 ) -> int:
     """Bytes that a decoding step must read: the weights once, and each sequence's KV cache.
 
@@ -144,7 +144,7 @@ def decode_bytes_per_step(
     """
     steps = new_tokens - 1
     mean_positions = input_tokens + max(steps - 1, 0) / 2
-    kv_bytes = sequences * mean_positions * architecture.kv_values_per_token * kv_dtype_bytes
+    kv_bytes = sequences * mean_positions * architecture.kv_values_per_token * kv_value_bytes
     return weight_bytes_per_step + int(kv_bytes)
 
 

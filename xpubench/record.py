@@ -120,11 +120,12 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the tokens are from a reference's (see `xpubench.accuracy.divergence`)."""
+    """How far the tokens are from a reference's (see `xpubench.accuracy.divergence`). `mean_kl` is None of a
+    stack that hides its logits."""
 
     reference: str
     top1_agreement: float
-    mean_kl: float
+    mean_kl: float | None
     first_divergence: list[int | None]
     positions: int
 

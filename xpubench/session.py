@@ -85,20 +85,23 @@ def load(subject: Subject, progress: Progress) -> tuple[Runtime, float]:
     return runtime, (perf_counter_ns() - start_ns) / 1e9
 
 
-def quantization_warnings(subject: Subject, runtime: Runtime) -> list[str]:
-    """What to doubt about an INT4 run: a model that the guide did not validate, a recipe that was not applied
-    as asked, weights that a kernel refused."""
-    recipe, described = subject.quantization, runtime.describe().get("quantization")
+def precision_warnings(subject: Subject, runtime: Runtime) -> list[str]:
+    """What to doubt about a run's precision: what was not applied as asked; of INT4 also a model that the
+    guide did not validate, weights that a kernel refused."""
+    whole = runtime.describe()
+    asked, applied = whole.get("asked") or {}, whole.get("applied") or {}
+    warnings = _not_as_asked(asked, applied, "INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION")
+    cache = applied.get("KV_CACHE_PRECISION", "f32")
+    if subject.dtype == "float32" and cache != "f32" and "KV_CACHE_PRECISION" not in asked:
+        warnings.append(f"the KV cache is {cache}, OpenVINO's default; --ov-config KV_CACHE_PRECISION=f32")
+    recipe, described = subject.quantization, whole.get("quantization")
     if recipe is None or described is None:
-        return []
-    warnings = []
+        return warnings
     known = find_model(subject.model)
     if known is None or not known.int4:
         warnings.append(f"{subject.model} is not validated for INT4")
     asked, applied = described["asked"], described["applied"]
-    for name in ("weight_dtype", "compute_dtype"):
-        if asked[name] is not None and applied.get(name, asked[name]) != asked[name]:
-            warnings.append(f"{name}: {asked[name]} was asked, {applied[name]} is applied")
+    warnings += _not_as_asked(asked, applied, "weight_dtype", "compute_dtype")
     if refused := applied.get("refused"):
         warnings.append(
             f"{len(refused)} matrices that the INT4 kernel does not take stay in high precision, "
@@ -107,3 +110,11 @@ def quantization_warnings(subject: Subject, runtime: Runtime) -> list[str]:
     if subject.device == "cpu" and subject.dtype == "float32" and subject.runtime == "pytorch":
         warnings.append("the CPU's INT4 kernel is slow in float32; bfloat16 is the one to use")
     return warnings
+
+
+def _not_as_asked(asked: dict[str, Any], applied: dict[str, Any], *names: str) -> list[str]:
+    return [
+        f"{name}: {asked[name]} was asked, {applied[name]} is applied"
+        for name in names
+        if asked.get(name) is not None and applied.get(name, asked[name]) != asked[name]
+    ]

@@ -11,79 +11,51 @@ import pytest
 pytest.importorskip("openvino_genai")
 
 from tests.conftest import CommandLine  # after the check that there is something to test
-
-RUNTIMES = ("openvino", "openvino-genai", "openvino-base")
-SIZES: dict[str, Any] = {
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "vocab_size": 128,
-    "max_position_embeddings": 64,
-}
-FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": SIZES,
-    "qwen2": SIZES,
-    "qwen3": SIZES | {"head_dim": 16},
-    "mistral": SIZES,
-    "phi3": SIZES | {"pad_token_id": 0},
-    "gptj": {"vocab_size": 128, "n_positions": 64, "n_embd": 64, "n_layer": 2, "n_head": 4, "rotary_dim": 8},
-    "opt": SIZES | {"ffn_dim": 96, "word_embed_proj_dim": 64},
-    "bloom": {"vocab_size": 128, "hidden_size": 64, "n_layer": 2, "n_head": 4},
-}
+from tests.openvino.models import RUNTIMES, save_model, tokens
 
 
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The cache of exports in a directory of the tests; the embedded model is made again there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
+def test_a_quantized_checkpoint_is_not_quantized_again(xpubench: CommandLine, tmp_path: Path) -> None:
+    """What converts hub checkpoints is no part of the environment: they are `unsupported` without it."""
+    model = save_model(tmp_path / "model", "llama")
+    config = json.loads((model / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    (model / "config.json").write_text(json.dumps(config))
+    done = xpubench("export", model, tmp_path / "ir", "--weight-format", "int4")
+    assert done.code == 2
+    assert "gptq weights already" in done.error_line
+    done = xpubench("export", model, tmp_path / "ir")
+    assert done.code == 1
+    assert "unsupported" in done.error_line
+    assert "gptqmodel" in done.error_line
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def save_model(directory: Path, model_type: str, seed: int = 0) -> Path:
-    """A random model whose logits differ enough that rounding decides no token."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+def test_a_checkpoint_that_lacks_weights_is_not_exported(xpubench: CommandLine, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
 
-    torch.manual_seed(seed)
-    config = AutoConfig.for_model(model_type, **FAMILIES[model_type])
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(std=0.3)
-    model.save_pretrained(directory)
-    return directory
+    model = save_model(tmp_path / "model", "llama")
+    weights = load_file(model / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
+    done = xpubench("export", model, tmp_path / "ir", "--weight-format", "fp32")
+    assert done.code == 1
+    assert "bad_model" in done.error_line
+    assert "up_proj" in done.error_line
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("llama"), "llama")
-
-
-@pytest.fixture
-def llama_ir(xpubench: CommandLine, llama: Path, tmp_path: Path) -> Path:
-    out = tmp_path / "ir"
-    assert xpubench("export", llama, out, "--weight-format", "fp32").code == 0
-    return out
-
-
-def tokens(done: Any) -> list[int]:
-    assert done.code == 0, done.err
-    found: list[int] = done.records[0]["output"]["first_token_ids"]
-    return found
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_tokens_are_those_of_pytorch(generate: CommandLine, tmp_path: Path, family: str) -> None:
-    model = save_model(tmp_path / family, family)
-    flags = ("--batch-size", 2, "--max-new-tokens", 12, "--json")
-    expected = tokens(generate(model, *flags))
-    for runtime in RUNTIMES:
-        assert tokens(generate(model, "--runtime", runtime, *flags)) == expected, runtime
+def test_int8_above_a_billion_parameters_is_said(xpubench: CommandLine, tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", "llama")
+    size = 2 * 10**9
+    header = json.dumps({"huge": {"dtype": "F16", "shape": [size // 2], "data_offsets": [0, size]}}).encode()
+    with (model / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)  # a hole, no bytes on the disk
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
+    done = xpubench("export", model, tmp_path / "ir")
+    assert "int8, Optimum's default above a billion parameters" in done.err
+    assert "bad_model" in done.error_line
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "openvino-genai"])
@@ -114,6 +86,49 @@ def test_divergence_of_a_float32_ir_is_nothing(generate: CommandLine, llama_ir: 
     assert record["runtime"]["applied"]["KV_CACHE_PRECISION"] == "f32"
 
 
+def test_precisions_that_differ_from_what_was_asked(generate: CommandLine, llama_ir: Path) -> None:
+    (record,) = generate(llama_ir, "--runtime", "openvino-base", "--json").records
+    # A plugin that has another default needs no warning.
+    is_u8 = record["runtime"]["applied"]["KV_CACHE_PRECISION"] == "u8"
+    assert any("the KV cache is u8" in one for one in record["warnings"]) is is_u8
+    (record,) = generate(llama_ir, "--runtime", "openvino", "--dtype", "float16", "--json").records
+    changed = record["runtime"]["applied"]["INFERENCE_PRECISION_HINT"] != "f16"
+    assert any("f16 was asked" in one for one in record["warnings"]) is changed
+
+
+def test_an_ir_is_held_against_a_record_of_its_checkpoint(
+    generate: CommandLine, llama: Path, llama_ir: Path, tmp_path: Path
+) -> None:
+    (record,) = generate(llama, "--json").records
+    reference = tmp_path / "results" / f"{record['id']}.json"
+    own = ("--reference", reference, "--json", "--ov-config", "KV_CACHE_PRECISION=f32")
+    done = generate(llama_ir, "--runtime", "openvino-base", *own)
+    assert done.code == 0, done.err
+    assert done.records[0]["divergence"]["top1_agreement"] == 1.0
+    other = generate(save_model(tmp_path / "opt", "opt"), "--reference", reference)
+    assert other.code == 2
+    assert "the reference" in other.error_line
+
+
+def test_a_tokenizer_that_openvino_cannot_convert(
+    xpubench: CommandLine, generate: CommandLine, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: index for index, word in enumerate(("?", "one", "two", "three"))}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.CharDelimiterSplit(" ")
+    model = save_model(tmp_path / "model", "llama")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="?").save_pretrained(model)
+    done = xpubench("export", model, tmp_path / "ir", "--weight-format", "fp32")
+    assert done.code == 0, done.err
+    assert "the tokenizer stays transformers' own" in done.err
+    prompt = ("--prompt", "one two three", "--json")
+    expected = generate(model, *prompt).records[0]["output"]
+    assert generate(tmp_path / "ir", "--runtime", "openvino-genai", *prompt).records[0]["output"] == expected
+
+
 def test_what_was_applied_is_read_back(generate: CommandLine, llama_ir: Path) -> None:
     (record,) = generate(
         *(llama_ir, "--runtime", "openvino-base", "--json", "--kv-cache-precision", "u8"),
@@ -124,11 +139,29 @@ def test_what_was_applied_is_read_back(generate: CommandLine, llama_ir: Path) ->
     assert str(applied["DYNAMIC_QUANTIZATION_GROUP_SIZE"]) == "32"
     assert applied["INFERENCE_NUM_THREADS"] == 1
     assert record["runtime"]["torch_threads"] == 1
+    # Keys and values of 2 layers x 2 heads x 16, at 9 positions on average, with 8 bytes of scales a head.
+    cache = 9 * 2 * 2 * 2 * 16 * (1 + 8 / 16)
+    assert step_bytes(record) == pytest.approx(record["runtime"]["step_weight_bytes"] + cache, rel=1e-6)
+
+
+def step_bytes(record: dict[str, Any]) -> float:
+    """What MBU counts, from the record's figures."""
+    ms = record["summary"]["next_token_ms"]["median"]
+    found: float = record["summary"]["mbu_measured"] * record["bandwidth"]["ceiling_gb_per_s"] * ms * 1e6
+    return found
 
 
 def test_every_token_is_stamped(generate: CommandLine, llama: Path) -> None:
     for runtime in RUNTIMES:
-        (record,) = generate(llama, "--runtime", runtime, "--max-new-tokens", 6, "--json").records
+        own = ["--kv-cache-precision", "f16"]
+        if runtime == "openvino-genai":
+            own += ["--ov-scheduler", "max_num_batched_tokens=64", "enable_prefix_caching=true"]
+        (record,) = generate(llama, "--runtime", runtime, *own, "--max-new-tokens", 6, "--json").records
+        cache = 10 * 2 * 2 * 2 * 16 * 2
+        assert step_bytes(record) == pytest.approx(record["runtime"]["step_weight_bytes"] + cache, rel=1e-6)
+        if runtime == "openvino-genai":
+            assert "max_num_batched_tokens: 64" in record["runtime"]["scheduler"]
+            assert record["runtime"]["prefix_caching"] is True
         (stamped,) = [one for one in record["samples"]["iterations"] if one["sync_policy"] == "every_token"]
         assert len(stamped["next_token_ns"]) == 5
         assert stamped["first_token_ns"] + sum(stamped["next_token_ns"]) <= stamped["end_to_end_ns"]
@@ -192,6 +225,7 @@ def test_exports_that_cannot_be(
         (["--runtime", "openvino-bas"], "did you mean openvino-base"),
         (["--runtime", "openvino-base", "--ov-config", "INFERENCE_NUM_THREDS=1"], "INFERENCE_NUM_THREADS"),
         (["--runtime", "openvino-base", "--ov-config", "THREADS"], "KEY=VALUE"),
+        (["--runtime", "openvino-base", "--ov-config", "INFERENCE_NUM_THREADS=all"], "INFERENCE_NUM_THREADS"),
         (["--runtime", "openvino", "--ov-device", "GPU"], "finds no GPU"),
         (["--kv-cache-precision", "u8"], "speaks to OpenVINO"),
         (["--runtime", "openvino", "--prompt-lookup"], "openvino-genai"),
@@ -252,6 +286,12 @@ def test_lora_merged_and_unmerged(generate: CommandLine, llama: Path, tmp_path: 
     assert merged != tokens(generate(llama, *flags))
     for runtime in RUNTIMES:
         assert tokens(generate(llama, "--runtime", runtime, "--lora", adapter, *flags)) == merged, runtime
+    # GenAI applies it unmerged; the reference is PyTorch's merged model.
+    against = ("--lora", adapter, "--reference", "cpu-float32", "--json")
+    (record,) = generate(llama, "--runtime", "openvino-genai", *against).records
+    assert record["divergence"]["top1_agreement"] == 1.0
+    assert record["divergence"]["mean_kl"] is None
+    assert set(record["divergence"]["first_divergence"]) == {None}
 
 
 @pytest.mark.parametrize("runtime", ["pytorch", *RUNTIMES])
@@ -327,9 +367,14 @@ def test_nothing_is_sent_and_no_consent_is_written(
         "socket.socket.connect = refuse\n"
         f"sys.argv = ['xpubench', 'export', {str(llama)!r}, {str(tmp_path / 'ir')!r}]\n"
         "from xpubench.cli.main import main\n"
-        "code = main()\n"
+        "codes = [main()]\n"
+        f"for runtime in {RUNTIMES!r}:\n"
+        f"    sys.argv = ['xpubench', 'generate', '-m', {str(tmp_path / 'ir')!r}, '--runtime', runtime,\n"
+        "        *'--device cpu --greedy --input-tokens 8 --max-new-tokens 2 --num-iter 1'.split(),\n"
+        f"        '--num-warmup', '0', '--results-dir', {str(tmp_path / 'results')!r}]\n"
+        "    codes.append(main())\n"
         "assert not sys.modules.get('openvino_telemetry'), 'telemetry'\n"
-        "sys.exit(code)\n"
+        "sys.exit(max(codes))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

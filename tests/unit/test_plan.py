@@ -50,7 +50,7 @@ def test_a_decoding_step_reads_weights_and_cache() -> None:
 
 def test_one_new_token_has_no_later_step_to_grow_for() -> None:
     step = decode_bytes_per_step(
-        LLAMA_2_7B, weight_bytes_per_step=0, sequences=1, input_tokens=10, new_tokens=1, kv_dtype_bytes=2
+        LLAMA_2_7B, weight_bytes_per_step=0, sequences=1, input_tokens=10, new_tokens=1, kv_value_bytes=2
     )
     assert step == 10 * 2 * 32 * 4096 * 2
 

@@ -93,18 +93,40 @@ def compare(name: str, reference: Trace, own: Trace, logits: Logits) -> Divergen
     others: a lower bound of the KL over the whole vocabulary (data-processing inequality).
     """
     logprobs = _log_softmax(logits)
-    best = np.take_along_axis(reference.top_ids, reference.top_logprobs.argmax(-1)[..., None], -1)[..., 0]
     kept = np.take_along_axis(logprobs, reference.top_ids, axis=-1)
     p, log_q = np.exp(reference.top_logprobs.astype(np.float64)), kept.astype(np.float64)
     inside = (p * (reference.top_logprobs - log_q)).sum(-1)
     rest_p, rest_q = _rest(p), _rest(np.exp(log_q))
     kl = inside + rest_p * np.log(rest_p / rest_q)
+    return _divergence(name, reference, own.tokens, logprobs.argmax(-1), max(0.0, float(kl.mean())))
+
+
+def compare_tokens(name: str, reference: Trace, runtime: Runtime, workload: Workload) -> Divergence:
+    """The divergence of a runtime that hides its logits: its tokens alone. Along the reference's tokens it
+    is forced by prompts that end in more and more of them, and asked for one token each time."""
+
+    def after(forced: int, new_tokens: int) -> TokenIds:
+        prompts = np.concatenate([reference.prompt_ids, reference.tokens[:, :forced]], axis=1)
+        batch, length = prompts.shape
+        asked = Workload(input_tokens=length, new_tokens=new_tokens, batch_size=batch, cache=workload.cache)
+        found: TokenIds = runtime.generate(prompts, asked, "end_to_end").tokens
+        return found
+
+    steps = reference.tokens.shape[1]
+    best = np.concatenate([after(forced, 1) for forced in range(steps)], axis=1)
+    return _divergence(name, reference, after(0, steps), best, None)
+
+
+def _divergence(
+    name: str, reference: Trace, tokens: TokenIds, best: TokenIds, mean_kl: float | None
+) -> Divergence:
+    expected = np.take_along_axis(reference.top_ids, reference.top_logprobs.argmax(-1)[..., None], -1)[..., 0]
     return Divergence(
         reference=name,
-        top1_agreement=float((best == logprobs.argmax(-1)).mean()),
-        mean_kl=max(0.0, float(kl.mean())),
-        first_divergence=[_first_difference(a, b) for a, b in zip(reference.tokens, own.tokens, strict=True)],
-        positions=int(best.size),
+        top1_agreement=float((expected == best).mean()),
+        mean_kl=mean_kl,
+        first_divergence=[_first_difference(a, b) for a, b in zip(reference.tokens, tokens, strict=True)],
+        positions=int(expected.size),
     )
 
 

@@ -20,7 +20,7 @@ from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_pe
 from xpubench.plan import activation_bytes
 from xpubench.record import Accuracy, Item, Record, ResultsDirectory, now
 from xpubench.runtimes.base import Runtime
-from xpubench.session import Ground, Progress, fetch, load, quantization_warnings, survey
+from xpubench.session import Ground, Progress, fetch, load, precision_warnings, survey
 from xpubench.spec import DTYPE_BYTES, AccuracySpec
 
 # lm-eval bootstraps some standard errors in forked processes, which hang beside torch's threads. Those of
@@ -120,7 +120,7 @@ def _evaluated(
         warnings=[
             *_partial(accuracy),
             *_warnings(accuracy),
-            *quantization_warnings(spec.subject, runtime),
+            *precision_warnings(spec.subject, runtime),
         ],
     )
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from xpubench.report.compare import Compared, Comparisons, Limits, as_json, compare_paths
+from xpubench.report.console import mean_kl_text
 
 FORMATS = ("table", "md", "json", "junit")
 COLUMNS = ("run", "verdict", "first token, ratio", "next token, ratio", "memory, ratio", "accuracy, points")
@@ -69,7 +70,8 @@ def _notes(found: Comparisons) -> list[str]:
         if run.top1_agreement is not None:
             lines.append(
                 f"divergence of the new run from its reference: top-1 agreement {run.top1_agreement:.1%}, "
-                f"mean KL {run.mean_kl:.2e} nats" + _of(run, found)
+                + mean_kl_text(run.mean_kl)
+                + _of(run, found)
             )
     lines += [f"only in the base: {title}" for title in found.only_base]
     lines += [f"only in the new: {title}" for title in found.only_new]

@@ -249,8 +249,13 @@ def divergence_text(found: Divergence) -> str:
     firsts = ", ".join("none" if first is None else str(first) for first in found.first_divergence)
     return (
         f"from {found.reference}: top-1 agreement {found.top1_agreement:.1%} of {found.positions} positions, "
-        f"mean KL {found.mean_kl:.2e} nats, first diverging token of each prompt: {firsts}"
+        f"{mean_kl_text(found.mean_kl)}, first diverging token of each prompt: {firsts}"
     )
+
+
+def mean_kl_text(mean_kl: float | None) -> str:
+    """A divergence's mean KL, which some stacks hide."""
+    return "mean KL hidden by the runtime" if mean_kl is None else f"mean KL {mean_kl:.2e} nats"
 
 
 def token_times(record: Record) -> str:

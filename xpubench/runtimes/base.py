@@ -106,6 +106,10 @@ class Runtime(Protocol):
     def step_weight_bytes(self) -> int:
         """Bytes of the weights that one decoding step reads: all but the tables that it looks up in."""
 
+    def kv_value_bytes(self, head_dim: int) -> float:
+        """Bytes of one value of the KV cache of heads of that size, with its share of the scales where the
+        cache is quantized."""
+
     def describe(self) -> dict[str, Any]:
         """What was really loaded and applied, as plain JSON values."""
 

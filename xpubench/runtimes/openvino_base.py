@@ -103,6 +103,9 @@ class BaseRuntime(OpenVinoRuntime):
             best.append(part.argmax(-1) == wanted)
         return np.concatenate(logprobs), np.concatenate(best)
 
+    def kv_value_bytes(self, head_dim: int) -> float:
+        return ir.kv_value_bytes(self.subject, self._compiled, head_dim)
+
     def describe(self) -> dict[str, Any]:
         return super().describe() | {
             "applied": ir.applied(self._compiled, self.asked),

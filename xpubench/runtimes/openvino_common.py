@@ -4,13 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
-from xpubench.errors import UserError
+from xpubench.errors import RunFailure, UserError
 from xpubench.runtimes import openvino_ir as ir
 from xpubench.spec import Subject
 from xpubench.weights.pretrained import load_tokenizer
-from xpubench.weights.quiet import quiet_transformers
+from xpubench.weights.source import read_config
 
 
 class OpenVinoRuntime:
@@ -23,12 +21,10 @@ class OpenVinoRuntime:
         self.subject = subject
         self.directory = directory
         self.asked = ir.properties(subject)
-        with quiet_transformers():
-            self.config = AutoConfig.from_pretrained(
-                directory, trust_remote_code=subject.trust_remote_code, local_files_only=True
-            )
+        # As plain JSON: transformers' class of a config imports what models need, two seconds of it.
+        self.config = read_config(str(directory), revision=None, trust_remote_code=subject.trust_remote_code)
         self.tokenizer = load_tokenizer(directory, subject.trust_remote_code)
-        self.vocab_size: int = self.config.get_text_config().vocab_size
+        self.vocab_size = _vocab_size(self.config)
         self._torch = ir.QuietTorch()
         self._weight_bytes = self._step_weight_bytes = 0
 
@@ -61,10 +57,10 @@ class OpenVinoRuntime:
     def special_ids(self) -> frozenset[int]:
         known = set(self.tokenizer.all_special_ids) if self.tokenizer is not None else set()
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(self.config, name, None)
+            value = self.config.get(name)
             known.update(value if isinstance(value, list) else [] if value is None else [value])
         # As in the runtime `pytorch`, so that one seed gives the same prompts everywhere.
-        pad = getattr(self.config, "pad_token_id", None)
+        pad = self.config.get("pad_token_id")
         return frozenset(known | {0 if pad is None else pad})
 
     @property
@@ -81,3 +77,12 @@ class OpenVinoRuntime:
             "step_weight_bytes": self._step_weight_bytes,
             "torch_threads": 1,
         }
+
+
+def _vocab_size(config: dict[str, Any]) -> int:
+    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    if not isinstance(size, int):
+        raise RunFailure(
+            "bad_model", "the IR's config.json does not say how large the vocabulary is (vocab_size)"
+        )
+    return size

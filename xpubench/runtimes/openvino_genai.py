@@ -1,7 +1,6 @@
 """OpenVINO GenAI's `LLMPipeline` on token ids, timed by its own raw metrics."""
 
 import json
-from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 from time import perf_counter_ns
@@ -18,13 +17,12 @@ from xpubench.runtimes import openvino_ir as ir
 from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verification
 from xpubench.runtimes.openvino_common import OpenVinoRuntime
 from xpubench.spec import Subject, Workload
-from xpubench.weights.lora import WEIGHTS_FILE, check_adapter, scale_of
+from xpubench.weights.lora import WEIGHTS_FILE, scale_of
 from xpubench.weights.openvino_recipe import IR_FILE
-from xpubench.weights.source import read_config
 
 HIDDEN = (
     "GenAI's pipeline does not give logits; --runtime openvino-base or openvino scores the same IR "
-    "(--accuracy-only, --reference)"
+    "(--accuracy-only)"
 )
 # GenAI's own names among the properties that LLMPipeline takes.
 PIPELINE_PROPERTIES = ("ATTENTION_BACKEND",)
@@ -43,8 +41,9 @@ class GenAiRuntime(OpenVinoRuntime):
     def __init__(self, subject: Subject, directory: Path) -> None:
         super().__init__(subject, directory)
         self._genai = import_optional("openvino_genai")
-        core = import_openvino().Core()
-        self._weight_bytes, self._step_weight_bytes = ir.weight_sizes(core.read_model(directory / IR_FILE))
+        self._core = ir.core_of(subject, without=PIPELINE_PROPERTIES)
+        model = self._core.read_model(directory / IR_FILE)
+        self._weight_bytes, self._step_weight_bytes = ir.weight_sizes(model)
         options = ir.options_of(subject)
         arguments = dict(self.asked)
         self._scheduler: str | None = None
@@ -74,15 +73,6 @@ class GenAiRuntime(OpenVinoRuntime):
         _scheduler(import_optional("openvino_genai"), options.scheduler)
         if options.draft_model is not None and not (Path(options.draft_model) / IR_FILE).is_file():
             raise UserError(f"--draft-model {options.draft_model} is no IR; xpubench export makes one")
-
-    @classmethod
-    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
-        super().fetch(subject, say)
-        if subject.lora is not None:
-            config = read_config(
-                subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
-            )
-            check_adapter(Path(subject.lora), config)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
@@ -134,6 +124,10 @@ class GenAiRuntime(OpenVinoRuntime):
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         raise RunFailure("unsupported", HIDDEN)
 
+    def kv_value_bytes(self, head_dim: int) -> float:
+        device = ir.options_of(self.subject).device
+        return ir.kv_value_bytes(self.subject, self._core, head_dim, device)
+
     def describe(self) -> dict[str, Any]:
         # The pipeline does not show its compiled model: what was applied cannot be read back.
         return super().describe() | {
@@ -157,7 +151,7 @@ class GenAiRuntime(OpenVinoRuntime):
         config.max_new_tokens = workload.new_tokens
         # No minimum: that would forbid the token that ends a sequence, where PyTorch's runtime allows it.
         config.ignore_eos = True
-        if getattr(self.config, "eos_token_id", None) is None:
+        if self.config.get("eos_token_id") is None:
             config.eos_token_id = 0  # GenAI takes no model without one; it is ignored
         config.apply_chat_template = False
         config.do_sample = False

@@ -10,9 +10,10 @@ import torch
 
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.openvino import import_openvino
-from xpubench.spec import OpenVinoOptions, Subject
+from xpubench.spec import DTYPE_BYTES, OpenVinoOptions, Subject
+from xpubench.weights.lora import check_adapter
 from xpubench.weights.openvino_recipe import IR_FILE, Recipe, is_ir, read_recipe
-from xpubench.weights.source import resolve
+from xpubench.weights.source import read_config, resolve
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 # Read back from the compiled model, where its device has them.
@@ -28,6 +29,8 @@ READ_BACK = (
     "ENABLE_HYPER_THREADING",
 )
 NEEDED_INPUTS = {"input_ids", "attention_mask", "beam_idx"}
+# A quantized cache's scale and zero point in float32, for each group of values or, of size 0, each head.
+CACHE_SCALE_BYTES = 8
 # What lies between a constant and the operation that uses the weight: decompression and layout.
 LAYOUT = {"Convert", "Subtract", "Multiply", "Reshape", "Transpose"}
 
@@ -57,8 +60,25 @@ def check(subject: Subject, also: tuple[str, ...] = ()) -> None:
     for name in options.config:
         if name not in known:
             raise unknown(f"property of OpenVINO's {options.device}", name, known)
+    core_of(subject, without=also)
     if is_ir(subject.model) and options.weight_format is not None:
         raise UserError(f"{subject.model} is an IR already; leave out --weight-format")
+
+
+def core_of(subject: Subject, without: tuple[str, ...] = ()) -> Any:
+    """A core whose device has the subject's properties, but for those `without`. UserError for a value that
+    the device does not take. AUTO takes them with a model alone."""
+    device, core = options_of(subject).device, import_openvino().Core()
+    if device == "AUTO":
+        return core
+    try:
+        core.set_property(
+            device, {name: value for name, value in properties(subject).items() if name not in without}
+        )
+        core.get_property(device, "FULL_DEVICE_NAME")  # properties are looked at when the device is
+    except RuntimeError as error:
+        raise UserError(f"OpenVINO's {device}: {str(error).strip().splitlines()[-1]}") from error
+    return core
 
 
 def fetch(subject: Subject, say: Callable[[str], None], *, merge_lora: bool = True) -> None:
@@ -66,19 +86,28 @@ def fetch(subject: Subject, say: Callable[[str], None], *, merge_lora: bool = Tr
 
     The export runs in a process of its own, so that its memory and its threads are not the run's.
     """
-    if is_ir(subject.model):
-        if subject.lora is not None and merge_lora:
-            raise UserError(
-                "a LoRA adapter is merged before the export: give the checkpoint with -m, or export it with "
-                "xpubench export --lora; --runtime openvino-genai applies one to an IR"
-            )
-    else:
+    if is_ir(subject.model) and subject.lora is not None and merge_lora:
+        raise UserError(
+            "a LoRA adapter is merged before the export: give the checkpoint with -m, or export it with "
+            "xpubench export --lora; --runtime openvino-genai applies one to an IR"
+        )
+    _check_lora(subject)
+    if not is_ir(subject.model):
         recipe, directory = _wanted(subject, merge_lora)
         if directory.is_dir():
             say(f"the export is in the cache: {directory}")
         else:
             _export(recipe, directory, say)
     _check_ir(ir_directory(subject, merge_lora=merge_lora))
+
+
+def _check_lora(subject: Subject) -> None:
+    """UserError for an adapter that does not fit, before the minutes of an export."""
+    if subject.lora is not None:
+        config = read_config(
+            subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+        )
+        check_adapter(Path(subject.lora), config)
 
 
 def ir_directory(subject: Subject, *, merge_lora: bool = True) -> Path:
@@ -127,6 +156,25 @@ def weight_sizes(model: Any) -> tuple[int, int]:
             if set(_users(op)) != {"Gather"}:
                 read += op.get_byte_size()
     return total, read
+
+
+def kv_value_bytes(subject: Subject, owner: Any, head_dim: int, *where: str) -> float:
+    """Bytes of one value of the KV cache, scales included, by the properties of a compiled model or, where
+    `where` names a device, of a core."""
+    known = [str(name) for name in owner.get_property(*where, "SUPPORTED_PROPERTIES")]
+
+    def of(side: str) -> float:
+        names = (f"{side}_CACHE_PRECISION", "KV_CACHE_PRECISION", "INFERENCE_PRECISION_HINT")
+        precisions = (owner.get_property(*where, name) for name in names if name in known)
+        # A cache that stays in the precision of inference has a type without bits; AUTO tells of none.
+        value = next((one.bitwidth / 8 for one in precisions if one.bitwidth), DTYPE_BYTES[subject.dtype])
+        if value >= 2:
+            return value
+        size = f"{side}_CACHE_GROUP_SIZE"
+        group = int(owner.get_property(*where, size)) if size in known else 0
+        return value + CACHE_SCALE_BYTES / (group or head_dim)
+
+    return (of("KEY") + of("VALUE")) / 2
 
 
 def _users(op: Any) -> Iterator[str]:

@@ -58,6 +58,9 @@ class OptimumRuntime(PyTorchRuntime):
     def weight_sizes(self) -> tuple[int, int]:
         return ir.weight_sizes(self.model.model)
 
+    def kv_value_bytes(self, head_dim: int) -> float:
+        return ir.kv_value_bytes(self.subject, self._compiled, head_dim)
+
     def prepare(self, workload: Workload) -> None:
         ir.refuse_static_cache(workload.cache)
 
@@ -70,9 +73,13 @@ class OptimumRuntime(PyTorchRuntime):
         return super().describe() | {
             "ir": self._kept,
             "asked": asked,
-            "applied": ir.applied(self.model.request.get_compiled_model(), asked),
+            "applied": ir.applied(self._compiled, asked),
             "torch_threads": 1,
         }
+
+    @property
+    def _compiled(self) -> Any:
+        return self.model.request.get_compiled_model()
 
     def close(self) -> None:
         super().close()

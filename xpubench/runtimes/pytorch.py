@@ -22,7 +22,7 @@ from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verification
 from xpubench.runtimes.compiled import Forward, compile_counters, compiled_steps
-from xpubench.spec import Quantization, Subject, Workload
+from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
 from xpubench.weights.kernels import Int8Embedding, stored_bytes, tensor_class
 from xpubench.weights.load import Loaded, load_weights
 from xpubench.weights.lora import check_adapter
@@ -270,6 +270,9 @@ class PyTorchRuntime:
     @property
     def step_weight_bytes(self) -> int:
         return self._step_weight_bytes
+
+    def kv_value_bytes(self, head_dim: int) -> float:
+        return DTYPE_BYTES[self.subject.dtype]
 
     def describe(self) -> dict[str, Any]:
         return {

@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -16,11 +15,12 @@ import msgspec
 
 from xpubench.errors import RunFailure, UserError
 from xpubench.openvino import import_openvino
+from xpubench.weights.directories import written_aside
 from xpubench.weights.embedded import cache_directory
-from xpubench.weights.openvino_recipe import RECIPE_FILE, Recipe
-from xpubench.weights.pretrained import load_pretrained, load_tokenizer, tokenizer_files
+from xpubench.weights.openvino_recipe import IR_FILE, RECIPE_FILE, Recipe
+from xpubench.weights.pretrained import cannot_load, load_pretrained, load_tokenizer, tokenizer_files
 from xpubench.weights.quiet import quiet_transformers
-from xpubench.weights.source import Source, resolve
+from xpubench.weights.source import Source, pickle_files, resolve, weight_files
 
 Say = Callable[[str], None]
 
@@ -50,18 +50,14 @@ def export(recipe: Recipe, out: Path, say: Say) -> Path:
         trust_remote_code=recipe.trust_remote_code,
     )
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise UserError(f"cannot write beside {out}: {error.strerror}") from error
-    try:
-        kept = _made(recipe, source, aside / "ir", aside, say)
-        (aside / "ir" / RECIPE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1))
-        _replace(aside / "ir", out)
+        with (
+            written_aside(out, replace=True) as target,
+            tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as between,
+        ):
+            kept = _made(recipe, source, target, Path(between), say)
+            (target / RECIPE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1))
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return out
 
 
@@ -101,17 +97,26 @@ def _set_fields(recipe: Recipe) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, False, "")}
 
 
-def _made(recipe: Recipe, source: Source, target: Path, aside: Path, say: Say) -> dict[str, Any]:
-    """Makes the IR in `target`; what is kept of it beside."""
+def _made(recipe: Recipe, source: Source, target: Path, between: Path, say: Say) -> dict[str, Any]:
+    """Makes the IR in `target`, with what it needs on the way in `between`; what is kept of it beside."""
     directory = source.directory
-    if recipe.lora is not None:
+    held = quantization_of(source)
+    if held is not None:
+        _check_keeps(held, recipe)
+        say(f"the {held} weights stay as they are; --weight-format is of the rest")
+    elif recipe.lora is None:
+        # Optimum would fill a weight that is missing with noise, without a word. Nothing is read for this.
+        _load(recipe, source, device="meta")
+    else:
         say(f"merging the LoRA adapter {recipe.lora}")
-        directory = _with_lora(recipe, source, aside / "merged")
+        directory = _with_lora(recipe, source, between / "merged")
     compressed = recipe.weight_format in ("int8", "int4")
-    plain = aside / "plain" if compressed else target
+    plain = between / "plain" if compressed else target
     say(f"exporting {recipe.model} to OpenVINO, {recipe.weight_format}")
     with _quiet():
-        _convert(directory, plain, "fp16" if recipe.weight_format == "fp16" else "fp32", recipe)
+        _convert(source, directory, plain, recipe)
+    if held is not None:
+        _check_kept(held, plain, recipe)
     if compressed:
         say(f"compressing the weights to {recipe.weight_format}")
         with _quiet():
@@ -136,20 +141,55 @@ def _with_lora(recipe: Recipe, source: Source, target: Path) -> Path:
 
     adapter = Path(recipe.lora or "")
     check_adapter(adapter, source.config)
-    model, tokenizer = load_pretrained(
-        source,
-        dtype="float32",
-        device="cpu",
-        trust_remote_code=recipe.trust_remote_code,
-        allow_pickle=recipe.allow_pickle,
-    )
+    model, tokenizer = _load(recipe, source, device="cpu")
     merged(model, adapter).save_pretrained(target)
     if tokenizer is not None:
         tokenizer.save_pretrained(target)
     return target
 
 
-def _convert(directory: Path, target: Path, dtype: str, recipe: Recipe) -> None:
+def _load(recipe: Recipe, source: Source, device: str) -> tuple[Any, Any]:
+    return load_pretrained(
+        source,
+        dtype="float32",
+        device=device,
+        trust_remote_code=recipe.trust_remote_code,
+        allow_pickle=recipe.allow_pickle,
+    )
+
+
+def quantization_of(source: Source) -> str | None:
+    """The method by which a checkpoint of the hub is quantized, None where it is not."""
+    found = source.config.get("quantization_config")
+    return str(found.get("quant_method")) if isinstance(found, dict) else None
+
+
+def _check_keeps(held: str, recipe: Recipe) -> None:
+    if recipe.weight_format in ("int8", "int4"):
+        raise UserError(
+            f"{recipe.model} holds {held} weights already, which stay as they are; give --weight-format fp16 "
+            "or fp32 for the rest"
+        )
+    if recipe.lora is not None:
+        raise UserError(f"a LoRA adapter cannot be merged into {held} weights; export the float model")
+
+
+def _check_kept(held: str, target: Path, recipe: Recipe) -> None:
+    """RunFailure where the IR holds no weights in INT4: the conversion wrote them out in full."""
+    model = import_openvino().Core().read_model(target / IR_FILE)
+    kinds = {op.get_element_type().get_type_name() for op in model.get_ops() if _is_constant(op)}
+    if not kinds & {"i4", "u4"}:
+        raise RunFailure(
+            "unsupported", f"OpenVINO does not keep the {held} weights of {recipe.model} in INT4"
+        )
+
+
+def _is_constant(op: Any) -> bool:
+    return str(op.get_type_name()) == "Constant"
+
+
+def _convert(source: Source, directory: Path, target: Path, recipe: Recipe) -> None:
+    from openvino.frontend import OpConversionFailure
     from optimum.exporters.openvino import main_export
     from optimum.intel import OVConfig
 
@@ -159,10 +199,18 @@ def _convert(directory: Path, target: Path, dtype: str, recipe: Recipe) -> None:
             target,
             task=MODEL_TASK,
             library_name="transformers",
-            ov_config=OVConfig(dtype=dtype),
+            ov_config=OVConfig(dtype="fp16" if recipe.weight_format == "fp16" else "fp32"),
             trust_remote_code=recipe.trust_remote_code,
             local_files_only=True,
         )
+    except (ImportError, NameError) as error:  # by which Optimum fails where gptqmodel is missing
+        raise cannot_load(source, error) from error
+    except OpConversionFailure as error:
+        held = quantization_of(source)
+        raise RunFailure(
+            "unsupported",
+            f"OpenVINO cannot convert {recipe.model}{f' with its {held} weights' if held else ''}",
+        ) from error
     except (ValueError, KeyError, NotImplementedError) as error:
         raise RunFailure(
             "unsupported", f"Optimum Intel cannot export {recipe.model}: {_first_line(error)}"
@@ -230,9 +278,11 @@ def _tokenizer(directory: Path, target: Path, trust_remote_code: bool, say: Say)
 
 def default_format(source: Source) -> str:
     """What Optimum would choose when it is told nothing: int8 above a billion parameters, else fp16."""
-    size = sum(path.stat().st_size for path in source.directory.glob("*.safetensors"))
+    if quantization_of(source) is not None:
+        return "fp16"
+    files = weight_files(source.directory) or pickle_files(source.directory)
     bytes_each = 4 if source.config.get("torch_dtype", source.config.get("dtype")) == "float32" else 2
-    return "int8" if size / bytes_each >= INT8_BY_DEFAULT else "fp16"
+    return "int8" if sum(file.stat().st_size for file in files) / bytes_each >= INT8_BY_DEFAULT else "fp16"
 
 
 def _texts(path: Path) -> list[str]:
@@ -264,14 +314,6 @@ def _check_out(out: Path) -> None:
         raise UserError(f"{out} is a file; name a directory for the IR")
     if any(out.iterdir()) and not (out / RECIPE_FILE).is_file():
         raise UserError(f"{out} holds something else; name a new or empty directory for the IR")
-
-
-def _replace(made: Path, out: Path) -> None:
-    """Renames the new directory over the old one, which is an earlier export or empty."""
-    os.chmod(made, 0o755)
-    if out.exists():
-        shutil.rmtree(out)
-    os.rename(made, out)
 
 
 @contextlib.contextmanager

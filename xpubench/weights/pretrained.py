@@ -1,6 +1,7 @@
 """A checkpoint's weights and tokenizer, loaded in the asked precision straight to the device."""
 
 import errno
+import json
 import logging
 from pathlib import Path
 from pickle import UnpicklingError
@@ -10,7 +11,7 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from xpubench.errors import RunFailure
 from xpubench.weights.quiet import quiet_transformers
@@ -42,6 +43,9 @@ def load_pretrained(
     Weights that the model has no place for are warned about and left out. Raises RunFailure `bad_model` when
     weights are missing or of another shape than the config says, or when config or files make no sense.
     """
+    # Two seconds of imports, which runtimes that want the tokenizer alone are spared.
+    from transformers import AutoModelForCausalLM
+
     try:
         with quiet_transformers():
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -56,7 +60,7 @@ def load_pretrained(
                 local_files_only=True,
             )
     except ImportError as error:
-        raise _unsupported(source, error) from error
+        raise cannot_load(source, error) from error
     except NotImplementedError as error:
         # Early versions leave a weight of another shape on the meta device, and then fail to move it.
         if "meta tensor" not in str(error):
@@ -69,13 +73,13 @@ def load_pretrained(
         if trust_remote_code or getattr(error, "errno", None) == errno.ENOMEM:
             raise
         if "quantization_config" in source.config and isinstance(error, ValueError):
-            raise _unsupported(source, error) from error
+            raise cannot_load(source, error) from error
         raise RunFailure("bad_model", f"{source.directory}: {_first_line(error)}") from error
     _check_complete(source, report)
     return model.eval(), load_tokenizer(source.directory, trust_remote_code)
 
 
-def _unsupported(source: Source, error: Exception) -> RunFailure:
+def cannot_load(source: Source, error: Exception) -> RunFailure:
     """A quantized checkpoint that the installed libraries or the device cannot run as it is."""
     method = (source.config.get("quantization_config") or {}).get("quant_method")
     if method is None:
@@ -114,7 +118,7 @@ def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
         return None
     try:
         with quiet_transformers():
-            return AutoTokenizer.from_pretrained(
+            return _tokenizer_class(directory).from_pretrained(
                 directory, trust_remote_code=trust_remote_code, local_files_only=True
             )
     # tokenizers raises bare exceptions. Latency needs token ids alone; what needs a text says that there is
@@ -122,6 +126,20 @@ def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     except Exception as error:
         logger.warning("the tokenizer of %s cannot be loaded: %s", directory, _first_line(error))
         return None
+
+
+def _tokenizer_class(directory: Path) -> Any:
+    """What loads a tokenizer. AutoTokenizer finds the class of any, at the price of two seconds of imports
+    that OpenVINO's runtimes need for nothing else; transformers 5 saves most under one class's name."""
+    try:
+        name = json.loads((directory / "tokenizer_config.json").read_text())["tokenizer_class"]
+    except (OSError, ValueError, KeyError, TypeError):
+        name = None
+    if name == "TokenizersBackend":
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def tokenizer_files(directory: Path) -> list[Path]:

@@ -15,7 +15,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from xpubench.catalog import SMOLLM2, find_model, models
 from xpubench.errors import RunFailure, UserError, unknown
@@ -151,6 +150,11 @@ def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise RunFailure("bad_model", "config.json names no architecture (model_type)")
+    if model_type in CONFIG_MAPPING_NAMES and _is_named_causal(model_type, config):
+        return
+    # Two seconds of imports, which a run of an exported model would need for nothing else.
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return
     if "AutoModelForCausalLM" in (config.get("auto_map") or {}):
@@ -165,6 +169,13 @@ def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None
     raise RunFailure(
         "unsupported", f"the architecture {model_type!r} is not known to the installed transformers"
     )
+
+
+def _is_named_causal(model_type: str, config: dict[str, Any]) -> bool:
+    """Whether the config names the model's class as transformers does, such as GPTNeoXForCausalLM."""
+    architectures = config.get("architectures")
+    name = model_type.replace("_", "") + "forcausallm"
+    return isinstance(architectures, list) and name in [str(one).lower() for one in architectures]
 
 
 def _check_weights(directory: Path, allow_pickle: bool) -> None:

@@ -40,7 +40,7 @@ function summaryFacts(data) {
       ["items", `${number(accuracy.n, 0)}${accuracy.partial ? ", a part of the task" : ""}`],
     );
   }
-  if (divergence) rows.push(["divergence", `from ${divergence.reference}: top-1 agreement ${number(100 * divergence.top1_agreement, 1)} %, mean KL ${divergence.mean_kl.toExponential(1)} nats`]);
+  if (divergence) rows.push(["divergence", `from ${divergence.reference}: top-1 agreement ${number(100 * divergence.top1_agreement, 1)} %, mean KL ${divergence.mean_kl === null ? "hidden by the runtime" : `${divergence.mean_kl.toExponential(1)} nats`}`]);
   if (data.text) rows.push(["text", data.text]);
   return facts(rows);
 }
