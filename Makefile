@@ -16,13 +16,13 @@ TEST_TOOLS := pytest pytest-timeout lm-eval plotly
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
-	@echo "make test           the tests"
+	@echo "make test           the tests (OpenVINO's families in .venv-openvino, all else in .venv)"
 	@echo "make venv           .venv with the default stack and the test tools; TORCH_INDEX=URL picks the PyTorch build"
 	@echo "make lint           ruff and mypy"
 	@echo "make test-oldest    the tests on the oldest transformers that is supported (.venv-oldest)"
 	@echo "make test-ipex      the tests on the CPU build of IPEX (.venv-ipex, 7 GB)"
 	@echo "make test-browser   the report's pages in Debian's chromium (apt-get install chromium)"
-	@echo "make test-openvino  the tests of OpenVINO's runtimes (.venv-openvino)"
+	@echo "make test-openvino  all tests of OpenVINO's runtimes (.venv-openvino)"
 	@echo "make bench-openvino OpenVINO's runtimes against each other, and the cache of exports"
 	@echo "make bench-harness  what the harness itself costs"
 	@echo "make bench-ranks    what the harness costs over ranks, and the memory of each (mpirun)"
@@ -35,8 +35,9 @@ venv: .venv/.done
 benchmark: .venv/.done
 	.venv/bin/python run_generation.py -m smollm2-135m --benchmark --greedy --input-tokens 128 --max-new-tokens 32 --num-iter 10
 
-test: .venv/.done
+test: .venv/.done .venv-openvino/.done
 	.venv/bin/python -m pytest
+	.venv-openvino/bin/python -m pytest tests/openvino/test_openvino_families.py
 
 lint: .venv/.done
 	.venv/bin/ruff check .
