@@ -64,15 +64,9 @@ def run(args: argparse.Namespace) -> int:
 def _with_default(recipe: Recipe) -> Recipe:
     import msgspec
 
-    from xpubench.weights.openvino_export import default_format
-    from xpubench.weights.source import resolve
+    from xpubench.weights.openvino_export import checkpoint_of, default_format
 
-    source = resolve(
-        recipe.model,
-        revision=recipe.revision,
-        allow_pickle=recipe.allow_pickle,
-        trust_remote_code=recipe.trust_remote_code,
-    )
+    source = checkpoint_of(recipe)
     chosen = default_format(source)
     if chosen == "int8":
         _say("no --weight-format given: int8, Optimum's default above a billion parameters")

@@ -43,12 +43,7 @@ def export(recipe: Recipe, out: Path, say: Say) -> Path:
     _check_out(out)
     _check_dataset(recipe)
     import_openvino()
-    source = resolve(
-        recipe.model,
-        revision=recipe.revision,
-        allow_pickle=recipe.allow_pickle,
-        trust_remote_code=recipe.trust_remote_code,
-    )
+    source = checkpoint_of(recipe)
     try:
         with (
             written_aside(out, replace=True) as target,
@@ -59,6 +54,16 @@ def export(recipe: Recipe, out: Path, say: Say) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
     return out
+
+
+def checkpoint_of(recipe: Recipe) -> Source:
+    """The checkpoint that a recipe is of; raises as `resolve` does."""
+    return resolve(
+        recipe.model,
+        revision=recipe.revision,
+        allow_pickle=recipe.allow_pickle,
+        trust_remote_code=recipe.trust_remote_code,
+    )
 
 
 def cached(recipe: Recipe, source: Source) -> Path:
