@@ -49,8 +49,8 @@ def recorded_reference(reference: str | None, subject: Subject) -> divergence.Tr
 def _names(subject: Subject) -> set[str]:
     """What a subject's model is called: by itself and, of an IR that tells, by its checkpoint."""
     kept = read_recipe(Path(subject.model).expanduser()) or {}
-    models = [subject.model, *(kept[key]["model"] for key in kept if key == "recipe")]
-    return {Path(model).name.lower() for model in models}
+    names = [subject.model, kept.get("recipe", {}).get("model", subject.model)]
+    return {Path(name).name.lower() for name in names}
 
 
 def cpu_reference(spec: RunSpec, architecture: Architecture | None) -> divergence.Trace:
