@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-VMSTAT = Path("/proc/vmstat")
+from xpubench.measure.oom import out_of_memory_kills
+
 ALONE_S = 60.0
 ANSWER_S = 10.0
 LOOPBACK = ("127.0.0.1", "localhost")
@@ -77,7 +78,7 @@ class Sentinel:
     def __init__(self, order: dict[str, Any]) -> None:
         self._order = order
         self._began = time.time()
-        self._killed_for_memory = _out_of_memory_kills()
+        self._killed_for_memory = out_of_memory_kills()
         address = order["address"]
         self._listener = socket.create_server((address if address in LOOPBACK else "", 0))
         self._selector = selectors.DefaultSelector()
@@ -149,7 +150,7 @@ class Sentinel:
         line.close()
 
     def _death(self, place: dict[str, Any] | None) -> dict[str, Any]:
-        if _out_of_memory_kills() > self._killed_for_memory:
+        if out_of_memory_kills() > self._killed_for_memory:
             failure = {"class": "oom", "message": "killed by the kernel, which was out of memory"}
         else:
             failure = {"class": "crash", "message": "ended without a word, as a process does that is killed"}
@@ -182,16 +183,6 @@ def _with_place(failure: dict[str, Any], place: dict[str, Any] | None) -> dict[s
 
 def _timeout(seconds: float) -> dict[str, Any]:
     return {"class": "timeout", "message": f"the ranks did not finish their step within {seconds:g} s"}
-
-
-def _out_of_memory_kills() -> int:
-    """How many processes the kernel has killed for want of memory since it started; 0 where it keeps that
-    to itself."""
-    try:
-        counters = dict(line.split() for line in VMSTAT.read_text().splitlines())
-    except OSError:
-        return 0
-    return int(counters.get("oom_kill", 0))
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import msgspec
 
 from xpubench.catalog import find_model, models
 from xpubench.errors import FailureClass, UserError, unknown
+from xpubench.measure.oom import out_of_memory_kills
 from xpubench.record import Failure, Record, ResultsDirectory, now, read_record
 from xpubench.spec import AccuracySpec, RunSpec
 
@@ -29,7 +30,6 @@ LOG_TAIL_LINES = 20
 # Between asking a worker to end and ending it.
 GRACE_S = 10
 PR_SET_PDEATHSIG = 1
-VMSTAT = Path("/proc/vmstat")
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,7 +194,7 @@ class _Attempt:
             _end(worker, signal.SIGKILL)
 
     def _watch(self, worker: "subprocess.Popen[bytes]", timeout_s: float) -> Iterator[list[Record]]:
-        last_s, interrupted, kills = monotonic(), False, _kills_for_memory()
+        last_s, interrupted, kills = monotonic(), False, out_of_memory_kills()
         while True:
             code = worker.poll()
             for records in self._new_records():
@@ -203,7 +203,9 @@ class _Attempt:
             if code is not None:
                 # Whoever interrupted the worker ended the run that has the record of it, and no other.
                 if not interrupted:
-                    self._failure = self._failure or _failure_of(code, self._log, _kills_for_memory() > kills)
+                    self._failure = self._failure or _failure_of(
+                        code, self._log, out_of_memory_kills() > kills
+                    )
                 self._ends_all = code == WRONG_USE
                 return
             if monotonic() - last_s > timeout_s:
@@ -268,15 +270,6 @@ def _failure_of(code: int, log: Path, killed_for_memory: bool) -> tuple[FailureC
     if code == WRONG_USE:
         return "unsupported", errors[-1].removeprefix("error: ") if errors else "the flags make no sense"
     return "crash", f"the worker ended with exit code {code} before this run had a record"
-
-
-def _kills_for_memory() -> int:
-    """How many processes the kernel has killed because memory ran out; 0 where it does not tell."""
-    try:
-        lines = VMSTAT.read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
 
 def tail_of(log: Path) -> str:

@@ -81,7 +81,7 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_oom(
     suite: Suite, monkeypatch: pytest.MonkeyPatch, counts: tuple[int, int], failure: str
 ) -> None:
     told = iter([*counts, 9, 9])
-    monkeypatch.setattr("xpubench.suite._kills_for_memory", lambda: next(told))
+    monkeypatch.setattr("xpubench.suite.out_of_memory_kills", lambda: next(told))
     assert suite.run(["kill", "ok"]).code == 1
     assert suite.statuses == {"ok": SHAPES - 1, failure: 1}
 
