@@ -1,8 +1,10 @@
 """The operators of one generation: a Chrome trace and a table, from torch's profiler."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
@@ -14,7 +16,7 @@ COLLECTIVES = ("gloo:", "nccl:", "xccl:", "deepspeed::inference_all_reduce")
 
 def profile(generate: Callable[[], object], device: str) -> tuple[bytes, str]:
     """Runs `generate` once under the profiler; a Chrome trace as JSON, and the operators by own time."""
-    with torch_profile(activities=_activities(device), record_shapes=True) as profiler:
+    with _profiler(device, record_shapes=True) as profiler:
         generate()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
@@ -27,11 +29,17 @@ def profile(generate: Callable[[], object], device: str) -> tuple[bytes, str]:
 def time_in_collectives(generate: Callable[[], object], device: str) -> tuple[int, int]:
     """Runs `generate` once under the profiler: how many collectives it called, and the nanoseconds from each
     one's start to its end on this rank, waiting for the others included."""
-    with torch_profile(activities=_activities(device)) as profiler:
+    with _profiler(device) as profiler:
         generate()
     events = [event for event in profiler.key_averages() if event.key.startswith(COLLECTIVES)]
     times_us = [max(event.cpu_time_total, getattr(event, "device_time_total", 0)) for event in events]
     return sum(event.count for event in events), round(sum(times_us) * 1e3)
+
+
+def _profiler(device: str, **named: Any) -> torch_profile:
+    # Kineto announces its stages on standard error, in the middle of our own lines.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    return torch_profile(activities=_activities(device), **named)
 
 
 def _activities(device: str) -> list[ProfilerActivity]:

@@ -73,9 +73,10 @@ def _next_token_ns(record: Record) -> list[list[int]]:
     return [one.next_token_ns for one in record.samples.iterations if one.next_token_ns]
 
 
-def _rounds_ns(records: list[Record]) -> list[list[float]]:
-    """Of each round, the median next token latency of each iteration."""
-    return [[median(row) for row in _next_token_ns(record)] for record in records]
+def _rounds_ns(records: list[Record]) -> list[list[int]]:
+    """Of each round, the next token latencies of all iterations, so that a ratio is that of the medians
+    beside it."""
+    return [[one for row in _next_token_ns(record) for one in row] for record in records]
 
 
 def _ms(value: float) -> str:

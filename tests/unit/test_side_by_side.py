@@ -1,0 +1,45 @@
+"""The table of several runtimes on one workload."""
+
+from itertools import cycle
+
+import msgspec
+import pytest
+
+from tests.records import latency_record, subject
+from xpubench.record import Record
+from xpubench.report.side_by_side import print_tables
+
+RUNTIMES = ["pytorch", "openvino-genai"]
+
+
+def record(runtime: str, iterations_ms: list[list[float]]) -> Record:
+    """A run whose iterations took these times for their next tokens."""
+    made = latency_record(subject(runtime=runtime), iterations=len(iterations_ms))
+    times = cycle(iterations_ms)
+    rows = [
+        msgspec.structs.replace(one, next_token_ns=[int(ms * 1e6) for ms in next(times)])
+        if one.next_token_ns
+        else one
+        for one in made.samples.iterations
+    ]
+    return msgspec.structs.replace(made, samples=msgspec.structs.replace(made.samples, iterations=rows))
+
+
+def test_a_ratio_is_that_of_the_medians_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [
+        record("pytorch", [[20.0] * 4, [20.0] * 4]),
+        # Most tokens are fast: the median of the iterations' own medians would say slower.
+        record("openvino-genai", [[10.0] * 4, [10.0, 40.0, 40.0, 40.0]]),
+    ]
+    print_tables([{name: [one] for name, one in zip(RUNTIMES, runs, strict=True)}], RUNTIMES)
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if "openvino-genai" in one)
+    _, _, median_ms, _, _, _, times_as_fast, *_ = line.split()
+    assert (median_ms, times_as_fast) == ("10.00", "2.00")
+
+
+def test_a_failed_run_has_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
+    good, other = (latency_record(subject(runtime=name)) for name in RUNTIMES)
+    failed = msgspec.structs.replace(other, status="oom", summary=None)
+    print_tables([{"pytorch": [good], "openvino-genai": [failed]}], RUNTIMES)
+    (line,) = (one for one in capsys.readouterr().out.splitlines() if "openvino-genai" in one)
+    assert line.split() == ["openvino-genai", "oom", *["–"] * 7]
