@@ -59,6 +59,7 @@ bench-suite: .venv/.done
 
 test-browser: .venv/.done
 	.venv/bin/python -m pytest tests/browser
+
 bench-ranks: .venv/.done
 	.venv/bin/python -m benchmarks.ranks
 

@@ -16,17 +16,25 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from xpubench.errors import RunFailure, UserError
+from xpubench.spec import Subject
 from xpubench.weights import embedded, source
 from xpubench.weights.dummy import build_dummy
 from xpubench.weights.pretrained import load_pretrained
-from xpubench.weights.source import Source, read_config, resolve
+from xpubench.weights.source import Source, read_config, source_of
 
 WEIGHT = "model.layers.1.mlp.up_proj.weight"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def found(model: object, *, allow_pickle: bool = False, trust_remote_code: bool = False) -> Source:
-    return resolve(str(model), revision=None, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    wanted = Subject(
+        model=str(model),
+        device="cpu",
+        dtype="float32",
+        allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code,
+    )
+    return source_of(wanted)
 
 
 def loaded(model: object, *, allow_pickle: bool = False, dtype: str = "float32") -> tuple[Any, Any]:

@@ -26,9 +26,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _percent(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not value >= 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, not {text}")
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, not {text}")
     return value / 100
 
 

@@ -64,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
 def _with_default(recipe: Recipe) -> Recipe:
     import msgspec
 
-    from xpubench.weights.openvino_export import checkpoint_of, default_format
+    from xpubench.weights.openvino_export import default_format
+    from xpubench.weights.source import source_of
 
-    source = checkpoint_of(recipe)
-    chosen = default_format(source)
+    chosen = default_format(source_of(recipe))
     if chosen == "int8":
         _say("no --weight-format given: int8, Optimum's default above a billion parameters")
     else:

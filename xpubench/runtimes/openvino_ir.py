@@ -13,7 +13,7 @@ from xpubench.openvino import import_openvino
 from xpubench.spec import DTYPE_BYTES, OpenVinoOptions, Subject
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.openvino_recipe import IR_FILE, Recipe, is_ir, read_recipe
-from xpubench.weights.source import read_config
+from xpubench.weights.source import read_config, source_of
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
 # Read back from the compiled model, where its device has them.
@@ -209,7 +209,7 @@ def refuse_static_cache(cache: str) -> None:
 
 
 def _wanted(subject: Subject, merge_lora: bool) -> tuple[Recipe, Path]:
-    from xpubench.weights.openvino_export import cached, checkpoint_of
+    from xpubench.weights.openvino_export import cached
 
     recipe = Recipe(
         model=subject.model,
@@ -219,7 +219,7 @@ def _wanted(subject: Subject, merge_lora: bool) -> tuple[Recipe, Path]:
         trust_remote_code=subject.trust_remote_code,
         allow_pickle=subject.allow_pickle,
     )
-    return recipe, cached(recipe, checkpoint_of(recipe))
+    return recipe, cached(recipe, source_of(recipe))
 
 
 def _export(recipe: Recipe, directory: Path, say: Callable[[str], None]) -> None:

@@ -20,7 +20,7 @@ from xpubench.weights.embedded import cache_directory
 from xpubench.weights.openvino_recipe import IR_FILE, RECIPE_FILE, Recipe
 from xpubench.weights.pretrained import cannot_load, load_pretrained, load_tokenizer, tokenizer_files
 from xpubench.weights.quiet import quiet_transformers
-from xpubench.weights.source import Source, pickle_files, resolve, weight_files
+from xpubench.weights.source import Source, pickle_files, source_of, weight_files
 
 Say = Callable[[str], None]
 
@@ -43,7 +43,7 @@ def export(recipe: Recipe, out: Path, say: Say) -> Path:
     _check_out(out)
     _check_dataset(recipe)
     import_openvino()
-    source = checkpoint_of(recipe)
+    source = source_of(recipe)
     try:
         with (
             written_aside(out, replace=True) as target,
@@ -54,16 +54,6 @@ def export(recipe: Recipe, out: Path, say: Say) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
     return out
-
-
-def checkpoint_of(recipe: Recipe) -> Source:
-    """The checkpoint that a recipe is of; raises as `resolve` does."""
-    return resolve(
-        recipe.model,
-        revision=recipe.revision,
-        allow_pickle=recipe.allow_pickle,
-        trust_remote_code=recipe.trust_remote_code,
-    )
 
 
 def cached(recipe: Recipe, source: Source) -> Path:

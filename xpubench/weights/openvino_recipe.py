@@ -53,6 +53,11 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if (self.awq or self.scale_estimation or self.gptq) and self.dataset is None:
             raise UserError("--awq, --scale-estimation and --gptq need data: --dataset FILE.txt")
 
+    @property
+    def weights_from(self) -> str:
+        """The name of the checkpoint."""
+        return self.model
+
 
 class Origin(NamedTuple):
     """The checkpoint that a subject runs, whatever it was converted to."""

@@ -4,7 +4,7 @@ import errno
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from huggingface_hub import snapshot_download
@@ -18,7 +18,6 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from xpubench.catalog import SMOLLM2, find_model, models
 from xpubench.errors import RunFailure, UserError, unknown
-from xpubench.spec import Subject
 from xpubench.weights.embedded import smollm2_directory
 
 CONFIG_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
@@ -42,27 +41,38 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     revision: str | None = None
 
 
-def resolve(name: str, *, revision: str | None, allow_pickle: bool, trust_remote_code: bool) -> Source:
-    """The checkpoint of that name: the embedded model, a local directory, or one of the hub.
+class Wanted(Protocol):
+    """What names a checkpoint and says how it may be read: a subject, or the recipe of an export."""
+
+    @property
+    def weights_from(self) -> str:
+        """The embedded model, a local directory, or a name of the hub."""
+
+    @property
+    def revision(self) -> str | None:
+        """The hub's branch, tag or commit."""
+
+    @property
+    def allow_pickle(self) -> bool:
+        """Whether pickled weights may be loaded."""
+
+    @property
+    def trust_remote_code(self) -> bool:
+        """Whether code that comes with the model may run."""
+
+
+def source_of(wanted: Wanted) -> Source:
+    """The checkpoint of what is wanted: the embedded model, a local directory, or one of the hub.
 
     Raises UserError for what the user must change, RunFailure `bad_model` for a broken checkpoint and
     `unsupported` for an architecture that cannot be loaded.
     """
-    directory = _directory(name, revision, allow_pickle, trust_remote_code)
+    name = wanted.weights_from
+    directory = _directory(name, wanted.revision, wanted.allow_pickle, wanted.trust_remote_code)
     config = _read_json(directory / "config.json")
-    _check_architecture(config, trust_remote_code)
-    _check_weights(directory, allow_pickle)
+    _check_architecture(config, wanted.trust_remote_code)
+    _check_weights(directory, wanted.allow_pickle)
     return Source(name=name, directory=directory, config=config, revision=_commit(directory))
-
-
-def source_of(subject: Subject) -> Source:
-    """The checkpoint that a subject's weights come from; raises as `resolve` does."""
-    return resolve(
-        subject.weights_from,
-        revision=subject.revision,
-        allow_pickle=subject.allow_pickle,
-        trust_remote_code=subject.trust_remote_code,
-    )
 
 
 def read_config(name: str, *, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
