@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from xpubench.measure.memory import peak_host_bytes
-from xpubench.openvino import import_openvino, import_optional
+from xpubench.runtimes.openvino.stack import import_openvino, import_optional
 
 
 def measure(ir: str, input_tokens: int, new_tokens: int, iterations: int) -> list[float]:

@@ -72,15 +72,14 @@ def worker() -> None:
     import torch
     import torch.distributed as dist
 
-    from xpubench import job as jobs
-    from xpubench.ranks import launch_of
-    from xpubench.runtimes import autotp
-    from xpubench.runtimes.tensor_parallel import TensorParallelRuntime
+    from xpubench.distributed import autotp, rendezvous
+    from xpubench.distributed.launch import launch_of
+    from xpubench.distributed.runtime import TensorParallelRuntime
     from xpubench.spec import Subject, Workload
 
     launch = launch_of(os.environ)
     assert launch is not None
-    job = jobs.join(launch, timedelta(seconds=120))
+    job = rendezvous.join(launch, timedelta(seconds=120))
     subject = Subject(
         model="smollm2-135m", device="cpu", dtype="bfloat16", runtime="deepspeed", tp_size=job.size
     )

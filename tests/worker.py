@@ -18,7 +18,7 @@ from time import sleep
 import msgspec
 
 from tests.records import failed, latency_record, subject
-from xpubench.record import ResultsDirectory
+from xpubench.results import ResultsDirectory
 
 
 def main(behaviour: str, directory: str, *ids: str) -> int:

@@ -1,5 +1,6 @@
 """What went wrong, as one of the failure classes, and the record of it."""
 
+import errno
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,12 +8,25 @@ from typing import Any
 import msgspec
 
 from xpubench.errors import RunFailure
-from xpubench.measure.device import is_out_of_memory
 from xpubench.plan import Plan
-from xpubench.record import Failure, Record, ResultsDirectory, Samples, now
+from xpubench.record import Failure, Record, Samples, now
+from xpubench.results import ResultsDirectory
 from xpubench.spec import AccuracySpec, RunSpec
 
 LOG_TAIL_LINES = 20
+# Of torch's allocators, safetensors' mmap, and Level Zero, SYCL and OpenCL below them. OUT_OF_RESOURCES is
+# what Intel's driver says when an allocation that it granted lazily turns out not to fit:
+# https://github.com/intel/torch-xpu-ops/issues/1324
+OUT_OF_MEMORY_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "out_of_device_memory",
+    "out_of_host_memory",
+    "out_of_resources",
+)
 
 
 def classify(error: BaseException, device: str) -> Failure:
@@ -65,3 +79,19 @@ def write_failures(
         record = failed_record(spec, environment, failure, plans.get(spec.id))
         results.write(record)
         yield record
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the device or on the host."""
+    if isinstance(error, MemoryError) or _is_torchs(error):
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError) and any(
+        words in str(error).lower() for words in OUT_OF_MEMORY_WORDS
+    )
+
+
+def _is_torchs(error: BaseException) -> bool:
+    """Whether an error is torch's OutOfMemoryError, told by its name so that torch need not be imported."""
+    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)

@@ -24,7 +24,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """INT4 weight-only quantization by rounding to nearest (RTN), the recipe of the guide by default.
 
     Each group of `group_size` values in a row of a linear layer shares a scale, kept in `scale_dtype` (the
-    grids are described in `xpubench.weights.grid`). The token table and the output head are INT8 with a
+    grids are described in `xpubench.weights.int4.grids`). The token table and the output head are INT8 with a
     scale a row, or with `head` "high" left in the model's precision, as are the modules whose names match
     a glob of `high_precision`. `compute_dtype` None is the run's. `checkpoint` is where a quantized model
     lies; None quantizes when it is loaded.

@@ -9,10 +9,10 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Open
 from tests.records import accuracy_record, failed, latency_record, many, subject, write, write_changed
+from xpubench.compare.history import history
 from xpubench.record import Divergence
 from xpubench.report.diff import diff
-from xpubench.report.history import history
-from xpubench.report.pages import diff_page, history_page, report_page
+from xpubench.report.page.pages import diff_page, history_page, report_page
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
 HOSTILE = (

@@ -9,8 +9,8 @@ import torch
 pytest.importorskip("torchao")
 
 from xpubench.spec import Quantization
-from xpubench.weights.grid import quantize_int4
-from xpubench.weights.kernels import cuda_parts, tensor_class, xpu_parts
+from xpubench.weights.int4.grids import quantize_int4
+from xpubench.weights.int4.kernels import cuda_parts, tensor_class, xpu_parts
 
 CONVERT = torch.ops.aten._convert_weight_to_int4pack
 

@@ -15,10 +15,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from xpubench.errors import RunFailure, UserError
-from xpubench.runtimes.ipex import IpexRuntime
+from xpubench.runtimes.ipex.neural_compressor import save_rtn
+from xpubench.runtimes.ipex.runtime import IpexRuntime
 from xpubench.spec import Quantization, Subject
 from xpubench.weights.load import Loaded
-from xpubench.weights.neural_compressor import save_rtn
 
 XPU_LAYERS = "intel_extension_for_pytorch.transformers.models.xpu.models.llama"
 

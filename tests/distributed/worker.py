@@ -11,13 +11,12 @@ import msgspec
 import torch
 
 from tests.distributed.families import FAMILIES, answers, long_answer, subject
-from xpubench import job as jobs
 from xpubench.catalog import SMOLLM2
-from xpubench.ranks import launch_of
-from xpubench.runtimes import autotp
+from xpubench.distributed import autotp, rendezvous
+from xpubench.distributed.launch import launch_of
+from xpubench.distributed.runtime import TensorParallelRuntime, follow
 from xpubench.runtimes.base import runtime_class
 from xpubench.runtimes.pytorch import PyTorchRuntime
-from xpubench.runtimes.tensor_parallel import TensorParallelRuntime, follow
 from xpubench.weights.embedded import smollm2_directory
 
 
@@ -26,7 +25,7 @@ def main(models: Path, out: Path) -> None:
     gc.freeze()
     launch = launch_of(os.environ)
     assert launch is not None
-    job = jobs.join(launch, timedelta(seconds=60))
+    job = rendezvous.join(launch, timedelta(seconds=60))
     job.watch([], str(out.parent))
     same = {name: same_part(job, models / name) for name in FAMILIES}
     if job.rank != 0:
@@ -49,7 +48,7 @@ def main(models: Path, out: Path) -> None:
     job.leave()
 
 
-def same_part(job: jobs.Job, model: Path) -> list[bool]:
+def same_part(job: rendezvous.Job, model: Path) -> list[bool]:
     """For each rank, whether its part of random weights, made in slices, is that which AutoTP cuts from the
     whole model, to the bit. Those of a checkpoint are held to one process's tokens."""
     dummy = msgspec.structs.replace(subject(model, job.size), weights="dummy")

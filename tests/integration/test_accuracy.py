@@ -299,7 +299,7 @@ def test_examples_are_not_what_the_reference_had(accuracy: CommandLine) -> None:
 
 def test_a_gap_to_the_reference_is_a_warning(accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = {"acc": 0.05, "n": 1000, "source": "a test"}
-    monkeypatch.setattr("xpubench.accuracy.evaluate._reference", lambda spec: reference)
+    monkeypatch.setattr("xpubench.run.accuracy._reference", lambda spec: reference)
     record = accuracy("--json").records[0]
     assert any("beyond noise" in line for line in record["warnings"])
 

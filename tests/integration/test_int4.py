@@ -20,9 +20,9 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.spec import Quantization
 from xpubench.weights.dummy import build_dummy, dummy_tensors
 from xpubench.weights.empty import empty_model, parameter_places
-from xpubench.weights.grid import quantize_int4, quantize_int8
-from xpubench.weights.int4 import fill, layout, quantized
-from xpubench.weights.kernels import stored_bytes
+from xpubench.weights.int4.grids import quantize_int4, quantize_int8
+from xpubench.weights.int4.kernels import stored_bytes
+from xpubench.weights.int4.layout import fill, layout, quantized
 
 GRIDS = ["int4_fullrange", "int4_clip", "int4_asym"]
 SMALL_GROUPS = Quantization(group_size=32)
@@ -198,7 +198,7 @@ def test_a_crash_while_writing_leaves_the_old_model(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("xpubench.weights.int4_checkpoint.save_file", full)
+    monkeypatch.setattr("xpubench.weights.int4.checkpoints.save_file", full)
     done = xpubench("quantize", tiny_llama, target, "--group_size", 32, "--woq_dtype", "int4_clip")
     assert (done.code, "No space left" in done.error_line) == (2, True)
     assert {file.name: file.read_bytes() for file in target.iterdir()} == before

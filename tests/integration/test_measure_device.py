@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from xpubench.errors import UserError
+from xpubench.failures import is_out_of_memory
 from xpubench.measure import device as devices
 from xpubench.measure import environment
 from xpubench.measure.bandwidth import Bandwidth, measure_bandwidth
@@ -16,7 +17,6 @@ from xpubench.measure.device import (
     device_driver,
     device_name,
     free_memory_bytes,
-    is_out_of_memory,
     synchronizer,
     total_memory_bytes,
 )

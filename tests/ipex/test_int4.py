@@ -11,7 +11,7 @@ pytest.importorskip("intel_extension_for_pytorch")
 
 from tests.conftest import CommandLine  # after the check that there is something to test
 from xpubench.spec import Quantization
-from xpubench.weights.grid import quantize_int4
+from xpubench.weights.int4.grids import quantize_int4
 
 INT4 = ("--ipex", "--woq", "--json")
 

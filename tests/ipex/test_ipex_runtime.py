@@ -9,7 +9,7 @@ import pytest
 ipex = pytest.importorskip("intel_extension_for_pytorch")
 
 from tests.conftest import CommandLine  # noqa: E402  # after the check that there is something to test
-from xpubench.runtimes.ipex import is_optimized  # noqa: E402
+from xpubench.runtimes.ipex.runtime import is_optimized  # noqa: E402
 
 
 @pytest.mark.parametrize("search", [["--greedy"], ["--num-beams", "4"]], ids=["greedy", "beams"])

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import CommandLine
 from xpubench.accuracy.batches import form_batch, run_batches
-from xpubench.accuracy.compare import compare, mcnemar
+from xpubench.compare.accuracy import compare, mcnemar
 from xpubench.record import Accuracy, Item, Record, encode
 from xpubench.spec import AccuracySpec, AccuracyTask, Subject
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests import records
 from tests.conftest import ROOT, CommandLine
-from xpubench.record import Record, ResultsDirectory, encode
+from xpubench.record import Record, encode
+from xpubench.results import ResultsDirectory
 from xpubench.spec import Quantization, RunSpec
 
 BASE = records.latency_record(records.subject())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from xpubench.ranks import launch_of
+from xpubench.distributed.launch import launch_of
 
 LAUNCHERS = {
     "Intel MPI or MPICH": {

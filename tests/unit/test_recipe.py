@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import CommandLine
 from xpubench.spec import Protocol as MeasuringProtocol
 from xpubench.spec import Quantization, RunSpec, Subject, Workload
-from xpubench.weights.recipe import Description
+from xpubench.weights.int4.recipes import Description
 
 
 def checkpoint(directory: Path, fields: dict[str, Any] | None = None, **recipe: Any) -> Path:

@@ -8,16 +8,8 @@ import pytest
 
 from tests.conftest import CommandLine
 from xpubench.errors import UserError
-from xpubench.record import (
-    READERS,
-    SCHEMA_VERSION,
-    Failure,
-    Record,
-    ResultsDirectory,
-    decode,
-    encode,
-    read_record,
-)
+from xpubench.record import READERS, SCHEMA_VERSION, Failure, Record, decode, encode, read_record
+from xpubench.results import ResultsDirectory
 from xpubench.spec import Protocol, RunSpec, Subject, Workload
 
 SPEC = RunSpec(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, CommandLine, Outcome
-from xpubench.suite import CommandLine as Command
+from xpubench.run.suite import CommandLine as Command
 
 SHAPES = 3
 
@@ -31,7 +31,7 @@ class Suite:
         def worker(command: Command, ids: list[str], results: Path) -> list[str]:
             return [sys.executable, str(ROOT / "tests/worker.py"), next(left), str(results), *ids]
 
-        self._patch.setattr("xpubench.suite._worker_command", worker)
+        self._patch.setattr("xpubench.run.suite._worker_command", worker)
         done = self._xpubench("suite", self._file, "--results-dir", self.results, *flags)
         assert next(left, None) is None
         return done
@@ -51,9 +51,9 @@ class Suite:
 
 @pytest.fixture
 def suite(tmp_path: Path, xpubench: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    monkeypatch.setattr("xpubench.suite.POLL_S", 0.05)
+    monkeypatch.setattr("xpubench.run.suite.POLL_S", 0.05)
     # Nothing is measured for a plan.
-    monkeypatch.setattr("xpubench.report.suite_plan._device", lambda name: None)
+    monkeypatch.setattr("xpubench.run.suite_plan._device", lambda name: None)
     return Suite(tmp_path, xpubench, monkeypatch)
 
 
@@ -81,7 +81,7 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_oom(
     suite: Suite, monkeypatch: pytest.MonkeyPatch, counts: tuple[int, int], failure: str
 ) -> None:
     told = iter([*counts, 9, 9])
-    monkeypatch.setattr("xpubench.suite.out_of_memory_kills", lambda: next(told))
+    monkeypatch.setattr("xpubench.run.suite.out_of_memory_kills", lambda: next(told))
     assert suite.run(["kill", "ok"]).code == 1
     assert suite.statuses == {"ok": SHAPES - 1, failure: 1}
 
@@ -168,7 +168,7 @@ def test_the_plan_has_the_roofline_of_this_machine(
 ) -> None:
     from xpubench.catalog import device
 
-    monkeypatch.setattr("xpubench.report.suite_plan._device", lambda name: device("max-1550"))
+    monkeypatch.setattr("xpubench.run.suite_plan._device", lambda name: device("max-1550"))
     done = xpubench(
         *("suite", "benchmark", "--dry-run", "--results-dir", tmp_path / "none"),
         *("--flags", "--device xpu --greedy", "--models", "meta-llama/Llama-2-7b-hf"),
@@ -184,9 +184,9 @@ def test_a_suite_that_is_killed_at_any_moment_loses_no_finished_run(tmp_path: Pa
     from benchmarks.suite import kills
 
     stand_in = f"""
-import sys, xpubench.suite
+import sys, xpubench.run.suite
 from xpubench.cli.main import main
-xpubench.suite._worker_command = lambda command, ids, results: [
+xpubench.run.suite._worker_command = lambda command, ids, results: [
     sys.executable, {str(ROOT / "tests/worker.py")!r}, "ok", str(results), *ids
 ]
 sys.exit(main())

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from xpubench.measure.device import is_out_of_memory
+from xpubench.failures import is_out_of_memory
 
 
 class Batch(NamedTuple):

@@ -8,11 +8,11 @@ from xpubench.accuracy import divergence
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.device import free_memory_bytes
-from xpubench.preflight import lack_of_memory
+from xpubench.plan import lack_of_memory
 from xpubench.record import Divergence, read_record
 from xpubench.runtimes.base import Runtime, runtime_class
+from xpubench.runtimes.openvino.recipe import origin_of, read_recipe
 from xpubench.spec import RunSpec, Subject
-from xpubench.weights.openvino_recipe import origin_of, read_recipe
 
 CPU_FLOAT32 = "cpu-float32"
 

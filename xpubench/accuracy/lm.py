@@ -13,8 +13,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from xpubench.accuracy.batches import run_batches
 from xpubench.errors import RunFailure, UserError
+from xpubench.progress import Progress
 from xpubench.runtimes.base import Runtime
-from xpubench.session import Progress
 from xpubench.spec import Workload
 
 DEFAULT_MAX_LENGTH = 2048

@@ -4,6 +4,7 @@ import json
 import tomllib
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -122,6 +123,22 @@ def identify_device(reported_name: str, memory_bytes: int | None) -> CatalogDevi
     if memory_bytes is None:
         return named[0] if len(named) == 1 else None
     return min(named, key=lambda one: abs(one.memory_bytes - memory_bytes), default=None)
+
+
+def config_of(name: str) -> dict[str, Any]:
+    """The transformers config of a catalog's model or of a directory, without a hub. UserError without."""
+    directory = Path(name).expanduser()
+    if not directory.is_dir() or not name:
+        if directory.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+            raise UserError(f"no such directory: {name}")
+        return model(name).config()
+    try:
+        config = json.loads((directory / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory} has no readable config.json: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{directory}/config.json holds no JSON object")
+    return config
 
 
 @cache

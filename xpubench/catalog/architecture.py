@@ -103,6 +103,14 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         return self.embedding_parameters + self.position_parameters
 
 
+def architecture_of(config: dict[str, Any]) -> Architecture | None:
+    """The architecture in a transformers config, None where it is none that the planner knows."""
+    try:
+        return Architecture.from_config(config)
+    except UserError:
+        return None
+
+
 def head_shares(heads: int, kv_heads: int, ranks: int) -> list[tuple[int, int]]:
     """Each rank's attention heads and key-value heads, as AutoTP deals them out: key-value heads one by one,
     and with each the attention heads that read it. UserError where some rank would be left without one."""

@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from xpubench.cli.tensor_parallel import hush
+from xpubench.distributed.launch import launch_of
 from xpubench.errors import UserError
-from xpubench.ranks import launch_of
 
 if TYPE_CHECKING:
-    from xpubench.job import Job
+    from xpubench.distributed.rendezvous import Job
 
 TIMEOUT = timedelta(seconds=120)
 
@@ -37,13 +37,12 @@ def run(args: argparse.Namespace) -> int:
 def _found(args: argparse.Namespace, launch: Any) -> dict[str, Any]:
     import msgspec
 
-    from xpubench import job as jobs
-    from xpubench.measure.all_reduce import measure_all_reduce
+    from xpubench.distributed import autotp, rendezvous
+    from xpubench.distributed.all_reduce import measure_all_reduce
     from xpubench.measure.device import available_devices, check_device, device_name, synchronizer
-    from xpubench.runtimes import autotp
     from xpubench.spec import Subject
 
-    job: Job = jobs.join(launch, TIMEOUT)
+    job: Job = rendezvous.join(launch, TIMEOUT)
     device = job.gather(args.device or available_devices()[0])[0]
 
     def index_of_device() -> int:

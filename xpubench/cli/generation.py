@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, TextIO, cast
 import msgspec
 
 from xpubench.catalog import SMOLLM2
-from xpubench.cli.openvino_options import runtime_names
 from xpubench.cli.options import (
     accuracy_specs_from,
     add_accuracy_flags,
@@ -23,11 +22,13 @@ from xpubench.cli.options import (
 )
 from xpubench.cli.output import own_stdout, quiet
 from xpubench.errors import UserError
+from xpubench.runtimes.openvino.options import runtime_names
 from xpubench.spec import AccuracySpec, RunSpec
 
 if TYPE_CHECKING:
-    from xpubench.record import Record, ResultsDirectory
-    from xpubench.report.console import Reporter
+    from xpubench.cli.console import Reporter
+    from xpubench.record import Record
+    from xpubench.results import ResultsDirectory
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -116,8 +117,9 @@ def _specs(args: argparse.Namespace, device: str) -> list[RunSpec] | list[Accura
 
 
 def _run(args: argparse.Namespace, out: TextIO) -> int:
-    from xpubench.record import ResultsDirectory, encode
-    from xpubench.report.console import Reporter
+    from xpubench.cli.console import Reporter
+    from xpubench.record import encode
+    from xpubench.results import ResultsDirectory
 
     reporter = Reporter(out)
     specs = _specs(args, args.device or _first_device(args, reporter))
@@ -154,7 +156,7 @@ def _saved(
     specs: list[RunSpec] | list[AccuracySpec], directory: Path, reporter: "Reporter"
 ) -> list[RunSpec] | list[AccuracySpec]:
     """Quantizes into the directory; the specs then run what was saved there."""
-    from xpubench.quantize import save
+    from xpubench.run.quantize import save
 
     subject = specs[0].subject
     with reporter:
@@ -172,10 +174,10 @@ def _records(
     reporter: "Reporter",
 ) -> Iterator["Record"]:
     if args.accuracy_only:
-        from xpubench.accuracy.evaluate import run as run_accuracy
+        from xpubench.run.accuracy import run as run_accuracy
 
         return run_accuracy(cast("list[AccuracySpec]", specs), results, reporter)
-    from xpubench.benchmark import run as run_benchmark
+    from xpubench.run.latency import run as run_benchmark
 
     profiled = args.profile or os.environ.get("PROFILE", "").lower() in ("1", "y", "yes", "on", "true")
     return run_benchmark(
@@ -188,7 +190,7 @@ def _records(
 
 
 def _first_device(args: argparse.Namespace, reporter: "Reporter") -> str:
-    from xpubench.session import first_device
+    from xpubench.run.session import first_device
 
     device = first_device(runtime_names(args)[0])
     reporter.say(f"no --device given: using {device}")

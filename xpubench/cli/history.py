@@ -8,7 +8,7 @@ from xpubench.cli.report import add_output_flags, check_installed, write_out
 from xpubench.errors import UserError
 
 if TYPE_CHECKING:
-    from xpubench.report.history import History
+    from xpubench.compare.history import History
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("a page needs a file to be written to; add -o history.html")
     if form == "html":
         check_installed()
-    from xpubench.report.history import history
+    from xpubench.compare.history import history
 
     found = history(args.directories, args.model)
     if form is None:
@@ -37,10 +37,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _content(found: "History", form: str) -> bytes:
     if form == "html":
-        from xpubench.report.pages import history_page
+        from xpubench.report.page.pages import history_page
 
         return history_page(found)
-    from xpubench.report.page_tables import history_table
+    from xpubench.report.page.tables import history_table
     from xpubench.report.plain import as_csv, as_json, history_markdown
 
     if form == "csv":
@@ -51,7 +51,7 @@ def _content(found: "History", form: str) -> bytes:
 def _print(found: "History") -> None:
     from itertools import groupby
 
-    from xpubench.report.page_tables import history_table
+    from xpubench.report.page.tables import history_table
     from xpubench.report.plain import cell_text
     from xpubench.report.tables import plain_console, plain_table
 

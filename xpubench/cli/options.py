@@ -5,8 +5,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
-from xpubench.cli.openvino_options import add_openvino_flags, openvino_options, runtime_names
 from xpubench.errors import UserError
+from xpubench.runtimes.openvino.options import add_openvino_flags, openvino_options, runtime_names
 from xpubench.spec import (
     DTYPE_BYTES,
     AccuracySpec,
@@ -20,7 +20,7 @@ from xpubench.spec import (
     WeightGrid,
     Workload,
 )
-from xpubench.weights.recipe import checkpoint_recipe
+from xpubench.weights.int4.recipes import checkpoint_recipe
 
 DEVICES = ("xpu", "cuda", "cpu")
 DEFAULT_BEAMS = 4

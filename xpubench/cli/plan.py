@@ -2,12 +2,11 @@
 
 import argparse
 
-from xpubench.catalog import CatalogDevice, device, devices
+from xpubench.catalog import CatalogDevice, config_of, device, devices
 from xpubench.catalog.architecture import Architecture
 from xpubench.cli.options import add_recipe_flags, recipe_from
 from xpubench.errors import UserError
-from xpubench.plan import Plan, make_plan
-from xpubench.preflight import check_positions, config_of
+from xpubench.plan import Plan, check_positions, make_plan
 from xpubench.spec import DTYPE_BYTES, Workload
 
 

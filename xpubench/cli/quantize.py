@@ -9,9 +9,9 @@ from xpubench.cli.output import own_stdout, quiet
 from xpubench.spec import Protocol, Quantization, RunSpec, Subject, Workload
 
 if TYPE_CHECKING:
-    from xpubench.quantize import Quantized
+    from xpubench.cli.console import Reporter
     from xpubench.record import Divergence
-    from xpubench.report.console import Reporter
+    from xpubench.run.quantize import Quantized
 
 WORST_SHOWN = 5
 
@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, recipe: Quantization, runtime: str, out: TextIO) -> int:
-    from xpubench.quantize import save
-    from xpubench.report.console import Reporter
+    from xpubench.cli.console import Reporter
+    from xpubench.run.quantize import save
 
     subject = Subject(
         model=args.model,
@@ -75,7 +75,7 @@ def _distance(subject: Subject, directory: Path, reporter: "Reporter") -> "Diver
     import msgspec
 
     from xpubench.accuracy.check import CPU_FLOAT32, Checks, cpu_reference
-    from xpubench.session import load
+    from xpubench.run.session import load
 
     reporter.say("generating the reference on the CPU in float32")
     assert subject.quantization is not None
@@ -102,7 +102,7 @@ def _json(found: "Quantized", distance: "Divergence | None") -> str:
 
 
 def _print(found: "Quantized", distance: "Divergence | None", out: TextIO) -> None:
-    from xpubench.report.console import divergence_text
+    from xpubench.cli.console import divergence_text
     from xpubench.report.tables import plain_console, plain_table
 
     console = plain_console(out)

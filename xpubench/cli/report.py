@@ -59,11 +59,11 @@ def check_installed() -> None:
 def _report(args: argparse.Namespace) -> bytes:
     if args.format == "html":
         check_installed()
-        from xpubench.report.pages import report_page
+        from xpubench.report.page.pages import report_page
 
         return report_page(args.directories)
     from xpubench.report.overview import overview
-    from xpubench.report.page_tables import runs_table
+    from xpubench.report.page.tables import runs_table
     from xpubench.report.plain import as_csv, as_json, overview_markdown
 
     found = overview(args.directories)
@@ -77,10 +77,10 @@ def _diff(args: argparse.Namespace) -> bytes:
 
     if args.format == "html":
         check_installed()
-        from xpubench.report.pages import diff_page
+        from xpubench.report.page.pages import diff_page
 
         return diff_page(diff(*args.directories))
-    from xpubench.report.page_tables import diff_table
+    from xpubench.report.page.tables import diff_table
     from xpubench.report.plain import as_csv, as_json, diff_markdown
 
     found = diff(*args.directories)

@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from xpubench.cli.openvino_options import FLAGS
 from xpubench.errors import UserError
 from xpubench.record import Record, decode, encode
+from xpubench.runtimes.openvino.options import FLAGS
 
 
 def run(args: argparse.Namespace, runtimes: list[str]) -> int:

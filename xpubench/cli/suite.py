@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xpubench.cli.openvino_options import runtime_names
 from xpubench.errors import UserError
-from xpubench.suite import (
+from xpubench.run.suite import (
     CommandLine,
     Job,
     built_in,
@@ -22,9 +21,11 @@ from xpubench.suite import (
     wanted,
     words,
 )
+from xpubench.runtimes.openvino.options import runtime_names
 
 if TYPE_CHECKING:
-    from xpubench.record import Record, ResultsDirectory
+    from xpubench.record import Record
+    from xpubench.results import ResultsDirectory
 
 INTERRUPTED = 130
 DEFAULT_TIMEOUT_S = 3600.0
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if not jobs:
         raise UserError(f"the suite {args.suite} has no runs")
     if args.dry_run:
-        from xpubench.report.suite_plan import print_plan
+        from xpubench.run.suite_plan import print_plan
 
         print_plan(jobs, _rounds(args))
         return 0
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(jobs: list[Job], args: argparse.Namespace) -> int:
-    from xpubench.record import ResultsDirectory
+    from xpubench.results import ResultsDirectory
 
     statuses: Counter[str] = Counter()
     for number, directory in enumerate(_rounds(args)):
@@ -135,7 +136,7 @@ def _job(command: CommandLine) -> Job:
 
 def _first_device(args: argparse.Namespace) -> str:
     from xpubench.measure.device import available_devices
-    from xpubench.session import first_device
+    from xpubench.run.session import first_device
 
     try:
         return first_device(runtime_names(args)[0])
@@ -164,7 +165,7 @@ def _alone(results: "ResultsDirectory") -> Iterator[None]:
 
 
 def _line(record: "Record") -> str:
-    from xpubench.report.console import title_of
+    from xpubench.cli.console import title_of
 
     text = title_of(record)
     if record.failure is not None:

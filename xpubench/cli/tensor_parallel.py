@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from xpubench.cli import generation
 from xpubench.cli.main import Parser, guarded
 from xpubench.cli.output import quiet
+from xpubench.distributed.launch import Launch, launch_of
 from xpubench.errors import UserError
-from xpubench.ranks import Launch, launch_of
 
 if TYPE_CHECKING:
-    from xpubench.job import Job
+    from xpubench.distributed.rendezvous import Job
 
 DEFAULT_TIMEOUT_S = 1800
 NOT_LAUNCHED = (
@@ -68,9 +68,9 @@ def _run(launch: Launch | None) -> int:
         problem = str(error)
     if launch is None:
         raise UserError(NOT_LAUNCHED)
-    from xpubench import job as jobs
+    from xpubench.distributed import rendezvous
 
-    job = jobs.join(launch, timedelta(seconds=args.timeout if args else DEFAULT_TIMEOUT_S))
+    job = rendezvous.join(launch, timedelta(seconds=args.timeout if args else DEFAULT_TIMEOUT_S))
     job.agree(problem)
     assert args is not None
     _check_alike(job, what)
@@ -133,7 +133,7 @@ def _lead(args: argparse.Namespace, job: "Job") -> int:
 
 def _follow(args: argparse.Namespace, job: "Job") -> int:
     """The other ranks do what rank 0 tells them. An interruption is rank 0's to handle."""
-    from xpubench.runtimes.tensor_parallel import follow
+    from xpubench.distributed.runtime import follow
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
@@ -144,7 +144,7 @@ def _follow(args: argparse.Namespace, job: "Job") -> int:
 
 def _part(args: argparse.Namespace, job: "Job") -> None:
     """All ranks leave together."""
-    from xpubench.runtimes import autotp
+    from xpubench.distributed import autotp
 
     if job.rank == 0:
         job.send(("leave", (), {}))
@@ -156,7 +156,8 @@ def _drafts(args: argparse.Namespace) -> list[bytes]:
     """The records of the runs, should a rank end without a word."""
     from xpubench.failures import failed_record
     from xpubench.measure.environment import capture
-    from xpubench.record import Failure, ResultsDirectory, encode
+    from xpubench.record import Failure, encode
+    from xpubench.results import ResultsDirectory
 
     ResultsDirectory(args.results_dir)
     unknown = Failure(failure_class="crash", message="")

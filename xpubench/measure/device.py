@@ -1,6 +1,5 @@
 """The device of a run: whether it is there, how to wait for it, its name, driver and memory."""
 
-import errno
 import functools
 import platform
 from collections.abc import Callable, Iterator
@@ -15,19 +14,6 @@ from xpubench.errors import UserError
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 NVIDIA_DRIVER = Path("/sys/module/nvidia/version")
-# Of torch's allocators, safetensors' mmap, and Level Zero, SYCL and OpenCL below them. OUT_OF_RESOURCES is
-# what Intel's driver says when an allocation that it granted lazily turns out not to fit:
-# https://github.com/intel/torch-xpu-ops/issues/1324
-OUT_OF_MEMORY_WORDS = (
-    "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "bad_alloc",
-    "out_of_device_memory",
-    "out_of_host_memory",
-    "out_of_resources",
-)
 
 
 def available_devices() -> list[str]:
@@ -89,17 +75,6 @@ def free_memory_bytes(device: str) -> int | None:
     except Exception:  # whatever this driver and this torch have for "unknown"
         return None
     return int(free) if 0 < free <= total else None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on the device or on the host."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(
-        words in str(error).lower() for words in OUT_OF_MEMORY_WORDS
-    )
 
 
 def cgroup_directories(controller: str) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from xpubench.accuracy.compare import mcnemar
+from xpubench.compare.accuracy import mcnemar
 from xpubench.measure.statistics import median_ratio
 from xpubench.record import Record
 from xpubench.report.collect import LeftOut, nothing_found, records_in

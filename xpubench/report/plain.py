@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
+from xpubench.compare.history import History
 from xpubench.report.diff import Diff
-from xpubench.report.history import History
 from xpubench.report.matrix import MODES, Cell
 from xpubench.report.overview import Overview
-from xpubench.report.page_tables import Column, Table, diff_table, history_table, runs_table
+from xpubench.report.page.tables import Column, Table, diff_table, history_table, runs_table
 from xpubench.report.text import MODE_NAMES, NONE, date, ms, percent
 
 NUMBERS = ("number", "interval")

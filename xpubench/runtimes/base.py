@@ -19,12 +19,12 @@ Rows = NDArray[np.bool_]
 
 RUNTIMES: dict[str, str] = {
     "pytorch": "xpubench.runtimes.pytorch:PyTorchRuntime",
-    "ipex": "xpubench.runtimes.ipex:IpexRuntime",
-    "deepspeed": "xpubench.runtimes.tensor_parallel:TensorParallelRuntime",
-    "deepspeed-ipex": "xpubench.runtimes.tensor_parallel_ipex:TensorParallelIpexRuntime",
-    "openvino": "xpubench.runtimes.openvino_optimum:OptimumRuntime",
-    "openvino-genai": "xpubench.runtimes.openvino_genai:GenAiRuntime",
-    "openvino-base": "xpubench.runtimes.openvino_base:BaseRuntime",
+    "ipex": "xpubench.runtimes.ipex.runtime:IpexRuntime",
+    "deepspeed": "xpubench.distributed.runtime:TensorParallelRuntime",
+    "deepspeed-ipex": "xpubench.distributed.runtime_ipex:TensorParallelIpexRuntime",
+    "openvino": "xpubench.runtimes.openvino.optimum:OptimumRuntime",
+    "openvino-genai": "xpubench.runtimes.openvino.genai:GenAiRuntime",
+    "openvino-base": "xpubench.runtimes.openvino.base_runtime:BaseRuntime",
 }
 
 

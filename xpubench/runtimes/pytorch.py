@@ -16,17 +16,18 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from xpubench.catalog import find_model
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.failures import is_out_of_memory
 from xpubench.measure.clock import LogitsTracer, LogitsWatch, TokenClock
-from xpubench.measure.device import is_out_of_memory, synchronizer
+from xpubench.measure.device import synchronizer
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verification
 from xpubench.runtimes.compiled import Forward, compile_counters, compiled_steps
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
-from xpubench.weights.kernels import Int8Embedding, stored_bytes, tensor_class
+from xpubench.weights.int4.kernels import Int8Embedding, stored_bytes, tensor_class
+from xpubench.weights.int4.recipes import read_description
 from xpubench.weights.load import Loaded, load_weights
 from xpubench.weights.lora import check_adapter
-from xpubench.weights.recipe import read_description
 from xpubench.weights.source import source_of
 
 # Of which the head makes logits at a time: 512 rows of 150,000 float32 logits are 0.3 GB.

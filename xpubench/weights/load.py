@@ -7,10 +7,10 @@ import msgspec
 
 from xpubench.spec import Quantization, Subject
 from xpubench.weights.dummy import build_dummy
-from xpubench.weights.kernels import tensor_class
+from xpubench.weights.int4.kernels import tensor_class
+from xpubench.weights.int4.load import load_quantized
 from xpubench.weights.lora import merged
 from xpubench.weights.pretrained import load_pretrained
-from xpubench.weights.quantized import load_quantized
 from xpubench.weights.source import read_config, source_of
 
 

@@ -1,0 +1,206 @@
+"""DeepSpeed as this harness uses it: the ranks' process group, and AutoTP's sharding."""
+
+import contextlib
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from xpubench.catalog.architecture import head_shares
+from xpubench.distributed.rendezvous import INSTALL, Job
+from xpubench.errors import RunFailure, UserError
+from xpubench.spec import Subject
+
+BACKENDS = {"xpu": "xccl", "cuda": "nccl", "cpu": "gloo"}
+AFFINITY = {"xpu": "ZE_AFFINITY_MASK", "cuda": "CUDA_VISIBLE_DEVICES"}
+SHM_OPERATOR = "deepspeed_shm_comm"
+SHM_FILES = "deepspeed_allreduce_buffer"
+SHM = Path("/dev/shm")
+
+
+def import_deepspeed(device: str) -> Any:
+    """The DeepSpeed module, quiet and set to the device; UserError where it is missing or does not import."""
+    os.environ.setdefault("DS_ACCELERATOR", device)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise UserError(f"DeepSpeed does not import ({error}); {INSTALL}") from error
+    # It sets its own level when it is imported.
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    return deepspeed
+
+
+def check_backend(device: str) -> None:
+    """UserError where this build of torch has no collectives for the device."""
+    backend = BACKENDS[device]
+    if not getattr(dist, f"is_{backend}_available", lambda: False)():
+        raise UserError(f"this build of torch has no {backend}, which ranks on {device} need")
+
+
+def device_index(job: Job, device: str) -> int:
+    """The device of this rank among those that it sees; UserError where there are fewer than ranks."""
+    if device == "cpu":
+        return job.local_rank
+    count = torch.get_device_module(device).device_count()
+    if job.local_rank < count:
+        return job.local_rank
+    if count == 1 and os.environ.get(AFFINITY[device]):
+        return 0
+    local = sum(place.host == job.places[job.rank].host for place in job.places)
+    raise UserError(
+        f"{local} ranks on {job.places[job.rank].host}, which shows {count} {device} devices: start fewer "
+        f"ranks a host (mpirun -ppn), or look at {AFFINITY[device]}"
+    )
+
+
+def check_shared_memory(job: Job) -> None:
+    """UserError where the ranks cannot sum through shared memory."""
+    if not job.one_host:
+        raise UserError("--shm is for ranks on one host; leave it out")
+    lacking = [tool for tool in ("g++", "ninja") if shutil.which(tool) is None]
+    if lacking:
+        raise UserError(f"--shm compiles DeepSpeed's all-reduce and needs {' and '.join(lacking)}")
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
+    for lock in Path(root).glob(f"**/{SHM_OPERATOR}/lock"):
+        raise UserError(f"{lock} is of a build that runs or was killed; if none runs, remove it")
+
+
+def start(job: Job, subject: Subject) -> None:
+    """Makes the process group of all ranks on the subject's device, once a process."""
+    deepspeed = import_deepspeed(subject.device)
+    if dist.is_initialized():
+        return
+    index = device_index(job, subject.device)
+    # DeepSpeed chooses the device by it.
+    os.environ["LOCAL_RANK"] = str(index)
+    if subject.device != "cpu":
+        torch.get_device_module(subject.device).set_device(index)
+    deepspeed.ops.__compatible_ops__[SHM_OPERATOR] = subject.shared_memory
+    if subject.shared_memory:
+        # Unless both are equal its initialization crashes, and no MPI sets it.
+        os.environ["LOCAL_SIZE"] = os.environ["WORLD_SIZE"]
+        remove_buffers(job)
+    dist.init_process_group(
+        BACKENDS[subject.device],
+        store=job.process_group_store(),
+        rank=job.rank,
+        world_size=job.size,
+        timeout=job.timeout,
+    )
+    with muted():
+        deepspeed.init_distributed(
+            BACKENDS[subject.device], auto_mpi_discovery=False, verbose=False, timeout=job.timeout
+        )
+    # Without it, a rank could sum into a buffer that another has not mapped yet.
+    dist.barrier()
+    if subject.shared_memory:
+        # All have them open: they go with the job, however that ends.
+        remove_buffers(job)
+
+
+def stop() -> None:
+    """Leaves the process group, without which processes end in random crashes."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def remove_buffers(job: Job) -> None:
+    """Deletes the files of this job's all-reduce buffers, 66 MB a rank, which DeepSpeed never does. Those
+    that an earlier job left under this one's port would give wrong sums."""
+    if job.rank == 0:
+        names = f"{SHM_FILES}_{os.getuid()}_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_*"
+        for path in SHM.glob(names):
+            path.unlink(missing_ok=True)
+    job.gather(None)
+
+
+class _Ranks:
+    """DeepSpeed's view of a model that all ranks share."""
+
+    def get_model_parallel_group(self) -> Any:
+        return dist.group.WORLD
+
+    def get_model_parallel_world_size(self) -> int:
+        return int(dist.get_world_size())
+
+    def get_model_parallel_rank(self) -> int:
+        return int(dist.get_rank())
+
+
+def shard(model: Any, dtype: torch.dtype, device: str) -> Any:
+    """The model with AutoTP's layers in place of its own, this rank's part of it; weights on the meta device
+    become room of the part's size on the device, not yet filled.
+
+    The engine around it is let go: it refuses beams and long prompts.
+    """
+    size = dist.get_world_size()
+    if size == 1:
+        return model
+    deepspeed = import_deepspeed(device)
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with muted():
+        engine = deepspeed.init_inference(
+            model,
+            tensor_parallel={"tp_size": size, "tp_group": dist.group.WORLD, "mpu": _Ranks()},
+            dtype=dtype,
+            replace_with_kernel_inject=False,
+        )
+    sharded = engine.module
+    # DeepSpeed makes empty room for the buffers of a model on the meta device as well.
+    for name, buffer in sharded.named_buffers():
+        if name in buffers and buffer.shape == buffers[name].shape:
+            buffer.copy_(buffers[name])
+    return sharded
+
+
+def tell_config(model: Any, rank: int, size: int) -> None:
+    """Writes this rank's heads into the model's config, by which some attentions cut their queries and by
+    which static caches are made."""
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    config.num_attention_heads, own_kv_heads = head_shares(heads, kv_heads, size)[rank]
+    if getattr(config, "num_key_value_heads", None) is not None:
+        config.num_key_value_heads = own_kv_heads
+
+
+def keep_mask(model: Any) -> None:
+    """Has a model with ALiBi (Bloom) see an attention mask at each step. Without one, transformers makes the
+    biases of all heads by itself; with one, DeepSpeed makes those of this rank's."""
+    body = model.base_model
+    if not hasattr(body, "build_alibi_tensor"):
+        return
+
+    def with_mask(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        if named.get("attention_mask") is not None:
+            return None
+        input_ids = named["input_ids"] if "input_ids" in named else arguments[0]
+        batch, length = input_ids.shape
+        cache = named.get("past_key_values")
+        positions = length if cache is None else cache.get_mask_sizes(length, 0)[0]
+        mask = torch.ones(batch, positions, dtype=torch.int64, device=input_ids.device)
+        return arguments, named | {"attention_mask": mask}
+
+    body.register_forward_pre_hook(with_mask, with_kwargs=True)
+
+
+def check_sharded(model: Any, size: int) -> None:
+    """RunFailure `unsupported` where AutoTP left the model as it was."""
+    if size > 1 and not any(hasattr(module, "mp_group") for module in model.modules()):
+        raise RunFailure("unsupported", "AutoTP does not shard this model: every rank would hold all of it")
+
+
+@contextlib.contextmanager
+def muted() -> Any:
+    """What DeepSpeed prints on every rank goes nowhere."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield

@@ -1,0 +1,282 @@
+"""The ranks of one job: how they meet, speak to each other beside the collectives, and end together."""
+
+import atexit
+import os
+import pickle
+import re
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+from torch.distributed import PrefixStore, Store, TCPStore
+
+from xpubench.distributed.launch import Launch
+from xpubench.distributed.watchdog import Line, start_sentinel
+from xpubench.errors import RunFailure, UserError
+from xpubench.record import Failure
+
+T = TypeVar("T")
+INSTALL = "pip install 'xpubench[deepspeed]', which brings mpirun too"
+# A follower waits for rank 0's next command as long as rank 0 lives, whose end closes the store.
+FOREVER = timedelta(days=365)
+MEET = timedelta(minutes=5)
+# How long an error on one rank waits for the same error on the others before it ends the job.
+GRACE_S = 5
+LOOPBACK = "127.0.0.1"
+MPICH_SHM = re.compile(r"/dev/shm/mpich_shm_\w+")
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a rank runs."""
+
+    rank: int
+    host: str
+    pid: int
+    local_rank: int
+
+
+class Job:
+    """This process among the ranks. Every rank calls `gather` and `agree` alike and in the same order."""
+
+    def __init__(self, launch: Launch, timeout: timedelta) -> None:
+        """Meets the other ranks. UserError where that cannot work, on every rank that notices."""
+        self._mpi = _mpi(launch) if launch.with_mpi else None
+        if self._mpi is not None:
+            self.rank, self.size = self._mpi.Get_rank(), self._mpi.Get_size()
+        else:
+            self.rank, self.size = launch.rank, launch.size or 1
+        self.timeout = timeout
+        self._turn = 0
+        self._line: Line | None = None
+        sys.excepthook = self._end_in_error
+        threading.excepthook = lambda caught: self._end_in_error(
+            caught.exc_type, caught.exc_value or SystemExit(), caught.exc_traceback
+        )
+        self._store, self._address = self._meet()
+        hosts = self.gather(socket.gethostname())
+        local_rank = launch.local_rank
+        if local_rank is None:
+            local_rank = hosts[: self.rank].count(hosts[self.rank])
+        self.places: list[Place] = self.gather(
+            Place(rank=self.rank, host=hosts[self.rank], pid=os.getpid(), local_rank=local_rank)
+        )
+        self.local_rank = local_rank
+        self._set_variables()
+
+    @property
+    def one_host(self) -> bool:
+        """Whether all ranks run on one host."""
+        return len({place.host for place in self.places}) == 1
+
+    def process_group_store(self) -> Store:
+        """A store in which a process group can meet."""
+        return PrefixStore("group", self._store)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Each rank's value, by rank, on every rank."""
+        turn = self._next_turn()
+        self._store.set(f"{turn}/{self.rank}", pickle.dumps(value))
+        return [pickle.loads(self._get(f"{turn}/{rank}", self.timeout)) for rank in range(self.size)]
+
+    def agree(self, problem: str | None) -> None:
+        """UserError on every rank when one of them has a problem: the first one's."""
+        found = [(rank, one) for rank, one in enumerate(self.gather(problem)) if one is not None]
+        if not found:
+            return
+        rank, text = found[0]
+        everyone = len({one for _, one in found}) == 1 and len(found) == self.size
+        place = self.places[rank] if hasattr(self, "places") else None
+        where = "" if everyone or rank == 0 else f"rank {rank}{f' on {place.host}' if place else ''}: "
+        raise UserError(where + text)
+
+    def agreed(self, work: Callable[[], T]) -> T:
+        """What the work gives, which every rank does; UserError on every rank when it fails on one."""
+        problem = None
+        try:
+            result = work()
+        except (UserError, RunFailure) as error:
+            problem = str(error)
+        self.agree(problem)
+        return result
+
+    def send(self, command: Any) -> None:
+        """Rank 0's next command, for all others."""
+        self._store.set(f"command/{self._next_turn()}", pickle.dumps(command))
+
+    def receive(self) -> Any:
+        """The next command, on a rank other than 0."""
+        return pickle.loads(self._get(f"command/{self._next_turn()}", FOREVER))
+
+    def all_failed(self, error: BaseException) -> bool:
+        """On a rank whose work has failed: whether every other rank's fails too, within the grace. Where some
+        rank's does not, it waits in a collective for ever, and the job must end."""
+        turn = self._next_turn()
+        self._store.set(f"failed/{turn}/{self.rank}", type(error).__name__)
+        until = monotonic() + GRACE_S
+        # Asked now and then, as a wait that ends in vain writes warnings of its own.
+        while not self._store.check([f"failed/{turn}/{rank}" for rank in range(self.size)]):
+            if monotonic() > until:
+                return False
+            sleep(0.05)
+        return True
+
+    def skip_turn(self) -> None:
+        """What `all_failed` counts, on a rank whose work went well."""
+        self._next_turn()
+
+    def watch(self, drafts: list[bytes], results: str) -> None:
+        """Begins to be watched: should a rank end without a word, each record of `drafts` that is not written
+        by then is written to the directory `results` as a failure. Rank 0 names the drafts."""
+        port = start_sentinel(self._address, self.size, drafts, results) if self.rank == 0 else None
+        port = self.gather(port)[0]
+        self._line = Line(self._address, port, msgspec.to_builtins(self.places[self.rank]))
+
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Work that must be done within the timeout, even where it hangs deaf to everything."""
+        if self._line is None or self.rank != 0:
+            yield
+            return
+        self._line.say({"within_s": self.timeout.total_seconds()})
+        try:
+            yield
+        finally:
+            self._line.say({"within_s": None})
+
+    def fail(self, failure: Failure) -> NoReturn:
+        """Has the failure recorded as this rank's and ends all ranks."""
+        if self._line is not None:
+            self._line.report(msgspec.to_builtins(failure))
+        if self._mpi is not None:
+            self._mpi.Abort(1)
+        os._exit(1)
+
+    def leave(self) -> None:
+        """Ends being watched: what happens from here on is no failure of the job."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _end_in_error(
+        self, kind: type[BaseException], error: BaseException, where: TracebackType | None
+    ) -> None:
+        sys.__excepthook__(kind, error, where)
+        tail = "\n".join("".join(traceback.format_exception(kind, error, where)).splitlines()[-20:])
+        self.fail(Failure(failure_class="crash", message=f"{kind.__name__}: {error}", log_tail=tail))
+
+    def _meet(self) -> tuple[Store, str]:
+        """The store of this job, on rank 0's host, and that host's address."""
+        if self._mpi is None:
+            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            mine = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+            return PrefixStore("xpubench", self._tcp_store(address, port, mine)), address
+        hosts = self._mpi.allgather(socket.gethostname())
+        _take_names_off()
+        address = os.environ.get("MASTER_ADDR") or (LOOPBACK if len(set(hosts)) == 1 else hosts[0])
+        store, problem = None, None
+        if self.rank == 0:
+            try:
+                store = self._tcp_store(address, int(os.environ.get("MASTER_PORT") or 0), True)
+            except (UserError, ValueError) as error:
+                problem = str(error)
+        address, port, problem = self._mpi.bcast((address, store.port if store else None, problem))
+        if problem is not None:
+            raise UserError(problem)
+        return store or self._tcp_store(address, port, False), address
+
+    def _tcp_store(self, address: str, port: int, mine: bool) -> TCPStore:
+        try:
+            return TCPStore(address, port, self.size, mine, timeout=MEET, wait_for_workers=False)
+        except RuntimeError as error:
+            if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
+                raise UserError(
+                    f"port {port} of MASTER_PORT is taken; unset MASTER_PORT to have a free one chosen"
+                ) from error
+            raise UserError(
+                f"the ranks cannot meet at {address}:{port}; set MASTER_ADDR to an address of rank 0's host"
+            ) from error
+
+    def _set_variables(self) -> None:
+        """What DeepSpeed and the communication libraries read."""
+        os.environ.update(
+            RANK=str(self.rank),
+            WORLD_SIZE=str(self.size),
+            LOCAL_RANK=str(self.local_rank),
+            MASTER_ADDR=self._address,
+        )
+        if self._mpi is not None:
+            os.environ["MASTER_PORT"] = str(self._store.port)
+
+    def _get(self, key: str, timeout: timedelta) -> bytes:
+        self._store.wait([key], timeout)
+        value: bytes = self._store.get(key)
+        return value
+
+    def _next_turn(self) -> int:
+        self._turn += 1
+        return self._turn
+
+
+def _mpi(launch: Launch) -> Any:
+    """MPI's communicator of all ranks; UserError where MPI is missing or not the launcher's."""
+    try:
+        import mpi4py
+
+        mpi4py.rc.initialize = False
+        from mpi4py import MPI
+    except ImportError as error:
+        raise UserError(f"mpi4py is not installed; {INSTALL}") from error
+    except RuntimeError as error:
+        raise UserError(f"mpi4py finds no MPI library; {INSTALL}") from error
+    library = MPI.Get_library_version().splitlines()[0].strip(" \0")
+    # Under Open MPI another library ends the process when it is initialized.
+    if launch.launcher == "Open MPI" and not library.startswith("Open MPI"):
+        raise UserError(
+            f"mpirun of Open MPI started the ranks, but mpi4py takes {library}; name Open MPI's library with "
+            "MPI4PY_LIBMPI=libmpi.so.40, or use the mpirun of this environment"
+        )
+    MPI.Init_thread()
+    atexit.register(MPI.Finalize)
+    world = MPI.COMM_WORLD
+    if launch.size is not None and world.Get_size() != launch.size:
+        raise UserError(
+            f"mpirun of {launch.launcher} started {launch.size} ranks, but mpi4py's MPI ({library}) sees "
+            f"{world.Get_size()}: use the mpirun of that MPI"
+        )
+    return world
+
+
+def _take_names_off() -> None:
+    """Removes the files of MPICH's shared memory, which all ranks have open by now: it goes with the job,
+    however that ends, where MPICH would leave it behind a killed one."""
+    for path in MPICH_SHM.findall(Path("/proc/self/maps").read_text()):
+        Path(path).unlink(missing_ok=True)
+
+
+_current: Job | None = None
+
+
+def join(launch: Launch, timeout: timedelta) -> Job:
+    """Makes this process one of its job's ranks, once."""
+    global _current
+    _current = Job(launch, timeout)
+    return _current
+
+
+def current() -> Job:
+    """The job that this process is a rank of; UserError where it is none's."""
+    if _current is None:
+        raise UserError(
+            "this process was not started as one of several ranks; type "
+            "mpirun -np 2 python -u run_generation_with_deepspeed.py ..."
+        )
+    return _current

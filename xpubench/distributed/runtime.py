@@ -1,0 +1,325 @@
+"""A model sharded over ranks by DeepSpeed's AutoTP. Rank 0 runs the harness; the others follow it."""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import msgspec
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from xpubench.catalog.architecture import head_shares
+from xpubench.distributed import autotp, rendezvous
+from xpubench.distributed.shards import CheckpointWeights, DummyWeights, Shard, sharded
+from xpubench.errors import RunFailure, UserError
+from xpubench.failures import classify
+from xpubench.measure.device import device_name
+from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_peaks
+from xpubench.measure.profile import time_in_collectives
+from xpubench.measure.times import latest
+from xpubench.record import Failure, SyncPolicy
+from xpubench.runtimes.base import Generation, Logits, Rows, Runtime, TokenIds, Verification, runtime_class
+from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.spec import Subject, Workload
+from xpubench.weights.load import Loaded
+from xpubench.weights.lora import WEIGHTS_FILE
+from xpubench.weights.pretrained import load_tokenizer
+from xpubench.weights.source import pickle_files, read_config, source_of, weight_files
+
+P = ParamSpec("P")
+R = TypeVar("R")
+# What gloo and the stores say of a collective that ended at its timeout.
+TIMEOUT_WORDS = ("timed out", "timeout")
+# The others are still waiting, or are deaf to what interrupts rank 0.
+ENDS_THE_JOB = ("timeout", "interrupted")
+# Of each file of weights, what tells whether all ranks see the same.
+SAMPLES, SAMPLE_BYTES = 64, 64
+
+
+def together(
+    method: Callable[Concatenate[Any, P], R],
+) -> Callable[Concatenate[Any, P], R]:
+    """Runs a method on all ranks: where rank 0 calls it, the others are told to call it too."""
+
+    @wraps(method)
+    def on_all_ranks(self: Any, /, *arguments: P.args, **named: P.kwargs) -> R:
+        if self.job.rank == 0:
+            self.job.send((method.__name__, arguments, named))
+        # gloo ends a collective that hangs by itself; the others may be deaf in theirs.
+        deaf = self.subject.shared_memory or self.subject.device != "cpu"
+        with in_step(self.job, self.subject.device), self.job.hurried() if deaf else nullcontext():
+            return method(self, *arguments, **named)
+
+    return on_all_ranks
+
+
+class OnAllRanks(PyTorchRuntime):
+    """What a sharded model adds to a runtime: every call happens on all ranks, and times are the latest
+    rank's."""
+
+    job: rendezvous.Job
+    reads_slices = False
+    load_peak_host_bytes = 0
+
+    @classmethod
+    def set_up(cls) -> None:
+        super().set_up()
+        # The memory that this path asks for does not go back.
+        os.environ.pop("TORCH_LLM_ALLREDUCE", None)
+
+    @classmethod
+    def check(cls, subject: Subject) -> None:
+        super().check(subject)
+        job = rendezvous.current()
+        if subject.torch_compile is not None:
+            raise UserError("--torch-compile does not go through DeepSpeed's collectives; leave it out")
+        autotp.import_deepspeed(subject.device)
+        autotp.check_backend(subject.device)
+        if subject.shared_memory:
+            autotp.check_shared_memory(job)
+        config = read_config(
+            subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+        )
+        # A slice of such weights is no slice of the model's: their scales lie beside them.
+        if "quantization_config" in config:
+            raise UserError(
+                f"{subject.model} is a quantized checkpoint, which runs on one device, not over ranks"
+            )
+        if (heads := _heads(config)) is not None:
+            head_shares(*heads, subject.tp_size)
+
+    @classmethod
+    def load(cls, subject: Subject) -> Self:
+        job = rendezvous.current()
+        if job.rank == 0:
+            job.send(("load", (subject,), {}))
+        with in_step(job, subject.device):
+            _check_same_model(job, subject)
+            reset_peaks(subject.device)
+            autotp.start(job, subject)
+            cls.job = job
+            runtime = super().load(subject)
+            runtime.load_peak_host_bytes = peak_host_bytes()
+            # Tried out now, on all ranks, which must all score in one way.
+            runtime.scores_rows_alone = all(job.gather(runtime.scores_rows_alone))
+        return runtime
+
+    @classmethod
+    def weights(cls, subject: Subject) -> Loaded:
+        job = rendezvous.current()
+        dtype = getattr(torch, subject.dtype)
+
+        def shard(model: Any, dtype: torch.dtype) -> Any:
+            return autotp.shard(model, dtype, subject.device)
+
+        loaded = _part(subject, dtype, shard) if job.size > 1 else None
+        cls.reads_slices = loaded is not None
+        if loaded is None:
+            whole = super().weights(subject)
+            loaded = msgspec.structs.replace(whole, model=shard(whole.model, dtype))
+        autotp.check_sharded(loaded.model, job.size)
+        autotp.tell_config(loaded.model, job.rank, job.size)
+        autotp.keep_mask(loaded.model)
+        return loaded
+
+    def line_up(self) -> None:
+        super().line_up()
+        dist.barrier()
+
+    @together
+    def prepare(self, workload: Workload) -> None:
+        super().prepare(workload)
+
+    @together
+    def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        generation = super().generate(prompt_ids, workload, sync_policy)
+        times = latest(self.job.gather(generation.times))
+        return msgspec.structs.replace(generation, times=times)
+
+    @together
+    def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
+        verification = super().verify(prompt_ids, workload)
+        # Once more, as the first generation of a shape pays for what the others find ready.
+        dist.barrier()
+        start_ns = perf_counter_ns()
+        again = super().verify
+        count, collectives_ns = time_in_collectives(lambda: again(prompt_ids, workload), self.subject.device)
+        own = {
+            "rank": self.job.rank,
+            "generation_ns": perf_counter_ns() - start_ns,
+            "collectives": count,
+            "collectives_ns": collectives_ns,
+        }
+        return msgspec.structs.replace(verification, collectives=self.job.gather(own))
+
+    @together
+    def trace(
+        self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
+    ) -> tuple[TokenIds, Logits]:
+        return super().trace(prompt_ids, workload, forced)
+
+    @together
+    def target_logprobs(
+        self, token_ids: TokenIds, rows: Rows, targets: TokenIds
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        return super().target_logprobs(token_ids, rows, targets)
+
+    @together
+    def describe(self) -> dict[str, Any]:
+        description = super().describe()
+        device = self.subject.device
+        place = self.job.places[self.job.rank]
+        own = {
+            "rank": self.job.rank,
+            "host": socket.gethostname(),
+            "process": place.pid,
+            "device": device if device == "cpu" else f"{device}:{self.model.device.index}",
+            "device_name": device_name(device),
+            "weight_bytes": description["weight_bytes"],
+            "load_peak_host_bytes": self.load_peak_host_bytes,
+            "peak_host_bytes": peak_host_bytes(),
+            "peak_device_bytes": peak_device_bytes(device),
+            "torch_threads": torch.get_num_threads(),
+        }
+        return description | {
+            "backend": dist.get_backend(),
+            "shared_memory": self.subject.shared_memory,
+            "reads_slices": self.reads_slices,
+            "ranks": self.job.gather(own),
+        }
+
+    @together
+    def close(self) -> None:
+        super().close()
+
+
+class TensorParallelRuntime(OnAllRanks):
+    """A transformers model that AutoTP shards."""
+
+
+def follow(job: rendezvous.Job) -> None:
+    """What a rank other than 0 does: the runtime's calls that rank 0 tells it, until that one leaves."""
+    runtime: Runtime | None = None
+    while True:
+        name, arguments, named = job.receive()
+        if name == "leave":
+            return
+        try:
+            if name == "load":
+                runtime = runtime_class(arguments[0].runtime).load(*arguments)
+            else:
+                getattr(runtime, name)(*arguments, **named)
+        # All ranks have failed alike, and rank 0 says so.
+        except (Exception, KeyboardInterrupt):
+            continue
+
+
+@contextmanager
+def in_step(job: rendezvous.Job, device: str) -> Iterator[None]:
+    """Work that all ranks do at once. What fails on all of them is raised; what fails on some ends the job,
+    as the others wait for those for ever."""
+    try:
+        yield
+    except BaseException as error:
+        failure = _failure(error, device, job)
+        # A launcher that ends the others after one has died must not make an interruption of its death.
+        with undisturbed():
+            if failure.failure_class in ENDS_THE_JOB or not job.all_failed(error):
+                job.fail(failure)
+        raise
+    job.skip_turn()
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Work that signals do not interrupt."""
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _failure(error: BaseException, device: str, job: rendezvous.Job) -> Failure:
+    if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in TIMEOUT_WORDS):
+        seconds = job.timeout.total_seconds()
+        error = RunFailure("timeout", f"waited {seconds:g} s for the other ranks in a collective")
+    # The caller still needs the traceback, which classifying drops.
+    where = error.__traceback__
+    failure = classify(error, device)
+    error.__traceback__ = where
+    return failure
+
+
+def _check_same_model(job: rendezvous.Job, subject: Subject) -> None:
+    """UserError where a rank lacks the model or sees another one than rank 0."""
+    every = job.gather(job.agreed(lambda: _fingerprint(subject)))
+    other = next((rank for rank, theirs in enumerate(every) if theirs != every[0]), None)
+    if other is not None:
+        raise UserError(
+            f"rank {other} on {job.places[other].host} sees another {subject.model} than rank 0: its config "
+            "or its weights differ"
+        )
+
+
+def _fingerprint(subject: Subject) -> str:
+    """A hash of the model's config and of samples of its weights, as a tuned model has the same config."""
+    if subject.weights == "dummy":
+        config = read_config(
+            subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+        )
+        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    source = source_of(subject)
+    files = weight_files(source.directory) or pickle_files(source.directory)
+    if subject.lora is not None:
+        files = [*files, Path(subject.lora) / WEIGHTS_FILE]
+    known = hashlib.sha256(json.dumps(source.config, sort_keys=True).encode())
+    for path in files:
+        size = path.stat().st_size
+        known.update(size.to_bytes(8, "little"))
+        with path.open("rb") as file:
+            for place in range(0, size, max(size // SAMPLES, 1)):
+                file.seek(place)
+                known.update(file.read(SAMPLE_BYTES))
+    return known.hexdigest()
+
+
+def _heads(config: dict[str, Any]) -> tuple[int, int] | None:
+    """The model's attention heads and key-value heads, None where its config does not say."""
+    heads = config.get("num_attention_heads") or config.get("n_head") or config.get("num_heads")
+    if heads is None:
+        return None
+    kv_heads = config.get("num_key_value_heads") or config.get("multi_query_group_num") or heads
+    return int(heads), int(kv_heads)
+
+
+def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:
+    """This rank's part of the model from its slices alone, None where it has to be cut from the whole one."""
+    trust = subject.trust_remote_code
+    if subject.weights == "dummy":
+        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        return Loaded(
+            model=sharded(
+                config, dtype, shard, lambda model: DummyWeights(model, device=subject.device, seed=0)
+            )
+        )
+    source = source_of(subject)
+    # An adapter is merged into whole weights.
+    if subject.lora is not None or not weight_files(source.directory):
+        return None
+    if source.config.get("model_type") not in CONFIG_MAPPING_NAMES:
+        return None
+    model = sharded(source.config, dtype, shard, lambda model: CheckpointWeights.of(source, model))
+    return Loaded(model=model, tokenizer=load_tokenizer(source.directory, trust), revision=source.revision)

@@ -1,0 +1,1 @@
+"""From specs to records: sessions, latency, accuracy, quantization, suites and their workers."""

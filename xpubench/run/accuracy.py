@@ -1,0 +1,275 @@
+"""Accuracy specs of one subject to records: load once, run lm-eval, keep each item."""
+
+import math
+from collections.abc import Iterator
+from importlib.metadata import version
+from statistics import fmean, stdev
+from typing import Any
+
+import msgspec
+
+from xpubench.accuracy.items import RIGHT, answered, logged
+from xpubench.accuracy.lm import RuntimeLM
+from xpubench.accuracy.tasks import SMOKE, TEST_SETS, load_tasks
+from xpubench.catalog import find_model, status_of
+from xpubench.errors import RunFailure, UserError
+from xpubench.failures import classify, failed_record, write_failures
+from xpubench.measure.device import free_memory_bytes
+from xpubench.measure.environment import capture
+from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_peaks
+from xpubench.plan import activation_bytes
+from xpubench.progress import Progress
+from xpubench.record import Accuracy, Item, Record, now
+from xpubench.results import ResultsDirectory
+from xpubench.run.session import Ground, fetch, load, precision_warnings, survey
+from xpubench.runtimes.base import Runtime
+from xpubench.spec import DTYPE_BYTES, AccuracySpec
+
+# lm-eval bootstraps some standard errors in forked processes, which hang beside torch's threads. Those of
+# accuracy and perplexity are taken from the items here.
+NO_BOOTSTRAP = 0
+# Of the free memory, for the activations of a batch; and where more tokens at a time gain nothing.
+MEMORY_SHARE = 0.25
+MOST_TOKENS = {"cpu": 1024, "cuda": 32768, "xpu": 32768}
+LARGE_GAP = 1.96
+LARGEST_EXPONENT = 700.0
+NO_METRICS = ("sample_len", "sample_count")
+
+
+def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress) -> Iterator[Record]:
+    """Runs the tasks of one subject, which is loaded once, and yields each record when it is written; of a
+    group or tag, one record a task.
+
+    An interruption keeps the items that were done. Raises UserError for what cannot be done as asked.
+    """
+    subject = specs[0].subject
+    if subject.weights == "dummy":
+        raise UserError("accuracy means nothing with --dummy-weights; leave one of the two out")
+    try:
+        tasks, groups = load_tasks(specs)
+        specs = [spec for spec, _ in tasks.values()]
+        ground = survey(subject)
+    except UserError:
+        raise
+    except BaseException as error:
+        yield from write_failures(results, specs, capture(subject.device), error, {})
+        return
+    try:
+        fetch(subject, progress)
+        runtime, load_s = load(subject, progress)
+    except UserError:
+        raise
+    except BaseException as error:
+        yield from write_failures(results, specs, ground.environment, error, {})
+        return
+    try:
+        for spec, task in tasks.values():
+            record = _evaluated(runtime, spec, task, ground, load_s, progress)
+            results.write(record)
+            yield record
+            if record.status == "interrupted":
+                return
+        for group, ids in groups.items():
+            results.write_tasks(group, ids)
+    finally:
+        runtime.close()
+
+
+def _evaluated(
+    runtime: Runtime, spec: AccuracySpec, task: Any, ground: Ground, load_s: float, progress: Progress
+) -> Record:
+    limit = ground.architecture.max_positions if ground.architecture else None
+    lm = RuntimeLM(
+        runtime,
+        limit or ground.config.get("max_position_embeddings"),
+        progress,
+        batch_size=spec.task.batch_size,
+        budget=token_budget(spec, ground),
+    )
+    reset_peaks(spec.subject.device)
+    try:
+        found = _simple_evaluate(lm, spec, task)
+    except UserError:
+        raise
+    except BaseException as error:
+        failed = failed_record(spec, ground.environment, classify(error, spec.subject.device), None)
+        if not (items := answered(task, lm.done)):
+            return failed
+        accuracy = _accuracy(runtime, lm, spec, task, items, {}, "", partial=True)
+        warnings = [
+            f"the {accuracy.n} items that were done when it ended, the longest first: no sample of the task",
+            *_warnings(accuracy),
+        ]
+        return msgspec.structs.replace(failed, accuracy=accuracy, warnings=warnings)
+    accuracy = _of_results(runtime, lm, spec, task, found)
+    if failure := numerics(accuracy):
+        failed = failed_record(spec, ground.environment, classify(failure, spec.subject.device), None)
+        return msgspec.structs.replace(failed, accuracy=accuracy)
+    status = status_of(spec.subject.model, ground.config.get("model_type"))
+    return Record(
+        id=spec.id,
+        created=now(),
+        spec=spec,
+        environment=ground.environment,
+        status="ok",
+        runtime=runtime.describe() | {"load_s": load_s},
+        checks={
+            "validation": status,
+            "peak_device_bytes": peak_device_bytes(spec.subject.device),
+            "peak_host_bytes": peak_host_bytes(),
+        },
+        accuracy=accuracy,
+        warnings=[
+            *_partial(accuracy),
+            *_warnings(accuracy),
+            *precision_warnings(spec.subject, runtime),
+        ],
+    )
+
+
+def token_budget(spec: AccuracySpec, ground: Ground) -> int:
+    """Tokens of a batch: what a quarter of the free memory holds of activations, up to the device's most."""
+    most = MOST_TOKENS[spec.subject.device]
+    free = free_memory_bytes(spec.subject.device)
+    if free is None or ground.architecture is None:
+        return most
+    one = activation_bytes(ground.architecture, 1, 1, DTYPE_BYTES[spec.subject.dtype])
+    return max(1, min(most, int(MEMORY_SHARE * free / one)))
+
+
+def _simple_evaluate(lm: RuntimeLM, spec: AccuracySpec, task: Any) -> dict[str, Any]:
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    found: dict[str, Any] = simple_evaluate(
+        model=lm,
+        tasks=[task],
+        num_fewshot=spec.task.num_fewshot,
+        limit=spec.task.limit,
+        bootstrap_iters=NO_BOOTSTRAP,
+        log_samples=True,
+        task_manager=TaskManager(include_defaults=False),
+    )
+    return found
+
+
+def _of_results(
+    runtime: Runtime, lm: RuntimeLM, spec: AccuracySpec, task: Any, found: dict[str, Any]
+) -> Accuracy:
+    name = spec.task.name
+    metrics: dict[str, float | None] = {
+        key.removesuffix(",none"): float(value)
+        for key, value in found["results"][name].items()
+        if isinstance(value, int | float) and key not in NO_METRICS
+    }
+    samples, count = found["samples"][name], found["n-samples"][name]
+    chosen = "" if samples[0]["filter"] == "none" else f",{samples[0]['filter']}"
+    return _accuracy(
+        runtime,
+        lm,
+        spec,
+        task,
+        logged(task, samples),
+        metrics,
+        chosen,
+        task_version=str(found["versions"].get(name, "")),
+        partial=count["effective"] < count["original"],
+    )
+
+
+def _accuracy(
+    runtime: Runtime,
+    lm: RuntimeLM,
+    spec: AccuracySpec,
+    task: Any,
+    items: list[Item],
+    metrics: dict[str, float | None],
+    chosen: str,
+    *,
+    partial: bool,
+    task_version: str = "",
+) -> Accuracy:
+    """`chosen` is the end of the names of the metrics that belong to the items."""
+    items = sorted(items, key=lambda item: item.id)
+    correct = [float(item.correct) for item in items if item.correct is not None]
+    own = next((f"{name}{chosen}" for name in RIGHT if f"{name}{chosen}" in metrics), None)
+    losses = [-item.loglikelihood for item in items if item.loglikelihood is not None]
+    perplexity = _perplexity(losses) if task.OUTPUT_TYPE == "loglikelihood" else None
+    spread = _stderr(losses)
+    return Accuracy(
+        task=spec.task.name,
+        task_version=task_version,
+        acc=metrics[own] if own else fmean(correct) if correct else None,
+        acc_stderr=_stderr(correct),
+        perplexity=perplexity,
+        # The delta method: d exp(x) = exp(x) dx.
+        perplexity_stderr=None if perplexity is None or spread is None else perplexity * spread,
+        n=len(items),
+        partial=partial,
+        metrics=metrics,
+        items=items,
+        items_per_s=len(items) / lm.seconds if lm.seconds else 0.0,
+        truncated=lm.truncated,
+        batch_tokens=None if lm.batch_size else lm.budget,
+        batch_size=lm.batch_size or None,
+        padding_side="right",
+        scores_rows_alone=getattr(runtime, "scores_rows_alone", False),
+        lm_eval_version=version("lm-eval"),
+        # What an interruption leaves are the longest items, not the first ones.
+        reference=_reference(spec) if metrics else None,
+    )
+
+
+def _perplexity(losses: list[float]) -> float | None:
+    mean = fmean(losses) if losses else math.inf
+    return math.exp(mean) if mean < LARGEST_EXPONENT else None
+
+
+def _stderr(values: list[float]) -> float | None:
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return None
+    return stdev(values) / math.sqrt(len(values))
+
+
+def numerics(accuracy: Accuracy) -> RunFailure | None:
+    """The failure of a run whose log-likelihoods are no numbers, or that has nothing right on all items."""
+    values = [item.loglikelihood for item in accuracy.items if item.loglikelihood is not None]
+    if any(not math.isfinite(value) for value in values):
+        return RunFailure("numerics", f"NaN or infinite log-likelihoods on {accuracy.task}")
+    for name, metric in accuracy.metrics.items():
+        if metric is not None and not math.isfinite(metric):
+            return RunFailure("numerics", f"{name} of {accuracy.task} is {metric}")
+    if accuracy.acc == 0 and not accuracy.partial:
+        return RunFailure("numerics", f"accuracy 0 on all {accuracy.n} items of {accuracy.task}")
+    return None
+
+
+def _reference(spec: AccuracySpec) -> dict[str, Any] | None:
+    """The catalog's accuracy, which is of the whole test set's passages without examples before them."""
+    task, known = spec.task, find_model(spec.subject.model)
+    same_data = task.name == SMOKE or task.data_sha256 in (None, TEST_SETS.get(task.name))
+    return known.accuracy.get(task.name) if known and same_data and not task.num_fewshot else None
+
+
+def _partial(accuracy: Accuracy) -> list[str]:
+    return [f"a partial run: the first {accuracy.n} items of {accuracy.task}"] if accuracy.partial else []
+
+
+def _warnings(accuracy: Accuracy) -> list[str]:
+    warnings = []
+    if accuracy.acc == 0:
+        warnings.append("accuracy 0")
+    if accuracy.truncated:
+        warnings.append(f"{accuracy.truncated} items were longer than the model takes and cut from the left")
+    if not accuracy.scores_rows_alone:
+        warnings.append("head and body cannot be told apart: all positions' logits were computed")
+    reference = accuracy.reference
+    if reference is not None and accuracy.acc is not None and accuracy.acc_stderr:
+        expected = reference["acc"]
+        noise = math.hypot(accuracy.acc_stderr, math.sqrt(expected * (1 - expected) / reference["n"]))
+        if abs(accuracy.acc - expected) > LARGE_GAP * noise:
+            warnings.append(
+                f"accuracy {accuracy.acc:.2%} is {abs(accuracy.acc - expected) * 100:.1f} points from the "
+                f"reference's {expected:.2%} ({reference['source']}), beyond noise"
+            )
+    return warnings

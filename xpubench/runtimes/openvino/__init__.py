@@ -1,0 +1,1 @@
+"""OpenVINO's runtimes, and the exports that they run."""

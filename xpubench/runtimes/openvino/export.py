@@ -1,0 +1,333 @@
+"""From a checkpoint to an OpenVINO IR with its tokenizer, through Optimum Intel and NNCF."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xpubench.errors import RunFailure, UserError
+from xpubench.runtimes.openvino.recipe import IR_FILE, RECIPE_FILE, Recipe
+from xpubench.runtimes.openvino.stack import import_openvino
+from xpubench.weights.directories import written_aside
+from xpubench.weights.embedded import cache_directory
+from xpubench.weights.pretrained import cannot_load, load_pretrained, load_tokenizer, tokenizer_files
+from xpubench.weights.quiet import quiet_transformers
+from xpubench.weights.source import Source, pickle_files, source_of, weight_files
+
+Say = Callable[[str], None]
+
+# Raise it when what is written changes, so that old caches are left alone.
+CACHE_VERSION = 1
+VERSIONS = ("openvino", "openvino-tokenizers", "optimum-intel", "nncf", "transformers", "torch")
+# Above so many parameters Optimum compresses to int8 when it is told nothing.
+INT8_BY_DEFAULT = 1_000_000_000
+MODEL_TASK = "text-generation-with-past"
+TOKENIZER_IR = "openvino_tokenizer.xml"
+
+
+def export(recipe: Recipe, out: Path, say: Say) -> Path:
+    """Writes the IR, the tokenizer's IR, the checkpoint's config and tokenizer, and the recipe to the
+    directory `out`, whole or not at all, and returns it.
+
+    Raises UserError for what the user must change, such as an `out` that holds something else, and RunFailure
+    for a checkpoint that cannot be used.
+    """
+    _check_out(out)
+    _check_dataset(recipe)
+    import_openvino()
+    source = source_of(recipe)
+    try:
+        with (
+            written_aside(out, replace=True) as target,
+            tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as between,
+        ):
+            kept = _made(recipe, source, target, Path(between), say)
+            (target / RECIPE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1))
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from error
+    return out
+
+
+def cached(recipe: Recipe, source: Source) -> Path:
+    """Where the IR of that recipe and checkpoint lies in this tool's cache, or would lie."""
+    what = {
+        "recipe": _set_fields(msgspec.structs.replace(recipe, model="", revision=None, lora=None)),
+        "checkpoint": _fingerprint(source.directory),
+        "lora": None if recipe.lora is None else _fingerprint(Path(recipe.lora)),
+        "versions": _versions(),
+        "cache_version": CACHE_VERSION,
+    }
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+    return (
+        cache_directory() / "openvino" / f"{Path(recipe.model).name.lower()}-{recipe.weight_format}-{digest}"
+    )
+
+
+def _fingerprint(directory: Path) -> list[list[Any]]:
+    """The content of small files, and size and time of the weights: to hash those would cost as much as to
+    load them."""
+    return [
+        [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+        if path.suffix in (".safetensors", ".bin")
+        else [path.name, hashlib.sha256(path.read_bytes()).hexdigest()]
+        for path in sorted(directory.iterdir())
+        if path.is_file()
+    ]
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in VERSIONS}
+
+
+def _set_fields(recipe: Recipe) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(recipe)
+    return {name: value for name, value in fields.items() if value not in (None, False, "")}
+
+
+def _made(recipe: Recipe, source: Source, target: Path, between: Path, say: Say) -> dict[str, Any]:
+    """Makes the IR in `target`, with what it needs on the way in `between`; what is kept of it beside."""
+    directory = source.directory
+    held = quantization_of(source)
+    if held is not None:
+        _check_keeps(held, recipe)
+        say(f"the {held} weights stay as they are; --weight-format is of the rest")
+    elif recipe.lora is None:
+        # Optimum would fill a weight that is missing with noise, without a word. Nothing is read for this.
+        _load(recipe, source, device="meta")
+    else:
+        say(f"merging the LoRA adapter {recipe.lora}")
+        directory = _with_lora(recipe, source, between / "merged")
+    compressed = recipe.weight_format in ("int8", "int4")
+    plain = between / "plain" if compressed else target
+    say(f"exporting {recipe.model} to OpenVINO, {recipe.weight_format}")
+    with _quiet():
+        _convert(source, directory, plain, recipe)
+    if held is not None:
+        _check_kept(held, plain, recipe)
+    if compressed:
+        say(f"compressing the weights to {recipe.weight_format}")
+        with _quiet():
+            _compress(plain, target, recipe)
+    tokenizer = _tokenizer(directory, target, recipe.trust_remote_code, say)
+    return {
+        "recipe": _set_fields(recipe) | {"model": _lasting(recipe.model)},
+        "commit": source.revision,
+        "versions": _versions(),
+        "tokenizer": tokenizer,
+    }
+
+
+def _lasting(model: str) -> str:
+    """A local directory's whole path, so that it is found from elsewhere too."""
+    path = Path(model).expanduser()
+    return str(path.resolve()) if path.is_dir() else model
+
+
+def _with_lora(recipe: Recipe, source: Source, target: Path) -> Path:
+    from xpubench.weights.lora import check_adapter, merged
+
+    adapter = Path(recipe.lora or "")
+    check_adapter(adapter, source.config)
+    model, tokenizer = _load(recipe, source, device="cpu")
+    merged(model, adapter).save_pretrained(target)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(target)
+    return target
+
+
+def _load(recipe: Recipe, source: Source, device: str) -> tuple[Any, Any]:
+    return load_pretrained(
+        source,
+        dtype="float32",
+        device=device,
+        trust_remote_code=recipe.trust_remote_code,
+        allow_pickle=recipe.allow_pickle,
+    )
+
+
+def quantization_of(source: Source) -> str | None:
+    """The method by which a checkpoint of the hub is quantized, None where it is not."""
+    found = source.config.get("quantization_config")
+    return str(found.get("quant_method")) if isinstance(found, dict) else None
+
+
+def _check_keeps(held: str, recipe: Recipe) -> None:
+    if recipe.weight_format in ("int8", "int4"):
+        raise UserError(
+            f"{recipe.model} holds {held} weights already, which stay as they are; give --weight-format fp16 "
+            "or fp32 for the rest"
+        )
+    if recipe.lora is not None:
+        raise UserError(f"a LoRA adapter cannot be merged into {held} weights; export the float model")
+
+
+def _check_kept(held: str, target: Path, recipe: Recipe) -> None:
+    """RunFailure where the IR holds no weights in INT4: the conversion wrote them out in full."""
+    model = import_openvino().Core().read_model(target / IR_FILE)
+    kinds = {op.get_element_type().get_type_name() for op in model.get_ops() if _is_constant(op)}
+    if not kinds & {"i4", "u4"}:
+        raise RunFailure(
+            "unsupported", f"OpenVINO does not keep the {held} weights of {recipe.model} in INT4"
+        )
+
+
+def _is_constant(op: Any) -> bool:
+    return str(op.get_type_name()) == "Constant"
+
+
+def _convert(source: Source, directory: Path, target: Path, recipe: Recipe) -> None:
+    from openvino.frontend import OpConversionFailure
+    from optimum.exporters.openvino import main_export
+    from optimum.intel import OVConfig
+
+    try:
+        main_export(
+            str(directory),
+            target,
+            task=MODEL_TASK,
+            library_name="transformers",
+            ov_config=OVConfig(dtype="fp16" if recipe.weight_format == "fp16" else "fp32"),
+            trust_remote_code=recipe.trust_remote_code,
+            local_files_only=True,
+        )
+    except (ImportError, NameError) as error:  # by which Optimum fails where gptqmodel is missing
+        raise cannot_load(source, error) from error
+    except OpConversionFailure as error:
+        held = quantization_of(source)
+        raise RunFailure(
+            "unsupported",
+            f"OpenVINO cannot convert {recipe.model}{f' with its {held} weights' if held else ''}",
+        ) from error
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise RunFailure(
+            "unsupported", f"Optimum Intel cannot export {recipe.model}: {_first_line(error)}"
+        ) from error
+
+
+def _compress(plain: Path, target: Path, recipe: Recipe) -> None:
+    from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
+
+    is_int4 = recipe.weight_format == "int4"
+    dataset = recipe.dataset
+    if dataset is not None and Path(dataset).is_file():
+        texts: Any = _texts(Path(dataset))
+    else:
+        texts = dataset
+    config = OVWeightQuantizationConfig(
+        bits=4 if is_int4 else 8,
+        sym=bool(recipe.sym),
+        **({"ratio": recipe.ratio} if recipe.ratio is not None else {}),
+        group_size=recipe.group_size,
+        quant_method="awq" if recipe.awq else "default",
+        scale_estimation=recipe.scale_estimation or None,
+        gptq=recipe.gptq or None,
+        dataset=texts,
+        num_samples=len(texts) if isinstance(texts, list) else None,
+        tokenizer=str(plain) if texts is not None else None,
+    )
+    try:
+        model = OVModelForCausalLM.from_pretrained(
+            plain,
+            compile=False,
+            quantization_config=config,
+            local_files_only=True,
+            trust_remote_code=recipe.trust_remote_code,
+        )
+    except Exception as error:  # NNCF raises its own kinds, by version
+        raise UserError(f"NNCF cannot compress {recipe.model} so: {_first_line(error)}") from error
+    model.save_pretrained(target)
+
+
+def _tokenizer(directory: Path, target: Path, trust_remote_code: bool, say: Say) -> str:
+    """Writes the tokenizer and its IR; what came of it in a few words."""
+    from openvino import save_model
+    from openvino_tokenizers import convert_tokenizer
+
+    with _quiet():
+        tokenizer = load_tokenizer(directory, trust_remote_code)
+    if tokenizer is None:
+        # Optimum saves the empty one that transformers makes of nothing.
+        for file in tokenizer_files(target):
+            file.unlink()
+        return "none: the checkpoint has none"
+    tokenizer.save_pretrained(target)
+    try:
+        with _quiet():
+            pair = convert_tokenizer(tokenizer, with_detokenizer=True)
+    except Exception as error:
+        reason = f"openvino_tokenizers cannot convert it ({_first_line(error)})"
+        say(f"the tokenizer stays transformers' own: {reason}")
+        return f"transformers alone: {reason}"
+    for model, name in zip(pair, (TOKENIZER_IR, "openvino_detokenizer.xml"), strict=True):
+        save_model(model, target / name)
+    return "tokenizer and detokenizer IR"
+
+
+def default_format(source: Source) -> str:
+    """What Optimum would choose when it is told nothing: int8 above a billion parameters, else fp16."""
+    if quantization_of(source) is not None:
+        return "fp16"
+    files = weight_files(source.directory) or pickle_files(source.directory)
+    bytes_each = 4 if source.config.get("torch_dtype", source.config.get("dtype")) == "float32" else 2
+    return "int8" if sum(file.stat().st_size for file in files) / bytes_each >= INT8_BY_DEFAULT else "fp16"
+
+
+def _texts(path: Path) -> list[str]:
+    texts = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    if not texts:
+        raise UserError(f"{path} holds no text to calibrate with; one text a line")
+    return texts
+
+
+def _check_dataset(recipe: Recipe) -> None:
+    if recipe.dataset is None or recipe.dataset in _known_datasets():
+        return
+    if not Path(recipe.dataset).is_file():
+        raise UserError(
+            f"--dataset {recipe.dataset!r} is neither a local text file nor one that Optimum knows: "
+            f"{', '.join(sorted(_known_datasets()))}"
+        )
+    _texts(Path(recipe.dataset))
+
+
+def _known_datasets() -> set[str]:
+    return {"wikitext2", "c4", "c4-new", "auto", "gsm8k"}
+
+
+def _check_out(out: Path) -> None:
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file; name a directory for the IR")
+    if any(out.iterdir()) and not (out / RECIPE_FILE).is_file():
+        raise UserError(f"{out} holds something else; name a new or empty directory for the IR")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The libraries without their advice and their bars."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            quiet_transformers(),
+            open(os.devnull, "w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
