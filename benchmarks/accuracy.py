@@ -18,8 +18,9 @@ from lm_eval.models.huggingface import HFLM
 from benchmarks.goal import Goal
 from xpubench.accuracy.lm import RuntimeLM
 from xpubench.accuracy.tasks import SMOKE_FILE
-from xpubench.measure.memory import peak_host_bytes, reset_peaks
-from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.measure.device import reset_peaks
+from xpubench.measure.host import peak_host_bytes
+from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject
 
 ITEMS = 500
@@ -108,7 +109,7 @@ def _requests(path: Path, items: int) -> list[Instance]:
 
 
 def _hflm(runtime: PyTorchRuntime, batch_size: int) -> Side:
-    model = HFLM(pretrained=runtime.model, tokenizer=runtime.tokenizer, batch_size=batch_size)
+    model = HFLM(pretrained=runtime.model, tokenizer=runtime.vocabulary.tokenizer, batch_size=batch_size)
     return Side(f"HFLM batch {batch_size}", lambda part: model.loglikelihood(part, disable_tqdm=True))
 
 

@@ -11,7 +11,7 @@ from benchmarks.goal import Goal
 from xpubench.measure.clock import TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.prompts import random_prompt
-from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject
 
 PAIRS = 15
@@ -26,7 +26,12 @@ def run() -> Iterator[Goal]:
     runtime = PyTorchRuntime.load(Subject(model="smollm2-135m", device="cpu", dtype="bfloat16"))
     model = runtime.model
     prompt = random_prompt(
-        runtime.vocab_size, runtime.special_ids, batch_size=1, length=INPUT_TOKENS, seed=0, index=0
+        runtime.vocabulary.size,
+        runtime.vocabulary.special_ids,
+        batch_size=1,
+        length=INPUT_TOKENS,
+        seed=0,
+        index=0,
     )
     ids = torch.from_numpy(prompt)
 

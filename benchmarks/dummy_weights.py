@@ -15,7 +15,8 @@ CODE = """
 import json, sys
 from time import perf_counter
 from xpubench.catalog import model
-from xpubench.measure.memory import peak_host_bytes, reset_peaks
+from xpubench.measure.device import reset_peaks
+from xpubench.measure.host import peak_host_bytes
 from xpubench.weights.dummy import build_dummy
 config = model(sys.argv[1]).native_config()
 reset_peaks("cpu")

@@ -62,13 +62,13 @@ def _write_float16(directory: Path) -> None:
 
 
 def _decoding(whole: int) -> Iterator[Goal]:
-    from xpubench.runtimes.pytorch import PyTorchRuntime
+    from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 
     sides = {}
     for name, recipe in (("int4", Quantization()), ("bfloat16", None)):
         subject = Subject(model=MODEL, device="cpu", dtype="bfloat16", weights="dummy", quantization=recipe)
         sides[name] = PyTorchRuntime.load(subject)
-    bytes_int4 = sides["int4"].describe()["weight_bytes"]
+    bytes_int4 = sides["int4"].describe().weight_bytes
     yield Goal(
         f"weights of {MODEL} in memory, INT4 in the kernels' form / in float16",
         bytes_int4 / whole,
@@ -87,7 +87,7 @@ def _decoding(whole: int) -> Iterator[Goal]:
                 nexts[name].append(float(np.median(times.next_token_ns)) / 1e6)
     int4_ms, bfloat16_ms = median(nexts["int4"]), median(nexts["bfloat16"])
     first = f"first token {median(firsts['int4']):.0f} and {median(firsts['bfloat16']):.0f} ms"
-    read = {name: side.step_weight_bytes / 1e9 for name, side in sides.items()}
+    read = {name: side.describe().step_weight_bytes / 1e9 for name, side in sides.items()}
     yield Goal(
         "its next token in INT4 / in bfloat16",
         int4_ms / bfloat16_ms,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xpubench.measure.memory import peak_host_bytes
+from xpubench.measure.host import peak_host_bytes
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
 
 

@@ -97,7 +97,7 @@ def _start_s(cache: str, *flags: str) -> tuple[float, float]:
                 seconds = perf_counter() - start
         if process.wait() != 0:
             raise RuntimeError("".join(lines))
-        summary = decode(process.stdout.readline()).summary
+        summary = decode(process.stdout.readline()).latency
     assert summary is not None
     return seconds + summary.load_s, perf_counter() - start
 

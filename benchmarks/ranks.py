@@ -74,6 +74,7 @@ def worker() -> None:
 
     from xpubench.distributed import autotp, rendezvous
     from xpubench.distributed.launch import launch_of
+    from xpubench.distributed.options import DeepSpeedOptions
     from xpubench.distributed.runtime import TensorParallelRuntime
     from xpubench.spec import Subject, Workload
 
@@ -81,7 +82,7 @@ def worker() -> None:
     assert launch is not None
     job = rendezvous.join(launch, timedelta(seconds=120))
     subject = Subject(
-        model="smollm2-135m", device="cpu", dtype="bfloat16", runtime="deepspeed", tp_size=job.size
+        model="smollm2-135m", device="cpu", dtype="bfloat16", options=DeepSpeedOptions(), tp_size=job.size
     )
     if job.rank != 0:
         job.receive()

@@ -50,9 +50,9 @@ def cost() -> Iterator[Goal]:
             check=True,
         )
         wall_s = perf_counter() - start
-        summaries = [record for path in results.glob("*.json") if (record := read_record(path)).summary]
+        summaries = [record for path in results.glob("*.json") if (record := read_record(path)).latency]
     measured_s = sum(one.end_to_end_ns / 1e9 for record in summaries for one in record.samples.iterations)
-    load_s = max(record.summary.load_s for record in summaries if record.summary)
+    load_s = max(record.latency.load_s for record in summaries if record.latency)
     detail = (
         f"{len(summaries)} shapes, {wall_s:.1f} s for {measured_s:.1f} s measured and {load_s:.1f} s of load"
     )

@@ -8,32 +8,54 @@ from typing import Any
 
 import msgspec
 
-from xpubench.catalog import models
-from xpubench.measure.summary import Facts, summarize_run
-from xpubench.record import Accuracy, Failure, Item, Iteration, Record, Samples, encode
+from xpubench.catalog import PublishedAccuracy, find_model, models
+from xpubench.catalog.architecture import Architecture
+from xpubench.environment import Environment
+from xpubench.measure.summary import SummaryInputs, summarize_run
+from xpubench.plan import Plan, plan_of
+from xpubench.record import (
+    Accuracy,
+    AccuracySummary,
+    Failure,
+    Item,
+    Iteration,
+    Record,
+    RunChecks,
+    Samples,
+    encode,
+)
+from xpubench.runtimes.registry import DEFAULT, options_class
 from xpubench.spec import AccuracySpec, AccuracyTask, Protocol, RunSpec, Subject, Workload
 
-ENVIRONMENT: dict[str, Any] = {
-    "harness": {"version": "0.1.0", "commit": "0123456789ab"},
-    "python": "3.11.9",
-    "platform": "Linux-6.8.0-x86_64",
-    "versions": {"torch": "2.13.0+xpu", "transformers": "5.23.0", "numpy": "2.4.6"},
-    "device": {
-        "kind": "xpu",
-        "name": "Intel(R) Data Center GPU Max 1550",
-        "driver": "1.6.33578",
-        "total_memory_bytes": 68_719_476_736,
-        "free_memory_bytes": 68_000_000_000,
+ENVIRONMENT = msgspec.convert(
+    {
+        "harness": {"version": "0.1.0", "commit": "0123456789ab"},
+        "python": "3.11.9",
+        "platform": "Linux-6.8.0-x86_64",
+        "versions": {"torch": "2.13.0+xpu", "transformers": "5.23.0", "numpy": "2.4.6"},
+        "device": {
+            "kind": "xpu",
+            "name": "Intel(R) Data Center GPU Max 1550",
+            "driver": "1.6.33578",
+            "total_memory_bytes": 68_719_476_736,
+            "free_memory_bytes": 68_000_000_000,
+        },
+        "host": {"cpu": "Intel(R) Xeon(R) Platinum 8480+", "logical_cores": 224, "load_average_1min": 0.4},
+        "variables": {"ZE_FLAT_DEVICE_HIERARCHY": "FLAT"},
     },
-    "host": {"cpu": "Intel(R) Xeon(R) Platinum 8480+", "logical_cores": 224, "load_average_1min": 0.4},
-    "variables": {"ZE_FLAT_DEVICE_HIERARCHY": "FLAT"},
-}
+    Environment,
+)
 BANDWIDTH = 1000.0
 
 
 def subject(model: str = "meta-llama/Llama-2-7b-hf", **fields: Any) -> Subject:
-    """A subject in float16 on xpu; `fields` win."""
-    return Subject(**{"model": model, "device": "xpu", "dtype": "float16"} | fields)
+    """A subject in float16 on xpu; `fields` win. Among them may be `runtime` and fields of its options."""
+    options = options_class(fields.pop("runtime", DEFAULT))
+    own = {
+        name: fields.pop(name) for name in options.__struct_fields__ if name != "device" and name in fields
+    }
+    known: dict[str, Any] = {"model": model, "device": "xpu", "dtype": "float16", "options": options(**own)}
+    return Subject(**known | fields)
 
 
 def latency_record(
@@ -67,7 +89,7 @@ def latency_record(
     step_bytes = int(0.6 * BANDWIDTH * 1e6 * next_ms)
     summary, warnings = summarize_run(
         samples,
-        Facts(
+        SummaryInputs(
             batch_size=batch_size,
             input_tokens=1024,
             new_tokens=new_tokens,
@@ -90,9 +112,9 @@ def latency_record(
             "samples": samples,
             "summary": summary,
             "warnings": warnings,
-            "runtime": {"name": of.runtime, "attention": "sdpa", "weight_bytes": step_bytes},
-            "plan": {"weight_bytes": step_bytes, "kv_cache_bytes": 600_000_000, "peak_bytes": step_bytes * 2},
-            "checks": {"new_tokens": new_tokens, "logits_finite": True, "validation": "validated"},
+            "runtime": type(of.options).description(weight_bytes=step_bytes),
+            "plan": _plan(spec),
+            "checks": RunChecks(new_tokens=new_tokens, logits_finite=True, validation="validated"),
         }
         | fields,
     )
@@ -121,10 +143,13 @@ def accuracy_record(
         padding_side="right",
         scores_rows_alone=True,
         lm_eval_version="0.4.13",
-        reference=None if reference is None else {"acc": reference, "n": 5153, "source": "a model card"},
+        reference=None
+        if reference is None
+        else PublishedAccuracy(acc=reference, n=5153, source="a model card"),
     )
     spec = AccuracySpec(subject=of, task=AccuracyTask(name="lambada_openai"))
-    return _record(spec, {"accuracy": found, "checks": {"peak_device_bytes": 15_000_000_000}} | fields)
+    summary = AccuracySummary(peak_device_bytes=15_000_000_000, load_s=12.5)
+    return _record(spec, {"accuracy": found, "summary": summary} | fields)
 
 
 def failed(record: Record, failure_class: Any, message: str, log_tail: str = "") -> Record:
@@ -199,10 +224,10 @@ def _varied(like: Record, of: Subject, source: random.Random, index: int, made: 
             end_to_end_ns=int(one.end_to_end_ns * factor),
         )
 
-    assert like.summary is not None
+    assert like.latency is not None
     workload = msgspec.structs.replace(like.spec.workload, input_tokens=32 + index % 2000)
-    mbu = (like.summary.mbu_measured or 0) / factor
-    following = like.summary.next_token_ms
+    mbu = (like.latency.mbu_measured or 0) / factor
+    following = like.latency.next_token_ms
     assert following is not None
     median = following.median * factor
     return msgspec.structs.replace(
@@ -212,7 +237,7 @@ def _varied(like: Record, of: Subject, source: random.Random, index: int, made: 
         spec=msgspec.structs.replace(like.spec, subject=of, workload=workload),
         samples=Samples(iterations=[scaled(one) for one in like.samples.iterations]),
         summary=msgspec.structs.replace(
-            like.summary,
+            like.latency,
             mbu_measured=mbu,
             input_tokens=32 + index % 2000,
             next_token_ms=msgspec.structs.replace(
@@ -223,6 +248,11 @@ def _varied(like: Record, of: Subject, source: random.Random, index: int, made: 
         if index % 4 == 0
         else [],
     )
+
+
+def _plan(spec: RunSpec) -> Plan | None:
+    known = find_model(spec.subject.model)
+    return None if known is None else plan_of(Architecture.from_config(known.config()), spec, None)
 
 
 def _record(spec: RunSpec | AccuracySpec, fields: dict[str, Any]) -> Record:

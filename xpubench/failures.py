@@ -2,15 +2,11 @@
 
 import errno
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-import msgspec
-
+from xpubench.environment import Environment
 from xpubench.errors import RunFailure
 from xpubench.plan import Plan
 from xpubench.record import Failure, Record, Samples, now
-from xpubench.results import ResultsDirectory
 from xpubench.spec import AccuracySpec, RunSpec
 
 LOG_TAIL_LINES = 20
@@ -48,9 +44,9 @@ def classify(error: BaseException, device: str) -> Failure:
 
 def failed_record(
     spec: RunSpec | AccuracySpec,
-    environment: dict[str, Any],
+    environment: Environment,
     failure: Failure,
-    plan: Plan | None,
+    plan: Plan | None = None,
     samples: Samples | None = None,
 ) -> Record:
     """The record of a run that failed, with the samples that it had taken."""
@@ -62,23 +58,8 @@ def failed_record(
         status=failure.failure_class,
         failure=failure,
         samples=samples or Samples(),
-        plan=msgspec.to_builtins(plan),
+        plan=plan,
     )
-
-
-def write_failures(
-    results: ResultsDirectory,
-    specs: Sequence[RunSpec] | Sequence[AccuracySpec],
-    environment: dict[str, Any],
-    error: BaseException,
-    plans: Mapping[str, Plan | None],
-) -> Iterator[Record]:
-    """Writes and yields the record of each spec of those that one error ended; `plans` is by their ids."""
-    failure = classify(error, specs[0].subject.device)
-    for spec in specs:
-        record = failed_record(spec, environment, failure, plans.get(spec.id))
-        results.write(record)
-        yield record
 
 
 def is_out_of_memory(error: BaseException) -> bool:

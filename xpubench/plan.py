@@ -10,7 +10,6 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.spec import DTYPE_BYTES, Quantization, RunSpec, Subject
 
 Bound = Literal["compute", "memory"]
-IR_BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,23 +54,24 @@ def make_plan(
     device: CatalogDevice | None,
     quantization: Quantization | None = None,
     ranks: int = 1,
+    stored: "StoredWeights | None" = None,
 ) -> Plan:
     """The plan of one workload. Roofline (Williams et al. 2009): a phase takes at least its bytes / the
     bandwidth and at least its operations / the peak; a decoding step is bound by its bytes.
 
     The prompt's phase runs batch x beams sequences, as transformers repeats the prompt for each beam first.
+    The weights are those of dtype and recipe, or the `stored` ones where a runtime keeps its own.
     UserError where so many ranks cannot share the model.
     """
     architecture = architecture.part(ranks)
     dtype_bytes = DTYPE_BYTES[dtype]
     sequences = batch_size * num_beams
-    saved = saved_bytes(architecture, dtype_bytes, quantization)
-    weight_bytes = architecture.parameter_count * dtype_bytes - saved.weights
+    stored = stored or _stored(architecture, dtype_bytes, quantization)
+    weight_bytes, step_weight_bytes = stored.weights, stored.step
     kv_cache_bytes = architecture.kv_cache_bytes(
         sequences=sequences, positions=input_tokens + new_tokens, dtype_bytes=dtype_bytes
     )
     activations = activation_bytes(architecture, sequences, input_tokens, dtype_bytes)
-    step_weight_bytes = architecture.step_weight_parameters * dtype_bytes - saved.step
     step_bytes = decode_bytes_per_step(
         architecture,
         weight_bytes_per_step=step_weight_bytes,
@@ -103,6 +103,21 @@ def make_plan(
         roofline_first_token_ms=first_ms,
         first_token_bound=bound,
         roofline_next_token_ms=step_bytes / device.bandwidth_gb_per_s / 1e6 if device else None,
+    )
+
+
+class StoredWeights(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of all weights, and of those that a decoding step reads."""
+
+    weights: int
+    step: int
+
+
+def _stored(architecture: Architecture, dtype_bytes: int, recipe: Quantization | None) -> StoredWeights:
+    saved = saved_bytes(architecture, dtype_bytes, recipe)
+    return StoredWeights(
+        weights=architecture.parameter_count * dtype_bytes - saved.weights,
+        step=architecture.step_weight_parameters * dtype_bytes - saved.step,
     )
 
 
@@ -172,8 +187,14 @@ def _first_token(
     return (compute_ms, "compute") if compute_ms > memory_ms else (memory_ms, "memory")
 
 
-def plan_of(architecture: Architecture | None, spec: RunSpec, device: CatalogDevice | None) -> Plan | None:
-    """The spec's plan, None where the architecture or, with a text prompt, the length is not known yet."""
+def plan_of(
+    architecture: Architecture | None,
+    spec: RunSpec,
+    device: CatalogDevice | None,
+    stored: StoredWeights | None = None,
+) -> Plan | None:
+    """The spec's plan, None where the architecture or, with a text prompt, the length is not known yet. The
+    weights are the `stored` ones of a loaded model, or else what its runtime is known to keep."""
     workload = spec.workload
     if architecture is None or workload.input_tokens is None:
         return None
@@ -188,7 +209,18 @@ def plan_of(architecture: Architecture | None, spec: RunSpec, device: CatalogDev
         device=device,
         quantization=spec.subject.quantization,
         ranks=spec.subject.tp_size,
+        stored=stored or own_weights(architecture, spec.subject),
     )
+
+
+def own_weights(architecture: Architecture, subject: Subject) -> StoredWeights | None:
+    """The weights of a runtime that keeps them in a precision of its own, None where it does not. A step
+    reads the share of them that it reads of the architecture's parameters."""
+    weights = subject.options.weight_bytes(subject.model, architecture.parameter_count)
+    if weights is None:
+        return None
+    share = architecture.step_weight_parameters / architecture.parameter_count
+    return StoredWeights(weights=weights, step=int(weights * min(share, 1.0)))
 
 
 def check_positions(architecture: Architecture | None, input_tokens: int | None, new_tokens: int) -> None:
@@ -211,7 +243,8 @@ def lack_of_memory(
     # The ranks of a GPU run have a device each; those of a CPU run share the host's memory.
     if spec.subject.device != "cpu":
         architecture = architecture.part(spec.subject.tp_size)
-    weights = _least_weight_bytes(architecture, spec.subject)
+    own = own_weights(architecture, spec.subject)
+    weights = (own or _stored(architecture, dtype_bytes, spec.subject.quantization)).weights
     kv_cache = architecture.kv_cache_bytes(
         sequences=workload.batch_size * workload.num_beams,
         # The length of a text is not known yet.
@@ -225,12 +258,3 @@ def lack_of_memory(
         f"not loaded: {weights / 1e9:.2f} GB of weights and {kv_cache / 1e9:.2f} GB of KV cache are more "
         f"than the {available_bytes / 1e9:.2f} GB that {spec.subject.device} has free",
     )
-
-
-def _least_weight_bytes(architecture: Architecture, subject: Subject) -> int:
-    dtype_bytes = DTYPE_BYTES[subject.dtype]
-    if subject.openvino is not None:
-        # An IR holds weights of its own precision, whatever it computes in; INT4 is the least.
-        return int(architecture.parameter_count * IR_BYTES.get(subject.openvino.weight_format or "", 0.5))
-    saved = saved_bytes(architecture, dtype_bytes, subject.quantization)
-    return architecture.parameter_count * dtype_bytes - saved.weights

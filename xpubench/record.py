@@ -9,10 +9,15 @@ from typing import Any, Literal
 
 import msgspec
 
+from xpubench.catalog import PublishedAccuracy
+from xpubench.environment import Environment
 from xpubench.errors import FailureClass, UserError
+from xpubench.plan import Plan
+from xpubench.runtimes.registry import Description
 from xpubench.spec import AccuracySpec, RunSpec
+from xpubench.version_1 import from_version_1
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SPACE = re.compile(r"\s*")
 
 SyncPolicy = Literal["every_token", "end_to_end"]
@@ -54,9 +59,10 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     n: int
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of a run that went well. `perturbation`, the MBUs and `imbalance` are ratios; the last is,
-    over ranks, the slowest rank's end-to-end latency over the mean of all."""
+class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="latency"):
+    """The figures of a latency run that went well. `perturbation`, the MBUs and `imbalance` are ratios; the
+    last is, over ranks, the slowest rank's end-to-end latency over the mean of all. The peaks of memory are
+    those of the measured iterations, `load_s` the time of the load."""
 
     first_token_ms: Statistic
     next_token_ms: Statistic | None
@@ -73,6 +79,35 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     load_s: float
     input_tokens: int
     imbalance: float | None = None
+
+
+class AccuracySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="accuracy"):
+    """What an accuracy run took: the peaks of memory while it scored, and the time of the load."""
+
+    peak_device_bytes: int | None = None
+    peak_host_bytes: int | None = None
+    load_s: float | None = None
+
+
+class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
+    """Bandwidths in GB/s (10^9 bytes), each of the fastest repeat, with all repeats' times beside them.
+
+    A copy counts the bytes read and written. A read is a sum. A matrix-vector product counts the matrix, in
+    the run's dtype or in float32, whichever is faster: a CPU without the dtype's instructions computes rather
+    than reads. The ceiling is the largest of the three: where stores first read what they overwrite, as on
+    most CPUs, a copy alone would be too low a ceiling for decoding, which only reads. The first records have
+    the copy alone.
+    """
+
+    ceiling_gb_per_s: float
+    copy_gb_per_s: float
+    read_gb_per_s: float | None = None
+    matvec_gb_per_s: float | None = None
+    matvec_dtype: str | None = None
+    buffer_bytes: int | None = None
+    copy_ns: list[int] = []
+    read_ns: list[int] = []
+    matvec_ns: list[int] = []
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +149,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     padding_side: str
     scores_rows_alone: bool
     lm_eval_version: str
-    reference: dict[str, Any] | None = None
+    reference: PublishedAccuracy | None = None
 
 
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,26 +163,65 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
     positions: int
 
 
+class Collectives(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a rank was in collectives, and how many it made, in one generation of the workload."""
+
+    rank: int
+    generation_ns: int
+    collectives: int
+    collectives_ns: int
+
+
+class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
+    """What was looked at: how far the guide for Intel GPUs validated the model, the number of new tokens,
+    whether every step's logits were finite, and the cache that was really used. None: not looked at, or the
+    stack hides it."""
+
+    validation: str | None = None
+    new_tokens: int | None = None
+    logits_finite: bool | None = None
+    cache: str | None = None
+    cache_positions: int | None = None
+    collectives: list[Collectives] | None = None
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """The new tokens of the first sequence of the untimed generation, and their text for a prompt of text."""
+
+    first_token_ids: list[int]
+    first_text: str | None = None
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One run: what was asked, where it ran, what came out, and what to doubt."""
+    """One run: what was asked, where it ran, what came out, and what to doubt.
+
+    `plan` is what the run was expected to need, `bandwidth` what the device reached in the same process, and
+    `runtime` what was really loaded. A latency run has samples, a latency summary and maybe a divergence, an
+    accuracy run an accuracy and its own summary; a run that failed has a failure and what it had by then.
+    """
 
     schema_version: int = SCHEMA_VERSION
     id: str
     created: str
     spec: RunSpec | AccuracySpec
-    environment: dict[str, Any]
+    environment: Environment
     status: Literal["ok"] | FailureClass
     failure: Failure | None = None
     samples: Samples = Samples()
-    summary: Summary | None = None
-    runtime: dict[str, Any] = {}
-    bandwidth: dict[str, Any] | None = None
-    plan: dict[str, Any] | None = None
-    checks: dict[str, Any] = {}
-    output: dict[str, Any] | None = None
+    summary: LatencySummary | AccuracySummary | None = None
+    runtime: Description | None = None
+    bandwidth: Bandwidth | None = None
+    plan: Plan | None = None
+    checks: RunChecks = RunChecks()
+    output: Output | None = None
     accuracy: Accuracy | None = None
     divergence: Divergence | None = None
     warnings: list[str] = []
+
+    @property
+    def latency(self) -> LatencySummary | None:
+        """The summary of a latency run that went well."""
+        return self.summary if isinstance(self.summary, LatencySummary) else None
 
 
 def now() -> str:
@@ -160,15 +234,9 @@ def encode(record: Record) -> bytes:
     return msgspec.json.encode(record)
 
 
-def _version_1(data: dict[str, Any]) -> Record:
-    # The first records were of latency alone and did not say so.
-    if isinstance(data.get("spec"), dict):
-        data["spec"].setdefault("kind", "latency")
-    return msgspec.convert(data, Record)
-
-
-# One reader for each past schema version; a new version adds a line and keeps the others.
-READERS: dict[int, Callable[[dict[str, Any]], Record]] = {1: _version_1}
+# What brings the JSON of each schema version to the present one; a new version adds a line and keeps the
+# others.
+READERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: from_version_1, 2: lambda data: data}
 
 
 def decode(text: bytes | str) -> Record:
@@ -203,8 +271,8 @@ def _record_of(data: Any) -> Record:
     if not isinstance(version, int) or version not in READERS:
         raise UserError(f"not a record of this tool (schema_version {version!r}; known: {sorted(READERS)})")
     try:
-        return READERS[version](data)
-    except msgspec.ValidationError as error:
+        return msgspec.convert(READERS[version](data), Record)
+    except (msgspec.ValidationError, UserError) as error:
         raise UserError(f"not a whole record: {error}") from error
 
 

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import msgspec
 
 from xpubench.errors import UserError
+from xpubench.runtimes.registry import DEFAULT, Options, options_class
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Weights = Literal["pretrained", "dummy"]
 Cache = Literal["dynamic", "static"]
-WeightFormat = Literal["fp32", "fp16", "int8", "int4"]
 
 WeightGrid = Literal["int4_fullrange", "int4_clip", "int4_asym"]
 Head = Literal["int8", "high"]
@@ -51,67 +51,33 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return f"{self.algorithm} {self.weight_dtype} groups of {self.group_size}"
 
 
-class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What speaks to OpenVINO alone. None leaves a property to the device's plugin.
-
-    `config` holds properties by OpenVINO's own names. `weight_format` is of the export that a checkpoint
-    needs first. `draft_model`, `num_assistant_tokens`, `prompt_lookup` and `scheduler` are of GenAI.
-    """
-
-    device: str = "CPU"
-    weight_format: WeightFormat | None = None
-    kv_cache_precision: str | None = None
-    dynamic_quantization_group_size: int | None = None
-    performance_hint: str | None = None
-    inference_precision: str | None = None
-    num_streams: int | None = None
-    threads: int | None = None
-    config: dict[str, str] = {}
-    draft_model: str | None = None
-    num_assistant_tokens: int | None = None
-    prompt_lookup: bool = False
-    scheduler: dict[str, str] = {}
-
-    def __post_init__(self) -> None:
-        for flag, value in (
-            ("--num-streams", self.num_streams),
-            ("--threads", self.threads),
-            ("--num-assistant-tokens", self.num_assistant_tokens),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"{flag} must be at least 1, not {value}")
-
-
 class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is loaded once: a model with its weights, on a device, through a runtime.
 
-    `torch_compile` names torch.compile's backend; None is eager. `ipex_optimize`, `autocast` and
-    `allow_unoptimized` speak to the `ipex` runtimes alone, `openvino` to OpenVINO's. `lora` is the directory
-    of a PEFT adapter. `tp_size` is the number of ranks that share the model; `shared_memory` has them sum
-    through the host's memory.
+    `options` are of the runtime alone, and their kind says which it is. `lora` is the directory of a PEFT
+    adapter. `tp_size` is the number of ranks that share the model.
     """
 
     model: str
     device: str
     dtype: Dtype
-    runtime: str = "pytorch"
+    options: Options = msgspec.field(default_factory=options_class(DEFAULT))
     revision: str | None = None
     weights: Weights = "pretrained"
-    torch_compile: str | None = None
-    ipex_optimize: bool = True
-    autocast: bool = True
-    allow_unoptimized: bool = False
     trust_remote_code: bool = False
     allow_pickle: bool = False
     quantization: Quantization | None = None
     tp_size: int = 1
-    shared_memory: bool = False
     lora: str | None = None
-    openvino: OpenVinoOptions | None = None
 
     def __post_init__(self) -> None:
         if not self.model:
             raise UserError("the model's name is empty; name one with -m (xpubench models lists them)")
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime."""
+        return self.options.name()
 
     @property
     def weights_from(self) -> str:
@@ -227,10 +193,12 @@ class AccuracySpec(
 
 def _hash(spec: RunSpec | AccuracySpec) -> str:
     parts = {name: _set_fields(getattr(spec, name)) for name in spec.__struct_fields__}
-    recipe = spec.subject.quantization
+    subject, recipe = parts["subject"], spec.subject.quantization
+    subject.pop("options", None)
+    subject |= spec.subject.options.identity()
     if recipe is not None:
         # The recipe makes the weights, wherever they lie.
-        parts["subject"]["quantization"] = msgspec.structs.replace(recipe, checkpoint=None)
+        subject["quantization"] = msgspec.structs.replace(recipe, checkpoint=None)
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_set_fields).encode()).hexdigest()[:16]
 
 

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from xpubench.errors import RunFailure, UserError
 from xpubench.runtimes.ipex.neural_compressor import save_rtn
+from xpubench.runtimes.ipex.options import IpexDescription, IpexOptions
 from xpubench.runtimes.ipex.runtime import IpexRuntime
 from xpubench.spec import Quantization, Subject
 from xpubench.weights.load import Loaded
@@ -79,14 +80,26 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Any:
     return built
 
 
+def ipex_subject(**changes: Any) -> Subject:
+    known: dict[str, Any] = {"model": "m", "device": "xpu", "dtype": "float16", "options": IpexOptions()}
+    return Subject(**known | changes)
+
+
+def description(runtime: IpexRuntime) -> IpexDescription:
+    described = runtime.describe()
+    assert isinstance(described, IpexDescription)
+    return described
+
+
 def run(monkeypatch: pytest.MonkeyPatch, model: Any, recorder: Recorder, **changes: Any) -> IpexRuntime:
     module = ModuleType("intel_extension_for_pytorch")
     module.llm = ModuleType("intel_extension_for_pytorch.llm")  # type: ignore[attr-defined]
     module.llm.optimize = recorder.llm_optimize  # type: ignore[attr-defined]
     module.optimize = recorder.optimize  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", module)
-    subject = Subject(model="m", device="xpu", dtype="float16", runtime="ipex", **changes)
-    monkeypatch.setattr("xpubench.runtimes.pytorch.synchronizer", lambda device: lambda: None)
+    quantization = changes.pop("quantization", None)
+    subject = ipex_subject(quantization=quantization, options=IpexOptions(**changes))
+    monkeypatch.setattr("xpubench.runtimes.pytorch.runtime.synchronizer", lambda device: lambda: None)
     runtime = IpexRuntime(subject, Loaded(model=model))
     runtime.optimize()
     return runtime
@@ -97,9 +110,8 @@ def test_the_sequence_of_the_guide(monkeypatch: pytest.MonkeyPatch, model: Any) 
     runtime = run(monkeypatch, model, recorder)
     assert model.moves == [{"to": ("xpu",)}, {"to": (), "memory_format": torch.channels_last}]
     assert recorder.calls == [("llm.optimize", {"dtype": torch.float16, "device": "xpu", "inplace": True})]
-    described = runtime.describe()
-    assert described["ipex_optimized"] is True
-    assert described["autocast"] is True
+    assert description(runtime).ipex_optimized is True
+    assert description(runtime).autocast is True
 
 
 def test_a_silent_fallback_is_found_out(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
@@ -107,14 +119,14 @@ def test_a_silent_fallback_is_found_out(monkeypatch: pytest.MonkeyPatch, model: 
         run(monkeypatch, model, Recorder(optimizes=False))
     assert caught.value.failure_class == "unsupported"
     allowed = run(monkeypatch, model, Recorder(optimizes=False), allow_unoptimized=True)
-    assert allowed.describe()["ipex_optimized"] is False
+    assert description(allowed).ipex_optimized is False
 
 
 def test_plain_optimize(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
     recorder = Recorder()
     runtime = run(monkeypatch, model, recorder, ipex_optimize=False)
     assert recorder.calls == [("optimize", {"dtype": torch.float16, "inplace": True})]
-    assert runtime.describe()["ipex_optimized"] is False
+    assert description(runtime).ipex_optimized is False
 
 
 def test_autocast_on_the_device(monkeypatch: pytest.MonkeyPatch, model: Any) -> None:
@@ -163,13 +175,13 @@ def test_a_misfit_says_in_one_line_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.delitem(sys.modules, "intel_extension_for_pytorch", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Misfit(), *sys.meta_path])
     with pytest.raises(UserError, match=r"does not fit torch .*requirements-ipex-xpu\.txt") as caught:
-        IpexRuntime.check(Subject(model="m", device="cpu", dtype="float32", runtime="ipex"))
+        IpexRuntime.check(ipex_subject(device="cpu", dtype="float32"))
     assert "\n" not in str(caught.value)
 
 
 def test_ipex_has_no_cuda() -> None:
     with pytest.raises(UserError, match="not on cuda"):
-        IpexRuntime.check(Subject(model="m", device="cuda", dtype="float16", runtime="ipex"))
+        IpexRuntime.check(ipex_subject(device="cuda"))
 
 
 class Config:
@@ -216,9 +228,7 @@ def test_int4_as_the_guide_does_it(
 
     recipe = Quantization(head="high", compute_dtype="float16")
     recorder = Recorder()
-    subject = Subject(
-        model=str(tiny_llama), device="xpu", dtype="float16", runtime="ipex", quantization=recipe
-    )
+    subject = ipex_subject(model=str(tiny_llama), quantization=recipe)
     loaded = IpexRuntime.weights(subject)
     runtime = run(monkeypatch, loaded.model, recorder, quantization=recipe)
     (arguments,) = asked
@@ -231,8 +241,8 @@ def test_int4_as_the_guide_does_it(
     optimized = recorder.calls[0][1]
     assert optimized["quantization_config"] is model.quantization_config
     assert loaded.quantization is not None
-    assert loaded.quantization["applied"]["compute_dtype"] == "float16"
-    assert runtime.describe()["ipex_optimized"] is True
+    assert loaded.quantization.compute_dtype == "float16"
+    assert description(runtime).ipex_optimized is True
 
     moved: list[str] = []
     model.save_pretrained = lambda directory: moved.append(directory)

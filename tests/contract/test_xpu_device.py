@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from xpubench.environment import DeviceFacts
 from xpubench.measure import bandwidth
 from xpubench.measure.device import (
     available_devices,
@@ -16,11 +17,13 @@ from xpubench.measure.device import (
     device_driver,
     device_name,
     free_memory_bytes,
+    peak_device_bytes,
+    reset_peaks,
     synchronizer,
     total_memory_bytes,
 )
 from xpubench.measure.environment import capture
-from xpubench.measure.memory import peak_device_bytes, reset_peaks
+from xpubench.measure.torch_device import TorchDevice
 
 REAL = torch.xpu
 GB = 10**9
@@ -142,15 +145,12 @@ def test_peaks_are_reset_and_read_on_the_device(xpu: XpuDouble) -> None:
 
 def test_a_capture_holds_the_gpu_and_the_host(xpu: XpuDouble) -> None:
     xpu.answers["mem_get_info"] = RuntimeError("doesn't support querying the available free memory")
-    found = capture("xpu")
-    assert found["device"] == {
-        "kind": "xpu",
-        "name": "Intel(R) Arc(TM) B580 Graphics",
-        "driver": "1.6.33578",
-        "total_memory_bytes": 12 * GB,
-        "free_memory_bytes": None,
-    }
-    assert found["host"]["total_memory_bytes"]
+    found = capture(TorchDevice("xpu").facts(), ())
+    assert found.device == DeviceFacts(
+        kind="xpu", name="Intel(R) Arc(TM) B580 Graphics", driver="1.6.33578", total_memory_bytes=12 * GB
+    )
+    assert found.host is not None
+    assert found.host.total_memory_bytes
 
 
 class OnCpu(TorchFunctionMode):  # type: ignore[misc]

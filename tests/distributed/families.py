@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from xpubench.runtimes.base import Runtime, TokenIds
+from xpubench.runtimes.base import Generator, TokenIds
+from xpubench.runtimes.registry import options_class
 from xpubench.spec import Subject, Workload
 
 VOCAB = 96
@@ -66,23 +67,23 @@ def save_model(name: str, directory: Path) -> None:
 
 def subject(directory: Path, ranks: int) -> Subject:
     """The checkpoint in float32 on the CPU, by one process or by ranks."""
-    runtime = "pytorch" if ranks == 1 else "deepspeed"
-    return Subject(model=str(directory), device="cpu", dtype="float32", runtime=runtime, tp_size=ranks)
+    options = options_class("pytorch" if ranks == 1 else "deepspeed")()
+    return Subject(model=str(directory), device="cpu", dtype="float32", options=options, tp_size=ranks)
 
 
 def prompt_ids() -> TokenIds:
     return np.random.default_rng(0).integers(3, VOCAB, size=(2, 6))
 
 
-def long_answer(runtime: Runtime) -> list[list[int]]:
+def long_answer(generator: Generator) -> list[list[int]]:
     """32 greedy tokens of a real model: 9 heads with 3 key-value heads, which 2 ranks share unevenly."""
-    prompt = np.array([runtime.encode("Gravity is")])
+    prompt = np.array([generator.vocabulary.encode("Gravity is")])
     workload = Workload(input_tokens=prompt.shape[1], new_tokens=32)
-    tokens: list[list[int]] = runtime.generate(prompt, workload, "end_to_end").tokens.tolist()
+    tokens: list[list[int]] = generator.generate(prompt, workload, "end_to_end").tokens.tolist()
     return tokens
 
 
-def answers(runtime: Runtime) -> dict[str, Any]:
+def answers(generator: Generator) -> dict[str, Any]:
     """The tokens of each case, and the log-probabilities of a prompt's own tokens."""
     found: dict[str, Any] = {}
     prompts = prompt_ids()
@@ -94,10 +95,11 @@ def answers(runtime: Runtime) -> dict[str, Any]:
             num_beams=beams,
             cache="static" if cache == "static" else "dynamic",
         )
-        runtime.prepare(workload)
-        generation = runtime.generate(prompts, workload, "every_token")
+        generator.prepare(workload)
+        generation = generator.generate(prompts, workload, "every_token")
         found[f"{beams} beams, {cache} cache"] = generation.tokens.tolist()
     rows = np.ones_like(prompts, dtype=np.bool_)
-    logprobs, _ = runtime.target_logprobs(prompts, rows, prompts.reshape(-1))
+    assert generator.scorer is not None
+    logprobs, _ = generator.scorer.target_logprobs(prompts, rows, prompts.reshape(-1))
     found["logprobs"] = logprobs.tolist()
     return found

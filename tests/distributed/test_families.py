@@ -11,7 +11,7 @@ import pytest
 from tests.distributed.conftest import Ranks
 from tests.distributed.families import FAMILIES, answers, long_answer, save_model, subject
 from xpubench.catalog import SMOLLM2
-from xpubench.runtimes.base import runtime_class
+from xpubench.runtimes.registry import loader
 from xpubench.weights.embedded import smollm2_directory
 
 
@@ -29,10 +29,10 @@ def alone(models: Path) -> dict[str, dict[str, Any]]:
     gc.freeze()
     found: dict[str, dict[str, Any]] = {}
     for name in FAMILIES:
-        runtime = runtime_class("pytorch").load(subject(models / name, 1))
+        runtime = loader("pytorch").load(subject(models / name, 1))
         found[name] = answers(runtime)
         runtime.close()
-    runtime = runtime_class("pytorch").load(subject(smollm2_directory(), 1))
+    runtime = loader("pytorch").load(subject(smollm2_directory(), 1))
     found[SMOLLM2] = {"tokens": long_answer(runtime)}
     runtime.close()
     gc.unfreeze()

@@ -14,9 +14,10 @@ from tests.distributed.families import FAMILIES, answers, long_answer, subject
 from xpubench.catalog import SMOLLM2
 from xpubench.distributed import autotp, rendezvous
 from xpubench.distributed.launch import launch_of
+from xpubench.distributed.options import ShardedDescription
 from xpubench.distributed.runtime import TensorParallelRuntime, follow
-from xpubench.runtimes.base import runtime_class
-from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
+from xpubench.runtimes.registry import loader
 from xpubench.weights.embedded import smollm2_directory
 
 
@@ -34,13 +35,15 @@ def main(models: Path, out: Path) -> None:
         found = {}
         for name in FAMILIES:
             try:
-                runtime = runtime_class("deepspeed").load(subject(models / name, job.size))
-                found[name] = answers(runtime) | {"reads_slices": runtime.describe()["reads_slices"]}
+                runtime = loader("deepspeed").load(subject(models / name, job.size))
+                described = runtime.describe()
+                assert isinstance(described, ShardedDescription)
+                found[name] = answers(runtime) | {"reads_slices": described.reads_slices}
                 runtime.close()
             except Exception as error:
                 found[name] = {"error": f"{type(error).__name__}: {error}"}
         if job.size == 2:
-            runtime = runtime_class("deepspeed").load(subject(smollm2_directory(), job.size))
+            runtime = loader("deepspeed").load(subject(smollm2_directory(), job.size))
             found[SMOLLM2] = {"tokens": long_answer(runtime)}
         out.write_text(json.dumps({"generations": found, "same_part": same}))
         job.send(("leave", (), {}))
@@ -52,7 +55,7 @@ def same_part(job: rendezvous.Job, model: Path) -> list[bool]:
     """For each rank, whether its part of random weights, made in slices, is that which AutoTP cuts from the
     whole model, to the bit. Those of a checkpoint are held to one process's tokens."""
     dummy = msgspec.structs.replace(subject(model, job.size), weights="dummy")
-    autotp.start(job, dummy)
+    autotp.start(job, dummy.device)
     part = TensorParallelRuntime.weights(dummy).model
     assert TensorParallelRuntime.reads_slices
     whole = PyTorchRuntime.weights(dummy).model

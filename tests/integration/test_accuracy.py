@@ -17,7 +17,7 @@ from tests.conftest import CommandLine  # noqa: E402
 from xpubench.accuracy.lm import RuntimeLM  # noqa: E402
 from xpubench.accuracy.tasks import SMOKE_FILE  # noqa: E402
 from xpubench.errors import RunFailure  # noqa: E402
-from xpubench.runtimes.pytorch import PyTorchRuntime  # noqa: E402
+from xpubench.runtimes.pytorch.runtime import PyTorchRuntime  # noqa: E402
 from xpubench.spec import Subject  # noqa: E402
 
 PASSAGES = [json.loads(line)["text"] for line in SMOKE_FILE.read_text().splitlines()]
@@ -41,7 +41,9 @@ def ours(runtime: PyTorchRuntime, max_length: int = 8192, batch_size: int = 0) -
 
 
 def theirs(runtime: PyTorchRuntime, max_length: int = 8192) -> Any:
-    return HFLM(pretrained=runtime.model, tokenizer=runtime.tokenizer, batch_size=4, max_length=max_length)
+    return HFLM(
+        pretrained=runtime.model, tokenizer=runtime.vocabulary.tokenizer, batch_size=4, max_length=max_length
+    )
 
 
 def requests(kind: str, arguments: list[tuple[Any, ...]]) -> list[Instance]:

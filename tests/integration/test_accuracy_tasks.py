@@ -11,7 +11,7 @@ lm_eval_tasks = pytest.importorskip("lm_eval.tasks")
 
 from tests.conftest import CommandLine  # noqa: E402  # after the check that it is installed
 from xpubench.record import decode  # noqa: E402
-from xpubench.runtimes.pytorch import PyTorchRuntime  # noqa: E402
+from xpubench.runtimes.pytorch.runtime import PyTorchRuntime  # noqa: E402
 
 DOCUMENTS = [
     {"question": "The sky on a clear day is", "choices": [" green", " blue"], "answer": " blue"},

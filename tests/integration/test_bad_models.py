@@ -164,7 +164,7 @@ def test_a_model_that_is_not_there(generate: CommandLine, name: str, words: str)
 class _Answer:
     """What the hub's errors carry of an HTTP answer."""
 
-    headers: dict[str, str] = {}  # noqa: RUF012
+    headers: dict[str, str] = {}
     status_code = 404
     request = None
 

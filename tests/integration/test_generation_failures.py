@@ -34,7 +34,7 @@ def test_one_shape_that_does_not_fit_does_not_stop_the_others(
 def test_running_out_of_memory_while_generating(
     generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xpubench.runtimes.pytorch import PyTorchRuntime
+    from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 
     plain = PyTorchRuntime.generate
 
@@ -53,7 +53,7 @@ def test_running_out_of_memory_while_generating(
 def test_an_unexpected_error_is_a_crash_with_its_traceback(
     generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xpubench.runtimes.pytorch import PyTorchRuntime
+    from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 
     def broken(*_: Any) -> None:
         raise AssertionError("surprise")
@@ -82,7 +82,7 @@ def test_an_error_that_ends_all_shapes_tells_each_of_them_where(
 def test_a_short_output_is_a_failure(
     generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xpubench.runtimes.pytorch import PyTorchRuntime
+    from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 
     plain = PyTorchRuntime._arguments
 
@@ -98,7 +98,7 @@ def test_a_short_output_is_a_failure(
 def test_an_interrupted_run_keeps_its_samples(
     generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xpubench.runtimes.pytorch import PyTorchRuntime
+    from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 
     plain, calls = PyTorchRuntime.generate, []
 

@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import CommandLine
 from xpubench.accuracy.batches import form_batch, run_batches
 from xpubench.compare.accuracy import compare, mcnemar
+from xpubench.environment import Environment
 from xpubench.record import Accuracy, Item, Record, encode
 from xpubench.spec import AccuracySpec, AccuracyTask, Subject
 
@@ -43,7 +44,7 @@ def record(correct: list[bool], **changes: Any) -> Record:
         id=spec.id,
         created="2026-11-21T00:00:00Z",
         spec=spec,
-        environment={},
+        environment=Environment(),
         status="ok",
         accuracy=msgspec.structs.replace(accuracy, **changes),
     )

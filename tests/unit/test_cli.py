@@ -77,7 +77,7 @@ def test_a_plan_of_a_local_config(xpubench: CommandLine, tmp_path: Path) -> None
         (["generate", "-m", "m", "--num-iter", "3", "--num-warmup", "3"], "--num-iter 3"),
         (["generate", "-m", "m", "--input-tokens", "8", "0"], "--input-tokens must be at least 1"),
         (["generate", "-m", "m", "--batch-size", "two"], "must be a whole number from 1, or auto"),
-        (["generate", "-m", "m", "--allow-unoptimized"], "--ipex"),
+        (["generate", "-m", "m", "--allow-unoptimized"], "--runtime ipex"),
         (["generate", "-m", "m", "--backend", "inductor"], "--torch-compile"),
         (["generate", "-m", "m", "--prompt", ""], "--prompt is empty"),
         (["generate", "-m", "m", "--profile_name", "../x"], "--profile_name"),
@@ -103,6 +103,7 @@ def test_the_flags_of_the_guide_are_accepted() -> None:
     from xpubench.cli.generation import add_flags
     from xpubench.cli.main import Parser
     from xpubench.cli.options import specs_from
+    from xpubench.runtimes.ipex.options import IpexOptions
 
     parser = Parser(prog="run_generation.py")
     add_flags(parser)
@@ -113,7 +114,7 @@ def test_the_flags_of_the_guide_are_accepted() -> None:
     )
     (spec,) = specs_from(parser.parse_args(line.split()), "xpu")
     assert spec.subject.runtime == "ipex"
-    assert spec.subject.autocast is False
+    assert spec.subject.options == IpexOptions(autocast=False)
     assert (spec.workload.num_beams, spec.workload.cache) == (4, "static")
     assert (spec.protocol.num_iter, spec.protocol.num_warmup) == (10, 3)
     (greedy,) = specs_from(parser.parse_args(["-m", "x", "--greedy", "--num-beams", "4"]), "cpu")

@@ -1,24 +1,26 @@
 """What is kept of the surroundings of a run, and what in them is noise."""
 
-import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from xpubench.environment import DeviceFacts, Environment, HostFacts
 from xpubench.measure.environment import capture, installed_versions, noise_warnings, relevant_variables
 
-QUIET: dict[str, Any] = {
-    "logical_cores": 8,
-    "allowed_cores": 8,
-    "cgroup_cores": None,
-    "governors": ["performance"],
-    "load_average_1min": 0.5,
-    "torch_threads": 8,
-}
+QUIET = HostFacts(
+    cpu="a CPU",
+    logical_cores=8,
+    allowed_cores=8,
+    governors=["performance"],
+    load_average_1min=0.5,
+    torch_threads=8,
+)
+DEVICE = DeviceFacts(kind="cpu", name="a CPU")
 
 
 def warnings(**changes: Any) -> list[str]:
-    return noise_warnings({"host": QUIET | changes})
+    return noise_warnings(Environment(host=msgspec.structs.replace(QUIET, **changes)))
 
 
 def test_a_quiet_machine_has_no_warning() -> None:
@@ -72,22 +74,23 @@ def test_secrets_never_reach_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SECRETS:
         monkeypatch.setenv(name, "hunter2")
     monkeypatch.setenv("OMP_PROC_BIND", "close")
-    found = capture("cpu")
-    assert found["variables"]["OMP_PROC_BIND"] == "close"
-    assert "hunter2" not in json.dumps(found)
+    found = capture(DEVICE, ())
+    assert found.variables["OMP_PROC_BIND"] == "close"
+    assert b"hunter2" not in msgspec.json.encode(found)
 
 
-def test_a_capture_is_plain_json_and_tells_the_machine() -> None:
-    found = capture("cpu")
-    assert json.loads(json.dumps(found)) == found
-    assert found["device"]["kind"] == "cpu"
-    host = found["host"]
-    assert 1 <= host["allowed_cores"] <= host["logical_cores"]
-    assert 0 < host["available_memory_bytes"] <= host["total_memory_bytes"]
-    assert noise_warnings(found) == noise_warnings(json.loads(json.dumps(found)))
+def test_a_capture_survives_json_and_tells_the_machine() -> None:
+    found = capture(DEVICE, ())
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Environment) == found
+    assert found.device == DEVICE
+    host = found.host
+    assert host is not None
+    assert 1 <= (host.allowed_cores or 0) <= (host.logical_cores or 0)
+    assert 0 < (host.available_memory_bytes or 0) <= (host.total_memory_bytes or 0)
+    assert dict(found.facts())["host.cpu"] == host.cpu
 
 
 def test_only_installed_packages_have_versions() -> None:
-    found = installed_versions()
-    assert found["torch"]
-    assert None not in found.values()
+    found = installed_versions(("msgspec", "no-such-package"))
+    assert list(found) == ["msgspec"]
+    assert found["msgspec"]

@@ -4,12 +4,12 @@ import msgspec
 import pytest
 
 from xpubench.measure.iterations import pairs, warm_up
-from xpubench.measure.summary import Facts, median_iteration, summarize_run
+from xpubench.measure.summary import SummaryInputs, median_iteration, summarize_run
 from xpubench.measure.times import TokenTimes
 from xpubench.record import Iteration, Samples, SyncPolicy
 
 MS = 1_000_000
-FACTS = Facts(
+INPUTS = SummaryInputs(
     batch_size=2,
     input_tokens=8,
     new_tokens=3,
@@ -66,7 +66,7 @@ def test_the_summary_takes_each_figure_from_its_policy() -> None:
             *(iteration("end_to_end", 100), iteration("every_token", 120)),
         ]
     )
-    summary, warnings = summarize_run(samples, FACTS)
+    summary, warnings = summarize_run(samples, INPUTS)
     assert summary.next_token_ms is not None
     assert summary.next_token_ms.median == 20
     assert summary.next_token_ms.n == 4
@@ -81,7 +81,7 @@ def test_the_summary_takes_each_figure_from_its_policy() -> None:
 
 def test_an_mbu_above_one_is_called_a_bug() -> None:
     samples = Samples(iterations=[iteration("every_token", 100), iteration("end_to_end", 100)])
-    facts = msgspec.structs.replace(FACTS, bandwidth_measured_gb_per_s=10.0)
+    facts = msgspec.structs.replace(INPUTS, bandwidth_measured_gb_per_s=10.0)
     _, warnings = summarize_run(samples, facts)
     assert [line for line in warnings if "bug" in line and "measured bandwidth" in line]
 
@@ -89,7 +89,7 @@ def test_an_mbu_above_one_is_called_a_bug() -> None:
 def test_a_run_of_one_token_has_no_next_token() -> None:
     one = Iteration(sync_policy="every_token", first_token_ns=MS, next_token_ns=[], end_to_end_ns=MS)
     samples = Samples(iterations=[one, iteration("end_to_end", 1)])
-    summary, _ = summarize_run(samples, FACTS)
+    summary, _ = summarize_run(samples, INPUTS)
     assert summary.next_token_ms is None
     assert summary.mbu_measured is None
 
@@ -100,8 +100,8 @@ def test_a_warm_up_that_did_not_settle_is_told() -> None:
         iterations=measured, warmup=[iteration("every_token", 100), iteration("every_token", 101)]
     )
     wild = Samples(iterations=measured, warmup=[iteration("every_token", 100), iteration("every_token", 120)])
-    assert not [line for line in summarize_run(settled, FACTS)[1] if "warm-up" in line]
-    assert [line for line in summarize_run(wild, FACTS)[1] if "warm-up" in line]
+    assert not [line for line in summarize_run(settled, INPUTS)[1] if "warm-up" in line]
+    assert [line for line in summarize_run(wild, INPUTS)[1] if "warm-up" in line]
 
 
 def test_the_median_iteration_is_the_one_in_the_middle() -> None:

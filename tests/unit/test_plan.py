@@ -1,5 +1,7 @@
 """Bytes and roofline times, against arithmetic done by hand."""
 
+from typing import Any
+
 import pytest
 
 from xpubench import catalog
@@ -11,7 +13,12 @@ LLAMA_2_7B = Architecture.from_config(catalog.model("meta-llama/Llama-2-7b-hf").
 
 
 def plan(device: str | None = "max-1550", recipe: Quantization | None = None, **changes: int) -> Plan:
-    shape = {"batch_size": 1, "num_beams": 1, "input_tokens": 1024, "new_tokens": 128} | changes
+    shape: dict[str, Any] = {
+        "batch_size": 1,
+        "num_beams": 1,
+        "input_tokens": 1024,
+        "new_tokens": 128,
+    } | changes
     figures = catalog.device(device) if device else None
     return make_plan(LLAMA_2_7B, model="llama", dtype="float16", device=figures, quantization=recipe, **shape)
 

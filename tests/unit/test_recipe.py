@@ -67,9 +67,9 @@ def test_a_checkpoint_of_another_model(xpubench: CommandLine, tmp_path: Path) ->
 
 def test_a_checkpoint_for_another_runtime(xpubench: CommandLine, tmp_path: Path) -> None:
     ours = checkpoint(tmp_path / "ours")
-    assert "leave out --ipex" in generate(xpubench, "--woq", "--ipex", "--woq_checkpoint_path", ours)
+    assert "for --runtime pytorch" in generate(xpubench, "--woq", "--ipex", "--woq_checkpoint_path", ours)
     theirs = checkpoint(tmp_path / "theirs", {"quant_method": "rtn", "group_size": 64, "sym": True})
-    assert "give --ipex" in generate(xpubench, "--woq", "--woq_checkpoint_path", theirs)
+    assert "for --runtime ipex" in generate(xpubench, "--woq", "--woq_checkpoint_path", theirs)
     gptq = checkpoint(tmp_path / "gptq", {"quant_method": "gptq"})
     assert "without --woq" in generate(xpubench, "--woq", "--woq_checkpoint_path", gptq)
 

@@ -192,11 +192,10 @@ def test_odd_values_inside_a_record_harm_nothing(
     record = latency_record(subject(LLAMA))
 
     def spoil(data: dict[str, Any]) -> None:
-        data["environment"] = {"device": "none", "versions": ["x"], "host": {"cpu": [1]}, "deep": {"a": {}}}
+        data["environment"] = {"versions": {HOSTILE: HOSTILE}, "deep": {"a": {}}}
         data["created"] = HOSTILE
-        data["plan"] = {"weight_bytes": HOSTILE, "peak_bytes": -1}
-        data["checks"] = {"validation": 7}
-        data["output"] = {"first_text": 5}
+        data["checks"] = {"validation": HOSTILE}
+        data["output"] = {"first_token_ids": [], "first_text": HOSTILE}
         data["summary"]["tokens_per_s"] = float("inf")
         data["summary"]["mbu_measured"] = float("nan")
         data["samples"]["iterations"][0]["next_token_ns"] = [0, -5]
@@ -206,7 +205,13 @@ def test_odd_values_inside_a_record_harm_nothing(
         results,
         accuracy_record(subject(LLAMA)),
         "accuracy",
-        lambda data: data["accuracy"].update(reference={"acc": "high", "source": [HOSTILE]}),
+        lambda data: data["accuracy"].update(reference={"acc": 0.5, "n": -1, "source": HOSTILE}),
+    )
+    write_changed(
+        results,
+        latency_record(subject(LLAMA)),
+        "mistyped",
+        lambda data: data.update(checks={"new_tokens": "x"}),
     )
     for form in ("md", "csv", "json", "html"):
         assert xpubench("report", results, "--format", form, "-o", tmp_path / form).code == 0
@@ -239,10 +244,10 @@ def test_csv_has_the_figures_with_their_intervals(xpubench: CommandLine, results
     record = latency_record(subject(LLAMA))
     write(results, record)
     [row] = csv.DictReader(io.StringIO(xpubench("report", results, "--format", "csv").out))
-    assert record.summary is not None
-    assert record.summary.next_token_ms is not None
-    assert float(row["next"]) == record.summary.next_token_ms.median
-    assert (float(row["next_low"]), float(row["next_high"])) == record.summary.next_token_ms.ci95
+    assert record.latency is not None
+    assert record.latency.next_token_ms is not None
+    assert float(row["next"]) == record.latency.next_token_ms.median
+    assert (float(row["next_low"]), float(row["next_high"])) == record.latency.next_token_ms.ci95
     assert row["id"] == record.id
 
 

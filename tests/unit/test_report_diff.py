@@ -105,10 +105,12 @@ def test_what_differs_in_the_environments(xpubench: CommandLine, sides: tuple[Pa
     a, b = sides
     record = latency_record(subject(LLAMA))
     write(a, record)
-    device = ENVIRONMENT["device"] | {"driver": "2.0", "free_memory_bytes": 1}
-    write(b, msgspec.structs.replace(record, environment=ENVIRONMENT | {"device": device}))
+    assert ENVIRONMENT.device is not None
+    device = msgspec.structs.replace(ENVIRONMENT.device, driver="2.0", free_memory_bytes=1)
+    environment = msgspec.structs.replace(ENVIRONMENT, device=device)
+    write(b, msgspec.structs.replace(record, environment=environment))
     assert diff(xpubench, sides)["environment"] == [
-        {"name": "device.driver", "a": ENVIRONMENT["device"]["driver"], "b": "2.0"}
+        {"name": "device.driver", "a": ENVIRONMENT.device.driver, "b": "2.0"}
     ]
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from xpubench.errors import RunFailure, UserError
 from xpubench.prompts import CHECK_NEW_TOKENS, CHECK_TEXTS, CHECK_TOKENS, random_prompt
 from xpubench.record import Divergence
-from xpubench.runtimes.base import Logits, Runtime, TokenIds
+from xpubench.runtimes.base import Generator, Logits, TokenIds
+from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Workload
 
 # The rest of the vocabulary is one bucket: enough for a KL that the tail hardly changes, and small on disk.
@@ -35,30 +36,30 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     top_logprobs: Any  # float32 (P, N, K)
 
 
-def check_prompts(runtime: Runtime, prompt: str | None, seed: int) -> TokenIds:
+def check_prompts(vocabulary: Vocabulary, prompt: str | None, seed: int) -> TokenIds:
     """The prompts of the check, of one length: the user's, else our own texts, else random ids."""
     if prompt is not None:
-        return np.array([runtime.encode(prompt)[:LONGEST_PROMPT]], dtype=np.int64)
-    if runtime.tokenizer is None:
+        return np.array([vocabulary.encode(prompt)[:LONGEST_PROMPT]], dtype=np.int64)
+    if vocabulary.tokenizer is None:
         return random_prompt(
-            runtime.vocab_size,
-            runtime.special_ids,
+            vocabulary.size,
+            vocabulary.special_ids,
             batch_size=len(CHECK_TEXTS),
             length=CHECK_TOKENS,
             seed=seed,
             index=0,
         )
-    encoded = [runtime.encode(text)[:CHECK_TOKENS] for text in CHECK_TEXTS]
+    encoded = [vocabulary.encode(text)[:CHECK_TOKENS] for text in CHECK_TEXTS]
     length = min(len(ids) for ids in encoded)
     return np.array([ids[:length] for ids in encoded], dtype=np.int64)
 
 
-def trace(runtime: Runtime, prompt_ids: TokenIds, workload: Workload) -> Trace:
+def trace(generator: Generator, prompt_ids: TokenIds, workload: Workload) -> Trace:
     """Generates from the prompts and keeps the most probable tokens at each position.
 
     Raises RunFailure `numerics` where a logit is NaN or infinite.
     """
-    tokens, logits = _generate(runtime, prompt_ids, workload, None)
+    tokens, logits = _generate(generator, prompt_ids, workload, None)
     logprobs = _log_softmax(logits)
     kept = min(KEPT, logprobs.shape[-1])
     top_ids = np.argpartition(-logprobs, kept - 1, axis=-1)[..., :kept]
@@ -66,20 +67,23 @@ def trace(runtime: Runtime, prompt_ids: TokenIds, workload: Workload) -> Trace:
     return Trace(prompt_ids=prompt_ids, tokens=tokens, top_ids=top_ids, top_logprobs=top_logprobs)
 
 
-def forced_logits(runtime: Runtime, prompt_ids: TokenIds, tokens: TokenIds, workload: Workload) -> Logits:
+def forced_logits(generator: Generator, prompt_ids: TokenIds, tokens: TokenIds, workload: Workload) -> Logits:
     """Logits that predict each of `tokens`, float32 of shape (P, N, vocabulary), from generating along them:
     through the same steps, cache and compiled code as any generation."""
-    return _generate(runtime, prompt_ids, workload, tokens)[1]
+    return _generate(generator, prompt_ids, workload, tokens)[1]
 
 
 def _generate(
-    runtime: Runtime, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
+    generator: Generator, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
 ) -> tuple[TokenIds, Logits]:
     batch, length = prompt_ids.shape
     new_tokens = CHECK_NEW_TOKENS if forced is None else forced.shape[1]
     check = Workload(input_tokens=length, new_tokens=new_tokens, batch_size=batch, cache=workload.cache)
-    runtime.prepare(check)
-    tokens, logits = runtime.trace(prompt_ids, check, forced)
+    scorer = generator.scorer
+    if scorer is None:
+        raise ValueError("a stack that hides its logits has no trace")
+    generator.prepare(check)
+    tokens, logits = scorer.trace(prompt_ids, check, forced)
     if not np.isfinite(logits).all():
         raise RunFailure("numerics", "NaN or infinite logits on the check prompts")
     return tokens, logits
@@ -101,7 +105,7 @@ def compare(name: str, reference: Trace, own: Trace, logits: Logits) -> Divergen
     return _divergence(name, reference, own.tokens, logprobs.argmax(-1), max(0.0, float(kl.mean())))
 
 
-def compare_tokens(name: str, reference: Trace, runtime: Runtime, workload: Workload) -> Divergence:
+def compare_tokens(name: str, reference: Trace, generator: Generator, workload: Workload) -> Divergence:
     """The divergence of a runtime that hides its logits: its tokens alone. Along the reference's tokens it
     is forced by prompts that end in more and more of them, and asked for one token each time."""
 
@@ -109,7 +113,7 @@ def compare_tokens(name: str, reference: Trace, runtime: Runtime, workload: Work
         prompts = np.concatenate([reference.prompt_ids, reference.tokens[:, :forced]], axis=1)
         batch, length = prompts.shape
         asked = Workload(input_tokens=length, new_tokens=new_tokens, batch_size=batch, cache=workload.cache)
-        found: TokenIds = runtime.generate(prompts, asked, "end_to_end").tokens
+        found: TokenIds = generator.generate(prompts, asked, "end_to_end").tokens
         return found
 
     steps = reference.tokens.shape[1]

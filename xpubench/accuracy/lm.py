@@ -14,7 +14,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from xpubench.accuracy.batches import run_batches
 from xpubench.errors import RunFailure, UserError
 from xpubench.progress import Progress
-from xpubench.runtimes.base import Runtime
+from xpubench.runtimes.base import Generator, Scorer
 from xpubench.spec import Workload
 
 DEFAULT_MAX_LENGTH = 2048
@@ -32,17 +32,26 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
     `seconds` the time that they took, and `truncated` counts those that were cut from the left."""
 
     def __init__(
-        self, runtime: Runtime, max_length: int | None, progress: Progress, *, batch_size: int, budget: int
+        self,
+        generator: Generator,
+        max_length: int | None,
+        progress: Progress,
+        *,
+        batch_size: int,
+        budget: int,
     ) -> None:
         super().__init__()
-        if runtime.tokenizer is None:
+        if generator.scorer is None:
+            raise ValueError("a stack that hides its logits scores nothing")
+        if generator.vocabulary.tokenizer is None:
             raise UserError("the model comes without a tokenizer, which accuracy needs")
-        self.tokenizer = runtime.tokenizer
+        self.tokenizer = generator.vocabulary.tokenizer
+        self.scorer: Scorer = generator.scorer
         self.max_length = max_length or DEFAULT_MAX_LENGTH
         self.truncated = 0
         self.done: list[tuple[Instance, Any]] = []
         self.seconds = 0.0
-        self._runtime = runtime
+        self._generator = generator
         self._progress = progress
         self.batch_size = batch_size
         self.budget = budget
@@ -181,7 +190,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
             targets = np.concatenate(
                 [sequences[index][len(sequences[index]) - ends[index] :] for index in batch]
             )
-            logprobs, best = self._runtime.target_logprobs(ids, rows, targets.astype(np.int64))
+            logprobs, best = self.scorer.target_logprobs(ids, rows, targets.astype(np.int64))
             cuts = np.cumsum([ends[index] for index in batch])[:-1]
             for index, part, right in zip(batch, np.split(logprobs, cuts), np.split(best, cuts), strict=True):
                 answers[index] = (float(part.sum(dtype=np.float64)), bool(right.all()))
@@ -231,7 +240,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
             piece = min(PIECE, wanted - len(new))
             prompt = np.array([ids + new], dtype=np.int64)
             workload = Workload(input_tokens=prompt.shape[1], new_tokens=piece)
-            new += self._runtime.generate(prompt, workload, "end_to_end").tokens[0].tolist()
+            new += self._generator.generate(prompt, workload, "end_to_end").tokens[0].tolist()
             ended = self.eot_token_id in new
             text = str(self.tokenizer.decode(new[: new.index(self.eot_token_id)] if ended else new))
             places = [place for stop in stops if stop and (place := text.find(stop)) >= 0]

@@ -18,9 +18,17 @@ REMOTE_CODE_ONLY = frozenset({"baichuan"})
 Status = Literal["validated", "family", "embedded", "unknown"]
 
 
+class PublishedAccuracy(msgspec.Struct, frozen=True, kw_only=True):
+    """An accuracy that somebody published: of `n` items, in `source`."""
+
+    acc: float
+    n: int
+    source: str
+
+
 class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model: what the guide for Intel GPUs validated it for, where its architecture lies, and its reference
-    accuracies by task: `acc`, of `n` items, from `source`. A drop of more than `accuracy_limit_points`
+    accuracies by task. A drop of more than `accuracy_limit_points`
     percentage points is a regression. `ranks` is how many shared it in the guide's own sharded runs, where
     these are published."""
 
@@ -34,7 +42,7 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
     listed: list[str] = []
     ranks: int | None = None
     note: str | None = None
-    accuracy: dict[str, dict[str, Any]] = {}
+    accuracy: dict[str, PublishedAccuracy] = {}
     accuracy_limit_points: float = 3.0
 
     def config(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xpubench.measure.summary import median_iteration
-from xpubench.record import Accuracy, Divergence, Record, Statistic, Summary
+from xpubench.plan import Plan
+from xpubench.record import Accuracy, Divergence, LatencySummary, Record, RunChecks, Statistic
 from xpubench.spec import AccuracySpec
 
 LOG_WIDTH = 120
@@ -80,8 +81,8 @@ class Reporter:
         """The run's table, or the failure in its place."""
         self._drop_task()
         self._out.print(Text(title_of(record), style="bold"))
-        if record.summary is not None:
-            self._out.print(_latency_table(record.summary))
+        if record.latency is not None:
+            self._out.print(_latency_table(record.latency))
         details = Table.grid(padding=(0, 2))
         details.add_column(style="cyan", no_wrap=True)
         details.add_column(overflow="fold")
@@ -89,7 +90,7 @@ class Reporter:
             details.add_row(Text(name), Text(text))
         details.add_row(Text("record"), Text(str(directory / f"{record.id}.json")))
         self._out.print(details)
-        if token_latency and record.summary is not None:
+        if token_latency and record.latency is not None:
             self._out.print(Text(token_times(record)))
         self._out.print()
 
@@ -116,22 +117,19 @@ def title_of(record: Record) -> str:
         parts.append(f"{subject.tp_size} ranks")
     if subject.quantization is not None:
         parts.append(subject.quantization.title)
-    if subject.openvino is not None and subject.openvino.weight_format is not None:
-        parts.append(subject.openvino.weight_format)
+    parts += subject.options.words
     if subject.lora is not None:
         parts.append(f"LoRA {Path(subject.lora).name}")
-    if subject.torch_compile:
-        parts.append(f"torch.compile {subject.torch_compile}")
     if subject.weights == "dummy":
         parts.append("dummy weights")
     spec = record.spec
     if isinstance(spec, AccuracySpec):
         return " · ".join([*parts, spec.task.name])
-    input_tokens = record.summary.input_tokens if record.summary else spec.workload.input_tokens
+    input_tokens = record.latency.input_tokens if record.latency else spec.workload.input_tokens
     return " · ".join([*parts, spec.workload.title(input_tokens)])
 
 
-def _latency_table(summary: Summary) -> Table:
+def _latency_table(summary: LatencySummary) -> Table:
     table = Table()
     table.add_column("latency, ms", no_wrap=True)
     for name in ("median", "95% interval", "mean", "stdev", "p50", "p90", "p99", "samples"):
@@ -163,7 +161,7 @@ def _ms(value: float | None) -> str:
 
 def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
     rows = []
-    summary = record.summary
+    summary = record.latency
     if summary is not None:
         rows += [
             ("tokens/s", f"{summary.tokens_per_s:.2f}  (batch x new tokens / end to end)"),
@@ -172,7 +170,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
             ("peak memory", f"device {_gb(summary.peak_device_bytes)}, host {_gb(summary.peak_host_bytes)}"),
             ("load", f"{summary.load_s:.2f} s"),
             ("checks", _checks(record.checks)),
-            ("model", MODEL_STATUS[record.checks["validation"]]),
+            ("model", MODEL_STATUS[record.checks.validation or "unknown"]),
         ]
     if record.accuracy is not None and record.status in ("ok", "interrupted"):
         rows += _accuracy_rows(record.accuracy)
@@ -180,14 +178,14 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
         rows.append(("plan", _planned(record.plan)))
     if record.divergence is not None:
         rows.append(("divergence", divergence_text(record.divergence)))
-    if record.output and record.output.get("first_text") is not None:
-        rows.append(("text", record.output["first_text"]))
+    if record.output is not None and record.output.first_text is not None:
+        rows.append(("text", record.output.first_text))
     if record.failure is not None:
         rows.append(("failed", f"{record.failure.failure_class}: {record.failure.message}"))
     return rows + [("warning", warning) for warning in record.warnings]
 
 
-def _mbu(summary: Summary) -> str:
+def _mbu(summary: LatencySummary) -> str:
     if summary.step_bytes is None or summary.next_token_ms is None:
         return "unknown"
     parts = [f"{_gb(summary.step_bytes)} a step"]
@@ -204,12 +202,11 @@ def _gb(size: int | None) -> str:
     return "–" if size is None else f"{size / 1e9:.3f} GB"
 
 
-def _checks(checks: dict[str, Any]) -> str:
-    cache = checks.get("cache") or "hidden by the stack"
-    positions = checks.get("cache_positions")
-    logits = "logits finite" if checks.get("logits_finite") else "logits hidden by the stack"
-    return f"{checks['new_tokens']} tokens each time, {logits}, cache {cache}" + (
-        f" of {positions} positions" if positions else ""
+def _checks(checks: RunChecks) -> str:
+    cache = checks.cache or "hidden by the stack"
+    logits = "logits finite" if checks.logits_finite else "logits hidden by the stack"
+    return f"{checks.new_tokens} tokens each time, {logits}, cache {cache}" + (
+        f" of {checks.cache_positions} positions" if checks.cache_positions else ""
     )
 
 
@@ -226,7 +223,7 @@ def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
         if name not in others and value is not None
     ]
     if found.reference is not None:
-        rows.append(("reference", f"{found.reference['acc']:.2%} ({found.reference['source']})"))
+        rows.append(("reference", f"{found.reference.acc:.2%} ({found.reference.source})"))
     batch = f"batch {found.batch_size}" if found.batch_size else f"batches of {found.batch_tokens} tokens"
     part = ", a part of all" if found.partial else ""
     rows.append(("items", f"{found.n}{part}, {found.items_per_s:.2f} a second, {batch}"))
@@ -237,10 +234,9 @@ def _with_error(value: float, stderr: float | None, scale: float, unit: str) -> 
     return f"{value:.2f}{unit}" + (f" +- {stderr * scale:.2f}" if stderr is not None else "")
 
 
-def _planned(plan: dict[str, Any]) -> str:
+def _planned(plan: Plan) -> str:
     return (
-        f"weights {_gb(plan['weight_bytes'])}, KV cache {_gb(plan['kv_cache_bytes'])}, "
-        f"peak {_gb(plan['peak_bytes'])}"
+        f"weights {_gb(plan.weight_bytes)}, KV cache {_gb(plan.kv_cache_bytes)}, peak {_gb(plan.peak_bytes)}"
     )
 
 
@@ -278,7 +274,7 @@ def what_next(records: list[Record]) -> list[str]:
         return ["see what this machine can run: xpubench doctor"]
     subject = done[0].spec.subject
     script = "python run_generation.py"
-    if subject.runtime.startswith("deepspeed"):
+    if subject.tp_size > 1:
         script = f"mpirun -np {subject.tp_size} python -u run_generation_with_deepspeed.py"
     command = f"{script} -m {shlex.quote(subject.model)} --benchmark --device {subject.device}"
     if subject.weights == "dummy":

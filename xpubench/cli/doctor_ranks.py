@@ -40,7 +40,6 @@ def _found(args: argparse.Namespace, launch: Any) -> dict[str, Any]:
     from xpubench.distributed import autotp, rendezvous
     from xpubench.distributed.all_reduce import measure_all_reduce
     from xpubench.measure.device import available_devices, check_device, device_name, synchronizer
-    from xpubench.spec import Subject
 
     job: Job = rendezvous.join(launch, TIMEOUT)
     device = job.gather(args.device or available_devices()[0])[0]
@@ -52,7 +51,7 @@ def _found(args: argparse.Namespace, launch: Any) -> dict[str, Any]:
         return autotp.device_index(job, device)
 
     index = job.agreed(index_of_device)
-    autotp.start(job, Subject(model="-", device=device, dtype="float32", tp_size=job.size))
+    autotp.start(job, device)
     own = msgspec.to_builtins(job.places[job.rank]) | {
         "device": device if device == "cpu" else f"{device}:{index}",
         "device_name": device_name(device),

@@ -18,11 +18,12 @@ from xpubench.cli.options import (
     add_quantization_flags,
     add_runtime_flags,
     add_workload_flags,
+    runtime_names,
     specs_from,
 )
 from xpubench.cli.output import own_stdout, quiet
 from xpubench.errors import UserError
-from xpubench.runtimes.openvino.options import runtime_names
+from xpubench.runtimes import registry
 from xpubench.spec import AccuracySpec, RunSpec
 
 if TYPE_CHECKING:
@@ -31,15 +32,15 @@ if TYPE_CHECKING:
     from xpubench.results import ResultsDirectory
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
+    """The command's flags; with `ranks` also those of the runtimes that share a model among ranks."""
     modes = parser.add_argument_group("what to do")
     modes.add_argument(
         "--benchmark", action="store_true", help="measure the latency (also without this flag)"
     )
     modes.add_argument("--accuracy-only", action="store_true", help="run lm-eval tasks instead")
     add_model_flags(parser)
-    add_runtime_flags(parser)
+    add_runtime_flags(parser, ranks=ranks)
     add_quantization_flags(parser)
     add_workload_flags(parser)
     add_protocol_flags(parser)
@@ -190,11 +191,16 @@ def _records(
 
 
 def _first_device(args: argparse.Namespace, reporter: "Reporter") -> str:
-    from xpubench.run.session import first_device
-
     device = first_device(runtime_names(args)[0])
     reporter.say(f"no --device given: using {device}")
     return device
+
+
+def first_device(runtime: str) -> str:
+    """The preferred device of those that the runtime finds here; UserError where it cannot be set up."""
+    loader = registry.loader(runtime)
+    loader.set_up()
+    return loader.first_device()
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import xpubench
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.runtimes.registry import COMMANDS as ROOM_COMMANDS
 
 COMMANDS: dict[str, str] = {
     "generate": "measure the latency of each token, and check the tokens",
@@ -20,10 +21,12 @@ COMMANDS: dict[str, str] = {
     "report": "a directory of records as one page: summary, validated models, runs, figures",
     "history": "a model's figures in time, with the changes that are more than noise",
     "plan": "bytes and roofline times of a model on a device",
-    "export": "convert a checkpoint to an OpenVINO IR",
     "doctor": "what this machine can run, and what to install for the rest",
 }
 MODULES = {"generate": "xpubench.cli.generation"}
+# The rooms of some runtimes bring commands of their own.
+COMMANDS |= {name: text for name, (_, text) in ROOM_COMMANDS.items()}
+MODULES |= {name: module for name, (module, _) in ROOM_COMMANDS.items()}
 
 OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 

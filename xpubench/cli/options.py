@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from xpubench.errors import UserError
-from xpubench.runtimes.openvino.options import add_openvino_flags, openvino_options, runtime_names
+from xpubench.runtimes import registry
+from xpubench.runtimes.options import Choose
+from xpubench.runtimes.registry import DEFAULT, options_class
 from xpubench.spec import (
     DTYPE_BYTES,
     AccuracySpec,
@@ -68,33 +70,22 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
-    """What runs it, and where."""
+def add_runtime_flags(parser: argparse.ArgumentParser, *, ranks: bool) -> None:
+    """What runs it, and where; with `ranks` also the flags of the runtimes that share a model."""
     group = parser.add_argument_group("runtime")
     group.add_argument("--device", choices=DEVICES, help="default: xpu if present, else what there is")
     group.add_argument(
         "--runtime",
+        action=Choose,
         metavar="NAME[,NAME]",
-        help="pytorch (default), ipex, openvino, openvino-genai, openvino-base; several are compared",
+        help=f"one of {', '.join(registry.listed())} (default: {DEFAULT}); several are compared",
     )
     group.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="of several runtimes in turns (default: 3)"
     )
     group.add_argument("--lora", metavar="ADAPTER", help="the directory of a PEFT adapter")
-    group.add_argument("--ipex", action="store_true", help="optimize with ipex.llm.optimize")
-    group.add_argument(
-        "--disable_optimize_transformers", action="store_true", help="with --ipex: plain ipex.optimize"
-    )
-    group.add_argument("--disable-auto-cast", action="store_true", help="with --ipex: run without autocast")
-    group.add_argument(
-        "--allow-unoptimized",
-        action="store_true",
-        help="with --ipex: measure a model that IPEX left as it was",
-    )
     group.add_argument("--use-static-cache", action="store_true", help="a static KV cache")
-    group.add_argument("--torch-compile", action="store_true", help="run through torch.compile")
-    group.add_argument("--backend", metavar="NAME", help="torch.compile's backend (default: inductor)")
-    add_openvino_flags(parser)
+    registry.add_flags(parser, ranks=ranks)
 
 
 def add_recipe_flags(parser: argparse._ActionsContainer) -> None:
@@ -111,7 +102,7 @@ def add_recipe_flags(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--woq_head",
         choices=get_args(Head),
-        help="token table and output head in INT8, or left as they are (default: int8; high with --ipex)",
+        help="token table and output head in INT8, or left as they are (default: by the runtime)",
     )
     parser.add_argument(
         "--woq_keep",
@@ -144,9 +135,8 @@ def recipe_from(args: argparse.Namespace, runtime: str) -> Quantization:
         "group_size": args.group_size,
         "scale_dtype": SHORT_DTYPES.get(args.scale_dtype),
         "compute_dtype": SHORT_DTYPES.get(args.compute_dtype, args.compute_dtype),
-        # neural-compressor leaves table and head as they are.
         "high_precision": None if args.woq_keep is None else tuple(args.woq_keep),
-        "head": args.woq_head or ("high" if runtime == "ipex" else None),
+        "head": args.woq_head or options_class(runtime).int4_head,
     }
     return Quantization(**{name: value for name, value in given.items() if value is not None})
 
@@ -278,38 +268,33 @@ def _refuse(args: argparse.Namespace, why: str, flags: tuple[str, ...]) -> None:
             raise UserError(f"{flag} {why}")
 
 
+def runtime_names(args: argparse.Namespace) -> list[str]:
+    """The runtimes that were asked for, each once; UserError for an unknown one."""
+    if args.runtime is None:
+        return [DEFAULT]
+    names = list(dict.fromkeys(name.strip() for name in args.runtime.split(",") if name.strip()))
+    if not names:
+        raise UserError(f"--runtime names none; there are {', '.join(registry.listed())}")
+    for name in names:
+        options_class(name)
+    return names
+
+
 def _subject(args: argparse.Namespace, device: str) -> Subject:
-    needs_ipex = {
-        "--disable_optimize_transformers": args.disable_optimize_transformers,
-        "--disable-auto-cast": args.disable_auto_cast,
-        "--allow-unoptimized": args.allow_unoptimized,
-    }
-    runtime = runtime_names(args)[0]
-    lonely = [flag for flag, given in needs_ipex.items() if given and runtime != "ipex"]
-    if lonely:
-        raise UserError(f"{lonely[0]} speaks to IPEX; give --ipex too, or leave it out")
-    if args.backend is not None and not args.torch_compile:
-        raise UserError("--backend names torch.compile's backend; give --torch-compile too, or leave it out")
     runtime = _runtime(args)
     return Subject(
         model=args.model_id,
         device=device,
         dtype=args.dtype or default_dtype(device),
-        runtime=runtime,
+        options=registry.options_from(args, runtime, device),
         revision=args.revision,
         weights="dummy" if args.dummy_weights else "pretrained",
-        torch_compile=(args.backend or "inductor") if args.torch_compile else None,
-        ipex_optimize=not args.disable_optimize_transformers,
-        autocast=not args.disable_auto_cast,
-        allow_unoptimized=args.allow_unoptimized,
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
         lora=_adapter(args),
-        openvino=openvino_options(args, runtime, device),
         quantization=_quantization(args, runtime),
-        # Only the command that runs over ranks has their flags.
+        # Only the command that runs over ranks has their number.
         tp_size=getattr(args, "tp_size", None) or 1,
-        shared_memory=getattr(args, "shm", False),
     )
 
 
@@ -317,13 +302,11 @@ def _runtime(args: argparse.Namespace) -> str:
     name, *others = runtime_names(args)
     if others:
         raise UserError("several runtimes are held together by `xpubench generate` alone; name one --runtime")
-    if not hasattr(args, "tp_size"):
-        if name.startswith("deepspeed"):
-            raise UserError(f"{name} runs over ranks: mpirun -np 2 python run_generation_with_deepspeed.py")
-        return name
-    if name not in ("pytorch", "ipex"):
-        raise UserError(f"{name} does not run over ranks; leave out --runtime")
-    return "deepspeed-ipex" if name == "ipex" else "deepspeed"
+    if hasattr(args, "tp_size"):
+        return registry.sharded(name)
+    if options_class(name).shards is not None:
+        raise UserError(f"{name} runs over ranks: mpirun -np 2 python run_generation_with_deepspeed.py")
+    return name
 
 
 def _adapter(args: argparse.Namespace) -> str | None:
@@ -340,10 +323,9 @@ def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None
         if lonely:
             raise UserError(f"--{lonely[0]} is of a quantized model; give --woq too, or leave it out")
         return None
-    if runtime.startswith("deepspeed"):
-        raise UserError("INT4 runs on one device, not over ranks; leave out --woq")
-    if runtime.startswith("openvino"):
-        raise UserError("OpenVINO has its own INT4: give --weight-format int4 instead of --woq")
+    method = options_class(runtime).int4_method
+    if method is None:
+        raise UserError(options_class(runtime).int4_refusal)
     if args.save_model != (args.output_dir is not None):
         raise UserError("--save_model and --output_dir DIR belong together")
     if args.save_model and args.woq_checkpoint_path:
@@ -352,7 +334,7 @@ def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None
     if args.woq_checkpoint_path is None:
         return recipe
     return checkpoint_recipe(
-        Path(args.woq_checkpoint_path), recipe, args.model_id, runtime, given=_given_recipe(args)
+        Path(args.woq_checkpoint_path), recipe, args.model_id, method, given=_given_recipe(args)
     )
 
 

@@ -2,11 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from xpubench.cli.options import add_recipe_flags, default_dtype, recipe_from
 from xpubench.cli.output import own_stdout, quiet
-from xpubench.spec import Protocol, Quantization, RunSpec, Subject, Workload
+from xpubench.errors import UserError
+from xpubench.runtimes import registry
+from xpubench.runtimes.options import Choose
+from xpubench.runtimes.registry import options_class
+from xpubench.spec import Dtype, Protocol, Quantization, RunSpec, Subject, Workload
 
 if TYPE_CHECKING:
     from xpubench.cli.console import Reporter
@@ -22,7 +26,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, metavar="OUT", help="the directory of the quantized model")
     group = parser.add_argument_group("recipe")
     add_recipe_flags(group)
-    group.add_argument("--ipex", action="store_true", help="through neural-compressor, to run with --ipex")
+    group.add_argument(
+        "--runtime", action=Choose, metavar="NAME", help=f"that will run it (default: {registry.DEFAULT})"
+    )
+    for options in registry.OPTIONS.values():
+        if options.shortcut is not None and options.int4_method is not None:
+            options.add_shortcut(group)
     parser.add_argument("--device", choices=("xpu", "cuda", "cpu"), default="cpu", help="default: cpu")
     parser.add_argument("--revision", help="the hub's branch, tag or commit")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the model's own Python code")
@@ -37,7 +46,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the checkpoint and says what it is."""
-    runtime = "ipex" if args.ipex else "pytorch"
+    runtime = args.runtime or registry.DEFAULT
+    if options_class(runtime).int4_method is None:
+        raise UserError(options_class(runtime).int4_refusal)
     recipe = recipe_from(args, runtime)
     quiet()
     with own_stdout() as out:
@@ -51,9 +62,8 @@ def _run(args: argparse.Namespace, recipe: Quantization, runtime: str, out: Text
     subject = Subject(
         model=args.model,
         device=args.device,
-        # On the CPU IPEX runs INT4 models in float32 alone.
-        dtype="float32" if args.ipex and args.device == "cpu" else default_dtype(args.device),
-        runtime=runtime,
+        dtype=cast("Dtype", options_class(runtime).int4_dtypes.get(args.device, default_dtype(args.device))),
+        options=options_class(runtime)(),
         revision=args.revision,
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
@@ -75,7 +85,6 @@ def _distance(subject: Subject, directory: Path, reporter: "Reporter") -> "Diver
     import msgspec
 
     from xpubench.accuracy.check import CPU_FLOAT32, Checks, cpu_reference
-    from xpubench.run.session import load
 
     reporter.say("generating the reference on the CPU in float32")
     assert subject.quantization is not None
@@ -87,11 +96,11 @@ def _distance(subject: Subject, directory: Path, reporter: "Reporter") -> "Diver
         protocol=Protocol(),
     )
     expected = cpu_reference(spec, None)
-    runtime, _ = load(spec.subject, reporter)
+    generator = registry.loader(spec.subject.runtime).load(spec.subject)
     try:
-        return Checks(runtime, CPU_FLOAT32, expected).answer(spec)[1]
+        return Checks(generator, CPU_FLOAT32, expected).answer(spec)[1]
     finally:
-        runtime.close()
+        generator.close()
 
 
 def _json(found: "Quantized", distance: "Divergence | None") -> str:

@@ -21,7 +21,6 @@ from xpubench.run.suite import (
     wanted,
     words,
 )
-from xpubench.runtimes.openvino.options import runtime_names
 
 if TYPE_CHECKING:
     from xpubench.record import Record
@@ -135,8 +134,9 @@ def _job(command: CommandLine) -> Job:
 
 
 def _first_device(args: argparse.Namespace) -> str:
+    from xpubench.cli.generation import first_device
+    from xpubench.cli.options import runtime_names
     from xpubench.measure.device import available_devices
-    from xpubench.run.session import first_device
 
     try:
         return first_device(runtime_names(args)[0])
@@ -172,8 +172,8 @@ def _line(record: "Record") -> str:
         return f"{record.status}  {text}: {record.failure.message}"
     if record.accuracy is not None and record.accuracy.acc is not None:
         return f"{record.status}  {text}: accuracy {record.accuracy.acc:.2%}"
-    if record.summary is not None and record.summary.next_token_ms is not None:
-        return f"{record.status}  {text}: next token {record.summary.next_token_ms.median:.2f} ms"
+    if record.latency is not None and record.latency.next_token_ms is not None:
+        return f"{record.status}  {text}: next token {record.latency.next_token_ms.median:.2f} ms"
     return f"{record.status}  {text}"
 
 

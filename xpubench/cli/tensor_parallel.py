@@ -38,15 +38,10 @@ def main() -> int:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of a run on one process, and those of ranks."""
-    generation.add_flags(parser)
+    generation.add_flags(parser, ranks=True)
     group = parser.add_argument_group("ranks")
     group.add_argument("--tp-size", type=int, metavar="N", help="the number of ranks, which mpirun sets too")
     group.add_argument("--local_rank", type=int, metavar="N", help="of DeepSpeed's launcher; has no effect")
-    group.add_argument(
-        "--shm",
-        action="store_true",
-        help="on one host's CPU: sum through shared memory",
-    )
     group.add_argument(
         "--timeout",
         type=int,
@@ -87,8 +82,6 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(prog=Path(sys.argv[0]).name, description=__doc__)
     add_flags(parser)
     args = parser.parse_args(arguments)
-    if args.shm and args.device not in (None, "cpu"):
-        raise UserError("--shm is for ranks on a CPU; leave it out")
     if args.timeout < 1:
         raise UserError(f"--timeout must be at least 1 second, not {args.timeout}")
     return args
@@ -110,10 +103,10 @@ def _check_alike(job: "Job", specs: object) -> None:
 def _find_device(args: argparse.Namespace, runtime: str) -> None:
     """UserError where this rank has not the device, which is the first that there is where none was named."""
     from xpubench.measure.device import available_devices, check_device
-    from xpubench.runtimes.base import runtime_class
+    from xpubench.runtimes import registry
 
     # Before the device's own libraries read the environment.
-    runtime_class(runtime).set_up()
+    registry.loader(runtime).set_up()
     args.device = args.device or available_devices()[0]
     check_device(args.device)
 
@@ -156,13 +149,15 @@ def _drafts(args: argparse.Namespace) -> list[bytes]:
     """The records of the runs, should a rank end without a word."""
     from xpubench.failures import failed_record
     from xpubench.measure.environment import capture
+    from xpubench.measure.torch_device import TorchDevice
     from xpubench.record import Failure, encode
     from xpubench.results import ResultsDirectory
+    from xpubench.runtimes import registry
 
     ResultsDirectory(args.results_dir)
     unknown = Failure(failure_class="crash", message="")
-    environment = capture(args.device)
-    return [encode(failed_record(spec, environment, unknown, None)) for spec in generation.asked(args)]
+    environment = capture(TorchDevice(args.device).facts(), registry.packages())
+    return [encode(failed_record(spec, environment, unknown)) for spec in generation.asked(args)]
 
 
 def hush() -> None:

@@ -162,7 +162,7 @@ def _not_comparable(base: Record, new: Record) -> str | None:
 def _without_figures(base: Sequence[Record], new: Sequence[Record]) -> str | None:
     for name, rounds in (("base", base), ("new", new)):
         for record in rounds:
-            if record.status != "ok" or record.summary is None:
+            if record.status != "ok" or record.latency is None:
                 return f"the {name} run has no figures (status {record.status})"
     return None
 

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from xpubench.catalog.architecture import head_shares
 from xpubench.distributed.rendezvous import INSTALL, Job
 from xpubench.errors import RunFailure, UserError
-from xpubench.spec import Subject
 
 BACKENDS = {"xpu": "xccl", "cuda": "nccl", "cpu": "gloo"}
 AFFINITY = {"xpu": "ZE_AFFINITY_MASK", "cuda": "CUDA_VISIBLE_DEVICES"}
@@ -72,23 +71,23 @@ def check_shared_memory(job: Job) -> None:
         raise UserError(f"{lock} is of a build that runs or was killed; if none runs, remove it")
 
 
-def start(job: Job, subject: Subject) -> None:
-    """Makes the process group of all ranks on the subject's device, once a process."""
-    deepspeed = import_deepspeed(subject.device)
+def start(job: Job, device: str, *, shared_memory: bool = False) -> None:
+    """Makes the process group of all ranks on their devices of a kind, once a process."""
+    deepspeed = import_deepspeed(device)
     if dist.is_initialized():
         return
-    index = device_index(job, subject.device)
+    index = device_index(job, device)
     # DeepSpeed chooses the device by it.
     os.environ["LOCAL_RANK"] = str(index)
-    if subject.device != "cpu":
-        torch.get_device_module(subject.device).set_device(index)
-    deepspeed.ops.__compatible_ops__[SHM_OPERATOR] = subject.shared_memory
-    if subject.shared_memory:
+    if device != "cpu":
+        torch.get_device_module(device).set_device(index)
+    deepspeed.ops.__compatible_ops__[SHM_OPERATOR] = shared_memory
+    if shared_memory:
         # Unless both are equal its initialization crashes, and no MPI sets it.
         os.environ["LOCAL_SIZE"] = os.environ["WORLD_SIZE"]
         remove_buffers(job)
     dist.init_process_group(
-        BACKENDS[subject.device],
+        BACKENDS[device],
         store=job.process_group_store(),
         rank=job.rank,
         world_size=job.size,
@@ -96,11 +95,11 @@ def start(job: Job, subject: Subject) -> None:
     )
     with muted():
         deepspeed.init_distributed(
-            BACKENDS[subject.device], auto_mpi_discovery=False, verbose=False, timeout=job.timeout
+            BACKENDS[device], auto_mpi_discovery=False, verbose=False, timeout=job.timeout
         )
     # Without it, a rank could sum into a buffer that another has not mapped yet.
     dist.barrier()
-    if subject.shared_memory:
+    if shared_memory:
         # All have them open: they go with the job, however that ends.
         remove_buffers(job)
 

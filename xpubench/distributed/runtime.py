@@ -21,16 +21,19 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from xpubench.catalog.architecture import head_shares
 from xpubench.distributed import autotp, rendezvous
+from xpubench.distributed.options import DeepSpeedOptions, RankFacts
 from xpubench.distributed.shards import CheckpointWeights, DummyWeights, Shard, sharded
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import classify
-from xpubench.measure.device import device_name
-from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_peaks
+from xpubench.measure.device import device_name, peak_device_bytes, reset_peaks
+from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.profile import time_in_collectives
 from xpubench.measure.times import latest
-from xpubench.record import Failure, SyncPolicy
-from xpubench.runtimes.base import Generation, Logits, Rows, Runtime, TokenIds, Verification, runtime_class
-from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.record import Collectives, Failure, SyncPolicy
+from xpubench.runtimes import registry
+from xpubench.runtimes.base import Generation, Generator, Logits, Rows, TokenIds, Verification
+from xpubench.runtimes.options import RuntimeDescription
+from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject, Workload
 from xpubench.weights.load import Loaded
 from xpubench.weights.lora import WEIGHTS_FILE
@@ -57,7 +60,7 @@ def together(
         if self.job.rank == 0:
             self.job.send((method.__name__, arguments, named))
         # gloo ends a collective that hangs by itself; the others may be deaf in theirs.
-        deaf = self.subject.shared_memory or self.subject.device != "cpu"
+        deaf = _options_of(self.subject).shared_memory or self.subject.device != "cpu"
         with in_step(self.job, self.subject.device), self.job.hurried() if deaf else nullcontext():
             return method(self, *arguments, **named)
 
@@ -82,11 +85,9 @@ class OnAllRanks(PyTorchRuntime):
     def check(cls, subject: Subject) -> None:
         super().check(subject)
         job = rendezvous.current()
-        if subject.torch_compile is not None:
-            raise UserError("--torch-compile does not go through DeepSpeed's collectives; leave it out")
         autotp.import_deepspeed(subject.device)
         autotp.check_backend(subject.device)
-        if subject.shared_memory:
+        if _options_of(subject).shared_memory:
             autotp.check_shared_memory(job)
         config = read_config(
             subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
@@ -107,7 +108,7 @@ class OnAllRanks(PyTorchRuntime):
         with in_step(job, subject.device):
             _check_same_model(job, subject)
             reset_peaks(subject.device)
-            autotp.start(job, subject)
+            autotp.start(job, subject.device, shared_memory=_options_of(subject).shared_memory)
             cls.job = job
             runtime = super().load(subject)
             runtime.load_peak_host_bytes = peak_host_bytes()
@@ -133,8 +134,8 @@ class OnAllRanks(PyTorchRuntime):
         autotp.keep_mask(loaded.model)
         return loaded
 
-    def line_up(self) -> None:
-        super().line_up()
+    def synchronize(self) -> None:
+        super().synchronize()
         dist.barrier()
 
     @together
@@ -155,12 +156,12 @@ class OnAllRanks(PyTorchRuntime):
         start_ns = perf_counter_ns()
         again = super().verify
         count, collectives_ns = time_in_collectives(lambda: again(prompt_ids, workload), self.subject.device)
-        own = {
-            "rank": self.job.rank,
-            "generation_ns": perf_counter_ns() - start_ns,
-            "collectives": count,
-            "collectives_ns": collectives_ns,
-        }
+        own = Collectives(
+            rank=self.job.rank,
+            generation_ns=perf_counter_ns() - start_ns,
+            collectives=count,
+            collectives_ns=collectives_ns,
+        )
         return msgspec.structs.replace(verification, collectives=self.job.gather(own))
 
     @together
@@ -176,25 +177,28 @@ class OnAllRanks(PyTorchRuntime):
         return super().target_logprobs(token_ids, rows, targets)
 
     @together
-    def describe(self) -> dict[str, Any]:
-        description = super().describe()
+    def describe(self) -> RuntimeDescription:
+        return super().describe()
+
+    def described(self) -> dict[str, Any]:
+        description = super().described()
         device = self.subject.device
         place = self.job.places[self.job.rank]
-        own = {
-            "rank": self.job.rank,
-            "host": socket.gethostname(),
-            "process": place.pid,
-            "device": device if device == "cpu" else f"{device}:{self.model.device.index}",
-            "device_name": device_name(device),
-            "weight_bytes": description["weight_bytes"],
-            "load_peak_host_bytes": self.load_peak_host_bytes,
-            "peak_host_bytes": peak_host_bytes(),
-            "peak_device_bytes": peak_device_bytes(device),
-            "torch_threads": torch.get_num_threads(),
-        }
+        own = RankFacts(
+            rank=self.job.rank,
+            host=socket.gethostname(),
+            process=place.pid,
+            device=device if device == "cpu" else f"{device}:{self.model.device.index}",
+            device_name=device_name(device),
+            weight_bytes=description["weight_bytes"],
+            load_peak_host_bytes=self.load_peak_host_bytes,
+            peak_host_bytes=peak_host_bytes(),
+            peak_device_bytes=peak_device_bytes(device),
+            torch_threads=torch.get_num_threads(),
+        )
         return description | {
             "backend": dist.get_backend(),
-            "shared_memory": self.subject.shared_memory,
+            "shared_memory": _options_of(self.subject).shared_memory,
             "reads_slices": self.reads_slices,
             "ranks": self.job.gather(own),
         }
@@ -208,16 +212,21 @@ class TensorParallelRuntime(OnAllRanks):
     """A transformers model that AutoTP shards."""
 
 
+def _options_of(subject: Subject) -> DeepSpeedOptions:
+    assert isinstance(subject.options, DeepSpeedOptions)
+    return subject.options
+
+
 def follow(job: rendezvous.Job) -> None:
     """What a rank other than 0 does: the runtime's calls that rank 0 tells it, until that one leaves."""
-    runtime: Runtime | None = None
+    runtime: Generator | None = None
     while True:
         name, arguments, named = job.receive()
         if name == "leave":
             return
         try:
             if name == "load":
-                runtime = runtime_class(arguments[0].runtime).load(*arguments)
+                runtime = registry.loader(arguments[0].runtime).load(*arguments)
             else:
                 getattr(runtime, name)(*arguments, **named)
         # All ranks have failed alike, and rank 0 says so.

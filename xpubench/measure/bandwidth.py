@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns
 
-import msgspec
 import torch
 
 from xpubench.measure.device import free_memory_bytes, synchronizer, total_memory_bytes
+from xpubench.record import Bandwidth
 
 CPU_BUFFER_BYTES = 256 * 2**20
 CACHES = 4
@@ -18,26 +18,6 @@ WARM_UP = 2
 COLUMNS = 4096
 CPUS = Path("/sys/devices/system/cpu")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
-
-
-class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
-    """Bandwidths in GB/s (10^9 bytes), each of the fastest repeat, with all repeats' times beside them.
-
-    A copy counts the bytes read and written. A read is a sum. A matrix-vector product counts the matrix, in
-    the run's dtype or in float32, whichever is faster: a CPU without the dtype's instructions computes rather
-    than reads. The ceiling is the largest of the three: where stores first read what they overwrite, as on
-    most CPUs, a copy alone would be too low a ceiling for decoding, which only reads.
-    """
-
-    ceiling_gb_per_s: float
-    copy_gb_per_s: float
-    read_gb_per_s: float
-    matvec_gb_per_s: float
-    matvec_dtype: str
-    buffer_bytes: int
-    copy_ns: list[int]
-    read_ns: list[int]
-    matvec_ns: list[int]
 
 
 def measure_bandwidth(device: str, dtype: str = "bfloat16") -> Bandwidth:

@@ -3,53 +3,21 @@
 import os
 import platform
 import subprocess
+import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import psutil
-import torch
 
 import xpubench
-from xpubench.measure.device import (
-    cgroup_directories,
-    device_driver,
-    device_name,
-    free_memory_bytes,
-    read_text,
-    total_memory_bytes,
-)
+from xpubench.environment import DeviceFacts, Environment, HarnessFacts, HostFacts
+from xpubench.measure.host import cgroup_directories, cpu_name, free_host_bytes, read_text, total_host_bytes
 
+# Those of no runtime in particular.
 PACKAGES = (
-    "torch",
-    "transformers",
-    "accelerate",
-    "tokenizers",
-    "safetensors",
-    "numpy",
-    "intel-extension-for-pytorch",
-    "oneccl-bind-pt",
-    "intel-cmplr-lib-ur",
-    "intel-openmp",
-    "intel-sycl-rt",
-    "mkl",
-    "oneccl",
-    "pytorch-triton-xpu",
-    "triton",
-    "triton-xpu",
-    "neural-compressor",
-    "neural-compressor-pt",
-    "deepspeed",
-    "mpi4py",
-    "openvino",
-    "openvino-genai",
-    "openvino-tokenizers",
-    "optimum",
-    "optimum-intel",
-    "nncf",
-    "torchao",
-    "peft",
-    "lm-eval",
+    *("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy"),
+    *("triton", "peft", "lm-eval"),
 )
 VARIABLES = (
     "ATEN_",
@@ -82,42 +50,37 @@ NUMA_NODES = Path("/sys/devices/system/node")
 BUSY = 0.5
 
 
-def capture(device: str) -> dict[str, Any]:
-    """All of it as plain JSON values; what cannot be known is None or absent. Memory in bytes."""
-    return {
-        "harness": {"version": xpubench.__version__, "commit": _commit()},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": installed_versions(),
-        "device": {
-            "kind": device,
-            "name": device_name(device),
-            "driver": device_driver(device),
-            "total_memory_bytes": total_memory_bytes(device),
-            "free_memory_bytes": free_memory_bytes(device),
-        },
-        "host": {
-            "cpu": device_name("cpu"),
-            "physical_cores": psutil.cpu_count(logical=False),
-            "logical_cores": psutil.cpu_count(),
-            "allowed_cores": len(os.sched_getaffinity(0)),
-            "cgroup_cores": _cgroup_cores(),
-            "numa_nodes": len(list(NUMA_NODES.glob("node[0-9]*"))) or None,
-            "governors": _governors(),
-            "turbo": _turbo(),
-            "load_average_1min": os.getloadavg()[0],
-            "total_memory_bytes": total_memory_bytes("cpu"),
-            "available_memory_bytes": free_memory_bytes("cpu"),
-            "torch_threads": torch.get_num_threads(),
-        },
-        "variables": relevant_variables(dict(os.environ)),
-    }
+def capture(device: DeviceFacts, packages: Iterable[str]) -> Environment:
+    """All of it, with the versions of `packages`, which can change a figure, of those that are installed."""
+    torch = sys.modules.get("torch")
+    return Environment(
+        harness=HarnessFacts(version=xpubench.__version__, commit=_commit()),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        versions=installed_versions((*PACKAGES, *packages)),
+        device=device,
+        host=HostFacts(
+            cpu=cpu_name(),
+            physical_cores=psutil.cpu_count(logical=False),
+            logical_cores=psutil.cpu_count(),
+            allowed_cores=len(os.sched_getaffinity(0)),
+            cgroup_cores=_cgroup_cores(),
+            numa_nodes=len(list(NUMA_NODES.glob("node[0-9]*"))) or None,
+            governors=_governors(),
+            turbo=_turbo(),
+            load_average_1min=os.getloadavg()[0],
+            total_memory_bytes=total_host_bytes(),
+            available_memory_bytes=free_host_bytes(),
+            torch_threads=None if torch is None else torch.get_num_threads(),
+        ),
+        variables=relevant_variables(dict(os.environ)),
+    )
 
 
-def installed_versions() -> dict[str, str]:
-    """The versions of the packages that can change a figure, of those that are installed."""
+def installed_versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of the packages that are installed."""
     found = {}
-    for package in PACKAGES:
+    for package in dict.fromkeys(packages):
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -134,30 +97,32 @@ def relevant_variables(variables: dict[str, str]) -> dict[str, str]:
     }
 
 
-def noise_warnings(environment: dict[str, Any]) -> list[str]:
+def noise_warnings(environment: Environment) -> list[str]:
     """What in a captured environment makes the figures less steady than they could be."""
-    host = environment["host"]
-    cores, allowed = host["logical_cores"], host["allowed_cores"]
+    host = environment.host
+    if host is None or host.logical_cores is None or host.allowed_cores is None:
+        return []
+    cores, allowed = host.logical_cores, host.allowed_cores
     warnings = []
     # The load is the whole machine's, whatever this process may use of it.
-    if host["load_average_1min"] > BUSY * cores:
+    if host.load_average_1min is not None and host.load_average_1min > BUSY * cores:
         warnings.append(
-            f"the machine was busy before the run: load average {host['load_average_1min']:.1f} "
-            f"on {cores} cores"
+            f"the machine was busy before the run: load average {host.load_average_1min:.1f} on {cores} cores"
         )
-    if host["torch_threads"] > allowed:
+    if host.torch_threads is not None and host.torch_threads > allowed:
         warnings.append(
-            f"torch's {host['torch_threads']} threads share {allowed} allowed cores; "
+            f"torch's {host.torch_threads} threads share {allowed} allowed cores; "
             f"set OMP_NUM_THREADS={allowed}"
         )
     elif allowed < cores:
         warnings.append(f"the process may use {allowed} of {cores} cores: the figures are not the machine's")
-    slow = [governor for governor in host["governors"] if governor != "performance"]
+    slow = [governor for governor in host.governors if governor != "performance"]
     if slow:
         warnings.append(f"CPU frequency governor {', '.join(slow)}: set performance for steady figures")
-    limit = host["cgroup_cores"]
-    if limit is not None and limit < allowed:
-        warnings.append(f"the container may use {limit:g} of {allowed} cores: its limit makes pauses")
+    if host.cgroup_cores is not None and host.cgroup_cores < allowed:
+        warnings.append(
+            f"the container may use {host.cgroup_cores:g} of {allowed} cores: its limit makes pauses"
+        )
     return warnings
 
 

@@ -6,13 +6,13 @@ import msgspec
 
 from xpubench.measure.iterations import STEADY, steady
 from xpubench.measure.statistics import doubts, summarize, too_few
-from xpubench.record import Iteration, Samples, Statistic, Summary
+from xpubench.record import Iteration, LatencySummary, Samples, Statistic
 
 # Both policies measure the same work; above this ratio the stamps themselves cost time.
 MAX_PERTURBATION = 1.05
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What a summary needs beside the samples. Bandwidths in GB/s, memory in bytes."""
 
     batch_size: int
@@ -26,7 +26,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     peak_host_bytes: int | None
 
 
-def summarize_run(samples: Samples, facts: Facts) -> tuple[Summary, list[str]]:
+def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummary, list[str]]:
     """The summary of a run and the warnings about it.
 
     First and next token latencies come from the policy `every_token`, the end-to-end latency and
@@ -60,7 +60,7 @@ def summarize_run(samples: Samples, facts: Facts) -> tuple[Summary, list[str]]:
     for name, value in (("measured bandwidth", measured), ("data sheet's bandwidth", datasheet)):
         if value is not None and value > 1:
             warnings.append(f"MBU {value:.2f} of the {name} is above 1: a bug of the measurement, report it")
-    summary = Summary(
+    summary = LatencySummary(
         first_token_ms=first,
         next_token_ms=next_token,
         end_to_end_ms=end_to_end,

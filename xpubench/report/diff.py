@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -15,12 +15,7 @@ from xpubench.report.runs import Run, run_of
 from xpubench.spec import AccuracySpec, Subject
 
 # What may differ between two runs of one work; all else of a subject makes another work.
-STACK_FIELDS = frozenset(
-    {
-        *("runtime", "device", "torch_compile", "ipex_optimize", "autocast", "allow_unoptimized"),
-        *("trust_remote_code", "allow_pickle"),
-    }
-)
+STACK_FIELDS = frozenset({"options", "device", "trust_remote_code", "allow_pickle"})
 # Facts of one moment, which differ between any two runs.
 VOLATILE = frozenset(
     {
@@ -116,8 +111,9 @@ class _Side:
                 self.left_out.append(found)
                 continue
             record = found.record
-            for name, value in _flat(record.environment).items():
-                self.facts[name][value] += 1
+            for name, value in record.environment.facts():
+                if name not in VOLATILE:
+                    self.facts[name][value] += 1
             variants = self.runs[_work(record)]
             variant = _stack(record.spec.subject)
             if variant not in variants or record.created >= variants[variant][1].created:
@@ -246,19 +242,6 @@ def _accuracy(base: Record, new: Record) -> tuple[float | None, float | None]:
     gained = sum(bool(after[index]) and not before[index] for index in before)
     lost = sum(bool(before[index]) and not after[index] for index in before)
     return points, mcnemar(gained, lost)
-
-
-def _flat(environment: dict[str, Any]) -> dict[str, str]:
-    """Each fact by its dotted path."""
-    found: dict[str, str] = {}
-    rest: list[tuple[str, Any]] = list(environment.items())
-    while rest:
-        path, value = rest.pop()
-        if isinstance(value, dict):
-            rest += [(f"{path}.{name}", part) for name, part in value.items()]
-        elif path not in VOLATILE:
-            found[path] = str(value)
-    return found
 
 
 def _differences(a: dict[str, Counter[str]], b: dict[str, Counter[str]]) -> list[Difference]:

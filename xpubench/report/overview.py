@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -12,8 +11,7 @@ from xpubench.record import Record, now
 from xpubench.report.collect import ROUND, LeftOut, nothing_found, records_in
 from xpubench.report.matrix import Line, Tally, matrix, newest, tally
 from xpubench.report.runs import Run, run_of
-
-STACK = ("torch", "intel-extension-for-pytorch", "openvino", "deepspeed", "transformers")
+from xpubench.runtimes.registry import OPTIONS
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,23 +78,23 @@ def overview(directories: list[Path], each: Callable[[Run, Record], None] | None
 
 def environment_line(record: Record) -> str:
     """Where a record was made, in one line: the device, its driver, the stack, the machine."""
-    device = _part(record, "device")
-    versions = _part(record, "versions")
-    host = _part(record, "host")
-    parts = [device.get("name") or record.spec.subject.device]
-    if device.get("driver"):
-        parts.append(f"driver {device['driver']}")
-    parts += [f"{name} {versions[name]}" for name in STACK if name in versions]
-    if record.environment.get("python"):
-        parts.append(f"Python {record.environment['python']}")
-    cores = f", {host['logical_cores']} logical cores" if host.get("logical_cores") else ""
-    parts.append(f"host {host.get('cpu', 'unknown')}{cores}")
-    return " · ".join(map(str, parts))
-
-
-def _part(record: Record, name: str) -> dict[str, Any]:
-    part = record.environment.get(name)
-    return part if isinstance(part, dict) else {}
+    environment, subject = record.environment, record.spec.subject
+    device, host = environment.device, environment.host
+    parts = [subject.device if device is None else device.name]
+    if device is not None and device.driver:
+        parts.append(f"driver {device.driver}")
+    # The package that gives each runtime its name.
+    stacks = ("torch", *(options.packages[0] for options in OPTIONS.values() if options.packages))
+    parts += [
+        f"{name} {environment.versions[name]}"
+        for name in dict.fromkeys((*stacks, "transformers"))
+        if name in environment.versions
+    ]
+    if environment.python:
+        parts.append(f"Python {environment.python}")
+    cores = f", {host.logical_cores} logical cores" if host is not None and host.logical_cores else ""
+    parts.append(f"host {'unknown' if host is None else host.cpu}{cores}")
+    return " · ".join(parts)
 
 
 def _slowest(runs: list[Run]) -> Run | None:

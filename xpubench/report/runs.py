@@ -7,7 +7,7 @@ import msgspec
 
 from xpubench.accuracy.tasks import TEST_SETS
 from xpubench.catalog import find_model
-from xpubench.record import Record, Statistic
+from xpubench.record import LatencySummary, Record, Statistic
 from xpubench.spec import AccuracySpec, RunSpec, Subject
 
 Mode = Literal["fp16", "int4", "distributed"]
@@ -87,7 +87,14 @@ def run_of(record: Record, path: Path, key: str) -> Run:
         warnings=len(record.warnings),
     )
     if record.summary is not None:
-        row = _with_latency(row, record)
+        row = msgspec.structs.replace(
+            row,
+            peak_device_bytes=record.summary.peak_device_bytes,
+            peak_host_bytes=record.summary.peak_host_bytes,
+            load_s=record.summary.load_s,
+        )
+    if record.latency is not None:
+        row = _with_latency(row, record.latency)
     if record.accuracy is not None:
         row = _with_accuracy(row, record)
     return row
@@ -95,7 +102,7 @@ def run_of(record: Record, path: Path, key: str) -> Run:
 
 def runtime_of(subject: Subject) -> str:
     """The stack in a word or two, torch.compile's backend with it."""
-    return f"{subject.runtime} + {subject.torch_compile}" if subject.torch_compile else subject.runtime
+    return subject.options.label
 
 
 def precision_of(subject: Subject) -> str:
@@ -110,7 +117,7 @@ def workload_of(record: Record) -> str:
         limit = f", first {spec.task.limit}" if spec.task.limit else ""
         shots = f", {spec.task.num_fewshot} shots" if spec.task.num_fewshot else ""
         return f"{spec.task.name}{shots}{limit}"
-    length = record.summary.input_tokens if record.summary else spec.workload.input_tokens
+    length = record.latency.input_tokens if record.latency else spec.workload.input_tokens
     return spec.workload.title(length).removesuffix(", dynamic cache")
 
 
@@ -125,14 +132,11 @@ def _mode(subject: Subject) -> Mode | None:
 
 
 def _device_name(record: Record) -> str:
-    device = record.environment.get("device")
-    name = device.get("name") if isinstance(device, dict) else None
-    return str(name or record.spec.subject.device)
+    device = record.environment.device
+    return record.spec.subject.device if device is None else device.name
 
 
-def _with_latency(row: Run, record: Record) -> Run:
-    summary = record.summary
-    assert summary is not None
+def _with_latency(row: Run, summary: LatencySummary) -> Run:
     following = summary.next_token_ms
     return msgspec.structs.replace(
         row,
@@ -144,9 +148,6 @@ def _with_latency(row: Run, record: Record) -> Run:
         tokens_per_s=summary.tokens_per_s,
         mbu_measured=summary.mbu_measured,
         mbu_datasheet=summary.mbu_datasheet,
-        peak_device_bytes=summary.peak_device_bytes,
-        peak_host_bytes=summary.peak_host_bytes,
-        load_s=summary.load_s,
     )
 
 
@@ -157,8 +158,7 @@ def _interval(statistic: Statistic | None) -> tuple[float, float] | None:
 def _with_accuracy(row: Run, record: Record) -> Run:
     found = record.accuracy
     assert found is not None
-    published = (found.reference or {}).get("acc")
-    reference = float(published) if isinstance(published, int | float) else None
+    reference = None if found.reference is None else found.reference.acc
     known = find_model(row.model)
     limit = known.accuracy_limit_points if known else REGRESSION_POINTS
     lost = None if found.acc is None or reference is None else 100 * (reference - found.acc)
@@ -171,8 +171,6 @@ def _with_accuracy(row: Run, record: Record) -> Run:
         acc_reference=reference,
         acc_regression=lost is not None and not found.partial and lost > limit,
         perplexity=found.perplexity,
-        peak_device_bytes=_bytes(record, "peak_device_bytes"),
-        peak_host_bytes=_bytes(record, "peak_host_bytes"),
     )
 
 
@@ -181,8 +179,3 @@ def _other_passages(spec: RunSpec | AccuracySpec) -> bool:
     assert isinstance(spec, AccuracySpec)
     task = spec.task
     return task.data_sha256 is not None and task.data_sha256 != TEST_SETS.get(task.name)
-
-
-def _bytes(record: Record, name: str) -> int | None:
-    value = record.checks.get(name)
-    return value if isinstance(value, int) else None

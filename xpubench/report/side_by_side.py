@@ -43,10 +43,10 @@ def print_tables(rounds: Rounds, runtimes: list[str]) -> None:
 
 
 def _cells(records: list[Record], first: list[Record]) -> list[str]:
-    failed = [record for record in records if record.summary is None]
+    failed = [record for record in records if record.latency is None]
     if failed:
         return [failed[0].status, *["–"] * 7]
-    summaries = [record.summary for record in records if record.summary is not None]
+    summaries = [record.latency for record in records if record.latency is not None]
     next_ns = [one for record in records for one in _next_token_ns(record)]
     cells = [_ms(median(one.first_token_ms.median for one in summaries))]
     if next_ns:
@@ -54,7 +54,7 @@ def _cells(records: list[Record], first: list[Record]) -> list[str]:
         cells += [_ms(statistic.median), _interval(statistic.ci95)]
     else:
         cells += ["–", "–"]
-    if next_ns and all(record.summary is not None for record in first):
+    if next_ns and all(record.latency is not None for record in first):
         # Latencies: the first's over ours is how many times as fast we are.
         ratio, low, high = median_ratio(_rounds_ns(records), _rounds_ns(first), paired=True)
         cells += [f"{ratio:.2f}", _interval(None if low is None or high is None else (low, high))]

@@ -11,24 +11,25 @@ import msgspec
 from xpubench.accuracy.items import RIGHT, answered, logged
 from xpubench.accuracy.lm import RuntimeLM
 from xpubench.accuracy.tasks import SMOKE, TEST_SETS, load_tasks
-from xpubench.catalog import find_model, status_of
+from xpubench.catalog import PublishedAccuracy, find_model, status_of
 from xpubench.errors import RunFailure, UserError
-from xpubench.failures import classify, failed_record, write_failures
-from xpubench.measure.device import free_memory_bytes
-from xpubench.measure.environment import capture
-from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_peaks
+from xpubench.failures import classify, failed_record
+from xpubench.measure.host import peak_host_bytes
 from xpubench.plan import activation_bytes
 from xpubench.progress import Progress
-from xpubench.record import Accuracy, Item, Record, now
+from xpubench.record import Accuracy, AccuracySummary, Item, Record, RunChecks, now
 from xpubench.results import ResultsDirectory
-from xpubench.run.session import Ground, fetch, load, precision_warnings, survey
-from xpubench.runtimes.base import Runtime
+from xpubench.run.session import Facts, Session
+from xpubench.runtimes.registry import options_class
 from xpubench.spec import DTYPE_BYTES, AccuracySpec
+
+Tasks = tuple[dict[str, tuple[AccuracySpec, Any]], dict[str, list[str]]]
 
 # lm-eval bootstraps some standard errors in forked processes, which hang beside torch's threads. Those of
 # accuracy and perplexity are taken from the items here.
 NO_BOOTSTRAP = 0
-# Of the free memory, for the activations of a batch; and where more tokens at a time gain nothing.
+# The share of the free memory that the activations of a batch may take, and the number of tokens beyond
+# which a larger batch gains nothing.
 MEMORY_SHARE = 0.25
 MOST_TOKENS = {"cpu": 1024, "cuda": 32768, "xpu": 32768}
 LARGE_GAP = 1.96
@@ -42,98 +43,88 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
 
     An interruption keeps the items that were done. Raises UserError for what cannot be done as asked.
     """
-    subject = specs[0].subject
-    if subject.weights == "dummy":
+    if specs[0].subject.weights == "dummy":
         raise UserError("accuracy means nothing with --dummy-weights; leave one of the two out")
-    try:
-        tasks, groups = load_tasks(specs)
-        specs = [spec for spec, _ in tasks.values()]
-        ground = survey(subject)
-    except UserError:
-        raise
-    except BaseException as error:
-        yield from write_failures(results, specs, capture(subject.device), error, {})
-        return
-    try:
-        fetch(subject, progress)
-        runtime, load_s = load(subject, progress)
-    except UserError:
-        raise
-    except BaseException as error:
-        yield from write_failures(results, specs, ground.environment, error, {})
-        return
-    try:
-        for spec, task in tasks.values():
-            record = _evaluated(runtime, spec, task, ground, load_s, progress)
-            results.write(record)
+    with Session(specs, results, progress) as session:
+        made: list[Tasks] = []
+        yield from session.attempt(lambda: made.append(load_tasks(specs)))
+        if not session.specs:
+            return
+        tasks, groups = made[0]
+        session.specs = [spec for spec, _ in tasks.values()]
+        yield from session.attempt(lambda: _load(session))
+        for spec in session.specs:
+            record = session.write(_evaluated(session, spec, tasks[spec.id][1]))
             yield record
             if record.status == "interrupted":
                 return
-        for group, ids in groups.items():
-            results.write_tasks(group, ids)
-    finally:
-        runtime.close()
+        if session.specs:
+            for group, ids in groups.items():
+                results.write_tasks(group, ids)
 
 
-def _evaluated(
-    runtime: Runtime, spec: AccuracySpec, task: Any, ground: Ground, load_s: float, progress: Progress
-) -> Record:
-    limit = ground.architecture.max_positions if ground.architecture else None
+def _load(session: Session[AccuracySpec]) -> None:
+    session.check()
+    if reason := options_class(session.subject.runtime).hides_logits:
+        raise RunFailure("unsupported", reason)
+    session.fetch()
+    session.load()
+
+
+def _evaluated(session: Session[AccuracySpec], spec: AccuracySpec, task: Any) -> Record:
+    facts, generator = session.facts, session.generator
+    limit = facts.architecture.max_positions if facts.architecture else None
     lm = RuntimeLM(
-        runtime,
-        limit or ground.config.get("max_position_embeddings"),
-        progress,
+        generator,
+        limit or facts.config.get("max_position_embeddings"),
+        session.progress,
         batch_size=spec.task.batch_size,
-        budget=token_budget(spec, ground),
+        budget=token_budget(spec, facts),
     )
-    reset_peaks(spec.subject.device)
+    facts.device.reset_peaks()
     try:
         found = _simple_evaluate(lm, spec, task)
     except UserError:
         raise
     except BaseException as error:
-        failed = failed_record(spec, ground.environment, classify(error, spec.subject.device), None)
+        failed = failed_record(spec, session.environment, classify(error, spec.subject.device))
         if not (items := answered(task, lm.done)):
             return failed
-        accuracy = _accuracy(runtime, lm, spec, task, items, {}, "", partial=True)
+        accuracy = _accuracy(lm, spec, task, items, {}, "", partial=True)
         warnings = [
             f"the {accuracy.n} items that were done when it ended, the longest first: no sample of the task",
             *_warnings(accuracy),
         ]
         return msgspec.structs.replace(failed, accuracy=accuracy, warnings=warnings)
-    accuracy = _of_results(runtime, lm, spec, task, found)
+    accuracy = _of_results(lm, spec, task, found)
     if failure := numerics(accuracy):
-        failed = failed_record(spec, ground.environment, classify(failure, spec.subject.device), None)
+        failed = failed_record(spec, session.environment, classify(failure, spec.subject.device))
         return msgspec.structs.replace(failed, accuracy=accuracy)
-    status = status_of(spec.subject.model, ground.config.get("model_type"))
     return Record(
         id=spec.id,
         created=now(),
         spec=spec,
-        environment=ground.environment,
+        environment=session.environment,
         status="ok",
-        runtime=runtime.describe() | {"load_s": load_s},
-        checks={
-            "validation": status,
-            "peak_device_bytes": peak_device_bytes(spec.subject.device),
-            "peak_host_bytes": peak_host_bytes(),
-        },
+        summary=AccuracySummary(
+            peak_device_bytes=facts.device.peak_bytes(),
+            peak_host_bytes=peak_host_bytes(),
+            load_s=session.load_s,
+        ),
+        runtime=generator.describe(),
+        checks=RunChecks(validation=status_of(spec.subject.model, facts.config.get("model_type"))),
         accuracy=accuracy,
-        warnings=[
-            *_partial(accuracy),
-            *_warnings(accuracy),
-            *precision_warnings(spec.subject, runtime),
-        ],
+        warnings=[*_partial(accuracy), *_warnings(accuracy), *generator.doubts()],
     )
 
 
-def token_budget(spec: AccuracySpec, ground: Ground) -> int:
+def token_budget(spec: AccuracySpec, facts: Facts) -> int:
     """Tokens of a batch: what a quarter of the free memory holds of activations, up to the device's most."""
     most = MOST_TOKENS[spec.subject.device]
-    free = free_memory_bytes(spec.subject.device)
-    if free is None or ground.architecture is None:
+    free = facts.device.facts().free_memory_bytes
+    if free is None or facts.architecture is None:
         return most
-    one = activation_bytes(ground.architecture, 1, 1, DTYPE_BYTES[spec.subject.dtype])
+    one = activation_bytes(facts.architecture, 1, 1, DTYPE_BYTES[spec.subject.dtype])
     return max(1, min(most, int(MEMORY_SHARE * free / one)))
 
 
@@ -153,9 +144,7 @@ def _simple_evaluate(lm: RuntimeLM, spec: AccuracySpec, task: Any) -> dict[str, 
     return found
 
 
-def _of_results(
-    runtime: Runtime, lm: RuntimeLM, spec: AccuracySpec, task: Any, found: dict[str, Any]
-) -> Accuracy:
+def _of_results(lm: RuntimeLM, spec: AccuracySpec, task: Any, found: dict[str, Any]) -> Accuracy:
     name = spec.task.name
     metrics: dict[str, float | None] = {
         key.removesuffix(",none"): float(value)
@@ -165,7 +154,6 @@ def _of_results(
     samples, count = found["samples"][name], found["n-samples"][name]
     chosen = "" if samples[0]["filter"] == "none" else f",{samples[0]['filter']}"
     return _accuracy(
-        runtime,
         lm,
         spec,
         task,
@@ -178,7 +166,6 @@ def _of_results(
 
 
 def _accuracy(
-    runtime: Runtime,
     lm: RuntimeLM,
     spec: AccuracySpec,
     task: Any,
@@ -213,7 +200,7 @@ def _accuracy(
         batch_tokens=None if lm.batch_size else lm.budget,
         batch_size=lm.batch_size or None,
         padding_side="right",
-        scores_rows_alone=getattr(runtime, "scores_rows_alone", False),
+        scores_rows_alone=lm.scorer.scores_rows_alone,
         lm_eval_version=version("lm-eval"),
         # What an interruption leaves are the longest items, not the first ones.
         reference=_reference(spec) if metrics else None,
@@ -244,7 +231,7 @@ def numerics(accuracy: Accuracy) -> RunFailure | None:
     return None
 
 
-def _reference(spec: AccuracySpec) -> dict[str, Any] | None:
+def _reference(spec: AccuracySpec) -> PublishedAccuracy | None:
     """The catalog's accuracy, which is of the whole test set's passages without examples before them."""
     task, known = spec.task, find_model(spec.subject.model)
     same_data = task.name == SMOKE or task.data_sha256 in (None, TEST_SETS.get(task.name))
@@ -265,11 +252,11 @@ def _warnings(accuracy: Accuracy) -> list[str]:
         warnings.append("head and body cannot be told apart: all positions' logits were computed")
     reference = accuracy.reference
     if reference is not None and accuracy.acc is not None and accuracy.acc_stderr:
-        expected = reference["acc"]
-        noise = math.hypot(accuracy.acc_stderr, math.sqrt(expected * (1 - expected) / reference["n"]))
+        expected = reference.acc
+        noise = math.hypot(accuracy.acc_stderr, math.sqrt(expected * (1 - expected) / reference.n))
         if abs(accuracy.acc - expected) > LARGE_GAP * noise:
             warnings.append(
                 f"accuracy {accuracy.acc:.2%} is {abs(accuracy.acc - expected) * 100:.1f} points from the "
-                f"reference's {expected:.2%} ({reference['source']}), beyond noise"
+                f"reference's {expected:.2%} ({reference.source}), beyond noise"
             )
     return warnings

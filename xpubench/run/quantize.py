@@ -9,8 +9,10 @@ import msgspec
 import torch
 
 from xpubench.errors import UserError
-from xpubench.measure.memory import peak_host_bytes
+from xpubench.measure.host import peak_host_bytes
 from xpubench.progress import Progress
+from xpubench.runtimes import registry
+from xpubench.runtimes.base import Quantizer
 from xpubench.spec import Quantization, Subject
 from xpubench.weights.empty import empty_model, parameter_places
 from xpubench.weights.int4.checkpoints import check_target, write
@@ -49,8 +51,8 @@ def save(subject: Subject, target: Path, progress: Progress, *, with_errors: boo
     check_target(target)
     if subject.weights == "dummy":
         raise UserError("random weights need not be saved; leave out --save_model or --dummy-weights")
-    if subject.runtime == "ipex":
-        return _saved_by_neural_compressor(subject, recipe, target, progress)
+    if (quantizer := registry.loader(subject.runtime).quantizer()) is not None:
+        return _saved_by(quantizer, subject, recipe, target, progress)
     progress.say(f"looking for {subject.model}")
     source = source_of(subject)
     if target.resolve() == source.directory.resolve():
@@ -88,15 +90,13 @@ def _quantized(
     )
 
 
-def _saved_by_neural_compressor(
-    subject: Subject, recipe: Quantization, target: Path, progress: Progress
+def _saved_by(
+    quantizer: Quantizer, subject: Subject, recipe: Quantization, target: Path, progress: Progress
 ) -> Quantized:
-    from xpubench.runtimes.ipex.neural_compressor import check_recipe, save_rtn
-
-    check_recipe(subject, recipe)
-    progress.say("quantizing through neural-compressor")
+    """Leaves the quantization to the runtime's own library."""
+    progress.say(f"quantizing through the library of {subject.runtime}")
     started_ns = perf_counter_ns()
-    save_rtn(subject, recipe, target)
+    quantizer(subject, recipe, target)
     return _quantized(target, Description(recipe=recipe, source=subject.model, revision=None), started_ns, {})
 
 

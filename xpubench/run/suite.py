@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from xpubench.catalog import find_model, models
+from xpubench.environment import Environment
 from xpubench.errors import FailureClass, UserError, unknown
 from xpubench.measure.oom import out_of_memory_kills
 from xpubench.record import Failure, Record, now, read_record
@@ -252,7 +253,7 @@ class _Attempt:
         record = (
             left[-1]
             if left
-            else Record(id=spec.id, created=now(), spec=spec, environment={}, status=failure_class)
+            else Record(id=spec.id, created=now(), spec=spec, environment=Environment(), status=failure_class)
         )
         return msgspec.structs.replace(record, status=failure_class, failure=failure)
 

@@ -10,6 +10,7 @@ import msgspec
 from xpubench.catalog import CatalogDevice, config_of, identify_device
 from xpubench.catalog.architecture import architecture_of
 from xpubench.cli.console import title_of
+from xpubench.environment import Environment
 from xpubench.errors import UserError
 from xpubench.plan import Plan, plan_of
 from xpubench.record import Record, now
@@ -66,7 +67,7 @@ def _outlook(spec: Spec, directories: Sequence[Path]) -> Outlook:
     done = [records for path in directories if (records := _done(path, spec))]
     plan = _plan(spec)
     return Outlook(
-        title=title_of(Record(id=spec.id, created=now(), spec=spec, environment={}, status="ok")),
+        title=title_of(Record(id=spec.id, created=now(), spec=spec, environment=Environment(), status="ok")),
         plan=plan,
         least_s=_least_s(spec, plan),
         took_s=_took_s(done[-1]) if done else None,
@@ -82,8 +83,7 @@ def _done(directory: Path, spec: Spec) -> list[Record]:
 
 
 def _plan(spec: Spec) -> Plan | None:
-    # An IR's weights have a precision of their own, which is not known before the export.
-    if not isinstance(spec, RunSpec) or spec.subject.openvino is not None:
+    if not isinstance(spec, RunSpec):
         return None
     try:
         architecture = architecture_of(config_of(spec.subject.model))
@@ -136,12 +136,12 @@ def _took_s(records: Sequence[Record]) -> float | None:
 
 
 def _seconds(record: Record) -> float | None:
-    if record.accuracy is not None and record.accuracy.items_per_s:
-        return float(record.runtime.get("load_s", 0)) + record.accuracy.n / record.accuracy.items_per_s
     if record.summary is None:
         return None
+    if record.accuracy is not None and record.accuracy.items_per_s:
+        return (record.summary.load_s or 0.0) + record.accuracy.n / record.accuracy.items_per_s
     samples = [*record.samples.warmup, *record.samples.iterations]
-    return record.summary.load_s + sum(one.end_to_end_ns for one in samples) / 1e9
+    return (record.summary.load_s or 0.0) + sum(one.end_to_end_ns for one in samples) / 1e9
 
 
 def _plan_cells(plan: Plan | None) -> list[str]:

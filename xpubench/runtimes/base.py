@@ -1,31 +1,32 @@
-"""What every runtime can do, and the registry of runtimes by name."""
+"""What a runtime can do, as three protocols: it loads a model, which generates, and most score texts too."""
 
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any, Protocol, Self
+from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from xpubench.errors import unknown
+from xpubench.environment import DeviceFacts
 from xpubench.measure.times import TokenTimes
-from xpubench.record import SyncPolicy
-from xpubench.spec import Subject, Workload
+from xpubench.record import Bandwidth, Collectives, SyncPolicy
+from xpubench.runtimes.options import RuntimeDescription
+from xpubench.runtimes.vocabulary import Vocabulary
+from xpubench.spec import Quantization, Subject, Workload
 
 TokenIds = NDArray[np.int64]
 Logits = NDArray[np.float32]
 Rows = NDArray[np.bool_]
+Quantizer = Callable[[Subject, Quantization, Path], None]
 
-RUNTIMES: dict[str, str] = {
-    "pytorch": "xpubench.runtimes.pytorch:PyTorchRuntime",
-    "ipex": "xpubench.runtimes.ipex.runtime:IpexRuntime",
-    "deepspeed": "xpubench.distributed.runtime:TensorParallelRuntime",
-    "deepspeed-ipex": "xpubench.distributed.runtime_ipex:TensorParallelIpexRuntime",
-    "openvino": "xpubench.runtimes.openvino.optimum:OptimumRuntime",
-    "openvino-genai": "xpubench.runtimes.openvino.genai:GenAiRuntime",
-    "openvino-base": "xpubench.runtimes.openvino.base_runtime:BaseRuntime",
-}
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """The checkpoint that a subject runs, whatever it was converted to."""
+
+    model: str
+    revision: str | None = None
+    lora: str | None = None
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,40 +45,36 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     logits_finite: bool | None
     cache: str | None
     cache_positions: int | None
-    collectives: list[dict[str, Any]] | None = None
+    collectives: list[Collectives] | None = None
 
 
-class Runtime(Protocol):
-    """A loaded model that generates and scores. Prompts are token ids, int64 of shape (batch, length)."""
+class Device(Protocol):
+    """The device that a model runs on."""
 
-    vocab_size: int
-    tokenizer: Any  # a transformers tokenizer, or None
-    hides_logits: str | None  # why `trace` and `target_logprobs` cannot be, None where they can
+    def facts(self) -> DeviceFacts:
+        """Name, driver and memory, of which the free part is that of this moment."""
 
-    @classmethod
-    def set_up(cls) -> None:
-        """Sets what the process needs before a device is touched, such as a driver's variables."""
+    def reset_peaks(self) -> None:
+        """Forgets the peaks of memory so far, the host's too."""
 
-    @classmethod
-    def check(cls, subject: Subject) -> None:
-        """UserError when the subject asks for what is not there, before anything is loaded."""
+    def peak_bytes(self) -> int | None:
+        """The most bytes of its memory in use since the last reset; None where nobody counts."""
 
-    @classmethod
-    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
-        """Downloads, checks and converts what `load` reads, outside of its time and memory."""
+    def bandwidth(self, dtype: str) -> Bandwidth:
+        """The bandwidth that this process reaches on it."""
 
-    @classmethod
-    def load(cls, subject: Subject) -> Self:
-        """Loads the subject's model. UserError: it cannot be asked so; RunFailure: it failed."""
+    def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
+        """One call of `generate` under a profiler: a Chrome trace as JSON, and a table of operators."""
 
-    def prepare(self, workload: Workload) -> None:
-        """Forgets what an earlier workload left behind, such as a larger static cache."""
 
-    def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
-        """Generates exactly `workload.new_tokens` greedily or with beams, under the clock."""
+class Scorer(Protocol):
+    """A loaded model whose logits can be seen. Prompts are token ids, int64 of shape (batch, length).
 
-    def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
-        """Generates the same without a clock and looks at the logits and the cache."""
+    `scores_rows_alone`: the output head is computed for the chosen positions alone.
+    """
+
+    @property
+    def scores_rows_alone(self) -> bool: ...
 
     def trace(
         self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
@@ -92,35 +89,72 @@ class Runtime(Protocol):
         log-probability (natural logarithm, computed in float32) of the token in `targets`, of shape
         (positions,), and whether it is the most probable one. Shorter sequences are padded on the right."""
 
-    def encode(self, text: str) -> list[int]:
-        """The text's token ids. UserError when the model has no tokenizer."""
 
-    def decode(self, token_ids: list[int]) -> str:
-        """The text of token ids. UserError when the model has no tokenizer."""
+class Generator(Protocol):
+    """A loaded model. Prompts are token ids, int64 of shape (batch, length). `scorer` is None where the stack
+    hides its logits."""
 
-    @property
-    def special_ids(self) -> frozenset[int]:
-        """Ids that a random prompt must not hold (begin, end, padding and other special tokens)."""
+    vocabulary: Vocabulary
 
     @property
-    def step_weight_bytes(self) -> int:
-        """Bytes of the weights that one decoding step reads: all but the tables that it looks up in."""
+    def scorer(self) -> Scorer | None: ...
+
+    def prepare(self, workload: Workload) -> None:
+        """Forgets what an earlier workload left behind, such as a larger static cache. RunFailure
+        `unsupported` for a workload that the stack cannot run."""
+
+    def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        """Generates exactly `workload.new_tokens` greedily or with beams, under the clock."""
+
+    def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
+        """Generates the same without a clock and looks at the logits and the cache."""
 
     def kv_value_bytes(self, head_dim: int) -> float:
         """Bytes of one value of the KV cache of heads of that size, with its share of the scales where the
         cache is quantized."""
 
-    def describe(self) -> dict[str, Any]:
-        """What was really loaded and applied, as plain JSON values."""
+    def describe(self) -> RuntimeDescription:
+        """What was really loaded and applied."""
+
+    def doubts(self) -> list[str]:
+        """What was not applied as it was asked for, and what else of the load to doubt."""
 
     def close(self) -> None:
         """Frees the model's memory."""
 
 
-def runtime_class(name: str) -> type[Runtime]:
-    """The runtime of that name; UserError with the nearest names when there is none."""
-    if name not in RUNTIMES:
-        raise unknown("runtime", name, list(RUNTIMES))
-    module, _, attribute = RUNTIMES[name].partition(":")
-    found: type[Runtime] = getattr(import_module(module), attribute)
-    return found
+class Loader(Protocol):
+    """What a runtime does before it has a model: all are class methods."""
+
+    @classmethod
+    def set_up(cls) -> None:
+        """Sets what the process needs before a device is touched, such as a driver's variables."""
+
+    @classmethod
+    def first_device(cls) -> str:
+        """The preferred device of those that the runtime finds here."""
+
+    @classmethod
+    def device(cls, subject: Subject) -> Device:
+        """The subject's device; UserError when it is not here."""
+
+    @classmethod
+    def check(cls, subject: Subject) -> None:
+        """UserError when the subject asks for what is not there, before anything is loaded."""
+
+    @classmethod
+    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
+        """Downloads, checks and converts what `load` reads, outside of its time and memory."""
+
+    @classmethod
+    def load(cls, subject: Subject) -> Generator:
+        """Loads the subject's model. UserError: it cannot be asked so; RunFailure: it failed."""
+
+    @classmethod
+    def origin(cls, subject: Subject) -> Origin | None:
+        """The checkpoint that the subject runs, whatever it was converted to; None where nobody knows."""
+
+    @classmethod
+    def quantizer(cls) -> Quantizer | None:
+        """What writes a model quantized by the subject's recipe to a directory, where a library of the
+        runtime's own does that."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from xpubench.runtimes.options import AppliedQuantization
 from xpubench.spec import Quantization, Subject
 from xpubench.weights.dummy import build_dummy
 from xpubench.weights.int4.kernels import tensor_class
@@ -21,7 +22,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     model: Any
     tokenizer: Any = None
     revision: str | None = None
-    quantization: dict[str, Any] | None = None
+    quantization: AppliedQuantization | None = None
 
 
 def load_weights(subject: Subject) -> Loaded:
@@ -47,13 +48,10 @@ def load_weights(subject: Subject) -> Loaded:
 
 def _quantized(subject: Subject, recipe: Quantization) -> Loaded:
     model, tokenizer, revision, applied = load_quantized(subject, recipe)
-    kernel = {
-        "kernel": tensor_class(subject.device).__name__,
-        "compute_dtype": subject.dtype,
-        "scale_dtype": subject.dtype,
-    }
-    described = {
-        "asked": msgspec.to_builtins(recipe),
-        "applied": kernel | msgspec.to_builtins(applied),
-    }
-    return Loaded(model=model, tokenizer=tokenizer, revision=revision, quantization=described)
+    quantization = AppliedQuantization(
+        kernel=tensor_class(subject.device).__name__,
+        compute_dtype=subject.dtype,
+        scale_dtype=subject.dtype,
+        **msgspec.structs.asdict(applied),
+    )
+    return Loaded(model=model, tokenizer=tokenizer, revision=revision, quantization=quantization)

@@ -24,7 +24,10 @@ def page(template: str, data: dict[str, str], **context: Any) -> bytes:
     loaded: a hostile text that got past the escaping would still neither run nor call home.
     """
     environment = Environment(
-        loader=PackageLoader("xpubench.report.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("xpubench.report.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     environment.filters |= {
         "ms": text.ms,

@@ -18,28 +18,30 @@ def panel_of(record: Record, points: int) -> dict[str, Any]:
     """The panel's data as plain JSON values; series have at most `points` points."""
     found: dict[str, Any] = {
         "spec": msgspec.to_builtins(record.spec),
-        "environment": record.environment,
-        "runtime": record.runtime,
-        "checks": record.checks,
+        "environment": msgspec.to_builtins(record.environment),
+        "runtime": msgspec.to_builtins(record.runtime),
+        "checks": msgspec.to_builtins(record.checks),
         "warnings": record.warnings,
-        "plan": record.plan,
+        "plan": msgspec.to_builtins(record.plan),
     }
     if record.failure is not None:
         found["failure"] = msgspec.to_builtins(record.failure)
         found["failure"]["log_tail"] = record.failure.log_tail[-LOG_CHARACTERS:]
-    if record.summary is not None:
-        found["summary"] = msgspec.to_builtins(record.summary)
+    if record.latency is not None:
+        found["summary"] = msgspec.to_builtins(record.latency)
     if record.bandwidth is not None:
         found["bandwidth"] = {
-            name: value for name, value in record.bandwidth.items() if not isinstance(value, list)
+            name: value
+            for name, value in msgspec.to_builtins(record.bandwidth).items()
+            if not isinstance(value, list)
         }
     if record.accuracy is not None:
         found["accuracy"] = msgspec.to_builtins(record.accuracy)
         del found["accuracy"]["items"]
     if record.divergence is not None:
         found["divergence"] = msgspec.to_builtins(record.divergence)
-    if record.output and record.output.get("first_text"):
-        found["text"] = str(record.output["first_text"])[:TEXT_CHARACTERS]
+    if record.output is not None and record.output.first_text:
+        found["text"] = record.output.first_text[:TEXT_CHARACTERS]
     return found | _series(record, points)
 
 

@@ -10,6 +10,8 @@ import torch
 from msgspec import to_builtins
 
 from xpubench.errors import RunFailure, UserError
+from xpubench.runtimes.ipex.options import ipex_options
+from xpubench.runtimes.options import AppliedQuantization
 from xpubench.spec import Quantization, Subject
 from xpubench.weights.directories import written_aside
 from xpubench.weights.load import Loaded
@@ -31,7 +33,7 @@ def check_recipe(subject: Subject, recipe: Quantization) -> None:
         raise UserError("neural-compressor leaves token table and head as they are; leave out --woq_head")
     if subject.weights == "dummy":
         raise UserError("neural-compressor quantizes checkpoints; leave out --dummy-weights or --ipex")
-    if subject.device == "cpu" and subject.ipex_optimize and subject.dtype != "float32":
+    if subject.device == "cpu" and ipex_options(subject).ipex_optimize and subject.dtype != "float32":
         raise UserError(
             "on cpu IPEX optimizes INT4 models in float32 alone; give --dtype float32, "
             "or --disable_optimize_transformers"
@@ -53,14 +55,17 @@ def load_rtn(subject: Subject, recipe: Quantization) -> Loaded:
     """
     with _engine(None):
         source, model = _model(subject, recipe)
-    applied = to_builtins(model.quantization_config.to_dict()) | {ENGINE_VARIABLE: None}
-    described = {"asked": to_builtins(recipe), "applied": _comparable(applied)}
+    settings = to_builtins(model.quantization_config.to_dict()) | {ENGINE_VARIABLE: None}
     tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
-    return Loaded(model=model.eval(), tokenizer=tokenizer, revision=source.revision, quantization=described)
+    return Loaded(
+        model=model.eval(), tokenizer=tokenizer, revision=source.revision, quantization=_applied(settings)
+    )
 
 
 def save_rtn(subject: Subject, recipe: Quantization, target: Path) -> None:
-    """Quantizes the subject's model and writes it to `target`, whole or not at all."""
+    """Quantizes the subject's model and writes it to `target`, whole or not at all. UserError for a recipe
+    that neural-compressor does not take."""
+    check_recipe(subject, recipe)
     with _engine(SAVING_ENGINE):
         source, model = _model(subject, recipe)
         try:
@@ -118,16 +123,22 @@ def _compute_dtype(subject: Subject, recipe: Quantization) -> str:
     return SHORT_NAMES[recipe.compute_dtype or subject.dtype]
 
 
-def _comparable(applied: dict[str, Any]) -> dict[str, Any]:
-    """neural-compressor's own fields, the dtypes by the names that a recipe uses. Its `int4` is the grid
-    without the lowest value."""
+def _applied(settings: dict[str, Any]) -> AppliedQuantization:
+    """neural-compressor's own settings, and its dtypes by the names that a recipe uses. Its `int4` is the
+    grid without the lowest value."""
     long_names = {short: name for name, short in SHORT_NAMES.items()}
-    names = {"weight_dtype": {"int4": "int4_clip" if applied.get("sym") else "int4_asym"}}
-    for field in ("compute_dtype", "scale_dtype"):
-        names[field] = long_names
-    return applied | {
-        field: known.get(applied[field], applied[field]) for field, known in names.items() if field in applied
-    }
+    grids = {"int4": "int4_clip" if settings.get("sym") else "int4_asym"}
+
+    def named(field: str, names: dict[str, str]) -> str | None:
+        value = settings.get(field)
+        return None if value is None else names.get(str(value), str(value))
+
+    return AppliedQuantization(
+        weight_dtype=named("weight_dtype", grids),
+        compute_dtype=named("compute_dtype", long_names),
+        scale_dtype=named("scale_dtype", long_names),
+        library=settings,
+    )
 
 
 @contextlib.contextmanager

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from xpubench.errors import RunFailure, UserError
-from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn
-from xpubench.runtimes.pytorch import PyTorchRuntime
+from xpubench.runtimes.base import Quantizer
+from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn, save_rtn
+from xpubench.runtimes.ipex.options import ipex_options
+from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Quantization, Subject, Workload
 from xpubench.weights.load import Loaded
 
@@ -44,6 +46,10 @@ class IpexRuntime(PyTorchRuntime):
         check_recipe(subject, recipe)
 
     @classmethod
+    def quantizer(cls) -> Quantizer | None:
+        return save_rtn
+
+    @classmethod
     def weights(cls, subject: Subject) -> Loaded:
         """The subject's model, quantized by neural-compressor where it asks for that."""
         if subject.quantization is None:
@@ -57,7 +63,7 @@ class IpexRuntime(PyTorchRuntime):
         model = self.model.eval().to(subject.device).to(memory_format=torch.channels_last)
         dtype = getattr(torch, subject.dtype)
         try:
-            if subject.ipex_optimize:
+            if ipex_options(subject).ipex_optimize:
                 more = {}
                 # The CPU's optimizer takes another kind of configuration and finds the INT4 layers itself.
                 if subject.quantization is not None and subject.device == "xpu":
@@ -70,8 +76,12 @@ class IpexRuntime(PyTorchRuntime):
                 raise UserError(f"this build of IPEX has no {subject.device}; {INSTALL}") from error
             raise
         self.model = model
-        self.optimized = subject.ipex_optimize and is_optimized(model, subject.device)
-        if subject.ipex_optimize and not self.optimized and not subject.allow_unoptimized:
+        self.optimized = ipex_options(subject).ipex_optimize and is_optimized(model, subject.device)
+        if (
+            ipex_options(subject).ipex_optimize
+            and not self.optimized
+            and not ipex_options(subject).allow_unoptimized
+        ):
             raise RunFailure(
                 "unsupported",
                 f"IPEX left {type(model).__name__} unoptimized; measure it so with --allow-unoptimized, "
@@ -91,7 +101,7 @@ class IpexRuntime(PyTorchRuntime):
     @property
     def autocast(self) -> bool:
         """Whether the model runs under `torch.autocast`; float32 has nothing to cast to."""
-        return self.subject.autocast and self.subject.dtype != "float32"
+        return ipex_options(self.subject).autocast and self.subject.dtype != "float32"
 
     def check_cache(self, workload: Workload, cache: Any) -> None:
         """Nothing: the optimized layers keep a cache of their own, which its type does not tell."""
@@ -101,8 +111,11 @@ class IpexRuntime(PyTorchRuntime):
         """No: the traced graph is the whole model."""
         return False
 
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {
+    def doubts_of_kernel(self) -> list[str]:
+        return []
+
+    def described(self) -> dict[str, Any]:
+        return super().described() | {
             "ipex_optimized": self.optimized,
             "autocast": self.autocast,
             "environment": environment(),

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from xpubench.errors import RunFailure
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verification
+from xpubench.runtimes.base import Generation, Logits, Rows, Scorer, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.common import OpenVinoRuntime
-from xpubench.runtimes.openvino.recipe import IR_FILE
+from xpubench.runtimes.openvino.options import IR_FILE, OpenVinoBaseDescription
 from xpubench.runtimes.openvino.stack import import_openvino
+from xpubench.runtimes.options import RuntimeDescription
 from xpubench.spec import Subject, Workload
 
-# Of which logits are held at a time in float32.
+# At most this many rows of logits are held in float32 at once.
 ROWS_AT_ONCE = 512
 
 
@@ -38,6 +39,10 @@ class BaseRuntime(OpenVinoRuntime):
         self._compiled = self._core.compile_model(model, self._device, self.asked)
         self._request = self._compiled.create_infer_request()
         self._inputs = {one.get_any_name() for one in self._compiled.inputs}
+
+    @property
+    def scorer(self) -> Scorer | None:
+        return self
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
@@ -106,11 +111,15 @@ class BaseRuntime(OpenVinoRuntime):
     def kv_value_bytes(self, head_dim: int) -> float:
         return ir.kv_value_bytes(self.subject, self._compiled, head_dim)
 
-    def describe(self) -> dict[str, Any]:
-        return super().describe() | {
-            "applied": ir.applied(self._compiled, self.asked),
-            "last_row_alone": self.last_row_alone,
-        }
+    def describe(self) -> RuntimeDescription:
+        return OpenVinoBaseDescription(
+            **self.described(),
+            applied=ir.applied(self._compiled, self.asked),
+            last_row_alone=self.last_row_alone,
+        )
+
+    def doubts(self) -> list[str]:
+        return ir.doubts(self.subject, self.asked, ir.applied(self._compiled, self.asked))
 
     def close(self) -> None:
         self._request = self._compiled = None

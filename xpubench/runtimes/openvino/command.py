@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from xpubench.runtimes.openvino.options import WeightFormat
 from xpubench.runtimes.openvino.recipe import Recipe
-from xpubench.spec import WeightFormat
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -4,8 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xpubench.errors import RunFailure, UserError
+from xpubench.errors import RunFailure
+from xpubench.measure.device import available_devices
+from xpubench.measure.torch_device import TorchDevice
+from xpubench.runtimes.base import Device, Origin, Quantizer
 from xpubench.runtimes.openvino import ir
+from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Subject
 from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.source import read_config
@@ -14,7 +18,6 @@ from xpubench.weights.source import read_config
 class OpenVinoRuntime:
     """A loaded IR, its tokenizer and what is known of both."""
 
-    hides_logits: str | None = None
     merges_lora = True
 
     def __init__(self, subject: Subject, directory: Path) -> None:
@@ -23,8 +26,12 @@ class OpenVinoRuntime:
         self.asked = ir.properties(subject)
         # As plain JSON: transformers' class of a config imports what models need, two seconds of it.
         self.config = read_config(str(directory), revision=None, trust_remote_code=subject.trust_remote_code)
-        self.tokenizer = load_tokenizer(directory, subject.trust_remote_code)
-        self.vocab_size = _vocab_size(self.config)
+        self.vocabulary = Vocabulary(
+            subject.model,
+            _vocab_size(self.config),
+            load_tokenizer(directory, subject.trust_remote_code),
+            self.config.get,
+        )
         self._torch = ir.QuietTorch()
         self._weight_bytes = self._step_weight_bytes = 0
 
@@ -40,37 +47,25 @@ class OpenVinoRuntime:
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
         ir.fetch(subject, say, merge_lora=cls.merges_lora)
 
-    def encode(self, text: str) -> list[int]:
-        return list(self._needed_tokenizer()(text)["input_ids"])
+    @classmethod
+    def first_device(cls) -> str:
+        return available_devices()[0]
 
-    def decode(self, token_ids: list[int]) -> str:
-        return str(self._needed_tokenizer().decode(token_ids, skip_special_tokens=True))
+    @classmethod
+    def device(cls, subject: Subject) -> Device:
+        return TorchDevice(subject.device)
 
-    def _needed_tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            raise UserError(
-                f"{self.subject.model} comes without a tokenizer here; leave out --prompt to use token ids"
-            )
-        return self.tokenizer
+    @classmethod
+    def origin(cls, subject: Subject) -> Origin | None:
+        return ir.origin(subject)
 
-    @property
-    def special_ids(self) -> frozenset[int]:
-        known = set(self.tokenizer.all_special_ids) if self.tokenizer is not None else set()
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = self.config.get(name)
-            known.update(value if isinstance(value, list) else [] if value is None else [value])
-        # As in the runtime `pytorch`, so that one seed gives the same prompts everywhere.
-        pad = self.config.get("pad_token_id")
-        return frozenset(known | {0 if pad is None else pad})
+    @classmethod
+    def quantizer(cls) -> Quantizer | None:
+        return None
 
-    @property
-    def step_weight_bytes(self) -> int:
-        return self._step_weight_bytes
-
-    def describe(self) -> dict[str, Any]:
-        """What is known of the loaded IR; a runtime adds what it applied."""
+    def described(self) -> dict[str, Any]:
+        """The fields of the description that all of OpenVINO's runtimes have."""
         return {
-            "name": self.subject.runtime,
             "ir": ir.kept_recipe(self.directory),
             "asked": self.asked,
             "weight_bytes": self._weight_bytes,

@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from xpubench.errors import RunFailure, UserError
-from xpubench.runtimes.openvino.recipe import IR_FILE, RECIPE_FILE, Recipe
+from xpubench.runtimes.openvino.options import IR_FILE
+from xpubench.runtimes.openvino.recipe import RECIPE_FILE, Recipe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.weights.directories import written_aside
 from xpubench.weights.embedded import cache_directory

@@ -7,23 +7,19 @@ from time import perf_counter_ns
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verification
+from xpubench.runtimes.base import Generation, Scorer, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.common import OpenVinoRuntime
-from xpubench.runtimes.openvino.recipe import IR_FILE
+from xpubench.runtimes.openvino.options import IR_FILE, GenAiDescription, GenAiOptions
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
+from xpubench.runtimes.options import RuntimeDescription
 from xpubench.spec import Subject, Workload
 from xpubench.weights.lora import WEIGHTS_FILE, scale_of
 
-HIDDEN = (
-    "GenAI's pipeline does not give logits; --runtime openvino-base or openvino scores the same IR "
-    "(--accuracy-only)"
-)
 # GenAI's own names among the properties that LLMPipeline takes.
 PIPELINE_PROPERTIES = ("ATTENTION_BACKEND",)
 CONTINUOUS_BATCHING = "PA"
@@ -35,7 +31,7 @@ class GenAiRuntime(OpenVinoRuntime):
     """GenAI's pipeline with continuous batching, as it is by default, but without its cache of prefixes: a
     prompt that comes again would find its first token ready."""
 
-    hides_logits = HIDDEN
+    scorer: Scorer | None = None
     merges_lora = False
 
     def __init__(self, subject: Subject, directory: Path) -> None:
@@ -44,7 +40,7 @@ class GenAiRuntime(OpenVinoRuntime):
         self._core = ir.core_of(subject, without=PIPELINE_PROPERTIES)
         model = self._core.read_model(directory / IR_FILE)
         self._weight_bytes, self._step_weight_bytes = ir.weight_sizes(model)
-        options = ir.options_of(subject)
+        options = _options_of(subject)
         arguments = dict(self.asked)
         self._scheduler: str | None = None
         if arguments.get("ATTENTION_BACKEND", CONTINUOUS_BATCHING) == CONTINUOUS_BATCHING:
@@ -69,7 +65,7 @@ class GenAiRuntime(OpenVinoRuntime):
     @classmethod
     def check(cls, subject: Subject) -> None:
         ir.check(subject, also=PIPELINE_PROPERTIES)
-        options = ir.options_of(subject)
+        options = _options_of(subject)
         _scheduler(import_optional("openvino_genai"), options.scheduler)
         if options.draft_model is not None and not (Path(options.draft_model) / IR_FILE).is_file():
             raise UserError(f"--draft-model {options.draft_model} is no IR; xpubench export makes one")
@@ -114,27 +110,21 @@ class GenAiRuntime(OpenVinoRuntime):
         tokens = self.generate(prompt_ids, workload, "end_to_end").tokens
         return Verification(tokens=tokens, logits_finite=None, cache=None, cache_positions=None)
 
-    def trace(
-        self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
-    ) -> tuple[TokenIds, Logits]:
-        raise RunFailure("unsupported", HIDDEN)
-
-    def target_logprobs(
-        self, token_ids: TokenIds, rows: Rows, targets: TokenIds
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        raise RunFailure("unsupported", HIDDEN)
-
     def kv_value_bytes(self, head_dim: int) -> float:
         device = ir.options_of(self.subject).device
         return ir.kv_value_bytes(self.subject, self._core, head_dim, device)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RuntimeDescription:
         # The pipeline does not show its compiled model: what was applied cannot be read back.
-        return super().describe() | {
-            "applied": None,
-            "scheduler": self._scheduler,
-            "prefix_caching": self._caches(),
-        }
+        return GenAiDescription(
+            **self.described(),
+            applied=None,
+            scheduler=self._scheduler,
+            prefix_caching=self._caches(),
+        )
+
+    def doubts(self) -> list[str]:
+        return ir.doubts(self.subject, self.asked, None)
 
     def close(self) -> None:
         self._pipeline = None
@@ -142,7 +132,7 @@ class GenAiRuntime(OpenVinoRuntime):
 
     def _caches(self) -> bool:
         return (
-            json.loads(ir.options_of(self.subject).scheduler.get("enable_prefix_caching", "false").lower())
+            json.loads(_options_of(self.subject).scheduler.get("enable_prefix_caching", "false").lower())
             is True
         )
 
@@ -158,11 +148,16 @@ class GenAiRuntime(OpenVinoRuntime):
         config.num_beams = workload.num_beams
         config.num_return_sequences = 1
         if self._drafts:
-            options = ir.options_of(self.subject)
+            options = _options_of(self.subject)
             config.num_assistant_tokens = options.num_assistant_tokens or DEFAULT_ASSISTANT_TOKENS
             if options.prompt_lookup:
                 config.max_ngram_size = LOOKUP_NGRAM
         return config
+
+
+def _options_of(subject: Subject) -> GenAiOptions:
+    assert isinstance(subject.options, GenAiOptions)
+    return subject.options
 
 
 def _scheduler(genai: Any, fields: dict[str, str]) -> Any:

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 
 from xpubench.errors import RunFailure, UserError, unknown
-from xpubench.runtimes.openvino.recipe import IR_FILE, Recipe, is_ir, read_recipe
+from xpubench.runtimes.base import Origin
+from xpubench.runtimes.openvino.options import IR_FILE, OpenVinoOptions
+from xpubench.runtimes.openvino.recipe import Recipe, is_ir, read_recipe
 from xpubench.runtimes.openvino.stack import import_openvino
-from xpubench.spec import DTYPE_BYTES, OpenVinoOptions, Subject
+from xpubench.runtimes.pytorch.runtime import not_as_asked
+from xpubench.spec import DTYPE_BYTES, Subject
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.source import read_config, source_of
 
@@ -36,8 +39,9 @@ LAYOUT = {"Convert", "Subtract", "Multiply", "Reshape", "Transpose"}
 
 
 def options_of(subject: Subject) -> OpenVinoOptions:
-    """The subject's options, the defaults where it has none."""
-    return subject.openvino or OpenVinoOptions()
+    """The subject's options."""
+    assert isinstance(subject.options, OpenVinoOptions)
+    return subject.options
 
 
 def check(subject: Subject, also: tuple[str, ...] = ()) -> None:
@@ -45,8 +49,6 @@ def check(subject: Subject, also: tuple[str, ...] = ()) -> None:
     cannot be."""
     if subject.weights == "dummy":
         raise UserError("--dummy-weights are made by PyTorch; OpenVINO's runtimes need a checkpoint or an IR")
-    if subject.torch_compile is not None:
-        raise UserError("--torch-compile is of PyTorch; leave it out with OpenVINO's runtimes")
     options = options_of(subject)
     core = import_openvino().Core()
     found = core.available_devices
@@ -144,6 +146,30 @@ def applied(compiled: Any, asked: dict[str, Any]) -> dict[str, Any]:
 def kept_recipe(directory: Path) -> dict[str, Any] | None:
     """What the IR was made of, None where other tools made it."""
     return read_recipe(directory)
+
+
+def origin(subject: Subject) -> Origin | None:
+    """The checkpoint behind a subject, by its recipe where it is an IR; None of an IR without one."""
+    if not is_ir(subject.model):
+        return Origin(model=subject.model, revision=subject.revision, lora=subject.lora)
+    kept = read_recipe(Path(subject.model).expanduser())
+    if kept is None:
+        return None
+    recipe = kept["recipe"]
+    return Origin(
+        model=recipe["model"], revision=recipe.get("revision"), lora=recipe.get("lora") or subject.lora
+    )
+
+
+def doubts(subject: Subject, asked: dict[str, Any], applied: dict[str, Any] | None) -> list[str]:
+    """What of the asked properties the compiled model tells otherwise, and a KV cache that is less precise
+    than the float32 that was asked for."""
+    told = applied or {}
+    found = not_as_asked(asked, told, "INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION")
+    cache = told.get("KV_CACHE_PRECISION", "f32")
+    if subject.dtype == "float32" and cache != "f32" and "KV_CACHE_PRECISION" not in asked:
+        found.append(f"the KV cache is {cache}, OpenVINO's default; --ov-config KV_CACHE_PRECISION=f32")
+    return found
 
 
 def weight_sizes(model: Any) -> tuple[int, int]:

@@ -5,10 +5,12 @@ from typing import Any, Self
 
 import msgspec
 
-from xpubench.runtimes.base import TokenIds, Verification
+from xpubench.runtimes.base import Origin, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
+from xpubench.runtimes.openvino.options import OptimumDescription
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
-from xpubench.runtimes.pytorch import PyTorchRuntime, plain_generation_config
+from xpubench.runtimes.options import RuntimeDescription
+from xpubench.runtimes.pytorch.runtime import PyTorchRuntime, plain_generation_config
 from xpubench.spec import Subject, Workload
 from xpubench.weights.load import Loaded
 from xpubench.weights.pretrained import load_tokenizer
@@ -29,6 +31,10 @@ class OptimumRuntime(PyTorchRuntime):
     @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
         ir.fetch(subject, say)
+
+    @classmethod
+    def origin(cls, subject: Subject) -> Origin | None:
+        return ir.origin(subject)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
@@ -68,14 +74,22 @@ class OptimumRuntime(PyTorchRuntime):
         # What Optimum hands around as the cache is empty: the state of the IR is it.
         return msgspec.structs.replace(super().verify(prompt_ids, workload), cache="state of the IR")
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RuntimeDescription:
         asked = ir.properties(self.subject)
-        return super().describe() | {
-            "ir": self._kept,
-            "asked": asked,
-            "applied": ir.applied(self._compiled, asked),
-            "torch_threads": 1,
-        }
+        total, step = self.weight_sizes()
+        return OptimumDescription(
+            ir=self._kept,
+            asked=asked,
+            applied=ir.applied(self._compiled, asked),
+            torch_threads=1,
+            model_class=type(self.model).__name__,
+            weight_bytes=total,
+            step_weight_bytes=step,
+        )
+
+    def doubts(self) -> list[str]:
+        asked = ir.properties(self.subject)
+        return ir.doubts(self.subject, asked, ir.applied(self._compiled, asked))
 
     @property
     def _compiled(self) -> Any:

@@ -1,132 +1,214 @@
-"""The flags that speak to OpenVINO, and the way from them to the spec's options."""
+"""The flags, options and descriptions of OpenVINO's runtimes."""
 
 import argparse
 import json
-from typing import Any, get_args
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
 
-from xpubench.errors import UserError, unknown
-from xpubench.spec import OpenVinoOptions, WeightFormat
+from xpubench.errors import UserError
+from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
 
+WeightFormat = Literal["fp32", "fp16", "int8", "int4"]
+
+IR_FILE = "openvino_model.xml"
 OV_DEVICES = ("CPU", "GPU", "NPU", "AUTO")
 DEVICES = {"cpu": "CPU", "xpu": "GPU"}
-GENAI = "openvino-genai"
-
-
-def add_openvino_flags(parser: argparse.ArgumentParser) -> None:
-    """OpenVINO's device, its properties by name, and what GenAI alone has."""
-    group = parser.add_argument_group("OpenVINO (with --runtime openvino, openvino-genai, openvino-base)")
-    group.add_argument("--ov-device", choices=OV_DEVICES, help="default: as --device, cpu: CPU, xpu: GPU")
-    group.add_argument(
+BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
+FLAGS = (
+    flag("--ov-device", choices=OV_DEVICES, help="default: as --device, cpu: CPU, xpu: GPU"),
+    flag(
         "--ov-config", nargs="+", metavar="KEY=VALUE", help="properties by OpenVINO's names, or a JSON object"
-    )
-    group.add_argument(
+    ),
+    flag(
         "--weight-format",
         choices=get_args(WeightFormat),
         help="of the export that a checkpoint needs first (default: by --dtype, fp32 or fp16)",
-    )
-    group.add_argument("--kv-cache-precision", choices=("u8", "f16", "bf16"))
-    group.add_argument("--dynamic-quantization-group-size", type=int, choices=(0, 32, 64, 128))
-    group.add_argument("--performance-hint", choices=("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT"))
-    group.add_argument(
-        "--inference-precision", choices=("f32", "bf16", "f16"), help="default: as --dtype says"
-    )
-    group.add_argument("--num-streams", type=int, metavar="N")
-    group.add_argument("--threads", type=int, metavar="N", help="of OpenVINO's inference on the CPU")
-    group.add_argument("--draft-model", metavar="IR", help="with openvino-genai: speculative decoding")
-    group.add_argument("--num-assistant-tokens", type=int, metavar="N", help="candidates a step")
-    group.add_argument("--prompt-lookup", action="store_true", help="with openvino-genai: the prompt drafts")
-    group.add_argument(
-        "--ov-scheduler",
-        nargs="+",
-        metavar="KEY=VALUE",
-        help="with openvino-genai: SchedulerConfig, such as cache_size=2",
-    )
-
-
-def openvino_options(args: argparse.Namespace, runtime: str, device: str) -> OpenVinoOptions | None:
-    """The options of an OpenVINO runtime, None for another. UserError where flags and runtime do not fit."""
-    if not runtime.startswith("openvino"):
-        _check_none_given(args, runtime)
-        return None
-    of_genai = {
-        "--draft-model": args.draft_model,
-        "--num-assistant-tokens": args.num_assistant_tokens,
-        "--prompt-lookup": args.prompt_lookup,
-        "--ov-scheduler": args.ov_scheduler,
-    }
-    for flag, value in of_genai.items():
-        if value and runtime != GENAI:
-            raise UserError(f"{flag} is of --runtime {GENAI}, not of {runtime}")
-    if args.draft_model and args.prompt_lookup:
-        raise UserError("--draft-model and --prompt-lookup are two ways to draft; give one")
-    if args.num_assistant_tokens and not (args.draft_model or args.prompt_lookup):
-        raise UserError("--num-assistant-tokens needs --draft-model or --prompt-lookup")
-    if device not in DEVICES and args.ov_device is None:
-        raise UserError(f"OpenVINO does not run on {device}; give --device cpu or xpu, or --ov-device")
-    return OpenVinoOptions(
-        device=args.ov_device or DEVICES[device],
-        weight_format=args.weight_format,
-        kv_cache_precision=args.kv_cache_precision,
-        dynamic_quantization_group_size=args.dynamic_quantization_group_size,
-        performance_hint=args.performance_hint,
-        inference_precision=args.inference_precision,
-        num_streams=args.num_streams,
-        threads=args.threads,
-        config=_pairs("--ov-config", args.ov_config),
-        draft_model=args.draft_model,
-        num_assistant_tokens=args.num_assistant_tokens,
-        prompt_lookup=args.prompt_lookup,
-        scheduler=_pairs("--ov-scheduler", args.ov_scheduler),
-    )
-
-
-def runtime_names(args: argparse.Namespace) -> list[str]:
-    """The runtimes that were asked for, each once; UserError for an unknown one."""
-    if args.runtime is None:
-        return ["ipex" if args.ipex else "pytorch"]
-    from xpubench.runtimes.base import RUNTIMES  # imports numpy, which --help needs not
-
-    names = list(dict.fromkeys(name.strip() for name in args.runtime.split(",") if name.strip()))
-    for name in names:
-        if name not in RUNTIMES:
-            raise unknown("runtime", name, list(RUNTIMES))
-    if not names:
-        raise UserError(f"--runtime names none; there are {', '.join(RUNTIMES)}")
-    if args.ipex and names != ["ipex"]:
-        raise UserError("--ipex is --runtime ipex; leave one of them out")
-    return names
-
-
-FLAGS = (
-    *("ov_device", "ov_config", "weight_format", "kv_cache_precision", "dynamic_quantization_group_size"),
-    *("performance_hint", "inference_precision", "num_streams", "threads", "draft_model"),
-    *("num_assistant_tokens", "prompt_lookup", "ov_scheduler"),
+    ),
+    flag("--kv-cache-precision", choices=("u8", "f16", "bf16")),
+    flag("--dynamic-quantization-group-size", type=int, choices=(0, 32, 64, 128)),
+    flag("--performance-hint", choices=("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")),
+    flag("--inference-precision", choices=("f32", "bf16", "f16"), help="default: as --dtype says"),
+    flag("--num-streams", type=int, metavar="N"),
+    flag("--threads", type=int, metavar="N", help="of OpenVINO's inference on the CPU"),
+)
+GENAI_FLAGS = (
+    flag("--draft-model", metavar="IR", help="speculative decoding with the model in this directory"),
+    flag("--num-assistant-tokens", type=int, metavar="N", help="candidates a step"),
+    flag("--prompt-lookup", action="store_true", help="the prompt drafts"),
+    flag("--ov-scheduler", nargs="+", metavar="KEY=VALUE", help="SchedulerConfig, such as cache_size=2"),
 )
 
 
-def _check_none_given(args: argparse.Namespace, runtime: str) -> None:
-    for name in FLAGS:
-        if getattr(args, name) not in (None, False):
-            flag = "--" + name.replace("_", "-")
-            raise UserError(
-                f"{flag} speaks to OpenVINO, not to {runtime}; give --runtime openvino-base, or leave it out"
-            )
+class OpenVinoDescription(RuntimeDescription, kw_only=True, frozen=True):
+    """A loaded IR: what it was made of (`xpubench export` keeps that beside it; None of other makers), the
+    properties asked of the device's plugin, and what the compiled model tells of them, both by OpenVINO's own
+    names (None where the stack does not show it)."""
+
+    ir: dict[str, Any] | None = None
+    asked: dict[str, Any] = {}
+    applied: dict[str, Any] | None = None
+    torch_threads: int | None = None
 
 
-def _pairs(flag: str, given: list[str] | None) -> dict[str, str]:
-    """KEY=VALUE words, or one JSON object."""
+class OptimumDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="openvino"):
+    """An IR under transformers' `generate`, with the class of its model."""
+
+    model_class: str | None = None
+
+
+class GenAiDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="openvino-genai"):
+    """An IR in GenAI's pipeline: its scheduler's settings (None without continuous batching), and whether it
+    keeps the cache of prefixes that a prompt shares with an earlier one."""
+
+    scheduler: str | None = None
+    prefix_caching: bool | None = None
+
+
+class OpenVinoBaseDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="openvino-base"):
+    """An IR in an infer request of our own; `last_row_alone`: its head sees the last position alone."""
+
+    last_row_alone: bool | None = None
+
+
+class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
+    """What all of OpenVINO's runtimes take. None leaves a property to the device's plugin.
+
+    `ov_device` is OpenVINO's name of the device. `config` holds properties by OpenVINO's own names.
+    `weight_format` is of the export that a checkpoint needs first.
+    """
+
+    packages: ClassVar[tuple[str, ...]] = (
+        *("openvino", "openvino-genai", "openvino-tokenizers", "optimum", "optimum-intel", "nncf"),
+    )
+    int4_method: ClassVar[str | None] = None
+    int4_refusal: ClassVar[str] = "OpenVINO has its own INT4: give --weight-format int4 instead of --woq"
+    flags: ClassVar[tuple[Flag, ...]] = FLAGS
+    flags_title: ClassVar[str] = "OpenVINO"
+
+    device: str = "CPU"
+    weight_format: WeightFormat | None = None
+    kv_cache_precision: str | None = None
+    dynamic_quantization_group_size: int | None = None
+    performance_hint: str | None = None
+    inference_precision: str | None = None
+    num_streams: int | None = None
+    threads: int | None = None
+    config: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        for name, value in (("--num-streams", self.num_streams), ("--threads", self.threads)):
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1, not {value}")
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace, device: str) -> Self:
+        if device not in DEVICES and args.ov_device is None:
+            raise UserError(f"OpenVINO does not run on {device}; give --device cpu or xpu, or --ov-device")
+        return cls(**cls._fields(args, device))
+
+    @classmethod
+    def _fields(cls, args: argparse.Namespace, device: str) -> dict[str, Any]:
+        return {
+            "device": args.ov_device or DEVICES[device],
+            "weight_format": args.weight_format,
+            "kv_cache_precision": args.kv_cache_precision,
+            "dynamic_quantization_group_size": args.dynamic_quantization_group_size,
+            "performance_hint": args.performance_hint,
+            "inference_precision": args.inference_precision,
+            "num_streams": args.num_streams,
+            "threads": args.threads,
+            "config": pairs("--ov-config", args.ov_config),
+        }
+
+    @classmethod
+    def from_version_1(cls, subject: dict[str, Any]) -> dict[str, Any]:
+        own = subject.get("openvino") or {}
+        return {name: own[name] for name in cls.__struct_fields__ if name in own}
+
+    def identity(self) -> dict[str, Any]:
+        # Schema version 1 took these two for set even where they are empty, and its ids are kept.
+        return {"runtime": self.name(), "openvino": {"config": {}, "scheduler": {}} | self.set_fields()}
+
+    @property
+    def words(self) -> list[str]:
+        return [self.weight_format] if self.weight_format else []
+
+    @property
+    def precision(self) -> str | None:
+        return self.weight_format
+
+    def weight_bytes(self, model: str, parameters: int) -> int | None:
+        ir = Path(model).expanduser() / IR_FILE
+        if ir.with_suffix(".bin").is_file():
+            return ir.with_suffix(".bin").stat().st_size
+        # An IR holds weights of its own precision, whatever it computes in; INT4 is the least.
+        return int(parameters * BYTES.get(self.weight_format or "", 0.5))
+
+
+class OptimumOptions(OpenVinoOptions, kw_only=True, frozen=True, tag="openvino"):
+    """Optimum Intel under transformers' `generate`."""
+
+    loader: ClassVar[str] = "xpubench.runtimes.openvino.optimum:OptimumRuntime"
+    description: ClassVar[type[RuntimeDescription]] = OptimumDescription
+
+
+class OpenVinoBaseOptions(OpenVinoOptions, kw_only=True, frozen=True, tag="openvino-base"):
+    """OpenVINO's base runtime."""
+
+    loader: ClassVar[str] = "xpubench.runtimes.openvino.base_runtime:BaseRuntime"
+    description: ClassVar[type[RuntimeDescription]] = OpenVinoBaseDescription
+
+
+class GenAiOptions(OpenVinoOptions, kw_only=True, frozen=True, tag="openvino-genai"):
+    """GenAI's pipeline. `draft_model` is the directory of a smaller IR that drafts tokens, or with
+    `prompt_lookup` the prompt does, `num_assistant_tokens` of them a step; `scheduler` holds fields of its
+    SchedulerConfig."""
+
+    loader: ClassVar[str] = "xpubench.runtimes.openvino.genai:GenAiRuntime"
+    description: ClassVar[type[RuntimeDescription]] = GenAiDescription
+    hides_logits: ClassVar[str | None] = (
+        "GenAI's pipeline does not give logits; --runtime openvino-base or openvino scores the same IR"
+    )
+    flags: ClassVar[tuple[Flag, ...]] = (*FLAGS, *GENAI_FLAGS)
+
+    draft_model: str | None = None
+    num_assistant_tokens: int | None = None
+    prompt_lookup: bool = False
+    scheduler: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_assistant_tokens is not None and self.num_assistant_tokens < 1:
+            raise UserError(f"--num-assistant-tokens must be at least 1, not {self.num_assistant_tokens}")
+
+    @classmethod
+    def _fields(cls, args: argparse.Namespace, device: str) -> dict[str, Any]:
+        if args.draft_model and args.prompt_lookup:
+            raise UserError("--draft-model and --prompt-lookup are two ways to draft; give one")
+        if args.num_assistant_tokens and not (args.draft_model or args.prompt_lookup):
+            raise UserError("--num-assistant-tokens needs --draft-model or --prompt-lookup")
+        return super()._fields(args, device) | {
+            "draft_model": args.draft_model,
+            "num_assistant_tokens": args.num_assistant_tokens,
+            "prompt_lookup": args.prompt_lookup,
+            "scheduler": pairs("--ov-scheduler", args.ov_scheduler),
+        }
+
+
+def pairs(name: str, given: list[str] | None) -> dict[str, str]:
+    """KEY=VALUE words, or one JSON object, given to the flag `name`; UserError for anything else."""
     if not given:
         return {}
     if given[0].lstrip().startswith("{"):
         try:
             fields: Any = json.loads(" ".join(given))
         except ValueError as error:
-            raise UserError(f"{flag} is neither KEY=VALUE nor a JSON object: {error}") from error
-        return {str(name): str(value) for name, value in fields.items()}
-    pairs = {}
+            raise UserError(f"{name} is neither KEY=VALUE nor a JSON object: {error}") from error
+        return {str(key): str(value) for key, value in fields.items()}
+    found = {}
     for word in given:
-        name, equals, value = word.partition("=")
-        if not name or not equals:
-            raise UserError(f"{flag} takes KEY=VALUE, not {word!r}")
-        pairs[name] = value
-    return pairs
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise UserError(f"{name} takes KEY=VALUE, not {word!r}")
+        found[key] = value
+    return found

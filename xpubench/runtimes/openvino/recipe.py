@@ -1,15 +1,14 @@
 """What an OpenVINO IR was made of: the recipe that `xpubench export` keeps beside it."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from xpubench.errors import UserError
-from xpubench.spec import Subject, WeightFormat
+from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
 
 RECIPE_FILE = "xpubench_recipe.json"
-IR_FILE = "openvino_model.xml"
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,14 +58,6 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.model
 
 
-class Origin(NamedTuple):
-    """The checkpoint that a subject runs, whatever it was converted to."""
-
-    model: str
-    revision: str | None
-    lora: str | None
-
-
 def is_ir(model: str) -> bool:
     """Whether a model's name is that of a directory with an OpenVINO IR."""
     return (Path(model).expanduser() / IR_FILE).is_file()
@@ -81,20 +72,3 @@ def read_recipe(directory: Path) -> dict[str, Any] | None:
     except (OSError, msgspec.DecodeError):
         return None
     return kept
-
-
-def origin_of(subject: Subject) -> Origin:
-    """The checkpoint behind a subject, by its recipe where it is an IR.
-
-    UserError for an IR without one.
-    """
-    if not is_ir(subject.model):
-        return Origin(subject.model, subject.revision, subject.lora)
-    kept = read_recipe(Path(subject.model).expanduser())
-    if kept is None:
-        raise UserError(
-            f"{subject.model} does not say which checkpoint it was made of ({RECIPE_FILE}); give a record of "
-            "that one as --reference"
-        )
-    recipe = kept["recipe"]
-    return Origin(recipe["model"], recipe.get("revision"), recipe.get("lora") or subject.lora)

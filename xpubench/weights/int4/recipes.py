@@ -8,16 +8,17 @@ import msgspec
 
 import xpubench
 from xpubench.errors import RunFailure, UserError
+from xpubench.runtimes.options import OWN_INT4_METHOD
+from xpubench.runtimes.registry import OPTIONS
 from xpubench.spec import Quantization
 
-METHOD = "xpubench-rtn"
 NEURAL_COMPRESSOR_METHOD = "rtn"
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
     """What an INT4 checkpoint of this tool holds in its config: recipe, source model and its commit."""
 
-    quant_method: str = METHOD
+    quant_method: str = OWN_INT4_METHOD
     recipe: Quantization
     source: str
     revision: str | None
@@ -40,7 +41,7 @@ def read_description(directory: Path) -> Description | None:
     RunFailure `bad_model` where it is one and cannot be understood.
     """
     fields = quantization_fields(directory)
-    if fields.get("quant_method") != METHOD:
+    if fields.get("quant_method") != OWN_INT4_METHOD:
         return None
     try:
         return msgspec.convert(fields, Description)
@@ -49,9 +50,10 @@ def read_description(directory: Path) -> Description | None:
 
 
 def checkpoint_recipe(
-    directory: Path, recipe: Quantization, model: str, runtime: str, given: set[str]
+    directory: Path, recipe: Quantization, model: str, runs: str, given: set[str]
 ) -> Quantization:
-    """The recipe of the quantized model in a directory, to be run for `model`.
+    """The recipe of the quantized model in a directory, to be run for `model` by a runtime that `runs`
+    checkpoints of one quantization method.
 
     UserError when it is none, of another model or for another runtime, or when it differs from `recipe` in
     one of the fields `given`.
@@ -59,12 +61,12 @@ def checkpoint_recipe(
     fields = quantization_fields(directory)
     method = fields.get("quant_method")
     if method == NEURAL_COMPRESSOR_METHOD:
-        if runtime != "ipex":
-            raise UserError(f"{directory} was saved by neural-compressor for IPEX; give --ipex")
+        if runs != method:
+            raise UserError(f"{directory} was saved by neural-compressor, {_hint(method)}")
         found = _neural_compressor_recipe(fields, recipe)
     elif description := read_description(directory):
-        if runtime == "ipex":
-            raise UserError(f"{directory} was quantized for stock PyTorch; leave out --ipex")
+        if runs != OWN_INT4_METHOD:
+            raise UserError(f"{directory} was quantized by this tool, {_hint(OWN_INT4_METHOD)}")
         if Path(description.source).name.lower() != Path(model).name.lower():
             raise UserError(f"{directory} was quantized from {description.source}; run it with -m of that")
         found = description.recipe
@@ -90,3 +92,9 @@ def _neural_compressor_recipe(fields: dict[str, Any], asked: Quantization) -> Qu
         return Quantization(weight_dtype=grid, group_size=fields["group_size"], head="high")
     except KeyError as error:
         raise RunFailure("bad_model", f"the checkpoint's config names no {error}") from error
+
+
+def _hint(method: str) -> str:
+    """What runs checkpoints of a quantization method."""
+    names = [name for name, options in OPTIONS.items() if options.int4_method == method]
+    return f"for --runtime {' or '.join(names)}"

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from xpubench.errors import RunFailure
+from xpubench.runtimes.pytorch.options import CompileCounters
 
 Forward = Callable[..., Any]
 
@@ -44,11 +45,11 @@ def compiled_steps(forward: Forward, *, backend: str, device: str, cache: str) -
     return chosen
 
 
-def compile_counters() -> dict[str, int]:
-    """Since the last reset: graphs, breaks between them, and CUDA graphs that inductor gave up."""
+def compile_counters() -> CompileCounters:
+    """What torch.compile did since its last reset."""
     counters = torch._dynamo.utils.counters
-    return {
-        "graphs": counters["stats"]["unique_graphs"],
-        "graph_breaks": sum(counters["graph_break"].values()),
-        "cudagraph_skips": counters["inductor"]["cudagraph_skips"],
-    }
+    return CompileCounters(
+        graphs=counters["stats"]["unique_graphs"],
+        graph_breaks=sum(counters["graph_break"].values()),
+        cudagraph_skips=counters["inductor"]["cudagraph_skips"],
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 import torch
 import transformers
@@ -18,11 +19,26 @@ from xpubench.catalog import find_model
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.failures import is_out_of_memory
 from xpubench.measure.clock import LogitsTracer, LogitsWatch, TokenClock
-from xpubench.measure.device import synchronizer
+from xpubench.measure.device import available_devices, synchronizer
 from xpubench.measure.times import TokenTimes
+from xpubench.measure.torch_device import TorchDevice
 from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Generation, Logits, Rows, TokenIds, Verification
-from xpubench.runtimes.compiled import Forward, compile_counters, compiled_steps
+from xpubench.runtimes.base import (
+    Device,
+    Generation,
+    Logits,
+    Origin,
+    Quantizer,
+    Rows,
+    Scorer,
+    TokenIds,
+    Verification,
+)
+from xpubench.runtimes.options import RuntimeDescription
+from xpubench.runtimes.pytorch.compiled import Forward, compile_counters, compiled_steps
+from xpubench.runtimes.pytorch.options import PyTorchOptions
+from xpubench.runtimes.registry import options_class
+from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
 from xpubench.weights.int4.kernels import Int8Embedding, stored_bytes, tensor_class
 from xpubench.weights.int4.recipes import read_description
@@ -30,22 +46,25 @@ from xpubench.weights.load import Loaded, load_weights
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.source import source_of
 
-# Of which the head makes logits at a time: 512 rows of 150,000 float32 logits are 0.3 GB.
+# The output head turns at most this many rows into logits at once: 512 rows of 150,000 float32 logits take
+# 0.3 GB.
 ROWS_AT_ONCE = 512
 
 
 class PyTorchRuntime:
     """A transformers model on a torch device, eager or through `torch.compile`."""
 
-    hides_logits: str | None = None
-
     def __init__(self, subject: Subject, loaded: Loaded) -> None:
         self.subject = subject
         self.loaded = loaded
         model = loaded.model
         self.model = model
-        self.tokenizer = loaded.tokenizer
-        self.vocab_size: int = model.config.get_text_config().vocab_size
+        self.vocabulary = Vocabulary(
+            subject.model,
+            model.config.get_text_config().vocab_size,
+            loaded.tokenizer,
+            lambda name: getattr(model.config, name, None),
+        )
         self._synchronize = synchronizer(subject.device)
         self._eager_forward: Forward | None = None
         self._weight_bytes, self._step_weight_bytes = self.weight_sizes()
@@ -53,6 +72,26 @@ class PyTorchRuntime:
     @classmethod
     def set_up(cls) -> None:
         """Nothing."""
+
+    @classmethod
+    def first_device(cls) -> str:
+        return available_devices()[0]
+
+    @classmethod
+    def device(cls, subject: Subject) -> Device:
+        return TorchDevice(subject.device)
+
+    @classmethod
+    def origin(cls, subject: Subject) -> Origin | None:
+        return Origin(model=subject.model, revision=subject.revision, lora=subject.lora)
+
+    @classmethod
+    def quantizer(cls) -> Quantizer | None:
+        return None
+
+    @property
+    def scorer(self) -> Scorer | None:
+        return self
 
     @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
@@ -80,10 +119,10 @@ class PyTorchRuntime:
             _check_unquantized(subject.model)
         else:
             cls.check_quantization(subject, subject.quantization)
-        if subject.torch_compile is not None:
+        if (backend := _backend(subject)) is not None:
             backends = torch.compiler.list_backends(exclude_tags=())
-            if subject.torch_compile not in backends:
-                raise unknown("torch.compile backend", subject.torch_compile, backends)
+            if backend not in backends:
+                raise unknown("torch.compile backend", backend, backends)
 
     @classmethod
     def check_quantization(cls, subject: Subject, recipe: Quantization) -> None:
@@ -103,7 +142,7 @@ class PyTorchRuntime:
     def optimize(self) -> None:
         """What is done to the loaded model before it runs: here nothing."""
 
-    def line_up(self) -> None:
+    def synchronize(self) -> None:
         """Waits until all that runs the model has nothing left to do."""
         self._synchronize()
 
@@ -126,12 +165,12 @@ class PyTorchRuntime:
                 f"transformers {transformers.__version__} compiles a static cache's steps by itself on "
                 "cuda; install a later one",
             )
-        if self.subject.torch_compile is not None:
+        if (backend := _backend(self.subject)) is not None:
             self._eager_forward = self._eager_forward or self.model.forward
             torch.compiler.reset()
             self.model.forward = compiled_steps(
                 self._eager_forward,
-                backend=self.subject.torch_compile,
+                backend=backend,
                 device=self.subject.device,
                 cache=workload.cache,
             )
@@ -144,7 +183,7 @@ class PyTorchRuntime:
         else:
             arguments = self._arguments(input_ids, workload)
         with self.inference():
-            self.line_up()
+            self.synchronize()
             start_ns = perf_counter_ns()
             output = self.model.generate(**arguments)
             self._synchronize()
@@ -241,7 +280,7 @@ class PyTorchRuntime:
     def scores_rows_alone(self) -> bool:
         """Whether the logits are the output head over the body's hidden states and nothing else, which is
         tried out: some models scale or cap them, and IPEX and remote code may hide the parts."""
-        input_ids = torch.arange(8, device=self.model.device)[None] % self.vocab_size
+        input_ids = torch.arange(8, device=self.model.device)[None] % self.vocabulary.size
         try:
             with self.inference():
                 body, head = self.model.base_model, self.model.get_output_embeddings()
@@ -253,50 +292,51 @@ class PyTorchRuntime:
             return False
         return apart.shape == whole.shape and bool(torch.allclose(apart, whole, rtol=1e-3, atol=1e-3))
 
-    def encode(self, text: str) -> list[int]:
-        return list(self._needed_tokenizer()(text)["input_ids"])
-
-    def decode(self, token_ids: list[int]) -> str:
-        return str(self._needed_tokenizer().decode(token_ids, skip_special_tokens=True))
-
-    @property
-    def special_ids(self) -> frozenset[int]:
-        known = set(self.tokenizer.all_special_ids) if self.tokenizer is not None else set()
-        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-            value = getattr(self.model.config, name, None)
-            known.update(value if isinstance(value, list) else [] if value is None else [value])
-        # transformers takes a prompt that ends in the padding token for one that is padded on the wrong side.
-        return frozenset(known | {self.model.generation_config.pad_token_id})
-
-    @property
-    def step_weight_bytes(self) -> int:
-        return self._step_weight_bytes
-
     def kv_value_bytes(self, head_dim: int) -> float:
         return DTYPE_BYTES[self.subject.dtype]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> RuntimeDescription:
+        return options_class(self.subject.runtime).description(**self.described())
+
+    def described(self) -> dict[str, Any]:
+        """The fields of the description."""
         return {
-            "name": self.subject.runtime,
             "model_class": type(self.model).__name__,
             "attention": getattr(self.model.config, "_attn_implementation", None),
             "weight_bytes": self._weight_bytes,
             "step_weight_bytes": self._step_weight_bytes,
-            "compile": compile_counters() if self.subject.torch_compile else None,
+            "compile": None if _backend(self.subject) is None else compile_counters(),
             "revision": self.loaded.revision,
             "quantization": self.loaded.quantization,
         }
 
+    def doubts(self) -> list[str]:
+        recipe, applied = self.subject.quantization, self.loaded.quantization
+        if recipe is None or applied is None:
+            return []
+        doubts = []
+        known = find_model(self.subject.model)
+        if known is None or not known.int4:
+            doubts.append(f"{self.subject.model} is not validated for INT4")
+        doubts += not_as_asked(
+            msgspec.to_builtins(recipe), msgspec.to_builtins(applied), "weight_dtype", "compute_dtype"
+        )
+        if applied.refused:
+            doubts.append(
+                f"{len(applied.refused)} matrices that the INT4 kernel does not take stay in high precision, "
+                f"first {applied.refused[0]}"
+            )
+        return doubts + self.doubts_of_kernel()
+
+    def doubts_of_kernel(self) -> list[str]:
+        """What to doubt of the INT4 kernel on this device."""
+        if self.subject.device == "cpu" and self.subject.dtype == "float32":
+            return ["the CPU's INT4 kernel is slow in float32; bfloat16 is the one to use"]
+        return []
+
     def close(self) -> None:
         self.model = None
         _free(self.subject.device)
-
-    def _needed_tokenizer(self) -> Any:
-        if self.tokenizer is None:
-            raise UserError(
-                f"{self.subject.model} comes without a tokenizer here; leave out --prompt to use token ids"
-            )
-        return self.tokenizer
 
     def _arguments(self, input_ids: torch.Tensor, workload: Workload, **more: Any) -> dict[str, Any]:
         arguments = {
@@ -314,6 +354,20 @@ class PyTorchRuntime:
             if _can_stay_eager():
                 arguments["disable_compile"] = True
         return arguments | more
+
+
+def not_as_asked(asked: dict[str, Any], applied: dict[str, Any], *names: str) -> list[str]:
+    """A line for each setting that was asked for and is applied otherwise."""
+    return [
+        f"{name}: {asked[name]} was asked, {applied[name]} is applied"
+        for name in names
+        if asked.get(name) is not None and applied.get(name) not in (None, asked[name])
+    ]
+
+
+def _backend(subject: Subject) -> str | None:
+    """The backend of torch.compile, None where the model runs eagerly."""
+    return subject.options.torch_compile if isinstance(subject.options, PyTorchOptions) else None
 
 
 def _can_stay_eager() -> bool:

@@ -1,0 +1,96 @@
+"""The flags, options and descriptions of the runtimes that share one model among ranks."""
+
+import argparse
+from typing import ClassVar, Self
+
+import msgspec
+
+from xpubench.errors import UserError
+from xpubench.runtimes.ipex import options as ipex
+from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
+from xpubench.runtimes.pytorch.options import TransformersDescription
+
+FLAGS = (
+    flag(
+        "--shm",
+        action="store_true",
+        dest="shared_memory",
+        help="on one host's CPU: sum through shared memory",
+    ),
+)
+
+
+class RankFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A rank: where it runs, what it holds, and the most memory that it took while loading and in all."""
+
+    rank: int
+    host: str
+    process: int
+    device: str
+    device_name: str
+    weight_bytes: int
+    load_peak_host_bytes: int | None = None
+    peak_host_bytes: int | None = None
+    peak_device_bytes: int | None = None
+    torch_threads: int | None = None
+
+
+class ShardedDescription(TransformersDescription, kw_only=True, frozen=True, tag="deepspeed"):
+    """A sharded model: the backend of its collectives, whether they go through shared memory, whether each
+    rank read its slices alone, and its ranks."""
+
+    backend: str | None = None
+    shared_memory: bool = False
+    reads_slices: bool | None = None
+    ranks: list[RankFacts] = []
+
+
+class ShardedIpexDescription(ShardedDescription, kw_only=True, frozen=True, tag="deepspeed-ipex"):
+    """A sharded model after IPEX, described as in `xpubench.runtimes.ipex.options`."""
+
+    ipex_optimized: bool | None = None
+    autocast: bool | None = None
+    environment: dict[str, str | None] = {}
+
+
+class DeepSpeedOptions(RuntimeOptions, kw_only=True, frozen=True, tag="deepspeed"):
+    """`shared_memory` has the ranks of one host sum through its memory."""
+
+    loader: ClassVar[str] = "xpubench.distributed.runtime:TensorParallelRuntime"
+    description: ClassVar[type[RuntimeDescription]] = ShardedDescription
+    packages: ClassVar[tuple[str, ...]] = ("deepspeed", "mpi4py", "oneccl", "oneccl-bind-pt")
+    int4_method: ClassVar[str | None] = None
+    int4_refusal: ClassVar[str] = "INT4 runs on one device, not over ranks; leave out --woq"
+    shards: ClassVar[str | None] = "pytorch"
+    flags: ClassVar[tuple[Flag, ...]] = FLAGS
+    flags_title: ClassVar[str] = "ranks"
+
+    shared_memory: bool = False
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace, device: str) -> Self:
+        if args.shared_memory and device != "cpu":
+            raise UserError("--shm is for ranks on a CPU; leave it out")
+        return cls(shared_memory=args.shared_memory)
+
+
+class DeepSpeedIpexOptions(DeepSpeedOptions, kw_only=True, frozen=True, tag="deepspeed-ipex"):
+    """The fields of `xpubench.runtimes.ipex.options.IpexOptions` that ranks have."""
+
+    loader: ClassVar[str] = "xpubench.distributed.runtime_ipex:TensorParallelIpexRuntime"
+    description: ClassVar[type[RuntimeDescription]] = ShardedIpexDescription
+    shards: ClassVar[str | None] = ipex.IpexOptions.name()
+    flags: ClassVar[tuple[Flag, ...]] = (*FLAGS, *ipex.FLAGS)
+
+    ipex_optimize: bool = True
+    autocast: bool = True
+    allow_unoptimized: bool = False
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace, device: str) -> Self:
+        return cls(
+            shared_memory=DeepSpeedOptions.from_args(args, device).shared_memory,
+            ipex_optimize=not args.disable_optimize_transformers,
+            autocast=not args.disable_auto_cast,
+            allow_unoptimized=args.allow_unoptimized,
+        )

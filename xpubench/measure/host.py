@@ -1,0 +1,91 @@
+"""The machine around a run, asked without torch: its processor, its memory, the limits of its cgroups."""
+
+import contextlib
+import functools
+import platform
+import resource
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+RESET_PEAK = "5"  # proc(5): resets the peak resident set size to the present one
+
+
+def total_host_bytes() -> int:
+    """The machine's memory or, where that is smaller, its cgroup's limit."""
+    limits = (limit for limit, _ in _cgroup_memory())
+    return min(int(psutil.virtual_memory().total), *limits)
+
+
+def free_host_bytes() -> int:
+    """The memory that the process can still take."""
+    unused = (max(limit - used, 0) for limit, used in _cgroup_memory())
+    return min(int(psutil.virtual_memory().available), *unused)
+
+
+def reset_host_peak() -> None:
+    """Forgets the peak so far. Some containers do not permit it: the peak is then the whole process's."""
+    with contextlib.suppress(OSError):
+        CLEAR_REFS.write_text(RESET_PEAK)
+
+
+def peak_host_bytes() -> int:
+    """The process's peak resident set size in bytes since the last reset, or since its start where the kernel
+    lets nobody reset it (proc(5), VmHWM; getrusage(2), ru_maxrss, where it tells no VmHWM)."""
+    try:
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def cgroup_directories(controller: str) -> list[Path]:
+    """The directories of the process's cgroup and of those above it, each of which may limit it, in the
+    hierarchy of version 1 or 2 that has the controller (cgroups(7))."""
+    found: list[Path] = []
+    for line in (read_text(OWN_CGROUPS) or "").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = CGROUPS / controller if controllers else CGROUPS
+        own = PurePosixPath(path.lstrip("/"))
+        found.extend(root / directory for directory in dict.fromkeys((own, *own.parents)))
+    return found
+
+
+def _cgroup_memory() -> Iterator[tuple[int, int]]:
+    """The limit and the use in bytes of each cgroup that has a limit; a cache of files is no use."""
+    yield 2**63 - 1, 0  # no limit, so that there is always a least one
+    for directory in cgroup_directories("memory"):
+        for limit_name, used_name, cache_name in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            limit, used = read_text(directory / limit_name), read_text(directory / used_name)
+            if limit and limit.isdecimal() and used:
+                lines = (read_text(directory / "memory.stat") or "").splitlines()
+                cached = dict(line.split() for line in lines).get(cache_name, "0")
+                yield int(limit), int(used) - int(cached)
+
+
+def read_text(path: Path) -> str | None:
+    """A file's text without the space around it; None where it cannot be read."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None
+
+
+@functools.cache
+def cpu_name() -> str:
+    for line in (read_text(Path("/proc/cpuinfo")) or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,70 @@
+"""The flags, options and description of the IPEX runtime."""
+
+import argparse
+from typing import TYPE_CHECKING, ClassVar, Self, cast
+
+from xpubench.runtimes.options import Flag, RuntimeDescription, flag
+from xpubench.runtimes.pytorch.options import PyTorchOptions, TransformersDescription
+
+if TYPE_CHECKING:
+    from xpubench.spec import Subject
+
+# How neural-compressor's checkpoints are marked in a model's config.
+NEURAL_COMPRESSOR_METHOD = "rtn"
+FLAGS = (
+    flag("--disable_optimize_transformers", action="store_true", help="plain ipex.optimize"),
+    flag("--disable-auto-cast", action="store_true", help="run without autocast"),
+    flag("--allow-unoptimized", action="store_true", help="measure a model that IPEX left as it was"),
+)
+FLAGS_TITLE = "IPEX (with --ipex)"
+
+
+class IpexDescription(TransformersDescription, kw_only=True, frozen=True, tag="ipex"):
+    """A model after IPEX: whether `ipex.llm.optimize` did its work, whether the model runs under autocast,
+    and the variables that the stack needs (None: not set)."""
+
+    ipex_optimized: bool | None = None
+    autocast: bool | None = None
+    environment: dict[str, str | None] = {}
+
+
+class IpexOptions(PyTorchOptions, kw_only=True, frozen=True, tag="ipex"):
+    """`ipex_optimize` is `ipex.llm.optimize` instead of plain `ipex.optimize`; `allow_unoptimized` measures a
+    model that IPEX left as it was."""
+
+    loader: ClassVar[str] = "xpubench.runtimes.ipex.runtime:IpexRuntime"
+    description: ClassVar[type[RuntimeDescription]] = IpexDescription
+    packages: ClassVar[tuple[str, ...]] = (
+        *("intel-extension-for-pytorch", "neural-compressor", "neural-compressor-pt"),
+        *("intel-cmplr-lib-ur", "intel-openmp", "intel-sycl-rt", "mkl", "pytorch-triton-xpu", "triton-xpu"),
+    )
+    int4_method: ClassVar[str | None] = NEURAL_COMPRESSOR_METHOD
+    # neural-compressor leaves table and head as they are.
+    int4_head: ClassVar[str] = "high"
+    # On the CPU IPEX runs INT4 models in float32 alone.
+    int4_dtypes: ClassVar[dict[str, str]] = {"cpu": "float32"}
+    flags: ClassVar[tuple[Flag, ...]] = (*PyTorchOptions.flags, *FLAGS)
+    flags_title: ClassVar[str] = FLAGS_TITLE
+    shortcut: ClassVar[Flag | None] = flag("--ipex", help="optimize with ipex.llm.optimize (--runtime ipex)")
+
+    ipex_optimize: bool = True
+    autocast: bool = True
+    allow_unoptimized: bool = False
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace, device: str) -> Self:
+        compiled = PyTorchOptions.from_args(args, device)
+        return cls(
+            torch_compile=compiled.torch_compile,
+            ipex_optimize=not args.disable_optimize_transformers,
+            autocast=not args.disable_auto_cast,
+            allow_unoptimized=args.allow_unoptimized,
+        )
+
+    def identity(self) -> dict[str, object]:
+        return {"runtime": self.name()} | self.set_fields()
+
+
+def ipex_options(subject: "Subject") -> IpexOptions:
+    """The subject's options; those of sharded runs have the same fields."""
+    return cast("IpexOptions", subject.options)

@@ -1,0 +1,188 @@
+"""What a runtime declares without importing its stack: its flags, its options in a spec, its description.
+
+A room's module of options imports nothing but this one, `xpubench.errors` and the standard library, so that
+`--help`, `plan`, `report` and `compare` work where no stack is installed.
+"""
+
+import argparse
+from typing import Any, ClassVar, NamedTuple, Self
+
+import msgspec
+
+from xpubench.errors import UserError
+
+# What names an INT4 checkpoint of this tool in a model's config.
+OWN_INT4_METHOD = "xpubench-rtn"
+
+
+class Flag(NamedTuple):
+    """A flag of the command line, and what `argparse.ArgumentParser.add_argument` takes beside its name."""
+
+    name: str
+    settings: dict[str, Any]
+
+    @property
+    def dest(self) -> str:
+        """The attribute of the parsed arguments that holds its value."""
+        return str(self.settings.get("dest", self.name.lstrip("-").replace("-", "_")))
+
+
+def flag(name: str, **settings: Any) -> Flag:
+    """A flag in the words of `add_argument`."""
+    return Flag(name, settings)
+
+
+class AppliedQuantization(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the weights of a quantized model: the kernel and the precisions that run, how many
+    matrices are INT4 and INT8, the names of those left in high precision, and of these the ones that the
+    kernel refused. `library` holds the settings of a library that quantized, by the library's own names."""
+
+    kernel: str | None = None
+    weight_dtype: str | None = None
+    compute_dtype: str | None = None
+    scale_dtype: str | None = None
+    int4: int | None = None
+    int8: int | None = None
+    high: list[str] = []
+    refused: list[str] = []
+    library: dict[str, Any] = {}
+
+
+class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True, tag_field="name"):
+    """What was really loaded. A subclass's tag is the runtime's name. Sizes are in bytes: of all weights, and
+    of those that one decoding step reads."""
+
+    weight_bytes: int = 0
+    step_weight_bytes: int = 0
+    revision: str | None = None
+    quantization: AppliedQuantization | None = None
+
+
+class RuntimeOptions(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="runtime"
+):
+    """What one runtime alone needs to know. A subclass's tag is the runtime's name.
+
+    The class attributes are facts of the runtime:
+
+    - `loader` says where its stack is imported, as `module:class`, and `description` is the type of what it
+      tells of a loaded model; the versions of `packages` can change its figures.
+    - `int4_method` names the kind of INT4 checkpoint that it runs (None: it takes no `--woq`, and
+      `int4_refusal` says why), `int4_head` the precision of the output head then, and `int4_dtypes` the dtype
+      that INT4 needs on a device.
+    - `shards` is the runtime whose model it shares among ranks.
+    - `hides_logits` says why nothing can be scored, of a stack that keeps its logits to itself.
+    - `flags` are those that the runtime reads, under `flags_title` in help, and `shortcut` is the flag that
+      chooses the runtime beside `--runtime`; help and lists leave out a runtime that is not `listed`.
+    """
+
+    loader: ClassVar[str]
+    description: ClassVar[type[RuntimeDescription]]
+    packages: ClassVar[tuple[str, ...]] = ()
+    int4_method: ClassVar[str | None] = OWN_INT4_METHOD
+    int4_head: ClassVar[str] = "int8"
+    int4_dtypes: ClassVar[dict[str, str]] = {}
+    int4_refusal: ClassVar[str] = ""
+    shards: ClassVar[str | None] = None
+    hides_logits: ClassVar[str | None] = None
+    listed: ClassVar[bool] = True
+    flags: ClassVar[tuple[Flag, ...]] = ()
+    flags_title: ClassVar[str] = "runtime"
+    shortcut: ClassVar[Flag | None] = None
+
+    @classmethod
+    def name(cls) -> str:
+        """The runtime's name."""
+        return str(cls.__struct_config__.tag)
+
+    @classmethod
+    def add_flags(cls, parser: argparse.ArgumentParser, added: dict[str, Flag]) -> None:
+        """Adds the flags that the runtime reads, but for those that another runtime has `added` already."""
+        missing = [one for one in cls.flags if one.name not in added]
+        if not missing and cls.shortcut is None:
+            return
+        group = parser.add_argument_group(cls.flags_title)
+        for one in missing:
+            group.add_argument(one.name, **one.settings)
+            added[one.name] = one
+        cls.add_shortcut(group)
+
+    @classmethod
+    def add_shortcut(cls, group: argparse._ActionsContainer) -> None:
+        """Adds the flag that chooses the runtime, where it has one."""
+        if cls.shortcut is not None:
+            group.add_argument(
+                cls.shortcut.name,
+                action=Choose,
+                nargs=0,
+                const=cls.name(),
+                dest="runtime",
+                **cls.shortcut.settings,
+            )
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace, device: str) -> Self:
+        """The options that the flags ask for on a device; UserError where they contradict each other."""
+        return cls()
+
+    @classmethod
+    def from_version_1(cls, subject: dict[str, Any]) -> dict[str, Any]:
+        """The fields of the options in a subject of the record's schema version 1, which held those of all
+        runtimes."""
+        return {name: subject[name] for name in cls.__struct_fields__ if name in subject}
+
+    def set_fields(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, as plain JSON values."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return {
+            field.name: fields[field.name]
+            for field in msgspec.structs.fields(self)
+            if getattr(self, field.name) != _default(field)
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What the options add to the fields of a subject from which the id of a run is made."""
+        return {"runtime": self.name()} | self.set_fields()
+
+    @property
+    def label(self) -> str:
+        """The runtime in a table: its name, with what else makes it another stack."""
+        return self.name()
+
+    @property
+    def words(self) -> list[str]:
+        """What the options add to the title of a run."""
+        return []
+
+    @property
+    def precision(self) -> str | None:
+        """The precision of the weights, where the options choose it instead of the subject's dtype."""
+        return None
+
+    def weight_bytes(self, model: str, parameters: int) -> int | None:
+        """The least bytes of the weights of so many parameters, where the runtime stores them otherwise than
+        the subject's dtype and recipe say; None where it does not."""
+        return None
+
+
+class Choose(argparse.Action):
+    """A flag that chooses the runtime; UserError where another flag chose another one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        chosen = self.const if self.nargs == 0 else values
+        before = getattr(namespace, self.dest)
+        if before is not None and before != chosen:
+            raise UserError(
+                f"{option_string} chooses {chosen}, another flag chose {before}; leave one of the two out"
+            )
+        setattr(namespace, self.dest, chosen)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()

@@ -1,0 +1,104 @@
+"""The registry of runtimes: the only file that names a runtime outside of its room."""
+
+import argparse
+from collections.abc import Iterable
+from functools import reduce
+from importlib import import_module
+from operator import or_
+from typing import TYPE_CHECKING, Any, cast
+
+from xpubench.errors import UserError, unknown
+from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions
+
+if TYPE_CHECKING:
+    from xpubench.runtimes.base import Loader
+
+# The first is the default.
+RUNTIMES: dict[str, str] = {
+    "pytorch": "xpubench.runtimes.pytorch.options:PyTorchOptions",
+    "ipex": "xpubench.runtimes.ipex.options:IpexOptions",
+    "deepspeed": "xpubench.distributed.options:DeepSpeedOptions",
+    "deepspeed-ipex": "xpubench.distributed.options:DeepSpeedIpexOptions",
+    "openvino": "xpubench.runtimes.openvino.options:OptimumOptions",
+    "openvino-genai": "xpubench.runtimes.openvino.options:GenAiOptions",
+    "openvino-base": "xpubench.runtimes.openvino.options:OpenVinoBaseOptions",
+}
+# Commands that a room brings: the module, and what `xpubench --help` says of it.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "export": ("xpubench.runtimes.openvino.command", "convert a checkpoint to an OpenVINO IR"),
+}
+DEFAULT = next(iter(RUNTIMES))
+
+
+def _attribute(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+OPTIONS: dict[str, type[RuntimeOptions]] = {name: _attribute(path) for name, path in RUNTIMES.items()}
+
+if TYPE_CHECKING:
+    Options = RuntimeOptions
+    Description = RuntimeDescription
+else:
+    # Tagged unions, by which a spec and a record are read back as what they were.
+    Options = reduce(or_, OPTIONS.values())
+    Description = reduce(or_, dict.fromkeys(one.description for one in OPTIONS.values()))
+
+
+def options_class(name: str) -> type[RuntimeOptions]:
+    """The options of the runtime of that name; UserError with the nearest names when there is none."""
+    if name not in OPTIONS:
+        raise unknown("runtime", name, listed())
+    return OPTIONS[name]
+
+
+def loader(name: str) -> "type[Loader]":
+    """What loads models for the runtime of that name; imports its stack. UserError as `options_class`."""
+    return cast("type[Loader]", _attribute(options_class(name).loader))
+
+
+def listed() -> list[str]:
+    """The names of the runtimes that people can choose."""
+    return [name for name, options in OPTIONS.items() if options.listed]
+
+
+def sharded(name: str) -> str:
+    """The runtime that shares the model of the runtime `name` among ranks; UserError where none does."""
+    for other, options in OPTIONS.items():
+        if options.shards == name:
+            return other
+    raise UserError(f"{name} does not run over ranks; leave out --runtime")
+
+
+def packages() -> list[str]:
+    """The packages whose versions can change the figures of some runtime."""
+    return list(dict.fromkeys(package for options in OPTIONS.values() for package in options.packages))
+
+
+def add_flags(parser: argparse.ArgumentParser, *, ranks: bool) -> None:
+    """Adds the flags of all runtimes, with `ranks` also those of the ones that run over ranks."""
+    added: dict[str, Flag] = {}
+    for options in OPTIONS.values():
+        if ranks or options.shards is None:
+            options.add_flags(parser, added)
+
+
+def options_from(
+    args: argparse.Namespace, name: str, device: str, also: Iterable[str] = ()
+) -> RuntimeOptions:
+    """The options of the runtime `name` that the flags ask for on a device.
+
+    UserError where they contradict each other, and for a flag that neither this runtime reads nor one of
+    those in `also`, which run beside it.
+    """
+    chosen = options_class(name)
+    read = {one.name for runtime in (name, *also) for one in options_class(runtime).flags}
+    for other, options in OPTIONS.items():
+        for one in options.flags:
+            value = getattr(args, one.dest, None)
+            if one.name not in read and value not in (None, False):
+                raise UserError(
+                    f"{one.name} has no effect on --runtime {name}; leave it out, or choose --runtime {other}"
+                )
+    return chosen.from_args(args, device)
