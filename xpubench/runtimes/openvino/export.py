@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from xpubench.errors import RunFailure, UserError
+from xpubench.errors import RunFailure, UserError, first_line
 from xpubench.runtimes.openvino.recipe import IR_FILE, RECIPE_FILE, Recipe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.weights.directories import written_aside
@@ -208,7 +208,7 @@ def _convert(source: Source, directory: Path, target: Path, recipe: Recipe) -> N
         ) from error
     except (ValueError, KeyError, NotImplementedError) as error:
         raise RunFailure(
-            "unsupported", f"Optimum Intel cannot export {recipe.model}: {_first_line(error)}"
+            "unsupported", f"Optimum Intel cannot export {recipe.model}: {first_line(error)}"
         ) from error
 
 
@@ -242,7 +242,7 @@ def _compress(plain: Path, target: Path, recipe: Recipe) -> None:
             trust_remote_code=recipe.trust_remote_code,
         )
     except Exception as error:  # NNCF raises its own kinds, by version
-        raise UserError(f"NNCF cannot compress {recipe.model} so: {_first_line(error)}") from error
+        raise UserError(f"NNCF cannot compress {recipe.model} so: {first_line(error)}") from error
     model.save_pretrained(target)
 
 
@@ -263,7 +263,7 @@ def _tokenizer(directory: Path, target: Path, trust_remote_code: bool, say: Say)
         with _quiet():
             pair = convert_tokenizer(tokenizer, with_detokenizer=True)
     except Exception as error:
-        reason = f"openvino_tokenizers cannot convert it ({_first_line(error)})"
+        reason = f"openvino_tokenizers cannot convert it ({first_line(error)})"
         say(f"the tokenizer stays transformers' own: {reason}")
         return f"transformers alone: {reason}"
     for model, name in zip(pair, (TOKENIZER_IR, "openvino_detokenizer.xml"), strict=True):
@@ -326,8 +326,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
