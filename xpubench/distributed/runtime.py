@@ -19,7 +19,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from xpubench.catalog.architecture import head_shares
+from xpubench.catalog.architecture import architecture_of, head_shares
 from xpubench.distributed import autotp, rendezvous
 from xpubench.distributed.shards import CheckpointWeights, DummyWeights, Shard, sharded
 from xpubench.errors import RunFailure, UserError
@@ -96,8 +96,8 @@ class OnAllRanks(PyTorchRuntime):
             raise UserError(
                 f"{subject.model} is a quantized checkpoint, which runs on one device, not over ranks"
             )
-        if (heads := _heads(config)) is not None:
-            head_shares(*heads, subject.tp_size)
+        if architecture := architecture_of(config):
+            head_shares(architecture.num_heads, architecture.num_kv_heads, subject.tp_size)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
@@ -294,15 +294,6 @@ def _fingerprint(subject: Subject) -> str:
                 file.seek(place)
                 known.update(file.read(SAMPLE_BYTES))
     return known.hexdigest()
-
-
-def _heads(config: dict[str, Any]) -> tuple[int, int] | None:
-    """The model's attention heads and key-value heads, None where its config does not say."""
-    heads = config.get("num_attention_heads") or config.get("n_head") or config.get("num_heads")
-    if heads is None:
-        return None
-    kv_heads = config.get("num_key_value_heads") or config.get("multi_query_group_num") or heads
-    return int(heads), int(kv_heads)
 
 
 def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:
