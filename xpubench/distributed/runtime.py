@@ -1,7 +1,5 @@
 """A model sharded over ranks by DeepSpeed's AutoTP. Rank 0 runs the harness; the others follow it."""
 
-import hashlib
-import json
 import os
 import signal
 import socket
@@ -32,10 +30,10 @@ from xpubench.record import Failure, SyncPolicy
 from xpubench.runtimes.base import Generation, Logits, Rows, Runtime, TokenIds, Verification, runtime_class
 from xpubench.runtimes.pytorch import PyTorchRuntime
 from xpubench.spec import Subject, Workload
+from xpubench.weights.fingerprint import config_digest, fingerprint
 from xpubench.weights.load import Loaded
-from xpubench.weights.lora import WEIGHTS_FILE
 from xpubench.weights.pretrained import load_tokenizer
-from xpubench.weights.source import pickle_files, read_config, source_of, weight_files
+from xpubench.weights.source import read_config, source_of, weight_files
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -43,8 +41,6 @@ R = TypeVar("R")
 TIMEOUT_WORDS = ("timed out", "timeout")
 # The others are still waiting, or are deaf to what interrupts rank 0.
 ENDS_THE_JOB = ("timeout", "interrupted")
-# Of each file of weights, what tells whether all ranks see the same.
-SAMPLES, SAMPLE_BYTES = 64, 64
 
 
 def together(
@@ -265,7 +261,7 @@ def _failure(error: BaseException, device: str, job: rendezvous.Job) -> Failure:
 
 def _check_same_model(job: rendezvous.Job, subject: Subject) -> None:
     """UserError where a rank lacks the model or sees another one than rank 0."""
-    every = job.gather(job.agreed(lambda: _fingerprint(subject)))
+    every = job.gather(job.agreed(lambda: _seen(subject)))
     other = next((rank for rank, theirs in enumerate(every) if theirs != every[0]), None)
     if other is not None:
         raise UserError(
@@ -274,26 +270,18 @@ def _check_same_model(job: rendezvous.Job, subject: Subject) -> None:
         )
 
 
-def _fingerprint(subject: Subject) -> str:
-    """A hash of the model's config and of samples of its weights, as a tuned model has the same config."""
+def _seen(subject: Subject) -> list[str]:
+    """What must be the same on all ranks: the config and the weights of the model, and those of its adapter.
+    The times of files and the tokenizer may differ, which rank 0 alone uses."""
     if subject.weights == "dummy":
         config = read_config(
             subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
         )
-        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    source = source_of(subject)
-    files = weight_files(source.directory) or pickle_files(source.directory)
+        return [config_digest(config)]
+    found = [fingerprint(source_of(subject).directory)]
     if subject.lora is not None:
-        files = [*files, Path(subject.lora) / WEIGHTS_FILE]
-    known = hashlib.sha256(json.dumps(source.config, sort_keys=True).encode())
-    for path in files:
-        size = path.stat().st_size
-        known.update(size.to_bytes(8, "little"))
-        with path.open("rb") as file:
-            for place in range(0, size, max(size // SAMPLES, 1)):
-                file.seek(place)
-                known.update(file.read(SAMPLE_BYTES))
-    return known.hexdigest()
+        found.append(fingerprint(Path(subject.lora)))
+    return [digest for one in found for digest in (one.config, one.weights)]
 
 
 def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:

@@ -18,6 +18,7 @@ from xpubench.runtimes.openvino.recipe import IR_FILE, RECIPE_FILE, Recipe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.weights.directories import written_aside
 from xpubench.weights.embedded import cache_directory
+from xpubench.weights.fingerprint import fingerprint
 from xpubench.weights.pretrained import cannot_load, load_pretrained, load_tokenizer, tokenizer_files
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source, pickle_files, source_of, weight_files
@@ -60,8 +61,8 @@ def cached(recipe: Recipe, source: Source) -> Path:
     """Where the IR of that recipe and checkpoint lies in this tool's cache, or would lie."""
     what = {
         "recipe": _set_fields(msgspec.structs.replace(recipe, model="", revision=None, lora=None)),
-        "checkpoint": _fingerprint(source.directory),
-        "lora": None if recipe.lora is None else _fingerprint(Path(recipe.lora)),
+        "checkpoint": msgspec.to_builtins(fingerprint(source.directory)),
+        "lora": None if recipe.lora is None else msgspec.to_builtins(fingerprint(Path(recipe.lora))),
         "versions": _versions(),
         "cache_version": CACHE_VERSION,
     }
@@ -69,18 +70,6 @@ def cached(recipe: Recipe, source: Source) -> Path:
     return (
         cache_directory() / "openvino" / f"{Path(recipe.model).name.lower()}-{recipe.weight_format}-{digest}"
     )
-
-
-def _fingerprint(directory: Path) -> list[list[Any]]:
-    """The content of small files, and size and time of the weights: to hash those would cost as much as to
-    load them."""
-    return [
-        [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-        if path.suffix in (".safetensors", ".bin")
-        else [path.name, hashlib.sha256(path.read_bytes()).hexdigest()]
-        for path in sorted(directory.iterdir())
-        if path.is_file()
-    ]
 
 
 def _versions() -> dict[str, str]:
