@@ -10,8 +10,8 @@ import torch
 from msgspec import to_builtins
 
 from xpubench.errors import RunFailure, UserError
+from xpubench.files import directory_aside
 from xpubench.spec import Quantization, Subject
-from xpubench.weights.directories import written_aside
 from xpubench.weights.load import Loaded
 from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.quiet import quiet_transformers
@@ -64,7 +64,7 @@ def save_rtn(subject: Subject, recipe: Quantization, target: Path) -> None:
     with _engine(SAVING_ENGINE):
         source, model = _model(subject, recipe)
         try:
-            with written_aside(target, replace=True) as aside:
+            with directory_aside(target, replace=True) as aside:
                 model.save_pretrained(str(aside))
                 tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
                 if tokenizer is not None:

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from xpubench.errors import RunFailure, UserError, first_line
+from xpubench.files import directory_aside
 from xpubench.runtimes.openvino.recipe import IR_FILE, RECIPE_FILE, Recipe
 from xpubench.runtimes.openvino.stack import import_openvino
-from xpubench.weights.directories import written_aside
 from xpubench.weights.embedded import cache_directory
 from xpubench.weights.fingerprint import fingerprint
 from xpubench.weights.pretrained import cannot_load, load_pretrained, load_tokenizer, tokenizer_files
@@ -47,7 +47,7 @@ def export(recipe: Recipe, out: Path, say: Say) -> Path:
     source = source_of(recipe)
     try:
         with (
-            written_aside(out, replace=True) as target,
+            directory_aside(out, replace=True) as target,
             tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as between,
         ):
             kept = _made(recipe, source, target, Path(between), say)
