@@ -18,7 +18,7 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.runtimes.ipex.neural_compressor import save_rtn
 from xpubench.runtimes.ipex.runtime import IpexRuntime
 from xpubench.spec import Quantization, Subject
-from xpubench.weights.load import Loaded
+from xpubench.weights.load import LoadedWeights
 
 XPU_LAYERS = "intel_extension_for_pytorch.transformers.models.xpu.models.llama"
 
@@ -87,7 +87,7 @@ def run(monkeypatch: pytest.MonkeyPatch, model: Any, recorder: Recorder, **chang
     monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", module)
     subject = Subject(model="m", device="xpu", dtype="float16", runtime="ipex", **changes)
     monkeypatch.setattr("xpubench.runtimes.pytorch.synchronizer", lambda device: lambda: None)
-    runtime = IpexRuntime(subject, Loaded(model=model))
+    runtime = IpexRuntime(subject, LoadedWeights(model=model))
     runtime.optimize()
     return runtime
 

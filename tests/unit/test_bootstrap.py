@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from xpubench.measure.bootstrap import CELLS, RESAMPLES, Rows, medians_by_definition, resampled_medians
+from xpubench.measure.bootstrap import CELLS, RESAMPLES, SampleRows, medians_by_definition, resampled_medians
 
 LARGE = """
 from pathlib import Path
@@ -23,15 +23,15 @@ print(int(peak.split()[1]) * 1024)
 """
 
 
-def continuous(source: np.random.Generator, lengths: list[int]) -> Rows:
+def continuous(source: np.random.Generator, lengths: list[int]) -> SampleRows:
     return [source.normal(size=length).tolist() for length in lengths]
 
 
-def tied(source: np.random.Generator, lengths: list[int]) -> Rows:
+def tied(source: np.random.Generator, lengths: list[int]) -> SampleRows:
     return [source.integers(1, 9, size=length).tolist() for length in lengths]
 
 
-def drifting(source: np.random.Generator, lengths: list[int]) -> Rows:
+def drifting(source: np.random.Generator, lengths: list[int]) -> SampleRows:
     """Rows that do not overlap: the two middle samples of a bootstrap sample can lie far apart."""
     return [(source.random(length) + 10 * row).tolist() for row, length in enumerate(lengths)]
 
@@ -57,7 +57,7 @@ def drifting(source: np.random.Generator, lengths: list[int]) -> Rows:
     ids=lambda lengths: f"{len(lengths)} rows of {sum(lengths)}",
 )
 def test_it_equals_its_definition(
-    lengths: list[int], made: Callable[[np.random.Generator, list[int]], Rows], seed: int
+    lengths: list[int], made: Callable[[np.random.Generator, list[int]], SampleRows], seed: int
 ) -> None:
     rows = made(np.random.default_rng(2), lengths)
     assert np.array_equal(resampled_medians(rows, seed), medians_by_definition(rows, seed))

@@ -23,7 +23,7 @@ DEFAULT_NEW_TOKENS = 256
 # Generation goes on in pieces, so that an early end does not cost the whole length.
 PIECE = 64
 
-Pair = tuple[list[int], list[int]]  # the ids of a context and of its continuation
+TokenPair = tuple[list[int], list[int]]  # the ids of a context and of its continuation
 Answer = tuple[float, bool]  # the log-likelihood of a continuation, and whether it is the greedy one
 
 
@@ -96,7 +96,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         encoded = [self.tok_encode(request.args[0]) for request in requests]
-        windows: list[Pair] = []
+        windows: list[TokenPair] = []
         owners: list[int] = []
         for owner, tokens in enumerate(encoded):
             for window in get_rolling_token_windows(tokens, self.prefix_token_id, self.max_length, 1):
@@ -140,7 +140,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         asked = self._asked
         return self._score(pairs, lambda index, answer: self.done.append((asked[index], answer)))
 
-    def _score(self, pairs: Sequence[Pair], keep: Callable[[int, Answer], None]) -> list[Answer]:
+    def _score(self, pairs: Sequence[TokenPair], keep: Callable[[int, Answer], None]) -> list[Answer]:
         """Log-likelihood of each continuation, and whether it is the greedy one; `keep` is told of each with
         its index when it is known. What does not fit into the model's positions is cut from the left."""
         sequences = [(context + continuation)[-self.max_length - 1 :] for context, continuation in pairs]

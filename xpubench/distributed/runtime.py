@@ -31,7 +31,7 @@ from xpubench.runtimes.base import Generation, Logits, Rows, Runtime, TokenIds, 
 from xpubench.runtimes.pytorch import PyTorchRuntime
 from xpubench.spec import Subject, Workload
 from xpubench.weights.fingerprint import config_digest, fingerprint
-from xpubench.weights.load import Loaded
+from xpubench.weights.load import LoadedWeights
 from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.source import read_config, source_of, weight_files
 
@@ -112,7 +112,7 @@ class OnAllRanks(PyTorchRuntime):
         return runtime
 
     @classmethod
-    def weights(cls, subject: Subject) -> Loaded:
+    def weights(cls, subject: Subject) -> LoadedWeights:
         job = rendezvous.current()
         dtype = getattr(torch, subject.dtype)
 
@@ -284,12 +284,12 @@ def _seen(subject: Subject) -> list[str]:
     return [digest for one in found for digest in (one.config, one.weights)]
 
 
-def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:
+def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> LoadedWeights | None:
     """This rank's part of the model from its slices alone, None where it has to be cut from the whole one."""
     trust = subject.trust_remote_code
     if subject.weights == "dummy":
         config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
-        return Loaded(
+        return LoadedWeights(
             model=sharded(
                 config, dtype, shard, lambda model: DummyWeights(model, device=subject.device, seed=0)
             )
@@ -301,4 +301,6 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:
     if source.config.get("model_type") not in CONFIG_MAPPING_NAMES:
         return None
     model = sharded(source.config, dtype, shard, lambda model: CheckpointWeights.of(source, model))
-    return Loaded(model=model, tokenizer=load_tokenizer(source.directory, trust), revision=source.revision)
+    return LoadedWeights(
+        model=model, tokenizer=load_tokenizer(source.directory, trust), revision=source.revision
+    )

@@ -42,7 +42,7 @@ class Cut(msgspec.Struct, frozen=True):
         )
 
 
-class Weights(Protocol):
+class WeightReader(Protocol):
     """Where whole weights lie, by their names in the whole model."""
 
     def read(self, name: str, start: int, stop: int, columns: Segments | None) -> torch.Tensor:
@@ -50,7 +50,7 @@ class Weights(Protocol):
 
 
 def sharded(
-    config: dict[str, Any], dtype: torch.dtype, shard: Shard, weights: Callable[[Any], Weights | None]
+    config: dict[str, Any], dtype: torch.dtype, shard: Shard, weights: Callable[[Any], WeightReader | None]
 ) -> Any | None:
     """This rank's part of the config's model in `dtype`, read slice by slice. None where it cannot be: where
     `weights`, which is given the empty model, has none for it, or where the layers are not cut alike."""
@@ -126,7 +126,7 @@ def _small(config: dict[str, Any]) -> PretrainedConfig:
     return small
 
 
-def fill(parameter: torch.Tensor, source: Weights, name: str, cut: Cut, whole: torch.Size) -> None:
+def fill(parameter: torch.Tensor, source: WeightReader, name: str, cut: Cut, whole: torch.Size) -> None:
     """Copies a weight's slices into the parameter, a few rows at a time."""
     row_bytes = max(1, whole.numel() // whole[0] * parameter.element_size())
     place = 0

@@ -11,20 +11,20 @@ CELLS = 128
 # How many numbers an array of a block of bootstrap samples has at most: 8 MB.
 BLOCK = 1 << 20
 
-Array = NDArray[np.float64]
+Floats = NDArray[np.float64]
 Counts = NDArray[np.int32]
 Places = NDArray[np.int64]
-Rows = Sequence[Sequence[float]] | Array
+SampleRows = Sequence[Sequence[float]] | Floats
 
 
-def medians_by_definition(rows: Rows, seed: int) -> Array:
+def medians_by_definition(rows: SampleRows, seed: int) -> Floats:
     """The median of each of RESAMPLES bootstrap samples, each of as many whole rows as there are, drawn with
     replacement. This is what `resampled_medians` must equal."""
     picks = np.random.default_rng(seed).integers(0, len(rows), size=(RESAMPLES, len(rows)))
     return np.array([np.median(np.concatenate([rows[one] for one in pick])) for pick in picks])
 
 
-def resampled_medians(rows: Rows, seed: int) -> Array:
+def resampled_medians(rows: SampleRows, seed: int) -> Floats:
     """As `medians_by_definition`, to the bit, without building a bootstrap sample: all samples are sorted
     once, and weighed by how often their row was drawn. Memory is linear in the number of samples and of rows.
 

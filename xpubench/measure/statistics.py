@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xpubench.measure.bootstrap import Rows, resampled_medians
+from xpubench.measure.bootstrap import SampleRows, resampled_medians
 from xpubench.record import Statistic
 
 MAX_VARIATION = 0.05
@@ -34,7 +34,7 @@ def summarize(samples_ns: list[list[int]]) -> Statistic:
 
 
 def median_ratio(
-    base_ns: Rows, new_ns: Rows, *, paired: bool = False
+    base_ns: SampleRows, new_ns: SampleRows, *, paired: bool = False
 ) -> tuple[float, float | None, float | None]:
     """The ratio of the medians, new / base, and its 95% bootstrap interval.
 
@@ -53,7 +53,7 @@ def median_ratio(
     return ratio, low, high
 
 
-def _median_interval(rows: Rows) -> tuple[float, float]:
+def _median_interval(rows: SampleRows) -> tuple[float, float]:
     low, high = np.percentile(resampled_medians(rows, seed=0), [2.5, 97.5]).tolist()
     return low, high
 

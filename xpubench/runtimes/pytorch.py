@@ -26,7 +26,7 @@ from xpubench.runtimes.compiled import Forward, compile_counters, compiled_steps
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
 from xpubench.weights.int4.kernels import Int8Embedding, stored_bytes, tensor_class
 from xpubench.weights.int4.recipes import read_description
-from xpubench.weights.load import Loaded, load_weights
+from xpubench.weights.load import LoadedWeights, load_weights
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.source import source_of
 
@@ -39,7 +39,7 @@ class PyTorchRuntime:
 
     hides_logits: str | None = None
 
-    def __init__(self, subject: Subject, loaded: Loaded) -> None:
+    def __init__(self, subject: Subject, loaded: LoadedWeights) -> None:
         self.subject = subject
         self.loaded = loaded
         model = loaded.model
@@ -91,7 +91,7 @@ class PyTorchRuntime:
         tensor_class(subject.device)
 
     @classmethod
-    def weights(cls, subject: Subject) -> Loaded:
+    def weights(cls, subject: Subject) -> LoadedWeights:
         """The subject's model on its device."""
         return load_weights(subject)
 

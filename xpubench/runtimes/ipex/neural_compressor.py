@@ -12,7 +12,7 @@ from msgspec import to_builtins
 from xpubench.errors import RunFailure, UserError
 from xpubench.files import directory_aside
 from xpubench.spec import Quantization, Subject
-from xpubench.weights.load import Loaded
+from xpubench.weights.load import LoadedWeights
 from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source, source_of
@@ -46,7 +46,7 @@ def check_recipe(subject: Subject, recipe: Quantization) -> None:
         raise UserError("neural-compressor has no int4_asym on xpu; give --woq_dtype int4_fullrange")
 
 
-def load_rtn(subject: Subject, recipe: Quantization) -> Loaded:
+def load_rtn(subject: Subject, recipe: Quantization) -> LoadedWeights:
     """The subject's model quantized on its device, or loaded from the recipe's checkpoint.
 
     RunFailure `bad_model` for a checkpoint that does not load.
@@ -56,7 +56,9 @@ def load_rtn(subject: Subject, recipe: Quantization) -> Loaded:
     applied = to_builtins(model.quantization_config.to_dict()) | {ENGINE_VARIABLE: None}
     described = {"asked": to_builtins(recipe), "applied": _comparable(applied)}
     tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
-    return Loaded(model=model.eval(), tokenizer=tokenizer, revision=source.revision, quantization=described)
+    return LoadedWeights(
+        model=model.eval(), tokenizer=tokenizer, revision=source.revision, quantization=described
+    )
 
 
 def save_rtn(subject: Subject, recipe: Quantization, target: Path) -> None:

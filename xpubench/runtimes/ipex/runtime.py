@@ -13,7 +13,7 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn
 from xpubench.runtimes.pytorch import PyTorchRuntime
 from xpubench.spec import Quantization, Subject, Workload
-from xpubench.weights.load import Loaded
+from xpubench.weights.load import LoadedWeights
 
 INSTALL = "install the IPEX stack in an environment of its own: pip install -r requirements-ipex-xpu.txt"
 NEEDED_VARIABLES = {"SYCL_PI_LEVEL_ZERO_USE_IMMEDIATE_COMMANDLISTS": "2"}
@@ -44,7 +44,7 @@ class IpexRuntime(PyTorchRuntime):
         check_recipe(subject, recipe)
 
     @classmethod
-    def weights(cls, subject: Subject) -> Loaded:
+    def weights(cls, subject: Subject) -> LoadedWeights:
         """The subject's model, quantized by neural-compressor where it asks for that."""
         if subject.quantization is None:
             return super().weights(subject)

@@ -15,7 +15,7 @@ import msgspec
 
 from xpubench.errors import RunFailure, UserError, first_line
 from xpubench.files import directory_aside
-from xpubench.runtimes.openvino.recipe import IR_FILE, RECIPE_FILE, Recipe
+from xpubench.runtimes.openvino.recipe import IR_FILE, RECIPE_FILE, ExportRecipe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.weights.embedded import cache_directory
 from xpubench.weights.fingerprint import fingerprint
@@ -34,7 +34,7 @@ MODEL_TASK = "text-generation-with-past"
 TOKENIZER_IR = "openvino_tokenizer.xml"
 
 
-def export(recipe: Recipe, out: Path, say: Say) -> Path:
+def export(recipe: ExportRecipe, out: Path, say: Say) -> Path:
     """Writes the IR, the tokenizer's IR, the checkpoint's config and tokenizer, and the recipe to the
     directory `out`, whole or not at all, and returns it.
 
@@ -57,7 +57,7 @@ def export(recipe: Recipe, out: Path, say: Say) -> Path:
     return out
 
 
-def cached(recipe: Recipe, source: Source) -> Path:
+def cached(recipe: ExportRecipe, source: Source) -> Path:
     """Where the IR of that recipe and checkpoint lies in this tool's cache, or would lie."""
     what = {
         "recipe": _set_fields(msgspec.structs.replace(recipe, model="", revision=None, lora=None)),
@@ -76,12 +76,12 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in VERSIONS}
 
 
-def _set_fields(recipe: Recipe) -> dict[str, Any]:
+def _set_fields(recipe: ExportRecipe) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(recipe)
     return {name: value for name, value in fields.items() if value not in (None, False, "")}
 
 
-def _made(recipe: Recipe, source: Source, target: Path, between: Path, say: Say) -> dict[str, Any]:
+def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say: Say) -> dict[str, Any]:
     """Makes the IR in `target`, with what it needs on the way in `between`; what is kept of it beside."""
     directory = source.directory
     held = quantization_of(source)
@@ -120,7 +120,7 @@ def _lasting(model: str) -> str:
     return str(path.resolve()) if path.is_dir() else model
 
 
-def _with_lora(recipe: Recipe, source: Source, target: Path) -> Path:
+def _with_lora(recipe: ExportRecipe, source: Source, target: Path) -> Path:
     from xpubench.weights.lora import check_adapter, merged
 
     adapter = Path(recipe.lora or "")
@@ -132,7 +132,7 @@ def _with_lora(recipe: Recipe, source: Source, target: Path) -> Path:
     return target
 
 
-def _load(recipe: Recipe, source: Source, device: str) -> tuple[Any, Any]:
+def _load(recipe: ExportRecipe, source: Source, device: str) -> tuple[Any, Any]:
     return load_pretrained(
         source,
         dtype="float32",
@@ -148,7 +148,7 @@ def quantization_of(source: Source) -> str | None:
     return str(found.get("quant_method")) if isinstance(found, dict) else None
 
 
-def _check_keeps(held: str, recipe: Recipe) -> None:
+def _check_keeps(held: str, recipe: ExportRecipe) -> None:
     if recipe.weight_format in ("int8", "int4"):
         raise UserError(
             f"{recipe.model} holds {held} weights already, which stay as they are; give --weight-format fp16 "
@@ -158,7 +158,7 @@ def _check_keeps(held: str, recipe: Recipe) -> None:
         raise UserError(f"a LoRA adapter cannot be merged into {held} weights; export the float model")
 
 
-def _check_kept(held: str, target: Path, recipe: Recipe) -> None:
+def _check_kept(held: str, target: Path, recipe: ExportRecipe) -> None:
     """RunFailure where the IR holds no weights in INT4: the conversion wrote them out in full."""
     model = import_openvino().Core().read_model(target / IR_FILE)
     kinds = {op.get_element_type().get_type_name() for op in model.get_ops() if _is_constant(op)}
@@ -172,7 +172,7 @@ def _is_constant(op: Any) -> bool:
     return str(op.get_type_name()) == "Constant"
 
 
-def _convert(source: Source, directory: Path, target: Path, recipe: Recipe) -> None:
+def _convert(source: Source, directory: Path, target: Path, recipe: ExportRecipe) -> None:
     from openvino.frontend import OpConversionFailure
     from optimum.exporters.openvino import main_export
     from optimum.intel import OVConfig
@@ -201,7 +201,7 @@ def _convert(source: Source, directory: Path, target: Path, recipe: Recipe) -> N
         ) from error
 
 
-def _compress(plain: Path, target: Path, recipe: Recipe) -> None:
+def _compress(plain: Path, target: Path, recipe: ExportRecipe) -> None:
     from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
 
     is_int4 = recipe.weight_format == "int4"
@@ -276,7 +276,7 @@ def _texts(path: Path) -> list[str]:
     return texts
 
 
-def _check_dataset(recipe: Recipe) -> None:
+def _check_dataset(recipe: ExportRecipe) -> None:
     if recipe.dataset is None or recipe.dataset in _known_datasets():
         return
     if not Path(recipe.dataset).is_file():

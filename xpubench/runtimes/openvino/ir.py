@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from xpubench.errors import RunFailure, UserError, unknown
-from xpubench.runtimes.openvino.recipe import IR_FILE, Recipe, is_ir, read_recipe
+from xpubench.runtimes.openvino.recipe import IR_FILE, ExportRecipe, is_ir, read_recipe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.spec import DTYPE_BYTES, OpenVinoOptions, Subject
 from xpubench.weights.lora import check_adapter
@@ -208,10 +208,10 @@ def refuse_static_cache(cache: str) -> None:
         )
 
 
-def _wanted(subject: Subject, merge_lora: bool) -> tuple[Recipe, Path]:
+def _wanted(subject: Subject, merge_lora: bool) -> tuple[ExportRecipe, Path]:
     from xpubench.runtimes.openvino.export import cached
 
-    recipe = Recipe(
+    recipe = ExportRecipe(
         model=subject.model,
         weight_format=options_of(subject).weight_format or ("fp32" if subject.dtype == "float32" else "fp16"),
         revision=subject.revision,
@@ -222,7 +222,7 @@ def _wanted(subject: Subject, merge_lora: bool) -> tuple[Recipe, Path]:
     return recipe, cached(recipe, source_of(recipe))
 
 
-def _export(recipe: Recipe, directory: Path, say: Callable[[str], None]) -> None:
+def _export(recipe: ExportRecipe, directory: Path, say: Callable[[str], None]) -> None:
     flags = ["--weight-format", recipe.weight_format]
     flags += ["--revision", recipe.revision] if recipe.revision else []
     flags += ["--lora", recipe.lora] if recipe.lora else []
