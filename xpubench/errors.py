@@ -14,8 +14,6 @@ FailureClass = Literal[
     "interrupted",
 ]
 FAILURE_CLASSES: tuple[str, ...] = get_args(FailureClass)
-
-
 MOST_LISTED = 12
 
 
@@ -43,3 +41,9 @@ def unknown(kind: str, name: str, known: list[str]) -> UserError:
     else:
         hint = "no known one is near it"
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, its type's name where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

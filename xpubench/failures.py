@@ -4,7 +4,7 @@ import errno
 import traceback
 
 from xpubench.environment import Environment
-from xpubench.errors import RunFailure
+from xpubench.errors import RunFailure, first_line
 from xpubench.plan import Plan
 from xpubench.record import Failure, Record, Samples, now
 from xpubench.spec import AccuracySpec, RunSpec
@@ -32,14 +32,14 @@ def classify(error: BaseException, device: str) -> Failure:
         return Failure(failure_class=error.failure_class, message=error.message)
     if isinstance(error, KeyboardInterrupt):
         return Failure(failure_class="interrupted", message="interrupted by the user")
-    lines = str(error).strip().splitlines()
-    first_line = lines[0] if lines else type(error).__name__
     tail = "\n".join("".join(traceback.format_exception(error)).splitlines()[-LOG_TAIL_LINES:])
     error.__traceback__ = None
     if is_out_of_memory(error):
-        message = f"out of memory on {device}: {first_line}"
+        message = f"out of memory on {device}: {first_line(error)}"
         return Failure(failure_class="oom", message=message, log_tail=tail)
-    return Failure(failure_class="crash", message=f"{type(error).__name__}: {first_line}", log_tail=tail)
+    return Failure(
+        failure_class="crash", message=f"{type(error).__name__}: {first_line(error)}", log_tail=tail
+    )
 
 
 def failed_record(

@@ -19,7 +19,7 @@ from xpubench.runtimes.ipex.neural_compressor import save_rtn
 from xpubench.runtimes.ipex.options import IpexDescription, IpexOptions
 from xpubench.runtimes.ipex.runtime import IpexRuntime
 from xpubench.spec import Quantization, Subject
-from xpubench.weights.load import Loaded
+from xpubench.weights.load import LoadedWeights
 
 XPU_LAYERS = "intel_extension_for_pytorch.transformers.models.xpu.models.llama"
 
@@ -100,7 +100,7 @@ def run(monkeypatch: pytest.MonkeyPatch, model: Any, recorder: Recorder, **chang
     quantization = changes.pop("quantization", None)
     subject = ipex_subject(quantization=quantization, options=IpexOptions(**changes))
     monkeypatch.setattr("xpubench.runtimes.pytorch.runtime.synchronizer", lambda device: lambda: None)
-    runtime = IpexRuntime(subject, Loaded(model=model))
+    runtime = IpexRuntime(subject, LoadedWeights(model=model))
     runtime.optimize()
     return runtime
 

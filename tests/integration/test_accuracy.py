@@ -306,6 +306,19 @@ def test_a_gap_to_the_reference_is_a_warning(accuracy: CommandLine, monkeypatch:
     assert any("beyond noise" in line for line in record["warnings"])
 
 
+def test_a_context_of_spaces_is_scored_as_no_context(runtime: PyTorchRuntime) -> None:
+    """lm-eval moves the spaces to the continuation, and its own model then stops at an assertion."""
+    spaces, nothing = ours(runtime).loglikelihood(requests("loglikelihood", [(" ", "Hi"), ("", " Hi")]))
+    assert spaces == pytest.approx(nothing)
+
+
+def test_requests_are_kept_as_they_are_answered(runtime: PyTorchRuntime) -> None:
+    mine, asked = ours(runtime), pairs()
+    found = mine.loglikelihood(asked)
+    kept = {id(request): answer for request, answer in mine.done}
+    assert [kept[id(request)] for request in asked] == found
+
+
 @pytest.mark.parametrize(("context", "end"), [("I saw th", "e"), ("Hello", ""), ("", "")])
 def test_nothing_to_score_fails(runtime: PyTorchRuntime, context: str, end: str) -> None:
     with pytest.raises(RunFailure, match="no token of its own"):

@@ -76,9 +76,9 @@ def poison(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "status", "words"),
     [
-        (cut, "bad_model", "its header needs"),
-        (cut_in_the_header, "bad_model", "header is cut off"),
-        (empty, "bad_model", "no whole safetensors"),
+        (cut, "bad_model", "not a whole safetensors file"),
+        (cut_in_the_header, "bad_model", "not a whole safetensors file (50 bytes)"),
+        (empty, "bad_model", "not a whole safetensors file (0 bytes)"),
         (lose_a_shard, "bad_model", "lacks model-00002-of-00002.safetensors"),
         (lose_the_weights, "bad_model", "no safetensors weights"),
         (lose_a_tensor, "bad_model", "first model.layers.1.mlp.up_proj.weight"),

@@ -106,6 +106,65 @@ def test_files_beside_the_checkpoint_are_not_it(checkpoint: Path) -> None:
     assert "model.safetensors" in message
 
 
+def with_header(header: object, data: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def one_tensor(**fields: Any) -> dict[str, Any]:
+    return {"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]} | fields}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"1234567",
+        bytes(999),
+        b"<html>404</html>",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 538090408\n",
+        (1 << 40).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"\xff\xfe",
+        with_header([]),
+        with_header(None),
+        with_header({"a": {"dtype": "F32", "shape": [3]}}, bytes(12)),
+        with_header(one_tensor(data_offsets="0-12"), bytes(12)),
+        with_header(one_tensor(shape=[4]), bytes(12)),
+        with_header(one_tensor(dtype="F31"), bytes(12)),
+        with_header(one_tensor(data_offsets=[4, 16]), bytes(16)),
+        with_header(one_tensor() | {"two\nlines": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}),
+        with_header(one_tensor(), bytes(11)),
+        with_header(one_tensor(), bytes(13)),
+    ],
+    ids=lambda content: f"{len(content)}-{content[:24]!r}",
+)
+@pytest.mark.parametrize("sharded", [False, True], ids=["single", "sharded"])
+def test_a_broken_safetensors_file(checkpoint: Path, content: bytes, sharded: bool) -> None:
+    name = "model.safetensors"
+    if sharded:
+        name = "model-00002-of-00002.safetensors"
+        shards = {"weight_map": {"a": "model.safetensors", "b": name}}
+        (checkpoint / "model.safetensors.index.json").write_text(json.dumps(shards))
+    (checkpoint / name).write_bytes(content)
+    failure_class, message = failure_of(found, checkpoint)
+    assert failure_class == "bad_model"
+    assert f"{checkpoint / name} is not a whole safetensors file ({len(content)} bytes)" in message
+
+
+def test_a_safetensors_file_of_no_tensors_and_one_of_one_are_whole(checkpoint: Path) -> None:
+    for content in (with_header({"__metadata__": {"format": "pt"}}), with_header(one_tensor(), bytes(12))):
+        (checkpoint / "model.safetensors").write_bytes(content)
+        assert found(checkpoint).directory == checkpoint
+
+
+def test_a_directory_in_the_place_of_the_weights(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    (checkpoint / "model.safetensors").mkdir()
+    failure_class, message = failure_of(found, checkpoint)
+    assert failure_class == "bad_model"
+    assert "model.safetensors cannot be read" in message
+
+
 @pytest.mark.parametrize("weight_map", [[], None, {"a": 3}, {}])
 def test_an_index_without_sense(checkpoint: Path, weight_map: object) -> None:
     index = checkpoint / "model.safetensors.index.json"

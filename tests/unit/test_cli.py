@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, CommandLine
+from xpubench.cli.main import COMMANDS
 
 LIGHT = [
     ["run_generation.py", "--help"],
@@ -31,6 +32,13 @@ def test_light_commands_import_no_torch(arguments: list[str]) -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "xpubench.cli.main" in imported
     assert not imported & {"torch", "transformers", "scipy", "numpy"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help(xpubench: CommandLine, command: str) -> None:
+    done = xpubench(command, "--help")
+    assert done.code == 0
+    assert f"usage: xpubench {command}" in done.out
 
 
 def test_the_list_of_models(xpubench: CommandLine) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
@@ -22,7 +23,7 @@ DEFAULT_NEW_TOKENS = 256
 # Generation goes on in pieces, so that an early end does not cost the whole length.
 PIECE = 64
 
-Pair = tuple[list[int], list[int]]  # the ids of a context and of its continuation
+TokenPair = tuple[list[int], list[int]]  # the ids of a context and of its continuation
 Answer = tuple[float, bool]  # the log-likelihood of a continuation, and whether it is the greedy one
 
 
@@ -51,6 +52,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         self.truncated = 0
         self.done: list[tuple[Instance, Any]] = []
         self.seconds = 0.0
+        self._asked: list[Instance] = []
         self._generator = generator
         self._progress = progress
         self.batch_size = batch_size
@@ -64,6 +66,11 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
     def prefix_token_id(self) -> int:
         bos = self.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else int(bos)
+
+    @cached_property
+    def _begin(self) -> str:
+        """The text of the token that begins a sequence."""
+        return str(self.tokenizer.decode([self.prefix_token_id]))
 
     @property
     def tokenizer_name(self) -> str:
@@ -82,22 +89,23 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        # The tokenizer adds its special tokens, unless the text begins with them.
         if add_special_tokens is None:
-            return self._encode_all([string])[0]
+            add_special_tokens = not string.startswith(self._begin)
         return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:
-        pairs = self._encode_pairs([request.args for request in requests])
-
-        def keep(index: int, answer: Answer) -> None:
-            self.done.append((requests[index], answer))
-            self.cache_hook.add_partial("loglikelihood", requests[index].args, answer)
-
-        return self._score(pairs, keep)
+        for request in requests:
+            if not any(request.args):
+                raise _nothing_to_score(*request.args)
+        # TemplateLM encodes the requests, and gives their texts and ids to `_loglikelihood_tokens`.
+        self._asked = requests
+        answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
+        return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        encoded = self._encode_all([request.args[0] for request in requests])
-        windows: list[Pair] = []
+        encoded = [self.tok_encode(request.args[0]) for request in requests]
+        windows: list[TokenPair] = []
         owners: list[int] = []
         for owner, tokens in enumerate(encoded):
             for window in get_rolling_token_windows(tokens, self.prefix_token_id, self.max_length, 1):
@@ -130,48 +138,18 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         return texts
 
     def _loglikelihood_tokens(
-        self, requests: list[tuple[Any, list[int], list[int]]], **_: Any
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[Answer]:
-        pairs = [(context, continuation) for _, context, continuation in requests]
-        return self._score(pairs, lambda index, answer: None)
-
-    def _encode_all(self, texts: list[str]) -> list[list[int]]:
-        """All texts at once, with the special tokens that the tokenizer adds, unless the text has them."""
-        begin = self.tokenizer.decode([self.prefix_token_id])
-        encoded: list[list[int]] = self.tokenizer(texts)["input_ids"] if texts else []
-        for index, text in enumerate(texts):
-            if text.startswith(begin):
-                encoded[index] = self.tokenizer.encode(text, add_special_tokens=False)
-        return encoded
-
-    def _encode_pairs(self, texts: list[tuple[str, str]]) -> list[Pair]:
-        """As lm-eval's `_encode_pair`, all at once: spaces at a context's end go to the continuation, whose
-        ids are what follows the context's own in the ids of both together."""
-        moved = [
-            (context.rstrip(), context[len(context.rstrip()) :] + continuation)
-            for context, continuation in texts
-        ]
-        contexts = self._encode_all([context for context, _ in moved])
-        wholes = self._encode_all([context + continuation for context, continuation in moved])
-        pairs: list[Pair] = []
-        for (context, continuation), ids, whole in zip(moved, contexts, wholes, strict=True):
-            if context:
-                pairs.append((ids, whole[len(ids) :]))
-                continue
-            alone = self.tokenizer.encode(continuation, add_special_tokens=False)
-            starts = alone[:1] == [self.prefix_token_id]
-            pairs.append((alone[:1], alone[1:]) if starts else ([self.prefix_token_id], alone))
-        for (before, end), (context, continuation) in zip(pairs, moved, strict=True):
+        for texts, _context, continuation in requests:
             # lm-eval's own model stops here too: nothing would be scored, and pass for certain and right.
-            if not before or not end:
-                raise RunFailure(
-                    "unsupported",
-                    f"{continuation!r} has no token of its own behind {context[-20:]!r}, "
-                    "so that nothing can be scored",
-                )
-        return pairs
+            if not continuation:
+                raise _nothing_to_score(*texts)
+        # A context of spaces alone has no token of its own, as they go to the continuation.
+        pairs = [(context or [self.prefix_token_id], end) for _texts, context, end in requests]
+        asked = self._asked
+        return self._score(pairs, lambda index, answer: self.done.append((asked[index], answer)))
 
-    def _score(self, pairs: Sequence[Pair], keep: Callable[[int, Answer], None]) -> list[Answer]:
+    def _score(self, pairs: Sequence[TokenPair], keep: Callable[[int, Answer], None]) -> list[Answer]:
         """Log-likelihood of each continuation, and whether it is the greedy one; `keep` is told of each with
         its index when it is known. What does not fit into the model's positions is cut from the left."""
         sequences = [(context + continuation)[-self.max_length - 1 :] for context, continuation in pairs]
@@ -232,7 +210,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
                 "unsupported",
                 f"the task generates up to {wanted} tokens, and the model takes {self.max_length} in all",
             )
-        ids = self._encode_all([context])[0]
+        ids = self.tok_encode(context)
         self.truncated += len(ids) > room
         ids = ids[-room:]
         new: list[int] = []
@@ -249,3 +227,10 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
             if ended:
                 return text
         return text
+
+
+def _nothing_to_score(context: str, continuation: str) -> RunFailure:
+    return RunFailure(
+        "unsupported",
+        f"{continuation!r} has no token of its own behind {context[-20:]!r}, so that nothing can be scored",
+    )

@@ -42,19 +42,19 @@ def with_data(task: AccuracyTask) -> AccuracyTask:
     return msgspec.structs.replace(task, data_sha256=_passages(Path(task.data))[0])
 
 
-Loaded = dict[str, tuple[AccuracySpec, Any]]
+TaskRuns = dict[str, tuple[AccuracySpec, Any]]
 
 
-def load_tasks(specs: list[AccuracySpec]) -> tuple[Loaded, dict[str, list[str]]]:
+def load_tasks(specs: list[AccuracySpec]) -> tuple[TaskRuns, dict[str, list[str]]]:
     """By the ids of their runs, lm-eval's tasks with their data, a group's or tag's as one run a task; and
     by the id of each group the ids of its tasks.
 
     UserError for a name that lm-eval does not know, and for data that cannot be had."""
     manager = _task_manager([spec.task for spec in specs])
-    found: Loaded = {}
+    found: TaskRuns = {}
     groups: dict[str, list[str]] = {}
     for spec in specs:
-        own: Loaded = {}
+        own: TaskRuns = {}
         for name, loaded in _load(spec.task, manager).items():
             one = msgspec.structs.replace(spec, task=msgspec.structs.replace(spec.task, name=name))
             own[one.id] = one, loaded

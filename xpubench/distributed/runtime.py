@@ -1,7 +1,5 @@
 """A model sharded over ranks by DeepSpeed's AutoTP. Rank 0 runs the harness; the others follow it."""
 
-import hashlib
-import json
 import os
 import signal
 import socket
@@ -19,7 +17,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from xpubench.catalog.architecture import head_shares
+from xpubench.catalog.architecture import architecture_of, head_shares
 from xpubench.distributed import autotp, rendezvous
 from xpubench.distributed.options import DeepSpeedOptions, RankFacts
 from xpubench.distributed.shards import CheckpointWeights, DummyWeights, Shard, sharded
@@ -35,10 +33,10 @@ from xpubench.runtimes.base import Generation, Generator, Logits, Rows, TokenIds
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject, Workload
-from xpubench.weights.load import Loaded
-from xpubench.weights.lora import WEIGHTS_FILE
+from xpubench.weights.fingerprint import config_digest, fingerprint
+from xpubench.weights.load import LoadedWeights
 from xpubench.weights.pretrained import load_tokenizer
-from xpubench.weights.source import pickle_files, read_config, source_of, weight_files
+from xpubench.weights.source import read_config, source_of, weight_files
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,8 +44,6 @@ R = TypeVar("R")
 TIMEOUT_WORDS = ("timed out", "timeout")
 # The others are still waiting, or are deaf to what interrupts rank 0.
 ENDS_THE_JOB = ("timeout", "interrupted")
-# Of each file of weights, what tells whether all ranks see the same.
-SAMPLES, SAMPLE_BYTES = 64, 64
 
 
 def together(
@@ -97,8 +93,8 @@ class OnAllRanks(PyTorchRuntime):
             raise UserError(
                 f"{subject.model} is a quantized checkpoint, which runs on one device, not over ranks"
             )
-        if (heads := _heads(config)) is not None:
-            head_shares(*heads, subject.tp_size)
+        if architecture := architecture_of(config):
+            head_shares(architecture.num_heads, architecture.num_kv_heads, subject.tp_size)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
@@ -117,7 +113,7 @@ class OnAllRanks(PyTorchRuntime):
         return runtime
 
     @classmethod
-    def weights(cls, subject: Subject) -> Loaded:
+    def weights(cls, subject: Subject) -> LoadedWeights:
         job = rendezvous.current()
         dtype = getattr(torch, subject.dtype)
 
@@ -274,7 +270,7 @@ def _failure(error: BaseException, device: str, job: rendezvous.Job) -> Failure:
 
 def _check_same_model(job: rendezvous.Job, subject: Subject) -> None:
     """UserError where a rank lacks the model or sees another one than rank 0."""
-    every = job.gather(job.agreed(lambda: _fingerprint(subject)))
+    every = job.gather(job.agreed(lambda: _seen(subject)))
     other = next((rank for rank, theirs in enumerate(every) if theirs != every[0]), None)
     if other is not None:
         raise UserError(
@@ -283,43 +279,26 @@ def _check_same_model(job: rendezvous.Job, subject: Subject) -> None:
         )
 
 
-def _fingerprint(subject: Subject) -> str:
-    """A hash of the model's config and of samples of its weights, as a tuned model has the same config."""
+def _seen(subject: Subject) -> list[str]:
+    """What must be the same on all ranks: the config and the weights of the model, and those of its adapter.
+    The times of files and the tokenizer may differ, which rank 0 alone uses."""
     if subject.weights == "dummy":
         config = read_config(
             subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
         )
-        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    source = source_of(subject)
-    files = weight_files(source.directory) or pickle_files(source.directory)
+        return [config_digest(config)]
+    found = [fingerprint(source_of(subject).directory)]
     if subject.lora is not None:
-        files = [*files, Path(subject.lora) / WEIGHTS_FILE]
-    known = hashlib.sha256(json.dumps(source.config, sort_keys=True).encode())
-    for path in files:
-        size = path.stat().st_size
-        known.update(size.to_bytes(8, "little"))
-        with path.open("rb") as file:
-            for place in range(0, size, max(size // SAMPLES, 1)):
-                file.seek(place)
-                known.update(file.read(SAMPLE_BYTES))
-    return known.hexdigest()
+        found.append(fingerprint(Path(subject.lora)))
+    return [digest for one in found for digest in (one.config, one.weights)]
 
 
-def _heads(config: dict[str, Any]) -> tuple[int, int] | None:
-    """The model's attention heads and key-value heads, None where its config does not say."""
-    heads = config.get("num_attention_heads") or config.get("n_head") or config.get("num_heads")
-    if heads is None:
-        return None
-    kv_heads = config.get("num_key_value_heads") or config.get("multi_query_group_num") or heads
-    return int(heads), int(kv_heads)
-
-
-def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:
+def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> LoadedWeights | None:
     """This rank's part of the model from its slices alone, None where it has to be cut from the whole one."""
     trust = subject.trust_remote_code
     if subject.weights == "dummy":
         config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
-        return Loaded(
+        return LoadedWeights(
             model=sharded(
                 config, dtype, shard, lambda model: DummyWeights(model, device=subject.device, seed=0)
             )
@@ -331,4 +310,6 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> Loaded | None:
     if source.config.get("model_type") not in CONFIG_MAPPING_NAMES:
         return None
     model = sharded(source.config, dtype, shard, lambda model: CheckpointWeights.of(source, model))
-    return Loaded(model=model, tokenizer=load_tokenizer(source.directory, trust), revision=source.revision)
+    return LoadedWeights(
+        model=model, tokenizer=load_tokenizer(source.directory, trust), revision=source.revision
+    )

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 import msgspec
 import torch
 from safetensors import safe_open
+from transformers import PretrainedConfig
 
 from xpubench.weights.dummy import BLOCK, SPREAD, TURN, Filler
-from xpubench.weights.empty import empty_model
+from xpubench.weights.empty import empty_model, transformers_config
 from xpubench.weights.source import Source, weight_files
 
 Segments = list[tuple[int, int]]  # (start, stop) of runs of rows or of columns
@@ -41,7 +42,7 @@ class Cut(msgspec.Struct, frozen=True):
         )
 
 
-class Weights(Protocol):
+class WeightReader(Protocol):
     """Where whole weights lie, by their names in the whole model."""
 
     def read(self, name: str, start: int, stop: int, columns: Segments | None) -> torch.Tensor:
@@ -49,7 +50,7 @@ class Weights(Protocol):
 
 
 def sharded(
-    config: dict[str, Any], dtype: torch.dtype, shard: Shard, weights: Callable[[Any], Weights | None]
+    config: dict[str, Any], dtype: torch.dtype, shard: Shard, weights: Callable[[Any], WeightReader | None]
 ) -> Any | None:
     """This rank's part of the config's model in `dtype`, read slice by slice. None where it cannot be: where
     `weights`, which is given the empty model, has none for it, or where the layers are not cut alike."""
@@ -118,17 +119,14 @@ def segments(numbers: list[int], length: int) -> Segments | None:
     return None if runs == [(0, length)] else runs
 
 
-def _small(config: dict[str, Any]) -> dict[str, Any]:
+def _small(config: dict[str, Any]) -> PretrainedConfig:
     """The config of one layer of the model, with a short vocabulary."""
-    layers = next(
-        (name for name in ("num_hidden_layers", "n_layer", "num_layers") if name in config),
-        "num_hidden_layers",
-    )
-    small = config | {layers: 1, "vocab_size": PROBE_VOCABULARY, "pad_token_id": 0}
-    return {name: value for name, value in small.items() if name != "layer_types"}
+    small = transformers_config({name: value for name, value in config.items() if name != "layer_types"})
+    small.update({"num_hidden_layers": 1, "vocab_size": PROBE_VOCABULARY, "pad_token_id": 0})
+    return small
 
 
-def fill(parameter: torch.Tensor, source: Weights, name: str, cut: Cut, whole: torch.Size) -> None:
+def fill(parameter: torch.Tensor, source: WeightReader, name: str, cut: Cut, whole: torch.Size) -> None:
     """Copies a weight's slices into the parameter, a few rows at a time."""
     row_bytes = max(1, whole.numel() // whole[0] * parameter.element_size())
     place = 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from xpubench.catalog import SMOLLM2, model
 from xpubench.errors import RunFailure, UserError
-from xpubench.weights.directories import written_aside
+from xpubench.files import directory_aside
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -35,7 +35,7 @@ def smollm2_directory() -> Path:
     gguf_path = _gguf_path()
     logger.info("converting %s to safetensors in %s", gguf_path.name, target)
     try:
-        with written_aside(target, replace=False) as aside:
+        with directory_aside(target, replace=False) as aside:
             _convert(gguf_path, aside)
     except OSError as error:
         raise _unwritable(target.parent, error.strerror) from error

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from xpubench.errors import RunFailure
@@ -12,21 +12,28 @@ from xpubench.weights.pretrained import DTYPE_ARGUMENT
 from xpubench.weights.quiet import quiet_transformers
 
 
-def empty_model(config: dict[str, Any], dtype: torch.dtype) -> Any:
-    """The model in evaluation mode with its parameters on the meta device, tied where they are, and its
-    buffers computed on the CPU.
+def transformers_config(config: dict[str, Any]) -> PretrainedConfig:
+    """transformers' own config of these fields, which knows the names that architectures give to one size.
 
-    Raises RunFailure `unsupported` where the installed transformers does not know the architecture.
+    A quantized checkpoint's is that of a float model. Raises RunFailure `unsupported` where the installed
+    transformers does not know the architecture.
     """
     model_type = config.get("model_type")
     if model_type not in CONFIG_MAPPING_NAMES:
         raise RunFailure(
             "unsupported", f"the architecture {model_type!r} is not known to the installed transformers"
         )
-    # The layers of a quantized checkpoint are empty here as any others.
-    settings = AutoConfig.for_model(
-        **{name: value for name, value in config.items() if name != "quantization_config"}
-    )
+    fields = {name: value for name, value in config.items() if name != "quantization_config"}
+    return AutoConfig.for_model(**fields)
+
+
+def empty_model(config: dict[str, Any] | PretrainedConfig, dtype: torch.dtype) -> Any:
+    """The model in evaluation mode with its parameters on the meta device, tied where they are, and its
+    buffers computed on the CPU.
+
+    Raises RunFailure `unsupported` where the installed transformers does not know the architecture.
+    """
+    settings = transformers_config(config) if isinstance(config, dict) else config
     with quiet_transformers(), init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(settings, **{DTYPE_ARGUMENT: dtype})
     # A config need not name its class, and IPEX goes by that name.

@@ -15,7 +15,7 @@ from xpubench.weights.pretrained import load_pretrained
 from xpubench.weights.source import read_config, source_of
 
 
-class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+class LoadedWeights(msgspec.Struct, frozen=True, kw_only=True):
     """A transformers model, its tokenizer (None where it has none), the commit of its weights where they come
     from the hub, and what quantization did to them."""
 
@@ -25,14 +25,14 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     quantization: AppliedQuantization | None = None
 
 
-def load_weights(subject: Subject) -> Loaded:
+def load_weights(subject: Subject) -> LoadedWeights:
     """Raises UserError for what the user must change, RunFailure for a checkpoint that cannot be loaded."""
     trust = subject.trust_remote_code
     if subject.quantization is not None:
         return _quantized(subject, subject.quantization)
     if subject.weights == "dummy":
         config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
-        return Loaded(model=build_dummy(config, dtype=subject.dtype, device=subject.device, seed=0))
+        return LoadedWeights(model=build_dummy(config, dtype=subject.dtype, device=subject.device, seed=0))
     source = source_of(subject)
     model, tokenizer = load_pretrained(
         source,
@@ -43,10 +43,10 @@ def load_weights(subject: Subject) -> Loaded:
     )
     if subject.lora is not None:
         model = merged(model, Path(subject.lora))
-    return Loaded(model=model, tokenizer=tokenizer, revision=source.revision)
+    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision)
 
 
-def _quantized(subject: Subject, recipe: Quantization) -> Loaded:
+def _quantized(subject: Subject, recipe: Quantization) -> LoadedWeights:
     model, tokenizer, revision, applied = load_quantized(subject, recipe)
     quantization = AppliedQuantization(
         kernel=tensor_class(subject.device).__name__,
@@ -54,4 +54,4 @@ def _quantized(subject: Subject, recipe: Quantization) -> Loaded:
         scale_dtype=subject.dtype,
         **msgspec.structs.asdict(applied),
     )
-    return Loaded(model=model, tokenizer=tokenizer, revision=revision, quantization=quantization)
+    return LoadedWeights(model=model, tokenizer=tokenizer, revision=revision, quantization=quantization)

@@ -25,9 +25,14 @@ def read_adapter(adapter: Path) -> dict[str, Any]:
 
 
 def check_adapter(adapter: Path, base: dict[str, Any]) -> None:
-    """UserError where the adapter's weights do not fit a base model of the config `base`."""
+    """UserError where the adapter's weights do not fit a base model of the config `base`; RunFailure
+    `unsupported` where the installed transformers does not know the base's architecture."""
+    import torch
+
+    from xpubench.weights.empty import empty_model
+
     read_adapter(adapter)
-    shapes, model = _shapes(adapter), _empty_model(base)
+    shapes, model = _shapes(adapter), empty_model(base, torch.float32)
     for name, shape in shapes.items():
         layer, _, part = name.removeprefix(PREFIX).partition(".lora_")
         try:
@@ -63,15 +68,6 @@ def _shapes(adapter: Path) -> dict[str, list[int]]:
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise UserError(f"{adapter / WEIGHTS_FILE} cannot be read: {error}") from error
-
-
-def _empty_model(base: dict[str, Any]) -> Any:
-    from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    fields = dict(base)
-    with init_empty_weights():
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
 
 
 def _misfit(adapter: Path, what: str) -> UserError:

@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerFast
 
-from xpubench.errors import RunFailure
+from xpubench.errors import RunFailure, first_line
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source
 
@@ -74,7 +74,7 @@ def load_pretrained(
             raise
         if "quantization_config" in source.config and isinstance(error, ValueError):
             raise cannot_load(source, error) from error
-        raise RunFailure("bad_model", f"{source.directory}: {_first_line(error)}") from error
+        raise RunFailure("bad_model", f"{source.directory}: {first_line(error)}") from error
     _check_complete(source, report)
     return model.eval(), load_tokenizer(source.directory, trust_remote_code)
 
@@ -83,11 +83,11 @@ def cannot_load(source: Source, error: Exception) -> RunFailure:
     """A quantized checkpoint that the installed libraries or the device cannot run as it is."""
     method = (source.config.get("quantization_config") or {}).get("quant_method")
     if method is None:
-        return RunFailure("unsupported", f"{source.name}: {_first_line(error)}")
+        return RunFailure("unsupported", f"{source.name}: {first_line(error)}")
     needed = QUANTIZERS.get(str(method), "what transformers asks for")
     return RunFailure(
         "unsupported",
-        f"{source.name} holds {method} weights, which do not load here ({_first_line(error)}); "
+        f"{source.name} holds {method} weights, which do not load here ({first_line(error)}); "
         f"they need {needed}, on a device that it supports",
     )
 
@@ -124,7 +124,7 @@ def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     # tokenizers raises bare exceptions. Latency needs token ids alone; what needs a text says that there is
     # no tokenizer.
     except Exception as error:
-        logger.warning("the tokenizer of %s cannot be loaded: %s", directory, _first_line(error))
+        logger.warning("the tokenizer of %s cannot be loaded: %s", directory, first_line(error))
         return None
 
 
@@ -145,8 +145,3 @@ def _tokenizer_class(directory: Path) -> Any:
 def tokenizer_files(directory: Path) -> list[Path]:
     """The files of a checkpoint's directory that make up its tokenizer."""
     return [file for pattern in TOKENIZER_PATTERNS for file in directory.glob(pattern)]
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -10,11 +10,11 @@ import torch
 from msgspec import to_builtins
 
 from xpubench.errors import RunFailure, UserError
+from xpubench.files import directory_aside
 from xpubench.runtimes.ipex.options import ipex_options
 from xpubench.runtimes.options import AppliedQuantization
 from xpubench.spec import Quantization, Subject
-from xpubench.weights.directories import written_aside
-from xpubench.weights.load import Loaded
+from xpubench.weights.load import LoadedWeights
 from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source, source_of
@@ -48,7 +48,7 @@ def check_recipe(subject: Subject, recipe: Quantization) -> None:
         raise UserError("neural-compressor has no int4_asym on xpu; give --woq_dtype int4_fullrange")
 
 
-def load_rtn(subject: Subject, recipe: Quantization) -> Loaded:
+def load_rtn(subject: Subject, recipe: Quantization) -> LoadedWeights:
     """The subject's model quantized on its device, or loaded from the recipe's checkpoint.
 
     RunFailure `bad_model` for a checkpoint that does not load.
@@ -57,7 +57,7 @@ def load_rtn(subject: Subject, recipe: Quantization) -> Loaded:
         source, model = _model(subject, recipe)
     settings = to_builtins(model.quantization_config.to_dict()) | {ENGINE_VARIABLE: None}
     tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
-    return Loaded(
+    return LoadedWeights(
         model=model.eval(), tokenizer=tokenizer, revision=source.revision, quantization=_applied(settings)
     )
 
@@ -69,7 +69,7 @@ def save_rtn(subject: Subject, recipe: Quantization, target: Path) -> None:
     with _engine(SAVING_ENGINE):
         source, model = _model(subject, recipe)
         try:
-            with written_aside(target, replace=True) as aside:
+            with directory_aside(target, replace=True) as aside:
                 model.save_pretrained(str(aside))
                 tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
                 if tokenizer is not None:

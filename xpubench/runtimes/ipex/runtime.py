@@ -15,7 +15,7 @@ from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn, sav
 from xpubench.runtimes.ipex.options import ipex_options
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Quantization, Subject, Workload
-from xpubench.weights.load import Loaded
+from xpubench.weights.load import LoadedWeights
 
 INSTALL = "install the IPEX stack in an environment of its own: pip install -r requirements-ipex-xpu.txt"
 NEEDED_VARIABLES = {"SYCL_PI_LEVEL_ZERO_USE_IMMEDIATE_COMMANDLISTS": "2"}
@@ -50,7 +50,7 @@ class IpexRuntime(PyTorchRuntime):
         return save_rtn
 
     @classmethod
-    def weights(cls, subject: Subject) -> Loaded:
+    def weights(cls, subject: Subject) -> LoadedWeights:
         """The subject's model, quantized by neural-compressor where it asks for that."""
         if subject.quantization is None:
             return super().weights(subject)

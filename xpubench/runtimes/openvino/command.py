@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from xpubench.runtimes.openvino.options import WeightFormat
-from xpubench.runtimes.openvino.recipe import Recipe
+from xpubench.runtimes.openvino.recipe import ExportRecipe
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Exports, and prints the directory."""
     from xpubench.cli.output import quiet
 
-    recipe = Recipe(
+    recipe = ExportRecipe(
         model=args.model,
         weight_format=args.weight_format or "fp16",
         revision=args.revision,
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _with_default(recipe: Recipe) -> Recipe:
+def _with_default(recipe: ExportRecipe) -> ExportRecipe:
     import msgspec
 
     from xpubench.runtimes.openvino.export import default_format

@@ -13,12 +13,13 @@ from typing import Any
 
 import msgspec
 
-from xpubench.errors import RunFailure, UserError
+from xpubench.errors import RunFailure, UserError, first_line
+from xpubench.files import directory_aside
 from xpubench.runtimes.openvino.options import IR_FILE
-from xpubench.runtimes.openvino.recipe import RECIPE_FILE, Recipe
+from xpubench.runtimes.openvino.recipe import RECIPE_FILE, ExportRecipe
 from xpubench.runtimes.openvino.stack import import_openvino
-from xpubench.weights.directories import written_aside
 from xpubench.weights.embedded import cache_directory
+from xpubench.weights.fingerprint import fingerprint
 from xpubench.weights.pretrained import cannot_load, load_pretrained, load_tokenizer, tokenizer_files
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source, pickle_files, source_of, weight_files
@@ -34,7 +35,7 @@ MODEL_TASK = "text-generation-with-past"
 TOKENIZER_IR = "openvino_tokenizer.xml"
 
 
-def export(recipe: Recipe, out: Path, say: Say) -> Path:
+def export(recipe: ExportRecipe, out: Path, say: Say) -> Path:
     """Writes the IR, the tokenizer's IR, the checkpoint's config and tokenizer, and the recipe to the
     directory `out`, whole or not at all, and returns it.
 
@@ -47,7 +48,7 @@ def export(recipe: Recipe, out: Path, say: Say) -> Path:
     source = source_of(recipe)
     try:
         with (
-            written_aside(out, replace=True) as target,
+            directory_aside(out, replace=True) as target,
             tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as between,
         ):
             kept = _made(recipe, source, target, Path(between), say)
@@ -57,12 +58,12 @@ def export(recipe: Recipe, out: Path, say: Say) -> Path:
     return out
 
 
-def cached(recipe: Recipe, source: Source) -> Path:
+def cached(recipe: ExportRecipe, source: Source) -> Path:
     """Where the IR of that recipe and checkpoint lies in this tool's cache, or would lie."""
     what = {
         "recipe": _set_fields(msgspec.structs.replace(recipe, model="", revision=None, lora=None)),
-        "checkpoint": _fingerprint(source.directory),
-        "lora": None if recipe.lora is None else _fingerprint(Path(recipe.lora)),
+        "checkpoint": msgspec.to_builtins(fingerprint(source.directory)),
+        "lora": None if recipe.lora is None else msgspec.to_builtins(fingerprint(Path(recipe.lora))),
         "versions": _versions(),
         "cache_version": CACHE_VERSION,
     }
@@ -72,28 +73,16 @@ def cached(recipe: Recipe, source: Source) -> Path:
     )
 
 
-def _fingerprint(directory: Path) -> list[list[Any]]:
-    """The content of small files, and size and time of the weights: to hash those would cost as much as to
-    load them."""
-    return [
-        [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-        if path.suffix in (".safetensors", ".bin")
-        else [path.name, hashlib.sha256(path.read_bytes()).hexdigest()]
-        for path in sorted(directory.iterdir())
-        if path.is_file()
-    ]
-
-
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in VERSIONS}
 
 
-def _set_fields(recipe: Recipe) -> dict[str, Any]:
+def _set_fields(recipe: ExportRecipe) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(recipe)
     return {name: value for name, value in fields.items() if value not in (None, False, "")}
 
 
-def _made(recipe: Recipe, source: Source, target: Path, between: Path, say: Say) -> dict[str, Any]:
+def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say: Say) -> dict[str, Any]:
     """Makes the IR in `target`, with what it needs on the way in `between`; what is kept of it beside."""
     directory = source.directory
     held = quantization_of(source)
@@ -132,7 +121,7 @@ def _lasting(model: str) -> str:
     return str(path.resolve()) if path.is_dir() else model
 
 
-def _with_lora(recipe: Recipe, source: Source, target: Path) -> Path:
+def _with_lora(recipe: ExportRecipe, source: Source, target: Path) -> Path:
     from xpubench.weights.lora import check_adapter, merged
 
     adapter = Path(recipe.lora or "")
@@ -144,7 +133,7 @@ def _with_lora(recipe: Recipe, source: Source, target: Path) -> Path:
     return target
 
 
-def _load(recipe: Recipe, source: Source, device: str) -> tuple[Any, Any]:
+def _load(recipe: ExportRecipe, source: Source, device: str) -> tuple[Any, Any]:
     return load_pretrained(
         source,
         dtype="float32",
@@ -160,7 +149,7 @@ def quantization_of(source: Source) -> str | None:
     return str(found.get("quant_method")) if isinstance(found, dict) else None
 
 
-def _check_keeps(held: str, recipe: Recipe) -> None:
+def _check_keeps(held: str, recipe: ExportRecipe) -> None:
     if recipe.weight_format in ("int8", "int4"):
         raise UserError(
             f"{recipe.model} holds {held} weights already, which stay as they are; give --weight-format fp16 "
@@ -170,7 +159,7 @@ def _check_keeps(held: str, recipe: Recipe) -> None:
         raise UserError(f"a LoRA adapter cannot be merged into {held} weights; export the float model")
 
 
-def _check_kept(held: str, target: Path, recipe: Recipe) -> None:
+def _check_kept(held: str, target: Path, recipe: ExportRecipe) -> None:
     """RunFailure where the IR holds no weights in INT4: the conversion wrote them out in full."""
     model = import_openvino().Core().read_model(target / IR_FILE)
     kinds = {op.get_element_type().get_type_name() for op in model.get_ops() if _is_constant(op)}
@@ -184,7 +173,7 @@ def _is_constant(op: Any) -> bool:
     return str(op.get_type_name()) == "Constant"
 
 
-def _convert(source: Source, directory: Path, target: Path, recipe: Recipe) -> None:
+def _convert(source: Source, directory: Path, target: Path, recipe: ExportRecipe) -> None:
     from openvino.frontend import OpConversionFailure
     from optimum.exporters.openvino import main_export
     from optimum.intel import OVConfig
@@ -209,11 +198,11 @@ def _convert(source: Source, directory: Path, target: Path, recipe: Recipe) -> N
         ) from error
     except (ValueError, KeyError, NotImplementedError) as error:
         raise RunFailure(
-            "unsupported", f"Optimum Intel cannot export {recipe.model}: {_first_line(error)}"
+            "unsupported", f"Optimum Intel cannot export {recipe.model}: {first_line(error)}"
         ) from error
 
 
-def _compress(plain: Path, target: Path, recipe: Recipe) -> None:
+def _compress(plain: Path, target: Path, recipe: ExportRecipe) -> None:
     from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
 
     is_int4 = recipe.weight_format == "int4"
@@ -243,7 +232,7 @@ def _compress(plain: Path, target: Path, recipe: Recipe) -> None:
             trust_remote_code=recipe.trust_remote_code,
         )
     except Exception as error:  # NNCF raises its own kinds, by version
-        raise UserError(f"NNCF cannot compress {recipe.model} so: {_first_line(error)}") from error
+        raise UserError(f"NNCF cannot compress {recipe.model} so: {first_line(error)}") from error
     model.save_pretrained(target)
 
 
@@ -264,7 +253,7 @@ def _tokenizer(directory: Path, target: Path, trust_remote_code: bool, say: Say)
         with _quiet():
             pair = convert_tokenizer(tokenizer, with_detokenizer=True)
     except Exception as error:
-        reason = f"openvino_tokenizers cannot convert it ({_first_line(error)})"
+        reason = f"openvino_tokenizers cannot convert it ({first_line(error)})"
         say(f"the tokenizer stays transformers' own: {reason}")
         return f"transformers alone: {reason}"
     for model, name in zip(pair, (TOKENIZER_IR, "openvino_detokenizer.xml"), strict=True):
@@ -288,7 +277,7 @@ def _texts(path: Path) -> list[str]:
     return texts
 
 
-def _check_dataset(recipe: Recipe) -> None:
+def _check_dataset(recipe: ExportRecipe) -> None:
     if recipe.dataset is None or recipe.dataset in _known_datasets():
         return
     if not Path(recipe.dataset).is_file():
@@ -327,8 +316,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -11,7 +11,7 @@ import torch
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.runtimes.base import Origin
 from xpubench.runtimes.openvino.options import IR_FILE, OpenVinoOptions
-from xpubench.runtimes.openvino.recipe import Recipe, is_ir, read_recipe
+from xpubench.runtimes.openvino.recipe import ExportRecipe, is_ir, read_recipe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.runtimes.pytorch.runtime import not_as_asked
 from xpubench.spec import DTYPE_BYTES, Subject
@@ -234,10 +234,10 @@ def refuse_static_cache(cache: str) -> None:
         )
 
 
-def _wanted(subject: Subject, merge_lora: bool) -> tuple[Recipe, Path]:
+def _wanted(subject: Subject, merge_lora: bool) -> tuple[ExportRecipe, Path]:
     from xpubench.runtimes.openvino.export import cached
 
-    recipe = Recipe(
+    recipe = ExportRecipe(
         model=subject.model,
         weight_format=options_of(subject).weight_format or ("fp32" if subject.dtype == "float32" else "fp16"),
         revision=subject.revision,
@@ -248,7 +248,7 @@ def _wanted(subject: Subject, merge_lora: bool) -> tuple[Recipe, Path]:
     return recipe, cached(recipe, source_of(recipe))
 
 
-def _export(recipe: Recipe, directory: Path, say: Callable[[str], None]) -> None:
+def _export(recipe: ExportRecipe, directory: Path, say: Callable[[str], None]) -> None:
     flags = ["--weight-format", recipe.weight_format]
     flags += ["--revision", recipe.revision] if recipe.revision else []
     flags += ["--lora", recipe.lora] if recipe.lora else []

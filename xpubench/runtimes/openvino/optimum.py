@@ -12,7 +12,7 @@ from xpubench.runtimes.openvino.stack import import_openvino, import_optional
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime, plain_generation_config
 from xpubench.spec import Subject, Workload
-from xpubench.weights.load import Loaded
+from xpubench.weights.load import LoadedWeights
 from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.quiet import quiet_transformers
 
@@ -51,12 +51,12 @@ class OptimumRuntime(PyTorchRuntime):
                 local_files_only=True,
             )
         tokenizer = load_tokenizer(directory, subject.trust_remote_code)
-        runtime = cls(subject, Loaded(model=model, tokenizer=tokenizer))
+        runtime = cls(subject, LoadedWeights(model=model, tokenizer=tokenizer))
         runtime._kept = ir.kept_recipe(directory)
         model.generation_config = plain_generation_config(model)
         return runtime
 
-    def __init__(self, subject: Subject, loaded: Loaded) -> None:
+    def __init__(self, subject: Subject, loaded: LoadedWeights) -> None:
         super().__init__(subject, loaded)
         self._torch = ir.QuietTorch()
         self._kept: dict[str, Any] | None = None

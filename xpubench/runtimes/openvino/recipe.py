@@ -11,7 +11,7 @@ from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
 RECIPE_FILE = "xpubench_recipe.json"
 
 
-class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a checkpoint becomes an IR. None leaves a setting to NNCF; `group_size` -1 is a whole channel;
     `dataset` is the name of one that Optimum knows or a local text file, and `lora` a PEFT adapter."""
 

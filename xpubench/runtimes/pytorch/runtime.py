@@ -42,7 +42,7 @@ from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
 from xpubench.weights.int4.kernels import Int8Embedding, stored_bytes, tensor_class
 from xpubench.weights.int4.recipes import read_description
-from xpubench.weights.load import Loaded, load_weights
+from xpubench.weights.load import LoadedWeights, load_weights
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.source import source_of
 
@@ -54,7 +54,7 @@ ROWS_AT_ONCE = 512
 class PyTorchRuntime:
     """A transformers model on a torch device, eager or through `torch.compile`."""
 
-    def __init__(self, subject: Subject, loaded: Loaded) -> None:
+    def __init__(self, subject: Subject, loaded: LoadedWeights) -> None:
         self.subject = subject
         self.loaded = loaded
         model = loaded.model
@@ -130,7 +130,7 @@ class PyTorchRuntime:
         tensor_class(subject.device)
 
     @classmethod
-    def weights(cls, subject: Subject) -> Loaded:
+    def weights(cls, subject: Subject) -> LoadedWeights:
         """The subject's model on its device."""
         return load_weights(subject)
 

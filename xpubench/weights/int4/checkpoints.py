@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from xpubench.errors import RunFailure, UserError
-from xpubench.weights.directories import written_aside
+from xpubench.files import directory_aside
 from xpubench.weights.int4.grids import Int4Weight, Int8Weight
 from xpubench.weights.int4.layout import Weight
 from xpubench.weights.int4.recipes import Description, read_description
@@ -44,7 +44,7 @@ def write(
     """
     check_target(target)
     try:
-        with written_aside(target, replace=True) as aside:
+        with directory_aside(target, replace=True) as aside:
             _write_weights(aside, weights)
             for pattern in CONFIG_FILES:
                 for file in source.glob(pattern):

@@ -19,7 +19,7 @@ from xpubench.weights.int4.kernels import (
     kernel_takes,
 )
 
-Kind = Literal["int4", "int8", "high"]
+WeightKind = Literal["int4", "int8", "high"]
 Weight: TypeAlias = torch.Tensor | Int4Weight | Int8Weight
 
 
@@ -33,14 +33,14 @@ class Applied(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[str]
 
 
-def layout(model: Any, recipe: Quantization) -> dict[str, Kind]:
+def layout(model: Any, recipe: Quantization) -> dict[str, WeightKind]:
     """How each parameter of an empty model is kept, by its first name.
 
     Linear layers are INT4; the token table and the output head, where plain, are INT8 unless the recipe keeps
     them high; all else is high. Raises UserError for a group size that does not divide a layer's width.
     """
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
-    kinds: dict[str, Kind] = {}
+    kinds: dict[str, WeightKind] = {}
     widths: dict[str, int] = {}
     for name, places in parameter_places(model).items():
         modules = [module for module, attribute in places if attribute == "weight"]
@@ -57,7 +57,7 @@ def layout(model: Any, recipe: Quantization) -> dict[str, Kind]:
 
 
 def quantized(
-    tensors: Iterable[tuple[str, torch.Tensor]], kinds: dict[str, Kind], recipe: Quantization
+    tensors: Iterable[tuple[str, torch.Tensor]], kinds: dict[str, WeightKind], recipe: Quantization
 ) -> Iterator[tuple[str, torch.Tensor, Weight]]:
     """Name, source and quantized weight, one at a time."""
     for name, tensor in tensors:

@@ -1,0 +1,80 @@
+"""Files and directories are written whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from xpubench.files import directory_aside, write_aside
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def make(target: Path, text: str, *, replace: bool) -> None:
+    with directory_aside(target, replace=replace) as aside:
+        (aside / "file").write_text(text)
+
+
+@pytest.mark.usefixtures("umask")
+def test_modes_follow_the_umask(tmp_path: Path) -> None:
+    write_aside(tmp_path / "file", b"x")
+    make(tmp_path / "directory", "x", replace=False)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"file": 0o640, "directory": 0o750}
+
+
+def test_a_file_is_replaced(tmp_path: Path) -> None:
+    for data in (b"long content", b"x"):
+        write_aside(tmp_path / "file", data)
+    assert (tmp_path / "file").read_bytes() == b"x"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_that_cannot_take_its_place_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError, match="taken"):
+        write_aside(tmp_path / "taken", b"x")
+    assert os.listdir(tmp_path) == ["taken"]
+
+
+@pytest.mark.parametrize(("replace", "expected"), [(True, "new"), (False, "old")])
+def test_a_directory_that_is_there_is_replaced_or_kept(tmp_path: Path, replace: bool, expected: str) -> None:
+    target = tmp_path / "parent" / "target"
+    make(target, "old", replace=replace)
+    make(target, "new", replace=replace)
+    assert (target / "file").read_text() == expected
+    assert os.listdir(target.parent) == ["target"]
+
+
+def test_an_error_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
+    make(tmp_path / "target", "old", replace=True)
+
+    def interrupted() -> None:
+        with directory_aside(tmp_path / "target", replace=True) as aside:
+            (aside / "file").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "target" / "file").read_text() == "old"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+def test_a_file_in_the_place_of_a_directory_stays(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("a file")
+    with pytest.raises(NotADirectoryError):
+        make(tmp_path / "target", "new", replace=True)
+    assert (tmp_path / "target").read_text() == "a file"
+    assert os.listdir(tmp_path) == ["target"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\N{GRINNING FACE}" * 63], ids=["ascii", "four bytes each"])
+def test_the_longest_names(tmp_path: Path, name: str) -> None:
+    write_aside(tmp_path / name, b"x")
+    assert os.listdir(tmp_path) == [name]

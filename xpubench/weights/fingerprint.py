@@ -1,0 +1,78 @@
+"""What tells one checkpoint from another without reading all of its weights."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xpubench.weights import lora
+from xpubench.weights.source import pickle_files, weight_files
+
+# Of each file of weights, so many samples of so many bytes are read, spread evenly from its start.
+SAMPLES, SAMPLE_BYTES = 64, 4096
+# Larger files that are not weights, such as another format's copy of them, are sampled too.
+WHOLE_BYTES = 64 << 20
+
+
+class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """A checkpoint or a LoRA adapter, as hexadecimal SHA-256 digests and times.
+
+    Copies of one checkpoint have the same `config` and `weights`. What these two can miss is a change of
+    the weights between the samples that leaves the size of each file as it was, such as one tensor edited
+    in place; a tuned model changes everywhere. `weights_modified_ns` changes then too, and with each copy.
+    """
+
+    config: str  # of the fields of config.json or adapter_config.json, in whatever order
+    weights: str  # of the size and the samples of each file that weights are loaded from
+    others: str  # of the names and the content of the other files: tokenizer, generation config, code
+    weights_modified_ns: tuple[int, ...]  # of each file of weights, since 1970
+
+
+def fingerprint(directory: Path) -> Fingerprint:
+    """The fingerprint of the checkpoint or LoRA adapter in a directory, without its subdirectories.
+
+    Raises RunFailure `bad_model` where the index of the weights is broken, OSError and ValueError where the
+    config cannot be read.
+    """
+    weights = weight_files(directory) or pickle_files(directory)
+    config = directory / "config.json"
+    if not config.exists():
+        weights, config = [directory / lora.WEIGHTS_FILE], directory / lora.CONFIG_FILE
+    read = {*weights, config}
+    others = sorted(path for path in directory.iterdir() if path.is_file() and path not in read)
+    return Fingerprint(
+        config=config_digest(json.loads(config.read_text())),
+        weights=_digest(_sampled(path) for path in weights),
+        others=_digest(part for path in others for part in (path.name.encode(), _content(path))),
+        weights_modified_ns=tuple(path.stat().st_mtime_ns for path in weights),
+    )
+
+
+def config_digest(config: dict[str, Any]) -> str:
+    """The digest of a config's fields, in whatever order they stand."""
+    return _digest([json.dumps(config, sort_keys=True).encode()])
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.stat().st_size <= WHOLE_BYTES else _sampled(path)
+
+
+def _sampled(path: Path) -> bytes:
+    size = path.stat().st_size
+    samples = [size.to_bytes(8, "little")]
+    with path.open("rb") as file:
+        for place in range(0, size, max(size // SAMPLES, SAMPLE_BYTES)):
+            file.seek(place)
+            samples.append(file.read(SAMPLE_BYTES))
+    return b"".join(samples)
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    known = hashlib.sha256()
+    for part in parts:
+        # The digest of each part, so that no two lists of parts run into the same bytes.
+        known.update(hashlib.sha256(part).digest())
+    return known.hexdigest()
