@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from xpubench.cli.console import mean_kl_text
 from xpubench.compare.runs import Compared, Comparisons, Limits, as_json, compare_paths
+from xpubench.report.text import mean_kl_text
 
 FORMATS = ("table", "md", "json", "junit")
 COLUMNS = ("run", "verdict", "first token, ratio", "next token, ratio", "memory, ratio", "accuracy, points")

@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xpubench.measure.summary import median_iteration
-from xpubench.record import Accuracy, Divergence, Record, Statistic, Summary
+from xpubench.record import Accuracy, Record, Statistic, Summary
+from xpubench.report.text import divergence_text
 from xpubench.spec import AccuracySpec
 
 LOG_WIDTH = 120
@@ -242,20 +243,6 @@ def _planned(plan: dict[str, Any]) -> str:
         f"weights {_gb(plan['weight_bytes'])}, KV cache {_gb(plan['kv_cache_bytes'])}, "
         f"peak {_gb(plan['peak_bytes'])}"
     )
-
-
-def divergence_text(found: Divergence) -> str:
-    """How far a run is from its reference, in a line."""
-    firsts = ", ".join("none" if first is None else str(first) for first in found.first_divergence)
-    return (
-        f"from {found.reference}: top-1 agreement {found.top1_agreement:.1%} of {found.positions} positions, "
-        f"{mean_kl_text(found.mean_kl)}, first diverging token of each prompt: {firsts}"
-    )
-
-
-def mean_kl_text(mean_kl: float | None) -> str:
-    """A divergence's mean KL, which some stacks hide."""
-    return "mean KL hidden by the runtime" if mean_kl is None else f"mean KL {mean_kl:.2e} nats"
 
 
 def token_times(record: Record) -> str:

@@ -102,8 +102,8 @@ def _json(found: "Quantized", distance: "Divergence | None") -> str:
 
 
 def _print(found: "Quantized", distance: "Divergence | None", out: TextIO) -> None:
-    from xpubench.cli.console import divergence_text
     from xpubench.report.tables import plain_console, plain_table
+    from xpubench.report.text import divergence_text
 
     console = plain_console(out)
     recipe = found.description.recipe

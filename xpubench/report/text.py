@@ -1,5 +1,7 @@
 """Figures as people read them; a dash where there is none."""
 
+from xpubench.record import Divergence
+
 NONE = "–"
 MODE_NAMES = {"fp16": "FP16", "int4": "INT4", "distributed": "Distributed FP16"}
 
@@ -27,3 +29,17 @@ def interval(ends: tuple[float, float] | None, digits: int = 2) -> str:
 def date(created: str) -> str:
     """A record's time without its seconds."""
     return created[:16].replace("T", " ")
+
+
+def divergence_text(found: Divergence) -> str:
+    """How far a run is from its reference, in a line."""
+    firsts = ", ".join("none" if first is None else str(first) for first in found.first_divergence)
+    return (
+        f"from {found.reference}: top-1 agreement {found.top1_agreement:.1%} of {found.positions} positions, "
+        f"{mean_kl_text(found.mean_kl)}, first diverging token of each prompt: {firsts}"
+    )
+
+
+def mean_kl_text(mean_kl: float | None) -> str:
+    """A divergence's mean KL, which some stacks hide."""
+    return "mean KL hidden by the runtime" if mean_kl is None else f"mean KL {mean_kl:.2e} nats"

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xpubench.record import Record
+from xpubench.report.text import divergence_text
 
 BINS = 32
 LOG_CHARACTERS = 6000
 TEXT_CHARACTERS = 400
-Array = NDArray[np.float64]
 
 
 def panel_of(record: Record, points: int) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def panel_of(record: Record, points: int) -> dict[str, Any]:
         found["accuracy"] = msgspec.to_builtins(record.accuracy)
         del found["accuracy"]["items"]
     if record.divergence is not None:
-        found["divergence"] = msgspec.to_builtins(record.divergence)
+        found["divergence"] = divergence_text(record.divergence)
     if record.output and record.output.get("first_text"):
         found["text"] = str(record.output["first_text"])[:TEXT_CHARACTERS]
     return found | _series(record, points)
@@ -70,7 +70,7 @@ def _series(record: Record, points: int) -> dict[str, Any]:
     return found
 
 
-def _thin(times: Array, points: int) -> dict[str, Any]:
+def _thin(times: NDArray[np.float64], points: int) -> dict[str, Any]:
     """Each point stands for `every` tokens in a row."""
     every = -(-times.shape[1] // points)
     starts = np.arange(0, times.shape[1], every)
@@ -85,6 +85,6 @@ def _thin(times: Array, points: int) -> dict[str, Any]:
     }
 
 
-def _ms(nanoseconds: Array) -> list[float]:
+def _ms(nanoseconds: NDArray[np.float64]) -> list[float]:
     # Four digits are finer than any plot.
     return [float(f"{value:.4g}") for value in (nanoseconds / 1e6).tolist()]
