@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from xpubench.compare.runs import Compared, Comparisons, Limits, as_json, compare_paths
+from xpubench.compare.runs import Comparisons, Limits, RunComparison, compare_paths
 from xpubench.report.text import mean_kl_text
 
 FORMATS = ("table", "md", "json", "junit")
@@ -40,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     limits = Limits(latency=args.latency_limit, memory=args.memory_limit)
     found = compare_paths(args.base, args.new, limits)
     if args.format == "json":
-        print(as_json(found))
+        from xpubench.report.plain import as_json
+
+        print(as_json(found).decode(), end="")
     elif args.format == "junit":
         print(_junit(found))
     elif args.format == "md":
@@ -50,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     return found.exit_code
 
 
-def _cells(run: Compared) -> list[str]:
+def _cells(run: RunComparison) -> list[str]:
     points = run.accuracy.difference_points if run.accuracy else None
     return [
         run.title,
@@ -81,12 +83,12 @@ def _notes(found: Comparisons) -> list[str]:
     return lines + [f"left out: {one}" for one in found.left_out]
 
 
-def _of(run: Compared, found: Comparisons) -> str:
+def _of(run: RunComparison, found: Comparisons) -> str:
     return f" ({run.title})" if len(found.runs) > 1 else ""
 
 
 def _print(found: Comparisons) -> None:
-    from xpubench.report.tables import plain_console, plain_table
+    from xpubench.cli.tables import plain_console, plain_table
 
     console = plain_console()
     accuracies = [run.accuracy for run in found.runs if run.accuracy and run.accuracy.task]

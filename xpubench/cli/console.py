@@ -10,10 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
 from xpubench.record import Accuracy, Record, Statistic, Summary
 from xpubench.report.text import divergence_text
-from xpubench.spec import AccuracySpec
 
 LOG_WIDTH = 120
 TOKENS_A_LINE = 10
@@ -107,29 +107,6 @@ class Reporter:
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
-
-
-def title_of(record: Record) -> str:
-    """The run in one line."""
-    subject = record.spec.subject
-    parts = [subject.model, subject.runtime, f"{subject.device} {subject.dtype}"]
-    if subject.tp_size > 1:
-        parts.append(f"{subject.tp_size} ranks")
-    if subject.quantization is not None:
-        parts.append(subject.quantization.title)
-    if subject.openvino is not None and subject.openvino.weight_format is not None:
-        parts.append(subject.openvino.weight_format)
-    if subject.lora is not None:
-        parts.append(f"LoRA {Path(subject.lora).name}")
-    if subject.torch_compile:
-        parts.append(f"torch.compile {subject.torch_compile}")
-    if subject.weights == "dummy":
-        parts.append("dummy weights")
-    spec = record.spec
-    if isinstance(spec, AccuracySpec):
-        return " · ".join([*parts, spec.task.name])
-    input_tokens = record.summary.input_tokens if record.summary else spec.workload.input_tokens
-    return " · ".join([*parts, spec.workload.title(input_tokens)])
 
 
 def _latency_table(summary: Summary) -> Table:

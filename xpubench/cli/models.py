@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
-    from xpubench.report.tables import plain_console, plain_table
+    from xpubench.cli.tables import plain_console, plain_table
 
     table = plain_table(
         "model", "family", "parameters", "layers", "KV, kB/token", "positions", "FP16", "INT4", "platforms"

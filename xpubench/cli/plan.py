@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: CatalogDevice | None) -> None:
-    from xpubench.report.tables import plain_console, plain_table
+    from xpubench.cli.tables import plain_console, plain_table
 
     console = plain_console()
     precision = plan.dtype if plan.quantization is None else f"{plan.quantization.title} in {plan.dtype}"

@@ -102,7 +102,7 @@ def _json(found: "Quantized", distance: "Divergence | None") -> str:
 
 
 def _print(found: "Quantized", distance: "Divergence | None", out: TextIO) -> None:
-    from xpubench.report.tables import plain_console, plain_table
+    from xpubench.cli.tables import plain_console, plain_table
     from xpubench.report.text import divergence_text
 
     console = plain_console(out)

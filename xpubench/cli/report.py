@@ -63,8 +63,8 @@ def _report(args: argparse.Namespace) -> bytes:
 
         return report_page(args.directories)
     from xpubench.report.overview import overview
-    from xpubench.report.page.tables import runs_table
     from xpubench.report.plain import as_csv, as_json, overview_markdown
+    from xpubench.report.tables import runs_table
 
     found = overview(args.directories)
     if args.format == "csv":
@@ -80,8 +80,8 @@ def _diff(args: argparse.Namespace) -> bytes:
         from xpubench.report.page.pages import diff_page
 
         return diff_page(diff(*args.directories))
-    from xpubench.report.page.tables import diff_table
     from xpubench.report.plain import as_csv, as_json, diff_markdown
+    from xpubench.report.tables import diff_table
 
     found = diff(*args.directories)
     if args.format == "csv":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xpubench.errors import UserError
 from xpubench.record import Record, decode, encode
+from xpubench.results import ROUND
 from xpubench.runtimes.openvino.options import FLAGS
 
 
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace, runtimes: list[str]) -> int:
         done = {}
         for runtime in runtimes[shift:] + runtimes[:shift]:
             print(f"round {index + 1}/{args.rounds}: {runtime}", file=sys.stderr, flush=True)
-            done[runtime] = _records(args, runtime, args.results_dir / f"round-{index + 1}")
+            done[runtime] = _records(args, runtime, args.results_dir / f"{ROUND}{index + 1}")
         rounds.append(done)
     if args.json:
         for done in rounds:

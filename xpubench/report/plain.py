@@ -12,7 +12,7 @@ from xpubench.compare.history import History
 from xpubench.report.diff import Diff
 from xpubench.report.matrix import MODES, Cell
 from xpubench.report.overview import Overview
-from xpubench.report.page.tables import Column, Table, diff_table, history_table, runs_table
+from xpubench.report.tables import Column, DataTable, diff_table, history_table, runs_table
 from xpubench.report.text import MODE_NAMES, NONE, date, ms, percent
 
 NUMBERS = ("number", "interval")
@@ -23,7 +23,7 @@ def as_json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 
 
-def as_csv(table: Table) -> bytes:
+def as_csv(table: DataTable) -> bytes:
     """A table with its hidden columns; a figure with its interval becomes three."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -103,7 +103,7 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", " ".join(text.split()))
 
 
-def _table(table: Table) -> list[str]:
+def _table(table: DataTable) -> list[str]:
     shown = [(at, column) for at, column in enumerate(table.columns.values()) if not column.hidden]
     return _rows(
         [column.label for _, column in shown],

@@ -2,9 +2,9 @@
 
 from statistics import median
 
+from xpubench.cli.tables import plain_console, plain_table
 from xpubench.measure.statistics import median_ratio, summarize
 from xpubench.record import Record
-from xpubench.report.tables import plain_console, plain_table
 from xpubench.spec import RunSpec
 
 Rounds = list[dict[str, list[Record]]]

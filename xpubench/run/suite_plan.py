@@ -9,11 +9,11 @@ import msgspec
 
 from xpubench.catalog import CatalogDevice, config_of, identify_device
 from xpubench.catalog.architecture import architecture_of
-from xpubench.cli.console import title_of
+from xpubench.cli.tables import plain_console, plain_table
+from xpubench.compare.title import title_of
 from xpubench.errors import UserError
 from xpubench.plan import Plan, plan_of
 from xpubench.record import Record, now
-from xpubench.report.tables import plain_console, plain_table
 from xpubench.report.text import NONE
 from xpubench.results import ResultsDirectory
 from xpubench.run.suite import Job, Spec, records_of, wanted

@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from xpubench.compare.row import RunRow
 from xpubench.record import Record
 from xpubench.report.page.html import packed
 from xpubench.report.page.panel import panel_of
-from xpubench.report.runs import Run
 
 # A reader who opens one panel unpacks as many.
 BLOCK = 64
@@ -22,7 +22,7 @@ class PanelBlocks:
         self._packed: list[str] = []
         self._open: list[dict[str, Any]] = []
 
-    def add(self, run: Run, record: Record) -> None:
+    def add(self, run: RunRow, record: Record) -> None:
         """Packs the panel of the next run."""
         self._open.append({"run": run} | panel_of(record, self._points))
         if len(self._open) == BLOCK:

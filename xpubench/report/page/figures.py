@@ -5,9 +5,10 @@ from math import inf
 
 import msgspec
 
-from xpubench.compare.history import Z95, Point
-from xpubench.report.diff import Pair
-from xpubench.report.runs import Run
+from xpubench.compare.accuracy import Z95
+from xpubench.compare.history import Point
+from xpubench.compare.row import RunRow
+from xpubench.report.diff import RunPair
 
 MOST_RATIOS = 1000
 
@@ -54,7 +55,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     points: list[SeriesPoint]
 
 
-def limit_points(runs: list[Run]) -> list[LimitPoint]:
+def limit_points(runs: list[RunRow]) -> list[LimitPoint]:
     """A point for each run that has both figures. The axes are logarithmic and take no other than positive
     numbers."""
     found = []
@@ -74,7 +75,7 @@ def limit_points(runs: list[Run]) -> list[LimitPoint]:
     return found
 
 
-def ratio_points(pairs: list[Pair]) -> list[RatioPoint]:
+def ratio_points(pairs: list[RunPair]) -> list[RatioPoint]:
     """The pairs that have a ratio of next token latencies, the fastest of B first and at most 1,000."""
     found = [
         RatioPoint(

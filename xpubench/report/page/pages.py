@@ -9,14 +9,16 @@ from typing import Any
 import msgspec
 
 import xpubench
-from xpubench.compare.history import Z95, History
+from xpubench.compare.accuracy import SIGNIFICANT, Z95
+from xpubench.compare.history import History
+from xpubench.compare.latency import MARGIN
 from xpubench.record import now
-from xpubench.report.diff import MARGIN, SIGNIFICANT, Diff
+from xpubench.report.diff import Diff
 from xpubench.report.overview import overview
 from xpubench.report.page.blocks import BLOCK, PanelBlocks
 from xpubench.report.page.figures import limit_points, ratio_points, series_of
 from xpubench.report.page.html import packed, page
-from xpubench.report.page.tables import diff_table, history_table, runs_table
+from xpubench.report.tables import diff_table, history_table, runs_table
 from xpubench.report.text import MODE_NAMES
 
 PLATFORM_NAMES = {"max": "Max", "core-ultra": "Core Ultra", "b580": "Arc B580"}
