@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if not jobs:
         raise UserError(f"the suite {args.suite} has no runs")
     if args.dry_run:
-        from xpubench.run.suite_plan import print_plan
+        from xpubench.cli.suite_plan import print_plan
 
         print_plan(jobs, _rounds(args))
         return 0

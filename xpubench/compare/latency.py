@@ -22,6 +22,11 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
 
     @property
+    def ends(self) -> tuple[float, float] | None:
+        """Both ends of the interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
     def text(self) -> str:
         """The ratio with its interval."""
         if self.low is None or self.high is None:
@@ -48,6 +53,21 @@ def ratio_of(base: Sequence[Record], new: Sequence[Record], what: Literal["first
         return None
     ratio, low, high = median_ratio(*sides, paired=len(base) == len(new) > 1)
     return Ratio(ratio=ratio, low=low, high=high)
+
+
+def ratio_over_rounds(base: Sequence[Record], new: Sequence[Record]) -> Ratio:
+    """The ratio of next token latencies, new / base, of two runtimes that took turns, round by round: of the
+    medians over all tokens, with the interval over the rounds."""
+    sides = [
+        [[one for row in next_token_rows(record) for one in row] for record in side] for side in (base, new)
+    ]
+    ratio, low, high = median_ratio(*sides, paired=True)
+    return Ratio(ratio=ratio, low=low, high=high)
+
+
+def next_token_rows(record: Record) -> list[list[int]]:
+    """The next token latencies of each iteration that has them, in ns."""
+    return [one.next_token_ns for one in record.samples.iterations if one.next_token_ns]
 
 
 def _rounds(records: Sequence[Record], what: Literal["first", "next"]) -> list[list[int]]:

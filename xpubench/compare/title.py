@@ -3,12 +3,17 @@
 from pathlib import Path
 
 from xpubench.record import Record
-from xpubench.spec import AccuracySpec
+from xpubench.spec import AccuracySpec, RunSpec
 
 
 def title_of(record: Record) -> str:
-    """The run in one line."""
-    subject = record.spec.subject
+    """A run in one line, with the number of input tokens that it really had."""
+    return title_of_spec(record.spec, record.summary.input_tokens if record.summary else None)
+
+
+def title_of_spec(spec: RunSpec | AccuracySpec, input_tokens: int | None = None) -> str:
+    """What is to run in one line; `input_tokens` where another number than the asked one is known."""
+    subject = spec.subject
     parts = [subject.model, subject.runtime, f"{subject.device} {subject.dtype}"]
     if subject.tp_size > 1:
         parts.append(f"{subject.tp_size} ranks")
@@ -22,8 +27,7 @@ def title_of(record: Record) -> str:
         parts.append(f"torch.compile {subject.torch_compile}")
     if subject.weights == "dummy":
         parts.append("dummy weights")
-    spec = record.spec
     if isinstance(spec, AccuracySpec):
         return " · ".join([*parts, spec.task.name])
-    input_tokens = record.summary.input_tokens if record.summary else spec.workload.input_tokens
-    return " · ".join([*parts, spec.workload.title(input_tokens)])
+    length = spec.workload.input_tokens if input_tokens is None else input_tokens
+    return " · ".join([*parts, spec.workload.title(length)])
