@@ -40,7 +40,8 @@ def _content(found: "History", form: str) -> bytes:
         from xpubench.report.page.pages import history_page
 
         return history_page(found)
-    from xpubench.report.plain import as_csv, as_json, history_markdown
+    from xpubench.report.machine import as_csv, as_json
+    from xpubench.report.markdown import history_markdown
     from xpubench.report.tables import history_table
 
     if form == "csv":
@@ -52,8 +53,7 @@ def _print(found: "History") -> None:
     from itertools import groupby
 
     from xpubench.cli.tables import plain_console, plain_table
-    from xpubench.report.plain import cell_text
-    from xpubench.report.tables import history_table
+    from xpubench.report.tables import cell_text, history_table
 
     console = plain_console()
     table = history_table(found.points)

@@ -62,8 +62,9 @@ def _report(args: argparse.Namespace) -> bytes:
         from xpubench.report.page.pages import report_page
 
         return report_page(args.directories)
+    from xpubench.report.machine import as_csv, as_json
+    from xpubench.report.markdown import overview_markdown
     from xpubench.report.overview import overview
-    from xpubench.report.plain import as_csv, as_json, overview_markdown
     from xpubench.report.tables import runs_table
 
     found = overview(args.directories)
@@ -80,7 +81,8 @@ def _diff(args: argparse.Namespace) -> bytes:
         from xpubench.report.page.pages import diff_page
 
         return diff_page(diff(*args.directories))
-    from xpubench.report.plain import as_csv, as_json, diff_markdown
+    from xpubench.report.machine import as_csv, as_json
+    from xpubench.report.markdown import diff_markdown
     from xpubench.report.tables import diff_table
 
     found = diff(*args.directories)

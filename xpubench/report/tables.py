@@ -9,6 +9,7 @@ from xpubench.compare.history import Point
 from xpubench.compare.latency import Ratio
 from xpubench.compare.row import RunRow
 from xpubench.report.diff import RunPair
+from xpubench.report.text import NONE, date
 
 # `run` opens the panel of the row's key; `interval` is [figure, low, high] or the figure alone.
 ColumnKind = Literal["run", "title", "text", "long", "status", "number", "interval", "date"]
@@ -34,6 +35,18 @@ class DataTable(msgspec.Struct, frozen=True, kw_only=True):
     def cells(self) -> Iterator[list[Any]]:
         """The rows without what names their panels."""
         return (row[2:] for row in self.rows)
+
+
+def cell_text(column: Column, cell: Any) -> str:
+    """A cell of a table as text."""
+    if cell is None:
+        return NONE
+    if column.kind == "number":
+        return f"{cell:,.{column.digits}f}"
+    if column.kind == "interval":
+        figure, *ends = (f"{value:,.{column.digits}f}" for value in cell)
+        return f"{figure} ({'–'.join(ends)})" if ends else figure
+    return date(cell) if column.kind == "date" else str(cell)
 
 
 RUNS: dict[str, Column] = {
