@@ -96,6 +96,16 @@ def records_in(directory: Path) -> Iterator[Found | LeftOut]:
         yield from _files(one)
 
 
+def writable(record: Record, path: Path) -> Record:
+    """The record that was read from `path`; UserError for one with half of a surrogate pair or a number that
+    no float can hold, which nothing could write again."""
+    try:
+        msgspec.msgpack.encode(record)
+    except (UnicodeEncodeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{path} is not a record that can be written again: {error}") from error
+    return record
+
+
 def rounds_of(directory: Path) -> list[Path]:
     """The directories of the rounds of a suite or of several runtimes, in their order."""
     named = (path for path in directory.glob(f"{ROUND}*") if path.name.removeprefix(ROUND).isdecimal())
@@ -118,15 +128,9 @@ def _files(directory: Path) -> Iterator[Found | LeftOut]:
             yield LeftOut(path, "not a record: its name does not end in .json")
             continue
         try:
-            record = read_record(path)
-            # Half letters, and numbers that no float can hold.
-            msgspec.msgpack.encode(record)
+            yield Found(path, writable(read_record(path), path))
         except UserError as error:
             yield LeftOut(path, str(error).removeprefix(f"{path} is "))
-        except (UnicodeEncodeError, OverflowError, RecursionError) as error:
-            yield LeftOut(path, f"not a record that can be written again: {error}")
-        else:
-            yield Found(path, record)
 
 
 def _is_sidecar(name: str, stems: set[str]) -> bool:

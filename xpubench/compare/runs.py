@@ -12,7 +12,7 @@ from xpubench.compare.latency import Ratio, memory_ratio, ratio_of
 from xpubench.compare.title import title_of
 from xpubench.errors import UserError
 from xpubench.record import Record, read_records
-from xpubench.results import Found, records_in, rounds_of
+from xpubench.results import Found, records_in, rounds_of, writable
 from xpubench.spec import AccuracySpec, RunSpec
 
 RunVerdict = Literal["same", "faster", "slower", "regression", "warning", "not comparable"]
@@ -201,7 +201,7 @@ def _runs(path: Path, left_out: list[str]) -> dict[str, list[Record]]:
     else:
         rounds = [one / path.name for one in rounds_of(path.parent) if (one / path.name).exists()]
         for file in [path] if path.exists() or not rounds else rounds:
-            records += read_records(file)
+            records += [writable(record, file) for record in read_records(file)]
     if not records:
         raise UserError(f"no records in {path}")
     runs: dict[str, list[Record]] = defaultdict(list)
