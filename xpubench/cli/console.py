@@ -10,12 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from xpubench.cli.tables import width_of
 from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
 from xpubench.record import Accuracy, Record, Statistic, Summary
-from xpubench.report.text import divergence_text
+from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, ms
 
-LOG_WIDTH = 120
 TOKENS_A_LINE = 10
 LOG_LINES = 20
 MODEL_STATUS = {
@@ -31,7 +31,7 @@ class Reporter:
 
     def __init__(self, out: TextIO) -> None:
         self._err = Console(stderr=True, highlight=False)
-        self._out = Console(file=out, highlight=False, width=None if out.isatty() else LOG_WIDTH)
+        self._out = Console(file=out, highlight=False, width=width_of(out))
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -125,18 +125,8 @@ def _latency_table(summary: Summary) -> Table:
 
 
 def _cells(statistic: Statistic) -> list[str]:
-    interval = statistic.ci95
-    return [
-        f"{statistic.median:.2f}",
-        f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "–",
-        *(_ms(value) for value in (statistic.mean, statistic.stdev)),
-        *(_ms(value) for value in (statistic.p50, statistic.p90, statistic.p99)),
-        str(statistic.n),
-    ]
-
-
-def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    spread = (statistic.mean, statistic.stdev, statistic.p50, statistic.p90, statistic.p99)
+    return [ms(statistic.median), interval(statistic.ci95), *map(ms, spread), str(statistic.n)]
 
 
 def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
@@ -147,7 +137,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
             ("tokens/s", f"{summary.tokens_per_s:.2f}  (batch x new tokens / end to end)"),
             ("MBU", _mbu(summary)),
             ("perturbation", f"{summary.perturbation:.3f}  (every token stamped / only the ends)"),
-            ("peak memory", f"device {_gb(summary.peak_device_bytes)}, host {_gb(summary.peak_host_bytes)}"),
+            ("peak memory", _peaks(summary)),
             ("load", f"{summary.load_s:.2f} s"),
             ("checks", _checks(record.checks)),
             ("model", MODEL_STATUS[record.checks["validation"]]),
@@ -165,10 +155,15 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
     return rows + [("warning", warning) for warning in record.warnings]
 
 
+def _peaks(summary: Summary) -> str:
+    device, host = gb_with_unit(summary.peak_device_bytes), gb_with_unit(summary.peak_host_bytes)
+    return f"device {device}, host {host}"
+
+
 def _mbu(summary: Summary) -> str:
     if summary.step_bytes is None or summary.next_token_ms is None:
         return "unknown"
-    parts = [f"{_gb(summary.step_bytes)} a step"]
+    parts = [f"{gb_with_unit(summary.step_bytes)} a step"]
     for value, bandwidth, name in (
         (summary.mbu_measured, summary.bandwidth_measured_gb_per_s, "measured"),
         (summary.mbu_datasheet, summary.bandwidth_datasheet_gb_per_s, "on the data sheet"),
@@ -176,10 +171,6 @@ def _mbu(summary: Summary) -> str:
         if value is not None:
             parts.append(f"{value:.2f} of {bandwidth:.1f} GB/s {name}")
     return ", ".join(parts)
-
-
-def _gb(size: int | None) -> str:
-    return "–" if size is None else f"{size / 1e9:.3f} GB"
 
 
 def _checks(checks: dict[str, Any]) -> str:
@@ -193,7 +184,7 @@ def _checks(checks: dict[str, Any]) -> str:
 
 def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
     rows = [
-        ("accuracy", "–" if found.acc is None else _with_error(found.acc * 100, found.acc_stderr, 100, " %"))
+        ("accuracy", NONE if found.acc is None else _with_error(found.acc * 100, found.acc_stderr, 100, " %"))
     ]
     if found.perplexity is not None:
         rows.append(("perplexity", _with_error(found.perplexity, found.perplexity_stderr, 1, "")))
@@ -217,8 +208,8 @@ def _with_error(value: float, stderr: float | None, scale: float, unit: str) -> 
 
 def _planned(plan: dict[str, Any]) -> str:
     return (
-        f"weights {_gb(plan['weight_bytes'])}, KV cache {_gb(plan['kv_cache_bytes'])}, "
-        f"peak {_gb(plan['peak_bytes'])}"
+        f"weights {gb_with_unit(plan['weight_bytes'])}, KV cache {gb_with_unit(plan['kv_cache_bytes'])}, "
+        f"peak {gb_with_unit(plan['peak_bytes'])}"
     )
 
 
@@ -227,7 +218,7 @@ def token_times(record: Record) -> str:
     iteration = median_iteration(record.samples)
     if iteration is None or iteration.first_token_ns is None:
         return ""
-    times = [f"{ns / 1e6:.2f}" for ns in [iteration.first_token_ns, *(iteration.next_token_ns or [])]]
+    times = [ms(ns / 1e6) for ns in [iteration.first_token_ns, *(iteration.next_token_ns or [])]]
     lines = [
         f"  {start + 1:5d}  " + "  ".join(f"{time:>8}" for time in times[start : start + TOKENS_A_LINE])
         for start in range(0, len(times), TOKENS_A_LINE)

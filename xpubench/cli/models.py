@@ -6,6 +6,7 @@ from typing import Any
 
 from xpubench.catalog import CatalogModel, models
 from xpubench.catalog.architecture import Architecture
+from xpubench.report.text import NONE
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -68,4 +69,4 @@ def _row(one: CatalogModel) -> dict[str, Any]:
 def _validated(row: dict[str, Any], mode: str) -> str:
     if row["status"] != "validated":
         return row["status"] if mode == "fp16" else ""
-    return "yes" if row[mode] else "–"
+    return "yes" if row[mode] else NONE

@@ -13,7 +13,12 @@ LOG_WIDTH = 140
 def plain_console(out: TextIO | None = None) -> Console:
     """Standard output or `out`: as wide as the terminal, or wide enough for a table in a log."""
     out = out or sys.stdout
-    return Console(file=out, highlight=False, markup=False, width=None if out.isatty() else LOG_WIDTH)
+    return Console(file=out, highlight=False, markup=False, width=width_of(out))
+
+
+def width_of(out: TextIO) -> int | None:
+    """The columns of a log; None for those of a terminal."""
+    return None if out.isatty() else LOG_WIDTH
 
 
 def plain_table(*columns: str) -> Table:

@@ -16,9 +16,14 @@ def percent(value: float | None, digits: int = 1) -> str:
     return NONE if value is None else f"{100 * value:.{digits}f}"
 
 
-def gb(value: int | None) -> str:
+def gb(value: int | None, digits: int = 2) -> str:
     """Bytes in GB (10^9), without the unit."""
-    return NONE if value is None else f"{value / 1e9:.2f}"
+    return NONE if value is None else f"{value / 1e9:,.{digits}f}"
+
+
+def gb_with_unit(value: int | None) -> str:
+    """Bytes in GB (10^9) with three decimals."""
+    return NONE if value is None else f"{gb(value, 3)} GB"
 
 
 def interval(ends: tuple[float, float] | None, digits: int = 2) -> str:

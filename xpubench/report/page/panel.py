@@ -6,11 +6,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from xpubench.failures import log_tail
 from xpubench.record import Record
 from xpubench.report.text import divergence_text
 
 BINS = 32
-LOG_CHARACTERS = 6000
 TEXT_CHARACTERS = 400
 
 
@@ -26,7 +26,7 @@ def panel_of(record: Record, points: int) -> dict[str, Any]:
     }
     if record.failure is not None:
         found["failure"] = msgspec.to_builtins(record.failure)
-        found["failure"]["log_tail"] = record.failure.log_tail[-LOG_CHARACTERS:]
+        found["failure"]["log_tail"] = log_tail(record.failure.log_tail)
     if record.summary is not None:
         found["summary"] = msgspec.to_builtins(record.summary)
     if record.bandwidth is not None:
