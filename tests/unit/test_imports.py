@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,16 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def types_of(path: Path) -> Iterator[str]:
+    """The names of a module's classes and of its aliases of types, which are written alike."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            yield from (name for name in names if name[0].isupper() and not name.isupper())
+
+
 @pytest.mark.parametrize("room", FORBIDDEN)
 def test_a_room_imports_nothing_from_above_it(room: str) -> None:
     modules = sorted((PACKAGE / room).rglob("*.py"))
@@ -54,3 +65,18 @@ def test_compare_and_report_load_neither_torch_nor_transformers() -> None:
     loaded = set(done.stdout.split())
     assert set(names) <= loaded
     assert not loaded & set(HEAVY)
+
+
+def test_a_type_of_a_view_shares_its_name_with_no_other() -> None:
+    places: dict[str, set[str]] = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        for name in types_of(path):
+            places[name].add(str(path.relative_to(PACKAGE)))
+    views = ("compare/", "report/", "cli/")
+    shared = {
+        name: sorted(found)
+        for name, found in places.items()
+        if len(found) > 1 and any(path.startswith(views) for path in found)
+    }
+    assert len(places) > 100
+    assert shared == {}

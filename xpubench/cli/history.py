@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xpubench.cli.report import add_output_flags, check_installed, write_out
+from xpubench.cli.report import add_output_flags, check_page_libraries, write_out
 from xpubench.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     if form == "html" and args.output is None:
         raise UserError("a page needs a file to be written to; add -o history.html")
     if form == "html":
-        check_installed()
+        check_page_libraries()
     from xpubench.compare.history import history
 
     found = history(args.directories, args.model)

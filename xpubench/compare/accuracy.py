@@ -33,7 +33,7 @@ class AccuracyComparison(msgspec.Struct, frozen=True, kw_only=True):
     lost: int | None = None
     p_value: float | None = None
     n: int | None = None
-    limit_points: float | None = None
+    allowed_drop_points: float | None = None
 
 
 def compare_accuracies(base: Record, new: Record) -> AccuracyComparison:
@@ -48,7 +48,7 @@ def compare_accuracies(base: Record, new: Record) -> AccuracyComparison:
     one, other = _accuracy(base), _accuracy(new)
     gained, lost = _gained_and_lost(one, other)
     difference = 100 * (gained - lost) / len(one.items)
-    limit = limit_points(base.spec.subject.model)
+    limit = allowed_drop_points(base.spec.subject.model)
     p_value = mcnemar(gained, lost)
     verdict, reason = _verdict(difference, limit, p_value)
     return AccuracyComparison(
@@ -62,11 +62,11 @@ def compare_accuracies(base: Record, new: Record) -> AccuracyComparison:
         lost=lost,
         p_value=p_value,
         n=len(one.items),
-        limit_points=limit,
+        allowed_drop_points=limit,
     )
 
 
-def limit_points(model: str) -> float:
+def allowed_drop_points(model: str) -> float:
     """The drop of a model's accuracy, in percentage points, that is a regression."""
     known = find_model(model)
     return known.accuracy_limit_points if known else ACCURACY_LIMIT_POINTS

@@ -6,7 +6,7 @@ from typing import Literal
 import msgspec
 
 from xpubench.catalog import TEST_SETS, find_model
-from xpubench.compare.accuracy import limit_points
+from xpubench.compare.accuracy import allowed_drop_points
 from xpubench.record import Record, Statistic
 from xpubench.spec import AccuracySpec, RunSpec, Subject
 
@@ -166,7 +166,7 @@ def _with_accuracy(row: RunRow, record: Record) -> RunRow:
         acc_items=found.n,
         acc_partial=found.partial or _other_passages(record.spec),
         acc_reference=reference,
-        acc_regression=lost is not None and not found.partial and lost > limit_points(row.model),
+        acc_regression=lost is not None and not found.partial and lost > allowed_drop_points(row.model),
         perplexity=found.perplexity,
         peak_device_bytes=_bytes(record, "peak_device_bytes"),
         peak_host_bytes=_bytes(record, "peak_host_bytes"),
