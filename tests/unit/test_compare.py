@@ -159,6 +159,15 @@ def test_junit_and_markdown_hold_hostile_names(compare: CommandLine) -> None:
     assert row.replace("\\|", "").count("|") == 7
 
 
+@pytest.mark.parametrize("form", ["table", "md", "json", "junit"])
+def test_a_record_with_half_a_letter_is_refused(xpubench: CommandLine, tmp_path: Path, form: str) -> None:
+    path = records.write_changed(
+        tmp_path, BASE, "half", lambda data: data["spec"]["subject"].update(model="\ud800")
+    )
+    done = xpubench("compare", path, path, "--format", form)
+    assert (done.code, "written again" in done.error_line) == (2, True)
+
+
 @pytest.mark.parametrize("value", ["-1", "nan", "much"])
 def test_a_limit_that_is_none(compare: CommandLine, value: str) -> None:
     done = compare(BASE, BASE, "--latency-limit", value)

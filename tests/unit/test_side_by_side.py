@@ -3,11 +3,10 @@
 from itertools import cycle
 
 import msgspec
-import pytest
 
 from tests.records import latency_record, subject
 from xpubench.record import Record
-from xpubench.report.side_by_side import print_tables
+from xpubench.report.side_by_side import COLUMNS, SideBySide, side_by_side
 
 RUNTIMES = ["pytorch", "openvino-genai"]
 
@@ -25,21 +24,27 @@ def record(runtime: str, iterations_ms: list[list[float]]) -> Record:
     return msgspec.structs.replace(made, samples=msgspec.structs.replace(made.samples, iterations=rows))
 
 
-def test_a_ratio_is_that_of_the_medians_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+def table_of(runs: list[Record]) -> SideBySide:
+    """The table of one round."""
+    (found,) = side_by_side([{name: [one] for name, one in zip(RUNTIMES, runs, strict=True)}], RUNTIMES)
+    return found
+
+
+def test_a_ratio_is_that_of_the_medians_beside_it() -> None:
     runs = [
         record("pytorch", [[20.0] * 4, [20.0] * 4]),
         # Most tokens are fast: the median of the iterations' own medians would say slower.
         record("openvino-genai", [[10.0] * 4, [10.0, 40.0, 40.0, 40.0]]),
     ]
-    print_tables([{name: [one] for name, one in zip(RUNTIMES, runs, strict=True)}], RUNTIMES)
-    (line,) = (one for one in capsys.readouterr().out.splitlines() if "openvino-genai" in one)
-    _, _, median_ms, _, _, _, times_as_fast, *_ = line.split()
-    assert (median_ms, times_as_fast) == ("10.00", "2.00")
+    row = dict(zip(COLUMNS, table_of(runs).rows[1], strict=True))
+    assert (row["runtime"], row["next token, ms"], row["times as fast"]) == (
+        "openvino-genai",
+        "10.00",
+        "2.00",
+    )
 
 
-def test_a_failed_run_has_no_figure(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_run_has_no_figure() -> None:
     good, other = (latency_record(subject(runtime=name)) for name in RUNTIMES)
     failed = msgspec.structs.replace(other, status="oom", summary=None)
-    print_tables([{"pytorch": [good], "openvino-genai": [failed]}], RUNTIMES)
-    (line,) = (one for one in capsys.readouterr().out.splitlines() if "openvino-genai" in one)
-    assert line.split() == ["openvino-genai", "oom", *["–"] * 7]
+    assert table_of([good, failed]).rows[1] == ["openvino-genai", "oom", *["–"] * 7]

@@ -53,7 +53,7 @@ class Suite:
 def suite(tmp_path: Path, xpubench: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Suite:
     monkeypatch.setattr("xpubench.run.suite.POLL_S", 0.05)
     # Nothing is measured for a plan.
-    monkeypatch.setattr("xpubench.run.suite_plan._device", lambda name: None)
+    monkeypatch.setattr("xpubench.cli.suite_plan.device_of", lambda name: None)
     return Suite(tmp_path, xpubench, monkeypatch)
 
 
@@ -168,7 +168,7 @@ def test_the_plan_has_the_roofline_of_this_machine(
 ) -> None:
     from xpubench.catalog import device
 
-    monkeypatch.setattr("xpubench.run.suite_plan._device", lambda name: device("max-1550"))
+    monkeypatch.setattr("xpubench.cli.suite_plan.device_of", lambda name: device("max-1550"))
     done = xpubench(
         *("suite", "benchmark", "--dry-run", "--results-dir", tmp_path / "none"),
         *("--flags", "--device xpu --greedy", "--models", "meta-llama/Llama-2-7b-hf"),

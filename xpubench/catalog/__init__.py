@@ -14,6 +14,15 @@ from xpubench.errors import UserError, unknown
 SMOLLM2 = "smollm2-135m"
 # Of the known families, those whose architecture transformers holds only as code from the hub.
 REMOTE_CODE_ONLY = frozenset({"baichuan"})
+# A lower accuracy than the reference by more than so many percentage points is a regression, where the
+# catalog has no other limit for the model.
+ACCURACY_LIMIT_POINTS = 3.0
+# Files of the whole test sets, by their content: on these, a local run is what a model's reference
+# accuracy is of.
+TEST_SETS = {
+    "lambada_openai": "4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226",
+    "lambada_standard": "e3d98f56b609fecade1e937dcf08cf2a76100c2862d54eb04126afec7fe5e1e2",
+}
 
 Status = Literal["validated", "family", "embedded", "unknown"]
 
@@ -43,7 +52,7 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
     ranks: int | None = None
     note: str | None = None
     accuracy: dict[str, PublishedAccuracy] = {}
-    accuracy_limit_points: float = 3.0
+    accuracy_limit_points: float = ACCURACY_LIMIT_POINTS
 
     def config(self) -> dict[str, Any]:
         """The fields of the model's transformers config."""

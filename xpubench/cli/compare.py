@@ -1,13 +1,12 @@
 """Compare runs: exit code 0 same or faster, 1 slower or less accurate, 2 not comparable."""
 
 import argparse
+import sys
 from pathlib import Path
 
-from xpubench.cli.console import mean_kl_text
-from xpubench.compare.runs import Compared, Comparisons, Limits, as_json, compare_paths
+from xpubench.compare.runs import Comparisons, Limits, compare_paths
 
 FORMATS = ("table", "md", "json", "junit")
-COLUMNS = ("run", "verdict", "first token, ratio", "next token, ratio", "memory, ratio", "accuracy, points")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -39,54 +38,26 @@ def run(args: argparse.Namespace) -> int:
     """Prints the comparison; its verdict is the exit code."""
     limits = Limits(latency=args.latency_limit, memory=args.memory_limit)
     found = compare_paths(args.base, args.new, limits)
-    if args.format == "json":
-        print(as_json(found))
-    elif args.format == "junit":
-        print(_junit(found))
-    elif args.format == "md":
-        print(_markdown(found))
-    else:
+    if args.format == "table":
         _print(found)
+    else:
+        sys.stdout.write(_content(found, args.format).decode())
     return found.exit_code
 
 
-def _cells(run: Compared) -> list[str]:
-    points = run.accuracy.difference_points if run.accuracy else None
-    return [
-        run.title,
-        run.verdict,
-        run.first_token.text if run.first_token else "–",
-        run.next_token.text if run.next_token else "–",
-        "–" if run.memory is None else f"{run.memory:.3f}",
-        "–" if points is None else f"{points:+.2f}",
-    ]
+def _content(found: Comparisons, form: str) -> bytes:
+    if form == "md":
+        from xpubench.report.markdown import comparison_markdown
 
+        return comparison_markdown(found)
+    from xpubench.report.machine import as_json, as_junit
 
-def _notes(found: Comparisons) -> list[str]:
-    """What the table does not say."""
-    lines = [f"{run.verdict}: {run.reason}" for run in found.runs]
-    if len(found.runs) > 1:
-        lines = [f"{run.title}: {run.reason}" for run in found.runs if run.verdict != "same"]
-    for run in found.runs:
-        if run.differs:
-            lines.append(f"differs in {'; '.join(run.differs)}" + _of(run, found))
-        if run.top1_agreement is not None:
-            lines.append(
-                f"divergence of the new run from its reference: top-1 agreement {run.top1_agreement:.1%}, "
-                + mean_kl_text(run.mean_kl)
-                + _of(run, found)
-            )
-    lines += [f"only in the base: {title}" for title in found.only_base]
-    lines += [f"only in the new: {title}" for title in found.only_new]
-    return lines + [f"left out: {one}" for one in found.left_out]
-
-
-def _of(run: Compared, found: Comparisons) -> str:
-    return f" ({run.title})" if len(found.runs) > 1 else ""
+    return as_json(found) if form == "json" else as_junit(found)
 
 
 def _print(found: Comparisons) -> None:
-    from xpubench.report.tables import plain_console, plain_table
+    from xpubench.cli.tables import plain_console, plain_table
+    from xpubench.report.comparison import COLUMNS, notes, row_texts
 
     console = plain_console()
     accuracies = [run.accuracy for run in found.runs if run.accuracy and run.accuracy.task]
@@ -108,44 +79,9 @@ def _print(found: Comparisons) -> None:
     if latencies:
         table = plain_table(*COLUMNS[:-1])
         for run in latencies:
-            table.add_row(*_cells(run)[:-1])
+            table.add_row(*row_texts(run)[:-1])
         console.print(table)
-    for line in _notes(found):
+    for line in notes(found):
         console.print(line)
     if not found.runs:
         console.print("not comparable: no run is in both")
-
-
-def _markdown(found: Comparisons) -> str:
-    def row(cells: list[str] | tuple[str, ...]) -> str:
-        return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
-
-    lines = [row(COLUMNS), "|---|---|" + "---:|" * (len(COLUMNS) - 2)]
-    lines += [row(_cells(run)) for run in found.runs]
-    return "\n".join([*lines, "", *(f"- {_escaped(note)}" for note in _notes(found))])
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")
-
-
-def _junit(found: Comparisons) -> str:
-    """One test case a run: slower and less accurate ones fail, those that cannot be compared are errors,
-    and those that the new set lacks are skipped."""
-    from xml.etree.ElementTree import Element, SubElement, indent, tostring
-
-    suite = Element("testsuite", name="xpubench compare", tests=str(len(found.runs) + len(found.only_base)))
-    for run in found.runs:
-        case = SubElement(suite, "testcase", classname="xpubench", name=run.title)
-        if run.verdict in ("slower", "regression"):
-            SubElement(case, "failure", message=run.reason, type=run.verdict)
-        elif run.verdict == "not comparable":
-            SubElement(case, "error", message=run.reason, type="not-comparable")
-        SubElement(case, "system-out").text = "; ".join([run.reason, *run.differs])
-    for title in found.only_base:
-        case = SubElement(suite, "testcase", classname="xpubench", name=title)
-        SubElement(case, "skipped", message="only in the base")
-    for kind, counted in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
-        suite.set(counted, str(len(suite.findall(f"testcase/{kind}"))))
-    indent(suite)
-    return tostring(suite, encoding="unicode")

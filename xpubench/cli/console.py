@@ -10,12 +10,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from xpubench.cli.tables import width_of
+from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
 from xpubench.plan import Plan
-from xpubench.record import Accuracy, Divergence, LatencySummary, Record, RunChecks, Statistic
-from xpubench.spec import AccuracySpec
+from xpubench.record import Accuracy, LatencySummary, Record, RunChecks, Statistic
+from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, ms
 
-LOG_WIDTH = 120
 TOKENS_A_LINE = 10
 LOG_LINES = 20
 MODEL_STATUS = {
@@ -31,7 +32,7 @@ class Reporter:
 
     def __init__(self, out: TextIO) -> None:
         self._err = Console(stderr=True, highlight=False)
-        self._out = Console(file=out, highlight=False, width=None if out.isatty() else LOG_WIDTH)
+        self._out = Console(file=out, highlight=False, width=width_of(out))
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -109,26 +110,6 @@ class Reporter:
             self._task = None
 
 
-def title_of(record: Record) -> str:
-    """The run in one line."""
-    subject = record.spec.subject
-    parts = [subject.model, subject.runtime, f"{subject.device} {subject.dtype}"]
-    if subject.tp_size > 1:
-        parts.append(f"{subject.tp_size} ranks")
-    if subject.quantization is not None:
-        parts.append(subject.quantization.title)
-    parts += subject.options.words
-    if subject.lora is not None:
-        parts.append(f"LoRA {Path(subject.lora).name}")
-    if subject.weights == "dummy":
-        parts.append("dummy weights")
-    spec = record.spec
-    if isinstance(spec, AccuracySpec):
-        return " · ".join([*parts, spec.task.name])
-    input_tokens = record.latency.input_tokens if record.latency else spec.workload.input_tokens
-    return " · ".join([*parts, spec.workload.title(input_tokens)])
-
-
 def _latency_table(summary: LatencySummary) -> Table:
     table = Table()
     table.add_column("latency, ms", no_wrap=True)
@@ -145,18 +126,8 @@ def _latency_table(summary: LatencySummary) -> Table:
 
 
 def _cells(statistic: Statistic) -> list[str]:
-    interval = statistic.ci95
-    return [
-        f"{statistic.median:.2f}",
-        f"{interval[0]:.2f} to {interval[1]:.2f}" if interval else "–",
-        *(_ms(value) for value in (statistic.mean, statistic.stdev)),
-        *(_ms(value) for value in (statistic.p50, statistic.p90, statistic.p99)),
-        str(statistic.n),
-    ]
-
-
-def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    spread = (statistic.mean, statistic.stdev, statistic.p50, statistic.p90, statistic.p99)
+    return [ms(statistic.median), interval(statistic.ci95), *map(ms, spread), str(statistic.n)]
 
 
 def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
@@ -167,7 +138,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
             ("tokens/s", f"{summary.tokens_per_s:.2f}  (batch x new tokens / end to end)"),
             ("MBU", _mbu(summary)),
             ("perturbation", f"{summary.perturbation:.3f}  (every token stamped / only the ends)"),
-            ("peak memory", f"device {_gb(summary.peak_device_bytes)}, host {_gb(summary.peak_host_bytes)}"),
+            ("peak memory", _peaks(summary)),
             ("load", f"{summary.load_s:.2f} s"),
             ("checks", _checks(record.checks)),
             ("model", MODEL_STATUS[record.checks.validation or "unknown"]),
@@ -185,10 +156,15 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
     return rows + [("warning", warning) for warning in record.warnings]
 
 
+def _peaks(summary: LatencySummary) -> str:
+    device, host = gb_with_unit(summary.peak_device_bytes), gb_with_unit(summary.peak_host_bytes)
+    return f"device {device}, host {host}"
+
+
 def _mbu(summary: LatencySummary) -> str:
     if summary.step_bytes is None or summary.next_token_ms is None:
         return "unknown"
-    parts = [f"{_gb(summary.step_bytes)} a step"]
+    parts = [f"{gb_with_unit(summary.step_bytes)} a step"]
     for value, bandwidth, name in (
         (summary.mbu_measured, summary.bandwidth_measured_gb_per_s, "measured"),
         (summary.mbu_datasheet, summary.bandwidth_datasheet_gb_per_s, "on the data sheet"),
@@ -196,10 +172,6 @@ def _mbu(summary: LatencySummary) -> str:
         if value is not None:
             parts.append(f"{value:.2f} of {bandwidth:.1f} GB/s {name}")
     return ", ".join(parts)
-
-
-def _gb(size: int | None) -> str:
-    return "–" if size is None else f"{size / 1e9:.3f} GB"
 
 
 def _checks(checks: RunChecks) -> str:
@@ -212,7 +184,7 @@ def _checks(checks: RunChecks) -> str:
 
 def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
     rows = [
-        ("accuracy", "–" if found.acc is None else _with_error(found.acc * 100, found.acc_stderr, 100, " %"))
+        ("accuracy", NONE if found.acc is None else _with_error(found.acc * 100, found.acc_stderr, 100, " %"))
     ]
     if found.perplexity is not None:
         rows.append(("perplexity", _with_error(found.perplexity, found.perplexity_stderr, 1, "")))
@@ -236,22 +208,9 @@ def _with_error(value: float, stderr: float | None, scale: float, unit: str) -> 
 
 def _planned(plan: Plan) -> str:
     return (
-        f"weights {_gb(plan.weight_bytes)}, KV cache {_gb(plan.kv_cache_bytes)}, peak {_gb(plan.peak_bytes)}"
+        f"weights {gb_with_unit(plan.weight_bytes)}, KV cache {gb_with_unit(plan.kv_cache_bytes)}, "
+        f"peak {gb_with_unit(plan.peak_bytes)}"
     )
-
-
-def divergence_text(found: Divergence) -> str:
-    """How far a run is from its reference, in a line."""
-    firsts = ", ".join("none" if first is None else str(first) for first in found.first_divergence)
-    return (
-        f"from {found.reference}: top-1 agreement {found.top1_agreement:.1%} of {found.positions} positions, "
-        f"{mean_kl_text(found.mean_kl)}, first diverging token of each prompt: {firsts}"
-    )
-
-
-def mean_kl_text(mean_kl: float | None) -> str:
-    """A divergence's mean KL, which some stacks hide."""
-    return "mean KL hidden by the runtime" if mean_kl is None else f"mean KL {mean_kl:.2e} nats"
 
 
 def token_times(record: Record) -> str:
@@ -259,7 +218,7 @@ def token_times(record: Record) -> str:
     iteration = median_iteration(record.samples)
     if iteration is None or iteration.first_token_ns is None:
         return ""
-    times = [f"{ns / 1e6:.2f}" for ns in [iteration.first_token_ns, *(iteration.next_token_ns or [])]]
+    times = [ms(ns / 1e6) for ns in [iteration.first_token_ns, *(iteration.next_token_ns or [])]]
     lines = [
         f"  {start + 1:5d}  " + "  ".join(f"{time:>8}" for time in times[start : start + TOKENS_A_LINE])
         for start in range(0, len(times), TOKENS_A_LINE)

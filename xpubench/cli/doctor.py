@@ -93,11 +93,11 @@ def run(args: argparse.Namespace) -> int:
         from xpubench.cli.doctor_ranks import run as run_on_ranks
 
         return run_on_ranks(args)
-    found = findings(probe())
+    found = findings(machine_facts())
     if args.json:
         print(msgspec.json.encode(found).decode())
         return 0
-    from xpubench.report.tables import plain_console, plain_table
+    from xpubench.cli.tables import plain_console, plain_table
 
     table = plain_table("capability", "state", "")
     table.columns[1].justify = table.columns[2].justify = "left"
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def probe() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     """The facts that the findings rest on, read from this machine."""
     return {
         "intel_gpus": _intel_gpus(),

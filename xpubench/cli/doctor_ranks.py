@@ -74,7 +74,7 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
         # One write, or a launcher that prefixes lines splits it.
         print(f"{json.dumps(found)}\n", end="", flush=True)
         return
-    from xpubench.report.tables import plain_console, plain_table
+    from xpubench.cli.tables import plain_console, plain_table
 
     console = plain_console()
     ranks = plain_table("rank", "host", "device", "")

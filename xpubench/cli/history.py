@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xpubench.cli.report import add_output_flags, check_installed, write_out
+from xpubench.cli.report import add_output_flags, check_page_libraries, write_out
 from xpubench.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     if form == "html" and args.output is None:
         raise UserError("a page needs a file to be written to; add -o history.html")
     if form == "html":
-        check_installed()
+        check_page_libraries()
     from xpubench.compare.history import history
 
     found = history(args.directories, args.model)
@@ -40,8 +40,9 @@ def _content(found: "History", form: str) -> bytes:
         from xpubench.report.page.pages import history_page
 
         return history_page(found)
-    from xpubench.report.page.tables import history_table
-    from xpubench.report.plain import as_csv, as_json, history_markdown
+    from xpubench.report.machine import as_csv, as_json
+    from xpubench.report.markdown import history_markdown
+    from xpubench.report.tables import history_table
 
     if form == "csv":
         return as_csv(history_table(found.points))
@@ -51,9 +52,8 @@ def _content(found: "History", form: str) -> bytes:
 def _print(found: "History") -> None:
     from itertools import groupby
 
-    from xpubench.report.page.tables import history_table
-    from xpubench.report.plain import cell_text
-    from xpubench.report.tables import plain_console, plain_table
+    from xpubench.cli.tables import plain_console, plain_table
+    from xpubench.report.tables import cell_text, history_table
 
     console = plain_console()
     table = history_table(found.points)

@@ -6,6 +6,7 @@ from typing import Any
 
 from xpubench.catalog import CatalogModel, models
 from xpubench.catalog.architecture import Architecture
+from xpubench.report.text import NONE
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
-    from xpubench.report.tables import plain_console, plain_table
+    from xpubench.cli.tables import plain_console, plain_table
 
     table = plain_table(
         "model", "family", "parameters", "layers", "KV, kB/token", "positions", "FP16", "INT4", "platforms"
@@ -68,4 +69,4 @@ def _row(one: CatalogModel) -> dict[str, Any]:
 def _validated(row: dict[str, Any], mode: str) -> str:
     if row["status"] != "validated":
         return row["status"] if mode == "fp16" else ""
-    return "yes" if row[mode] else "–"
+    return "yes" if row[mode] else NONE

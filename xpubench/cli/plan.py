@@ -72,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: CatalogDevice | None) -> None:
-    from xpubench.report.tables import plain_console, plain_table
+    from xpubench.cli.tables import plain_console, plain_table
+    from xpubench.report.text import gb, gb_with_unit, ms
 
     console = plain_console()
     precision = plan.dtype if plan.quantization is None else f"{plan.quantization.title} in {plan.dtype}"
@@ -86,23 +87,23 @@ def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: 
         ("prefill's activations", plan.activation_bytes, "estimate"),
         ("peak", plan.peak_bytes, ""),
     ):
-        table.add_row(name, f"{size / 1e9:.3f}", f"{size:,}", how)
+        table.add_row(name, gb(size, 3), f"{size:,}", how)
     console.print(table)
     if figures is None:
         console.print("Roofline times: name a device with --device.")
         return
     table = plain_table("roofline", "ms", "")
     first = plan.roofline_first_token_ms
-    table.add_row("first token", "–" if first is None else f"{first:.2f}", _first_token_bound(plan, figures))
+    table.add_row("first token", ms(first), _first_token_bound(plan, figures))
     table.add_row(
         "next token",
-        f"{plan.roofline_next_token_ms:.2f}",
-        f"{plan.step_bytes / 1e9:.3f} GB of weights and KV cache / {figures.bandwidth_gb_per_s:,.0f} GB/s",
+        ms(plan.roofline_next_token_ms),
+        f"{gb_with_unit(plan.step_bytes)} of weights and KV cache / {figures.bandwidth_gb_per_s:,.0f} GB/s",
     )
     console.print(table)
     verdict = "fit" if plan.fits else "DO NOT FIT"
     console.print(
-        f"{figures.name}, {figures.memory_bytes / 1e9:.1f} GB: weights and KV cache {verdict}"
+        f"{figures.name}, {gb(figures.memory_bytes, 1)} GB: weights and KV cache {verdict}"
         + (
             "."
             if not plan.fits or plan.peak_bytes <= figures.memory_bytes

@@ -111,8 +111,8 @@ def _json(found: "Quantized", distance: "Divergence | None") -> str:
 
 
 def _print(found: "Quantized", distance: "Divergence | None", out: TextIO) -> None:
-    from xpubench.cli.console import divergence_text
-    from xpubench.report.tables import plain_console, plain_table
+    from xpubench.cli.tables import plain_console, plain_table
+    from xpubench.report.text import divergence_text, gb_with_unit
 
     console = plain_console(out)
     recipe = found.description.recipe
@@ -121,11 +121,11 @@ def _print(found: "Quantized", distance: "Divergence | None", out: TextIO) -> No
         f"table and head {recipe.head}"
     )
     table = plain_table("", "")
-    table.add_row("weights", f"{found.file_bytes / 1e9:.3f} GB")
+    table.add_row("weights", gb_with_unit(found.file_bytes))
     table.add_row("of the same in float16", f"{found.float16_ratio:.3f}")
     table.add_row("time", f"{found.quantize_s:.1f} s")
     if found.peak_host_bytes is not None:
-        table.add_row("peak host memory", f"{found.peak_host_bytes / 1e9:.3f} GB")
+        table.add_row("peak host memory", gb_with_unit(found.peak_host_bytes))
     if found.relative_l2 is not None:
         table.add_row("relative L2 error of all quantized weights", f"{found.relative_l2:.4f}")
     console.print(table)

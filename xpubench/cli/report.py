@@ -50,7 +50,7 @@ def write_out(content: bytes, output: Path | None) -> None:
     print(output)
 
 
-def check_installed() -> None:
+def check_page_libraries() -> None:
     """UserError when what makes pages is missing."""
     if missing := [name for name in ("jinja2", "plotly") if find_spec(name) is None]:
         raise UserError(f"a page needs {' and '.join(missing)}, not installed here; pip install '.[report]'")
@@ -58,13 +58,14 @@ def check_installed() -> None:
 
 def _report(args: argparse.Namespace) -> bytes:
     if args.format == "html":
-        check_installed()
+        check_page_libraries()
         from xpubench.report.page.pages import report_page
 
         return report_page(args.directories)
+    from xpubench.report.machine import as_csv, as_json
+    from xpubench.report.markdown import overview_markdown
     from xpubench.report.overview import overview
-    from xpubench.report.page.tables import runs_table
-    from xpubench.report.plain import as_csv, as_json, overview_markdown
+    from xpubench.report.tables import runs_table
 
     found = overview(args.directories)
     if args.format == "csv":
@@ -76,12 +77,13 @@ def _diff(args: argparse.Namespace) -> bytes:
     from xpubench.report.diff import diff
 
     if args.format == "html":
-        check_installed()
+        check_page_libraries()
         from xpubench.report.page.pages import diff_page
 
         return diff_page(diff(*args.directories))
-    from xpubench.report.page.tables import diff_table
-    from xpubench.report.plain import as_csv, as_json, diff_markdown
+    from xpubench.report.machine import as_csv, as_json
+    from xpubench.report.markdown import diff_markdown
+    from xpubench.report.tables import diff_table
 
     found = diff(*args.directories)
     if args.format == "csv":

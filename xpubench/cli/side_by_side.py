@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xpubench.errors import UserError
 from xpubench.record import Record, decode, encode
+from xpubench.results import ROUND
 from xpubench.runtimes.openvino.options import FLAGS
 
 
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace, runtimes: list[str]) -> int:
         done = {}
         for runtime in runtimes[shift:] + runtimes[:shift]:
             print(f"round {index + 1}/{args.rounds}: {runtime}", file=sys.stderr, flush=True)
-            done[runtime] = _records(args, runtime, args.results_dir / f"round-{index + 1}")
+            done[runtime] = _records(args, runtime, args.results_dir / f"{ROUND}{index + 1}")
         rounds.append(done)
     if args.json:
         for done in rounds:
@@ -34,9 +35,7 @@ def run(args: argparse.Namespace, runtimes: list[str]) -> int:
                 for record in done[runtime]:
                     print(encode(record).decode())
     else:
-        from xpubench.report.side_by_side import print_tables
-
-        print_tables(rounds, runtimes)
+        _print(rounds, runtimes)
     records = [record for done in rounds for found in done.values() for record in found]
     return 0 if all(record.status == "ok" for record in records) else 1
 
@@ -74,3 +73,16 @@ def _without_openvino(arguments: list[str]) -> list[str]:
         if not dropping:
             kept.append(word)
     return kept
+
+
+def _print(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> None:
+    from xpubench.cli.tables import plain_console, plain_table
+    from xpubench.report.side_by_side import COLUMNS, side_by_side
+
+    console = plain_console()
+    for found in side_by_side(rounds, runtimes):
+        console.print(found.title)
+        table = plain_table(*COLUMNS)
+        for row in found.rows:
+            table.add_row(*row)
+        console.print(table)

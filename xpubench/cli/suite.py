@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xpubench.errors import UserError
+from xpubench.results import ROUND
 from xpubench.run.suite import (
     CommandLine,
     Job,
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if not jobs:
         raise UserError(f"the suite {args.suite} has no runs")
     if args.dry_run:
-        from xpubench.run.suite_plan import print_plan
+        from xpubench.cli.suite_plan import print_plan
 
         print_plan(jobs, _rounds(args))
         return 0
@@ -114,7 +115,7 @@ def _rounds(args: argparse.Namespace) -> list[Path]:
     """The results directories: one a round where there are several."""
     if args.rounds == 1:
         return [args.results_dir]
-    return [args.results_dir / f"round-{number}" for number in range(1, args.rounds + 1)]
+    return [args.results_dir / f"{ROUND}{number}" for number in range(1, args.rounds + 1)]
 
 
 def _job(command: CommandLine) -> Job:
@@ -165,7 +166,7 @@ def _alone(results: "ResultsDirectory") -> Iterator[None]:
 
 
 def _line(record: "Record") -> str:
-    from xpubench.cli.console import title_of
+    from xpubench.compare.title import title_of
 
     text = title_of(record)
     if record.failure is not None:

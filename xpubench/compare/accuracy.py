@@ -4,21 +4,26 @@ from typing import Literal
 
 import msgspec
 
-from xpubench.catalog import find_model
+from xpubench.catalog import ACCURACY_LIMIT_POINTS, find_model
 from xpubench.record import Accuracy, Record
 from xpubench.spec import AccuracySpec
 
 WARN_POINTS = 1.5
-DEFAULT_LIMIT_POINTS = 3.0
 
-Verdict = Literal["ok", "warning", "regression", "not comparable"]
+# A difference that chance explains with at least this probability is none.
+SIGNIFICANT = 0.05
+# The standard errors to each side of a figure that hold 95% of the normal distribution.
+Z95 = 1.96
+
+AccuracyVerdict = Literal["ok", "warning", "regression", "not comparable"]
+AccuracyChange = Literal["same", "better", "worse"]
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class AccuracyComparison(msgspec.Struct, frozen=True, kw_only=True):
     """`difference_points` is new less base in percentage points; `p_value` is McNemar's, exact, over the
     `gained` and `lost` items that only one of the two has right."""
 
-    verdict: Verdict
+    verdict: AccuracyVerdict
     reason: str
     task: str | None = None
     base_acc: float | None = None
@@ -28,10 +33,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     lost: int | None = None
     p_value: float | None = None
     n: int | None = None
-    limit_points: float | None = None
+    allowed_drop_points: float | None = None
 
 
-def compare(base: Record, new: Record) -> Comparison:
+def compare_accuracies(base: Record, new: Record) -> AccuracyComparison:
     """Compares accuracy item by item.
 
     A drop of at least the model's limit (3 points where the catalog has none) is a regression, one of 1.5
@@ -39,17 +44,14 @@ def compare(base: Record, new: Record) -> Comparison:
     differ (McNemar 1947), and tells whether the difference is more than chance.
     """
     if reason := _not_comparable(base, new):
-        return Comparison(verdict="not comparable", reason=reason)
+        return AccuracyComparison(verdict="not comparable", reason=reason)
     one, other = _accuracy(base), _accuracy(new)
-    before = {item.id: bool(item.correct) for item in one.items}
-    after = {item.id: bool(item.correct) for item in other.items}
-    gained = sum(after[index] and not before[index] for index in before)
-    lost = sum(before[index] and not after[index] for index in before)
-    difference = 100 * (gained - lost) / len(before)
-    limit = _limit_points(base)
+    gained, lost = _gained_and_lost(one, other)
+    difference = 100 * (gained - lost) / len(one.items)
+    limit = allowed_drop_points(base.spec.subject.model)
     p_value = mcnemar(gained, lost)
     verdict, reason = _verdict(difference, limit, p_value)
-    return Comparison(
+    return AccuracyComparison(
         verdict=verdict,
         reason=reason,
         task=one.task,
@@ -59,9 +61,42 @@ def compare(base: Record, new: Record) -> Comparison:
         gained=gained,
         lost=lost,
         p_value=p_value,
-        n=len(before),
-        limit_points=limit,
+        n=len(one.items),
+        allowed_drop_points=limit,
     )
+
+
+def allowed_drop_points(model: str) -> float:
+    """The drop of a model's accuracy, in percentage points, that is a regression."""
+    known = find_model(model)
+    return known.accuracy_limit_points if known else ACCURACY_LIMIT_POINTS
+
+
+def accuracy_difference(base: Record, new: Record) -> tuple[float | None, float | None]:
+    """New less base in percentage points, and McNemar's p-value where both scored the same items; None for
+    what the records do not tell."""
+    one, other = base.accuracy, new.accuracy
+    if one is None or other is None or one.acc is None or other.acc is None:
+        return None, None
+    points = 100 * (other.acc - one.acc)
+    if not one.items or {item.id for item in one.items} != {item.id for item in other.items}:
+        return points, None
+    return points, mcnemar(*_gained_and_lost(one, other))
+
+
+def accuracy_change(points: float, p_value: float) -> AccuracyChange:
+    """Whether so many percentage points are more than chance."""
+    if p_value >= SIGNIFICANT:
+        return "same"
+    return "better" if points > 0 else "worse"
+
+
+def change_by_errors(points: float, base_stderr: float, new_stderr: float) -> AccuracyChange:
+    """Whether so many percentage points are more than the standard errors (0 to 1) of both explain."""
+    noise = Z95 * 100 * (base_stderr**2 + new_stderr**2) ** 0.5
+    if abs(points) <= noise:
+        return "same"
+    return "better" if points > 0 else "worse"
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -73,7 +108,16 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(binomtest(gained, gained + lost).pvalue)
 
 
-def _verdict(difference: float, limit: float, p_value: float) -> tuple[Verdict, str]:
+def _gained_and_lost(base: Accuracy, new: Accuracy) -> tuple[int, int]:
+    """How many of the same items the new run alone has right, and how many the base alone."""
+    before = {item.id: bool(item.correct) for item in base.items}
+    after = {item.id: bool(item.correct) for item in new.items}
+    gained = sum(after[index] and not before[index] for index in before)
+    lost = sum(before[index] and not after[index] for index in before)
+    return gained, lost
+
+
+def _verdict(difference: float, limit: float, p_value: float) -> tuple[AccuracyVerdict, str]:
     chance = f"McNemar's p {p_value:.3g}"
     if difference <= -limit:
         return "regression", f"{-difference:.2f} points lower, the limit is {limit:g}; {chance}"
@@ -114,8 +158,3 @@ def _data(record: Record) -> str | None:
 
 def _fewshot(record: Record) -> int | None:
     return record.spec.task.num_fewshot if isinstance(record.spec, AccuracySpec) else None
-
-
-def _limit_points(record: Record) -> float:
-    known = find_model(record.spec.subject.model)
-    return known.accuracy_limit_points if known else DEFAULT_LIMIT_POINTS

@@ -7,15 +7,15 @@ from typing import Literal
 import msgspec
 
 from xpubench.catalog import find_model
+from xpubench.compare.accuracy import AccuracyChange, change_by_errors
+from xpubench.compare.latency import LatencyChange, Ratio, ratio_of
+from xpubench.compare.row import RunRow, row_of
 from xpubench.errors import unknown
 from xpubench.record import Record
-from xpubench.report.collect import LeftOut, nothing_found, records_in
-from xpubench.report.diff import Ratio, ratio_of
-from xpubench.report.runs import Run, run_of
+from xpubench.results import LeftOut, nothing_found, records_in
 
-Change = Literal["first", "same", "faster", "slower", "better", "worse", "no interval"]
-# Two-sided 95% of the normal distribution.
-Z95 = 1.96
+# Since the run before in the series.
+Change = LatencyChange | AccuracyChange | Literal["first"]
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     token latencies where only one token was generated), or the accuracy's difference in percentage points."""
 
     series: str
-    run: Run
+    run: RunRow
     change: Change
     ratio: Ratio | None = None
     accuracy_points: float | None = None
@@ -44,7 +44,7 @@ def history(directories: list[Path], model: str) -> History:
     """
     left_out: list[LeftOut] = []
     names: Counter[str] = Counter()
-    kept: list[tuple[Run, Record]] = []
+    kept: list[tuple[RunRow, Record]] = []
     wanted = _canonical(model)
     for directory in dict.fromkeys(directories):
         for found in records_in(directory):
@@ -54,7 +54,7 @@ def history(directories: list[Path], model: str) -> History:
             name = found.record.spec.subject.model
             names[name] += 1
             if _canonical(name) == wanted and found.record.status == "ok":
-                kept.append((run_of(found.record, found.path, found.record.id), found.record))
+                kept.append((row_of(found.record, found.path, found.record.id), found.record))
     if not names:
         raise nothing_found(directories, left_out)
     if not any(_canonical(name) == wanted for name in names):
@@ -72,12 +72,12 @@ def _canonical(name: str) -> str:
     return known.id if known else name
 
 
-def _series(run: Run) -> str:
+def _series(run: RunRow) -> str:
     weights = "" if run.weights == "pretrained" else f" · {run.weights} weights"
     return f"{run.workload} · {run.runtime} · {run.device_name} · {run.precision}{weights} · {run.id[:8]}"
 
 
-def _point(run: Run, record: Record, before: tuple[Run, Record] | None) -> Point:
+def _point(run: RunRow, record: Record, before: tuple[RunRow, Record] | None) -> Point:
     series = _series(run)
     if before is None or _series(before[0]) != series:
         return Point(series=series, run=run, change="first")
@@ -88,12 +88,11 @@ def _point(run: Run, record: Record, before: tuple[Run, Record] | None) -> Point
     return Point(series=series, run=run, change=change, ratio=ratio)
 
 
-def _accuracy_point(series: str, before: Run, run: Run) -> Point:
+def _accuracy_point(series: str, before: RunRow, run: RunRow) -> Point:
     if before.acc is None or run.acc is None:
         return Point(series=series, run=run, change="no interval")
     points = 100 * (run.acc - before.acc)
     change: Change = "no interval"
     if before.acc_stderr is not None and run.acc_stderr is not None:
-        noise = Z95 * 100 * (before.acc_stderr**2 + run.acc_stderr**2) ** 0.5
-        change = "same" if abs(points) <= noise else "better" if points > 0 else "worse"
+        change = change_by_errors(points, before.acc_stderr, run.acc_stderr)
     return Point(series=series, run=run, change=change, accuracy_points=points)

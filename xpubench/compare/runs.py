@@ -1,6 +1,5 @@
 """One run held against another, and two sets of runs: ratios with their intervals, and verdicts."""
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,16 +7,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from xpubench.cli.console import title_of
-from xpubench.compare.accuracy import Comparison
-from xpubench.compare.accuracy import compare as compare_accuracy
+from xpubench.compare.accuracy import AccuracyComparison, compare_accuracies
+from xpubench.compare.latency import Ratio, memory_ratio, ratio_of
+from xpubench.compare.title import title_of
 from xpubench.errors import UserError
 from xpubench.record import Record, read_records
-from xpubench.report.collect import Found, records_in, rounds_of
-from xpubench.report.diff import Ratio, memory_ratio, ratio_of
+from xpubench.results import Found, records_in, rounds_of, writable
 from xpubench.spec import AccuracySpec, RunSpec
 
-Verdict = Literal["same", "faster", "slower", "regression", "warning", "not comparable"]
+RunVerdict = Literal["same", "faster", "slower", "regression", "warning", "not comparable"]
 
 BAD = frozenset({"slower", "regression"})
 
@@ -29,18 +27,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     memory: float = 0.10
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
+class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     """A run against its base. Ratios are new / base; `memory` is of the device's peak where both know it,
     else the host's. `differs` names the fields of the subject that are not the same, with both values."""
 
     title: str
-    verdict: Verdict
+    verdict: RunVerdict
     reason: str
     differs: list[str] = []
     first_token: Ratio | None = None
     next_token: Ratio | None = None
     memory: float | None = None
-    accuracy: Comparison | None = None
+    accuracy: AccuracyComparison | None = None
     top1_agreement: float | None = None
     mean_kl: float | None = None
 
@@ -48,7 +46,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
     """Two sets of runs: those of the same id compared, and the titles of those that one set alone has."""
 
-    runs: list[Compared]
+    runs: list[RunComparison]
     only_base: list[str]
     only_new: list[str]
     left_out: list[str]
@@ -82,15 +80,15 @@ def compare_paths(base: Path, new: Path, limits: Limits) -> Comparisons:
     )
 
 
-def compare_runs(base: Sequence[Record], new: Sequence[Record], limits: Limits) -> Compared:
+def compare_runs(base: Sequence[Record], new: Sequence[Record], limits: Limits) -> RunComparison:
     """A latency against a latency, or an accuracy against an accuracy, each given by its rounds. Of memory
     and accuracy, which hardly differ from one to the next, the last counts."""
     before, after = base[-1], new[-1]
     title, differs = title_of(after), _differing(before, after)
     if isinstance(before.spec, AccuracySpec) and isinstance(after.spec, AccuracySpec):
-        found = compare_accuracy(before, after)
-        verdict: Verdict = "same" if found.verdict == "ok" else found.verdict
-        return Compared(
+        found = compare_accuracies(before, after)
+        verdict: RunVerdict = "same" if found.verdict == "ok" else found.verdict
+        return RunComparison(
             title=title,
             verdict=verdict,
             reason=found.reason,
@@ -99,11 +97,11 @@ def compare_runs(base: Sequence[Record], new: Sequence[Record], limits: Limits) 
             accuracy=found,
         )
     if reason := _not_comparable(before, after) or _without_figures(base, new):
-        return Compared(title=title, verdict="not comparable", reason=reason, differs=differs)
+        return RunComparison(title=title, verdict="not comparable", reason=reason, differs=differs)
     first, following = ratio_of(base, new, "first"), ratio_of(base, new, "next")
     memory = memory_ratio(before, after)
     verdict, reason = _verdict(first, following, memory, limits)
-    return Compared(
+    return RunComparison(
         title=title,
         verdict=verdict,
         reason=reason,
@@ -118,7 +116,7 @@ def compare_runs(base: Sequence[Record], new: Sequence[Record], limits: Limits) 
 
 def _verdict(
     first: Ratio | None, following: Ratio | None, memory: float | None, limits: Limits
-) -> tuple[Verdict, str]:
+) -> tuple[RunVerdict, str]:
     """Slower when a latency is or the peak of memory grew; faster when a latency is and nothing is slower."""
     changes = {
         f"{name} {change}, ratio {ratio.text}": change
@@ -129,7 +127,7 @@ def _verdict(
         changes[f"peak memory larger, ratio {memory:.3f}"] = "slower"
     if not changes:
         return "same", f"within {limits.latency:.0%}, or no more than the noise"
-    worst: Verdict = "slower" if "slower" in changes.values() else "faster"
+    worst: RunVerdict = "slower" if "slower" in changes.values() else "faster"
     return worst, "; ".join(changes)
 
 
@@ -203,15 +201,10 @@ def _runs(path: Path, left_out: list[str]) -> dict[str, list[Record]]:
     else:
         rounds = [one / path.name for one in rounds_of(path.parent) if (one / path.name).exists()]
         for file in [path] if path.exists() or not rounds else rounds:
-            records += read_records(file)
+            records += [writable(record, file) for record in read_records(file)]
     if not records:
         raise UserError(f"no records in {path}")
     runs: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         runs[record.id].append(record)
     return runs
-
-
-def as_json(found: Comparisons) -> str:
-    """For a machine."""
-    return json.dumps(msgspec.to_builtins(found), indent=1)

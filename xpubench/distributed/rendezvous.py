@@ -22,6 +22,7 @@ from torch.distributed import PrefixStore, Store, TCPStore
 from xpubench.distributed.launch import Launch
 from xpubench.distributed.watchdog import Line, start_sentinel
 from xpubench.errors import RunFailure, UserError
+from xpubench.failures import log_tail
 from xpubench.record import Failure
 
 T = TypeVar("T")
@@ -170,7 +171,7 @@ class Job:
         self, kind: type[BaseException], error: BaseException, where: TracebackType | None
     ) -> None:
         sys.__excepthook__(kind, error, where)
-        tail = "\n".join("".join(traceback.format_exception(kind, error, where)).splitlines()[-20:])
+        tail = log_tail("".join(traceback.format_exception(kind, error, where)))
         self.fail(Failure(failure_class="crash", message=f"{kind.__name__}: {error}", log_tail=tail))
 
     def _meet(self) -> tuple[Store, str]:

@@ -1,17 +1,15 @@
 """Two directories side by side: machines, drivers or stacks, run by run."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
-from xpubench.compare.accuracy import mcnemar
-from xpubench.measure.statistics import median_ratio
+from xpubench.compare.accuracy import AccuracyChange, accuracy_change, accuracy_difference
+from xpubench.compare.latency import LatencyChange, Ratio, memory_ratio, ratio_of
+from xpubench.compare.row import RunRow, row_of
 from xpubench.record import Record
-from xpubench.report.collect import LeftOut, nothing_found, records_in
-from xpubench.report.runs import Run, run_of
+from xpubench.results import LeftOut, nothing_found, records_in
 from xpubench.spec import AccuracySpec, Subject
 
 # What may differ between two runs of one work; all else of a subject makes another work.
@@ -25,42 +23,15 @@ VOLATILE = frozenset(
 )
 MOST_VALUES = 3
 
-# Runs of the same thing differ by about this much from one process to the next, which no interval shows.
-MARGIN = 0.01
-SIGNIFICANT = 0.05
-
-Verdict = Literal["faster", "slower", "same", "no interval", "better", "worse"]
+PairVerdict = LatencyChange | AccuracyChange
 
 
-class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """B / A with the ends of its 95% interval, None where a side has one iteration alone."""
-
-    ratio: float
-    low: float | None
-    high: float | None
-
-    @property
-    def text(self) -> str:
-        """The ratio with its interval."""
-        if self.low is None or self.high is None:
-            return f"{self.ratio:.3f}"
-        return f"{self.ratio:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-    def verdict(self, margin: float = MARGIN) -> Verdict:
-        """Whether the whole interval is more than the margin away from 1, and on which side."""
-        if self.low is None or self.high is None:
-            return "no interval"
-        if self.high < 1 - margin:
-            return "faster"
-        return "slower" if self.low > 1 + margin else "same"
-
-
-class Pair(msgspec.Struct, frozen=True, kw_only=True):
+class RunPair(msgspec.Struct, frozen=True, kw_only=True):
     """Two runs of one work. Ratios are B / A; the accuracy's difference is B less A in percentage points and
     `p_value` McNemar's, where both scored the same items."""
 
-    a: Run
-    b: Run
+    a: RunRow
+    b: RunRow
     first_token: Ratio | None = None
     next_token: Ratio | None = None
     memory: float | None = None
@@ -68,18 +39,16 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     p_value: float | None = None
 
     @property
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> PairVerdict | None:
         """By the next token latency, of runs of one token by the first; of accuracies by McNemar's test."""
         if decisive := self.next_token or self.first_token:
             return decisive.verdict()
         if self.p_value is None or self.accuracy_points is None:
             return None
-        if self.p_value >= SIGNIFICANT:
-            return "same"
-        return "better" if self.accuracy_points > 0 else "worse"
+        return accuracy_change(self.accuracy_points, self.p_value)
 
 
-class Difference(msgspec.Struct, frozen=True, kw_only=True):
+class EnvironmentDifference(msgspec.Struct, frozen=True, kw_only=True):
     """A fact of the environments that is not the same on both sides: its values, the most frequent first."""
 
     name: str
@@ -92,10 +61,10 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
 
     a: str
     b: str
-    pairs: list[Pair]
-    environment: list[Difference]
-    only_a: list[Run]
-    only_b: list[Run]
+    pairs: list[RunPair]
+    environment: list[EnvironmentDifference]
+    only_a: list[RunRow]
+    only_b: list[RunRow]
     left_out: list[tuple[str, str]]
 
 
@@ -104,7 +73,7 @@ class _Side:
 
     def __init__(self, directory: Path) -> None:
         self.left_out: list[LeftOut] = []
-        self.runs: dict[str, dict[str, tuple[Run, Record]]] = defaultdict(dict)
+        self.runs: dict[str, dict[str, tuple[RunRow, Record]]] = defaultdict(dict)
         self.facts: dict[str, Counter[str]] = defaultdict(Counter)
         for found in records_in(directory):
             if isinstance(found, LeftOut):
@@ -117,7 +86,7 @@ class _Side:
             variants = self.runs[_work(record)]
             variant = _stack(record.spec.subject)
             if variant not in variants or record.created >= variants[variant][1].created:
-                variants[variant] = run_of(record, found.path, record.id), record
+                variants[variant] = row_of(record, found.path, record.id), record
         if not self.runs:
             raise nothing_found([directory], self.left_out)
 
@@ -129,8 +98,8 @@ def diff(a: Path, b: Path) -> Diff:
     that the other alone has. UserError when a directory has no record.
     """
     sides = _Side(a), _Side(b)
-    pairs: list[Pair] = []
-    alone: tuple[list[Run], list[Run]] = [], []
+    pairs: list[RunPair] = []
+    alone: tuple[list[RunRow], list[RunRow]] = [], []
     for work in sides[0].runs | sides[1].runs:
         ours, theirs = (side.runs.get(work, {}) for side in sides)
         both = [variant for variant in ours if variant in theirs]
@@ -151,35 +120,6 @@ def diff(a: Path, b: Path) -> Diff:
         only_b=alone[1],
         left_out=[(str(one.path), one.reason) for side in sides for one in side.left_out],
     )
-
-
-def ratio_of(base: Sequence[Record], new: Sequence[Record], what: Literal["first", "next"]) -> Ratio | None:
-    """The ratio of two runs' latencies, new / base, from their raw samples; None where one has none.
-
-    A run that was repeated is given by its rounds, which are resampled as wholes, and in pairs where both
-    sides have as many.
-    """
-    sides = [_rounds(records, what) for records in (base, new)]
-    if not all(sides):
-        return None
-    ratio, low, high = median_ratio(*sides, paired=len(base) == len(new) > 1)
-    return Ratio(ratio=ratio, low=low, high=high)
-
-
-def _rounds(records: Sequence[Record], what: Literal["first", "next"]) -> list[list[int]]:
-    if len(records) == 1:
-        return _rows(records[0], what)
-    rounds = [_rows(record, what) for record in records]
-    return [[sample for row in rows for sample in row] for rows in rounds if rows]
-
-
-def _rows(record: Record, what: Literal["first", "next"]) -> list[list[int]]:
-    stamped = [one for one in record.samples.iterations if one.sync_policy == "every_token"]
-    if record.status != "ok":
-        return []
-    if what == "first":
-        return [[one.first_token_ns] for one in stamped if one.first_token_ns and one.first_token_ns > 0]
-    return [one.next_token_ns for one in stamped if one.next_token_ns and min(one.next_token_ns) > 0]
 
 
 def _work(record: Record) -> str:
@@ -203,9 +143,9 @@ def _stack(subject: Subject) -> str:
     return msgspec.json.encode({name: fields.get(name) for name in sorted(STACK_FIELDS)}).decode()
 
 
-def _pair(one: Run, base: Record, other: Run, new: Record) -> Pair:
-    points, p_value = _accuracy(base, new)
-    return Pair(
+def _pair(one: RunRow, base: Record, other: RunRow, new: Record) -> RunPair:
+    points, p_value = accuracy_difference(base, new)
+    return RunPair(
         a=one,
         b=other,
         first_token=ratio_of([base], [new], "first"),
@@ -216,37 +156,9 @@ def _pair(one: Run, base: Record, other: Run, new: Record) -> Pair:
     )
 
 
-def memory_ratio(base: Record, new: Record) -> float | None:
-    """New / base of the peaks: device memory where both know it, else the host's."""
-    one, other = base.summary, new.summary
-    if one is None or other is None:
-        return None
-    for before, after in (
-        (one.peak_device_bytes, other.peak_device_bytes),
-        (one.peak_host_bytes, other.peak_host_bytes),
-    ):
-        if before and after:
-            return after / before
-    return None
-
-
-def _accuracy(base: Record, new: Record) -> tuple[float | None, float | None]:
-    one, other = base.accuracy, new.accuracy
-    if one is None or other is None or one.acc is None or other.acc is None:
-        return None, None
-    points = 100 * (other.acc - one.acc)
-    before = {item.id: item.correct for item in one.items}
-    after = {item.id: item.correct for item in other.items}
-    if not before or before.keys() != after.keys():
-        return points, None
-    gained = sum(bool(after[index]) and not before[index] for index in before)
-    lost = sum(bool(before[index]) and not after[index] for index in before)
-    return points, mcnemar(gained, lost)
-
-
-def _differences(a: dict[str, Counter[str]], b: dict[str, Counter[str]]) -> list[Difference]:
+def _differences(a: dict[str, Counter[str]], b: dict[str, Counter[str]]) -> list[EnvironmentDifference]:
     return [
-        Difference(name=name, a=_values(a.get(name)), b=_values(b.get(name)))
+        EnvironmentDifference(name=name, a=_values(a.get(name)), b=_values(b.get(name)))
         for name in sorted(a.keys() | b.keys())
         if set(a.get(name, ())) != set(b.get(name, ()))
     ]

@@ -7,9 +7,9 @@ from typing import Literal
 import msgspec
 
 from xpubench.catalog import CatalogModel, find_model, models
-from xpubench.report.runs import Mode, Run
+from xpubench.compare.row import Mode, RunRow
 
-Verdict = Literal["pass", "fail", "partial", "not run", "not validated"]
+CellVerdict = Literal["pass", "fail", "partial", "not run", "not validated"]
 MODES: tuple[Mode, ...] = ("fp16", "int4", "distributed")
 
 
@@ -17,13 +17,13 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """A model in a mode. `latency` and `accuracy` are the runs that speak for it, None where none does."""
 
     mode: Mode
-    verdict: Verdict
+    verdict: CellVerdict
     reason: str
-    latency: Run | None = None
-    accuracy: Run | None = None
+    latency: RunRow | None = None
+    accuracy: RunRow | None = None
 
 
-class Line(msgspec.Struct, frozen=True, kw_only=True):
+class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
     """A validated model with a cell for each mode. `platforms` are those of the guide's table, `listed` those
     whose own, narrower list names the model too."""
 
@@ -45,7 +45,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     not_run: int
 
 
-def matrix(runs: Iterable[Run]) -> list[Line]:
+def matrix(runs: Iterable[RunRow]) -> list[MatrixRow]:
     """The validated models in the catalog's order.
 
     A cell passes when all its newest runs went well: at least one of latency, with trained weights, and one
@@ -53,12 +53,12 @@ def matrix(runs: Iterable[Run]) -> list[Line]:
     fails when the accuracy is below that, or no latency run or no accuracy run went well. What is between is
     partial.
     """
-    mine: dict[tuple[str, Mode], list[Run]] = defaultdict(list)
+    mine: dict[tuple[str, Mode], list[RunRow]] = defaultdict(list)
     for run in newest(runs):
         if run.mode is not None and (known := find_model(run.model)):
             mine[known.id, run.mode].append(run)
     return [
-        Line(
+        MatrixRow(
             family=one.family,
             model=one.id,
             platforms=one.platforms,
@@ -70,7 +70,7 @@ def matrix(runs: Iterable[Run]) -> list[Line]:
     ]
 
 
-def tally(lines: list[Line]) -> list[Tally]:
+def tally(lines: list[MatrixRow]) -> list[Tally]:
     """The verdicts of each mode, counted."""
     found = []
     for index, mode in enumerate(MODES):
@@ -88,9 +88,9 @@ def tally(lines: list[Line]) -> list[Tally]:
     return found
 
 
-def newest(runs: Iterable[Run]) -> list[Run]:
+def newest(runs: Iterable[RunRow]) -> list[RunRow]:
     """Of runs that share an id, on one kind of device, the one that was made last."""
-    last: dict[tuple[str, str], Run] = {}
+    last: dict[tuple[str, str], RunRow] = {}
     for run in runs:
         key = (run.id, run.device_name)
         if key not in last or run.created >= last[key].created:
@@ -103,7 +103,7 @@ def _validated(model: CatalogModel, mode: Mode) -> bool:
     return model.int4 if mode == "int4" else model.fp16
 
 
-def _cell(model: CatalogModel, mode: Mode, runs: list[Run]) -> Cell:
+def _cell(model: CatalogModel, mode: Mode, runs: list[RunRow]) -> Cell:
     if not runs:
         if _validated(model, mode):
             return Cell(mode=mode, verdict="not run", reason="")
@@ -120,7 +120,7 @@ def _cell(model: CatalogModel, mode: Mode, runs: list[Run]) -> Cell:
     )
 
 
-def _verdict(latencies: list[Run], accuracies: list[Run]) -> tuple[Verdict, str]:
+def _verdict(latencies: list[RunRow], accuracies: list[RunRow]) -> tuple[CellVerdict, str]:
     for name, runs in (("latency", latencies), ("accuracy", accuracies)):
         if runs and not any(run.status == "ok" for run in runs):
             return "fail", f"{name}: {runs[-1].status}"
@@ -130,7 +130,7 @@ def _verdict(latencies: list[Run], accuracies: list[Run]) -> tuple[Verdict, str]
     return ("partial", missing) if missing else ("pass", "")
 
 
-def _missing(latencies: list[Run], accuracies: list[Run]) -> str:
+def _missing(latencies: list[RunRow], accuracies: list[RunRow]) -> str:
     """What keeps a cell that did not fail from passing."""
     if not latencies:
         return "no latency run"
@@ -144,11 +144,11 @@ def _missing(latencies: list[Run], accuracies: list[Run]) -> str:
     return "accuracy not on the whole test set" if all(run.acc_partial for run in accuracies) else ""
 
 
-def _speaker(runs: list[Run]) -> Run | None:
+def _speaker(runs: list[RunRow]) -> RunRow | None:
     """The run to show: one that went well rather than not, with trained weights, on the whole task; of
     those the newest."""
 
-    def weight(run: Run) -> tuple[bool, bool, bool, str]:
+    def weight(run: RunRow) -> tuple[bool, bool, bool, str]:
         return run.status == "ok", run.weights != "dummy", not run.acc_partial, run.created
 
     return max(runs, key=weight, default=None)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import msgspec
 
+from xpubench.compare.row import RunRow, row_of
 from xpubench.record import Record, now
-from xpubench.report.collect import ROUND, LeftOut, nothing_found, records_in
-from xpubench.report.matrix import Line, Tally, matrix, newest, tally
-from xpubench.report.runs import Run, run_of
+from xpubench.report.matrix import MatrixRow, Tally, matrix, newest, tally
+from xpubench.results import ROUND, LeftOut, nothing_found, records_in
 from xpubench.runtimes.registry import OPTIONS
 
 
@@ -22,20 +22,20 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     directories: list[str]
     environments: list[tuple[str, int]]
     tallies: list[Tally]
-    slowest: Run | None
-    failed: list[Run]
+    slowest: RunRow | None
+    failed: list[RunRow]
     repeats: int
-    matrix: list[Line]
-    runs: list[Run]
+    matrix: list[MatrixRow]
+    runs: list[RunRow]
     left_out: list[tuple[str, str]]
 
 
-def overview(directories: list[Path], each: Callable[[Run, Record], None] | None = None) -> Overview:
+def overview(directories: list[Path], each: Callable[[RunRow, Record], None] | None = None) -> Overview:
     """Reads the directories, one record in memory at a time; `each` sees every run with its record.
 
     UserError when a directory cannot be read or none holds a record.
     """
-    runs: list[Run] = []
+    runs: list[RunRow] = []
     left_out: list[LeftOut] = []
     environments: Counter[str] = Counter()
     keys: Counter[str] = Counter()
@@ -53,7 +53,7 @@ def overview(directories: list[Path], each: Callable[[Run, Record], None] | None
                         found.path, f"repeats the run {record.id}: in the table, the matrix takes the newest"
                     )
                 )
-            run = run_of(record, found.path, key)
+            run = row_of(record, found.path, key)
             runs.append(run)
             environments[environment_line(record)] += 1
             if each is not None:
@@ -97,7 +97,7 @@ def environment_line(record: Record) -> str:
     return " · ".join(parts)
 
 
-def _slowest(runs: list[Run]) -> Run | None:
+def _slowest(runs: list[RunRow]) -> RunRow | None:
     reached = [(run.mbu_measured, run) for run in runs if run.mbu_measured is not None and run.status == "ok"]
     finite = [(share, run) for share, run in reached if isfinite(share)]
     return min(finite, key=lambda pair: pair[0])[1] if finite else None

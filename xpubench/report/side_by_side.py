@@ -1,19 +1,33 @@
 """Several runtimes on one workload: a line each, with ratios to the first."""
 
+from collections.abc import Iterator
 from statistics import median
 
-from xpubench.measure.statistics import median_ratio, summarize
+import msgspec
+
+from xpubench.compare.latency import next_token_rows, ratio_over_rounds
+from xpubench.measure.statistics import summarize
 from xpubench.record import Record
-from xpubench.report.tables import plain_console, plain_table
+from xpubench.report.text import NONE, gb, interval, ms
 from xpubench.spec import RunSpec
 
 Rounds = list[dict[str, list[Record]]]
+COLUMNS = (
+    *("runtime", "first token, ms", "next token, ms", "95% interval", "times as fast", "95% interval"),
+    *("tokens/s", "peak host, GB", "load, s"),
+)
 
 
-def print_tables(rounds: Rounds, runtimes: list[str]) -> None:
+class SideBySide(msgspec.Struct, frozen=True, kw_only=True):
+    """Several runtimes on one workload: a row for each, with a text for each of `COLUMNS`."""
+
+    title: str
+    rows: list[list[str]]
+
+
+def side_by_side(rounds: Rounds, runtimes: list[str]) -> Iterator[SideBySide]:
     """A table for each workload. The ratios are of median next token latencies, above 1 is faster than the
     first runtime; intervals are 95%, of the ratio over rounds."""
-    console = plain_console()
     for place in range(max(len(records) for records in rounds[0].values())):
         runs = {
             runtime: [done[runtime][min(place, len(done[runtime]) - 1)] for done in rounds]
@@ -22,66 +36,35 @@ def print_tables(rounds: Rounds, runtimes: list[str]) -> None:
         spec = runs[runtimes[0]][0].spec
         assert isinstance(spec, RunSpec)
         subject = spec.subject
-        console.print(
-            f"{subject.model} · {subject.device} {subject.dtype} · "
-            f"{spec.workload.title(spec.workload.input_tokens)} · {len(rounds)} rounds"
+        yield SideBySide(
+            title=f"{subject.model} · {subject.device} {subject.dtype} · "
+            f"{spec.workload.title(spec.workload.input_tokens)} · {len(rounds)} rounds",
+            rows=[[runtime, *_cells(runs[runtime], runs[runtimes[0]])] for runtime in runtimes],
         )
-        table = plain_table(
-            "runtime",
-            "first token, ms",
-            "next token, ms",
-            "95% interval",
-            "times as fast",
-            "95% interval",
-            "tokens/s",
-            "peak host, GB",
-            "load, s",
-        )
-        for runtime in runtimes:
-            table.add_row(runtime, *_cells(runs[runtime], runs[runtimes[0]]))
-        console.print(table)
 
 
 def _cells(records: list[Record], first: list[Record]) -> list[str]:
     failed = [record for record in records if record.latency is None]
     if failed:
-        return [failed[0].status, *["–"] * 7]
+        return [failed[0].status, *[NONE] * 7]
     summaries = [record.latency for record in records if record.latency is not None]
-    next_ns = [one for record in records for one in _next_token_ns(record)]
-    cells = [_ms(median(one.first_token_ms.median for one in summaries))]
+    next_ns = [one for record in records for one in next_token_rows(record)]
+    cells = [ms(median(one.first_token_ms.median for one in summaries))]
     if next_ns:
         statistic = summarize(next_ns)
-        cells += [_ms(statistic.median), _interval(statistic.ci95)]
+        cells += [ms(statistic.median), interval(statistic.ci95)]
     else:
-        cells += ["–", "–"]
+        cells += [NONE, NONE]
     if next_ns and all(record.latency is not None for record in first):
-        # Latencies: the first's over ours is how many times as fast we are.
-        ratio, low, high = median_ratio(_rounds_ns(records), _rounds_ns(first), paired=True)
-        cells += [f"{ratio:.2f}", _interval(None if low is None or high is None else (low, high))]
+        # The first runtime's latency over this one's is how many times as fast this one is.
+        ratio = ratio_over_rounds(records, first)
+        cells += [f"{ratio.ratio:.2f}", interval(ratio.ends)]
     else:
-        cells += ["–", "–"]
+        cells += [NONE, NONE]
     peaks = [one.peak_host_bytes for one in summaries if one.peak_host_bytes is not None]
     return [
         *cells,
         f"{median(one.tokens_per_s for one in summaries):.1f}",
-        f"{max(peaks) / 1e9:.2f}" if peaks else "–",
+        gb(max(peaks, default=None)),
         f"{median(one.load_s for one in summaries):.2f}",
     ]
-
-
-def _next_token_ns(record: Record) -> list[list[int]]:
-    return [one.next_token_ns for one in record.samples.iterations if one.next_token_ns]
-
-
-def _rounds_ns(records: list[Record]) -> list[list[int]]:
-    """Of each round, the next token latencies of all iterations, so that a ratio is that of the medians
-    beside it."""
-    return [[one for row in _next_token_ns(record) for one in row] for record in records]
-
-
-def _ms(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "–" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"

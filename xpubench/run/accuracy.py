@@ -10,8 +10,8 @@ import msgspec
 
 from xpubench.accuracy.items import RIGHT, answered, logged
 from xpubench.accuracy.lm import RuntimeLM
-from xpubench.accuracy.tasks import SMOKE, TEST_SETS, load_tasks
-from xpubench.catalog import PublishedAccuracy, find_model, status_of
+from xpubench.accuracy.tasks import SMOKE, load_tasks
+from xpubench.catalog import TEST_SETS, PublishedAccuracy, find_model, status_of
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import classify, failed_record
 from xpubench.measure.host import peak_host_bytes

@@ -20,6 +20,7 @@ import msgspec
 from xpubench.catalog import find_model, models
 from xpubench.environment import Environment
 from xpubench.errors import FailureClass, UserError, unknown
+from xpubench.failures import log_tail
 from xpubench.measure.oom import out_of_memory_kills
 from xpubench.record import Failure, Record, now, read_record
 from xpubench.results import ResultsDirectory
@@ -28,7 +29,6 @@ from xpubench.spec import AccuracySpec, RunSpec
 Spec = RunSpec | AccuracySpec
 Ranks = Annotated[int, msgspec.Meta(ge=1)]
 POLL_S = 0.2
-LOG_TAIL_LINES = 20
 # Between asking a worker to end and ending it.
 GRACE_S = 10
 PR_SET_PDEATHSIG = 1
@@ -277,7 +277,7 @@ def _failure_of(code: int, log: Path, killed_for_memory: bool) -> tuple[FailureC
 def tail_of(log: Path) -> str:
     """The last lines of a log."""
     try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:])
+        return log_tail(log.read_text(errors="replace"))
     except OSError:
         return ""
 

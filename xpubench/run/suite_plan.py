@@ -1,7 +1,6 @@
-"""What a suite would run: memory, roofline and time of each run, without loading anything."""
+"""What a suite would run: the memory, the roofline and the time of each run, without loading anything."""
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
@@ -9,65 +8,49 @@ import msgspec
 
 from xpubench.catalog import CatalogDevice, config_of, identify_device
 from xpubench.catalog.architecture import architecture_of
-from xpubench.cli.console import title_of
-from xpubench.environment import Environment
 from xpubench.errors import UserError
 from xpubench.plan import Plan, plan_of
-from xpubench.record import Record, now
-from xpubench.report.tables import plain_console, plain_table
-from xpubench.report.text import NONE
+from xpubench.record import Record
 from xpubench.results import ResultsDirectory
-from xpubench.run.suite import Job, Spec, records_of, wanted
+from xpubench.run.suite import Spec, records_of, wanted
 from xpubench.spec import RunSpec
+
+# By their names, None where the machine has none.
+Devices = Mapping[str, CatalogDevice | None]
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     """A run that is asked for: what it needs, the least time that it can take, what it took where it is done,
     and in how many of the directories it is still to run. Seconds."""
 
-    title: str
+    spec: Spec
     plan: Plan | None
     least_s: float | None
     took_s: float | None
     pending: int
 
 
-def print_plan(jobs: Sequence[Job], directories: Sequence[Path]) -> None:
-    """A table of the runs, with the time that the finished ones took and the least that the others can."""
-    console = plain_console()
-    table = plain_table(
-        *("run", "weights, GB", "KV cache, GB", "peak, GB", "first token, ms", "next token, ms", "time, s"),
-        "state",
-    )
-    runs = [_outlook(spec, directories) for job in jobs for spec in job.specs]
-    for run in runs:
-        table.add_row(run.title, *_plan_cells(run.plan), _time_cell(run), _state(run, len(directories)))
-    console.print(table)
-    pending = sum(run.pending for run in runs)
-    console.print(
-        f"{len(runs)} runs in {len(jobs)} processes, {len(directories)} round(s); {pending} to run in "
-        + ", ".join(map(str, directories))
-    )
-    console.print(
-        "Memory is an estimate. Tokens are the roofline's, the least at the bandwidth below; where no peak "
-        "is known, the first one's is a pass over the weights."
-    )
-    for name in dict.fromkeys(spec.subject.device for job in jobs for spec in job.specs):
-        device = _device(name)
-        if device is None:
-            console.print(f"{name}: none here, so no roofline; `xpubench plan --device` takes a data sheet")
-        else:
-            console.print(
-                f"{name}: {device.name}, {device.bandwidth_gb_per_s:,.1f} GB/s ({device.bandwidth_source})"
-            )
-    console.print(_estimate(runs))
+class TimeLeft(msgspec.Struct, frozen=True, kw_only=True):
+    """The seconds that the runs which are still to do take without starting their processes. Where `done`
+    runs have told how long they took, `seconds` is an estimate; where none has, the sum of the others' lower
+    bounds, in which the `unbounded` runs are missing; None where no bound is known either."""
+
+    seconds: float | None
+    done: int
+    unbounded: int
 
 
-def _outlook(spec: Spec, directories: Sequence[Path]) -> Outlook:
+def outlooks(specs: Sequence[Spec], directories: Sequence[Path], devices: Devices) -> list[Outlook]:
+    """What each run needs on its device, and what it took by the records of the directories, one for each
+    round."""
+    return [_outlook(spec, directories, devices.get(spec.subject.device)) for spec in specs]
+
+
+def _outlook(spec: Spec, directories: Sequence[Path], device: CatalogDevice | None) -> Outlook:
     done = [records for path in directories if (records := _done(path, spec))]
-    plan = _plan(spec)
+    plan = _plan(spec, device)
     return Outlook(
-        title=title_of(Record(id=spec.id, created=now(), spec=spec, environment=Environment(), status="ok")),
+        spec=spec,
         plan=plan,
         least_s=_least_s(spec, plan),
         took_s=_took_s(done[-1]) if done else None,
@@ -82,19 +65,19 @@ def _done(directory: Path, spec: Spec) -> list[Record]:
     return [] if wanted(results, spec, None) else records_of(results, spec)
 
 
-def _plan(spec: Spec) -> Plan | None:
+def _plan(spec: Spec, device: CatalogDevice | None) -> Plan | None:
     if not isinstance(spec, RunSpec):
         return None
     try:
         architecture = architecture_of(config_of(spec.subject.model))
-        return plan_of(architecture, spec, _device(spec.subject.device))
+        return plan_of(architecture, spec, device)
     except UserError:  # unknown here, or for fewer ranks; the run itself will say so
         return None
 
 
-@cache
-def _device(name: str) -> CatalogDevice | None:
-    """This machine's device by its data sheet, else by the bandwidth that it reaches now."""
+def device_of(name: str) -> CatalogDevice | None:
+    """This machine's device by its data sheet, else by the bandwidth that it reaches now; None where it has
+    none of that name."""
     from xpubench.measure import device
 
     if name not in device.available_devices():
@@ -121,10 +104,10 @@ def _least_s(spec: Spec, plan: Plan | None) -> float | None:
         return None
     protocol = spec.protocol
     generations = 1 + min(2, protocol.num_warmup) + 2 * (protocol.num_iter - protocol.num_warmup)
-    return generations * (_first_ms(plan) + (plan.new_tokens - 1) * plan.roofline_next_token_ms) / 1e3
+    return generations * (first_token_ms(plan) + (plan.new_tokens - 1) * plan.roofline_next_token_ms) / 1e3
 
 
-def _first_ms(plan: Plan) -> float:
+def first_token_ms(plan: Plan) -> float:
     """Where no peak is known, the prompt costs at least one more pass over the weights."""
     return plan.roofline_first_token_ms or plan.roofline_next_token_ms or 0.0
 
@@ -144,48 +127,17 @@ def _seconds(record: Record) -> float | None:
     return (record.summary.load_s or 0.0) + sum(one.end_to_end_ns for one in samples) / 1e9
 
 
-def _plan_cells(plan: Plan | None) -> list[str]:
-    if plan is None:
-        return [NONE] * 5
-    sizes = (plan.weight_bytes, plan.kv_cache_bytes, plan.peak_bytes)
-    following = plan.roofline_next_token_ms
-    times = [NONE] * 2 if following is None else [f"{ms:.2f}" for ms in (_first_ms(plan), following)]
-    return [f"{size / 1e9:.2f}" for size in sizes] + times
-
-
-def _time_cell(run: Outlook) -> str:
-    if run.took_s is not None:
-        return f"{run.took_s:.0f}"
-    return NONE if run.least_s is None else f"≥ {run.least_s:.1f}"
-
-
-def _state(run: Outlook, rounds: int) -> str:
-    if run.pending == 0:
-        return "done"
-    return "to run" if run.pending == rounds else f"{rounds - run.pending} of {rounds} done"
-
-
-def _estimate(runs: Sequence[Outlook]) -> str:
-    """One line on the time of what is to run: by what the finished runs took beside their bounds, or where
-    none is done the sum of the bounds."""
+def time_left(runs: Sequence[Outlook]) -> TimeLeft:
+    """The time of what is still to run, by how many times its lower bound each finished run took."""
     pending = [run for run in runs if run.pending]
     took = [run.took_s for run in runs if run.took_s is not None]
-    ratios = [run.took_s / run.least_s for run in runs if run.took_s is not None and run.least_s]
-    if not pending:
-        return "time: nothing is left to run"
     if not took:
         bounds = [run.pending * run.least_s for run in pending if run.least_s is not None]
-        if not bounds:
-            return "time: not known before a first run is done"
-        rest = len(pending) - len(bounds)
-        others = f"; without a bound, and not in it: {rest}" if rest else ""
-        return (
-            f"time: at least {sum(bounds):.0f} s, the roofline's lower bound: starting, loading and what is "
-            f"slower than the memory come on top, often several times as much{others}"
-        )
+        return TimeLeft(seconds=sum(bounds) if bounds else None, done=0, unbounded=len(pending) - len(bounds))
+    ratios = [run.took_s / run.least_s for run in runs if run.took_s is not None and run.least_s]
     factor, usual = median(ratios) if ratios else None, fmean(took)
     seconds = sum(
         run.pending * (run.took_s or (run.least_s * factor if run.least_s and factor else usual))
         for run in pending
     )
-    return f"time: about {seconds:.0f} s without starting the processes, by the {len(took)} done"
+    return TimeLeft(seconds=seconds, done=len(took), unbounded=0)

@@ -6,12 +6,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from xpubench.failures import log_tail
 from xpubench.record import Record
+from xpubench.report.text import divergence_text
 
 BINS = 32
-LOG_CHARACTERS = 6000
 TEXT_CHARACTERS = 400
-Array = NDArray[np.float64]
 
 
 def panel_of(record: Record, points: int) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def panel_of(record: Record, points: int) -> dict[str, Any]:
     }
     if record.failure is not None:
         found["failure"] = msgspec.to_builtins(record.failure)
-        found["failure"]["log_tail"] = record.failure.log_tail[-LOG_CHARACTERS:]
+        found["failure"]["log_tail"] = log_tail(record.failure.log_tail)
     if record.latency is not None:
         found["summary"] = msgspec.to_builtins(record.latency)
     if record.bandwidth is not None:
@@ -39,7 +39,7 @@ def panel_of(record: Record, points: int) -> dict[str, Any]:
         found["accuracy"] = msgspec.to_builtins(record.accuracy)
         del found["accuracy"]["items"]
     if record.divergence is not None:
-        found["divergence"] = msgspec.to_builtins(record.divergence)
+        found["divergence"] = divergence_text(record.divergence)
     if record.output is not None and record.output.first_text:
         found["text"] = record.output.first_text[:TEXT_CHARACTERS]
     return found | _series(record, points)
@@ -72,7 +72,7 @@ def _series(record: Record, points: int) -> dict[str, Any]:
     return found
 
 
-def _thin(times: Array, points: int) -> dict[str, Any]:
+def _thin(times: NDArray[np.float64], points: int) -> dict[str, Any]:
     """Each point stands for `every` tokens in a row."""
     every = -(-times.shape[1] // points)
     starts = np.arange(0, times.shape[1], every)
@@ -87,6 +87,6 @@ def _thin(times: Array, points: int) -> dict[str, Any]:
     }
 
 
-def _ms(nanoseconds: Array) -> list[float]:
+def _ms(nanoseconds: NDArray[np.float64]) -> list[float]:
     # Four digits are finer than any plot.
     return [float(f"{value:.4g}") for value in (nanoseconds / 1e6).tolist()]

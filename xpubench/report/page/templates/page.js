@@ -1,4 +1,15 @@
-// The page: its theme, figures and panels.
+// The page: its theme, tables, figures and panel.
+
+import { root } from "./dom.js";
+import { limitFigure } from "./limit_figure.js";
+import { setUpPanel } from "./panel.js";
+import { redraw } from "./plot.js";
+import { ratiosFigure } from "./ratios_figure.js";
+import { seriesFigure } from "./series_figure.js";
+import { setUpTable } from "./table.js";
+
+// By the data-figure of their places.
+const FIGURES = { limit: limitFigure, ratios: ratiosFigure, series: seriesFigure };
 
 function setUpTheme() {
   const button = document.getElementById("theme");
@@ -17,15 +28,15 @@ function setUpTheme() {
   show();
 }
 
+// Each figure is drawn when the reader comes near it.
 function setUpFigures() {
-  const seen = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      seen.unobserve(target);
-      pageFigures[target.dataset.figure](target);
-    }
-  }, { rootMargin: "400px" });
-  for (const holder of document.querySelectorAll("[data-figure]")) seen.observe(holder);
+  const draw = ({ isIntersecting, target }) => {
+    if (!isIntersecting) return;
+    near.unobserve(target);
+    FIGURES[target.dataset.figure](target);
+  };
+  const near = new IntersectionObserver((entries) => entries.forEach(draw), { rootMargin: "400px" });
+  for (const holder of document.querySelectorAll("[data-figure]")) near.observe(holder);
 }
 
 async function start() {
@@ -34,8 +45,8 @@ async function start() {
   for (const section of document.querySelectorAll("[data-table]"))
     for (const [place, key] of await setUpTable(section)) if (place !== null) places.set(key, place);
   setUpFigures();
-  addEventListener("hashchange", () => route(places));
-  route(places);
+  setUpPanel(places);
   root.dataset.ready = "true";
 }
+
 start();

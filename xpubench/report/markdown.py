@@ -1,44 +1,18 @@
-"""The reports as Markdown, CSV and JSON. Texts from records are escaped for each."""
+"""The reports and comparisons as Markdown. Texts from records are escaped."""
 
-import csv
-import io
 import re
 from collections.abc import Iterable
-from typing import Any
-
-import msgspec
 
 from xpubench.compare.history import History
+from xpubench.compare.runs import Comparisons
+from xpubench.report.comparison import COLUMNS, notes, row_texts
 from xpubench.report.diff import Diff
 from xpubench.report.matrix import MODES, Cell
 from xpubench.report.overview import Overview
-from xpubench.report.page.tables import Column, Table, diff_table, history_table, runs_table
-from xpubench.report.text import MODE_NAMES, NONE, date, ms, percent
+from xpubench.report.tables import DataTable, cell_text, diff_table, history_table, runs_table
+from xpubench.report.text import MODE_NAMES, ms, percent
 
 NUMBERS = ("number", "interval")
-
-
-def as_json(value: Any) -> bytes:
-    """Any value of the report for a machine."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
-
-
-def as_csv(table: Table) -> bytes:
-    """A table with its hidden columns; a figure with its interval becomes three."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = [
-        [name, f"{name}_low", f"{name}_high"] if column.kind == "interval" else [name]
-        for name, column in table.columns.items()
-    ]
-    writer.writerow([name for some in names for name in some])
-    for row in table.cells():
-        fields = [
-            [*(cell or ()), None, None, None][:3] if column.kind == "interval" else [_safe(cell)]
-            for column, cell in zip(table.columns.values(), row, strict=True)
-        ]
-        writer.writerow([field for some in fields for field in some])
-    return out.getvalue().encode()
 
 
 def overview_markdown(found: Overview) -> bytes:
@@ -86,24 +60,19 @@ def history_markdown(found: History) -> bytes:
     return _whole(lines, found.left_out)
 
 
-def cell_text(column: Column, cell: Any) -> str:
-    """A cell of a table as text."""
-    if cell is None:
-        return NONE
-    if column.kind == "number":
-        return f"{cell:,.{column.digits}f}"
-    if column.kind == "interval":
-        figure, *ends = (f"{value:,.{column.digits}f}" for value in cell)
-        return f"{figure} ({'–'.join(ends)})" if ends else figure
-    return date(cell) if column.kind == "date" else str(cell)
+def comparison_markdown(found: Comparisons) -> bytes:
+    """The runs of two sets beside each other."""
+    rule = ["---", "---", *["---:"] * (len(COLUMNS) - 2)]
+    lines = _rows(list(COLUMNS), rule, (row_texts(run) for run in found.runs))
+    return _whole([*lines, "", *(f"- {escaped(note)}" for note in notes(found))], [])
 
 
 def escaped(text: str) -> str:
     """A text in one line that Markdown takes for nothing else, nor for HTML."""
-    return re.sub(r"([\\`*_\[\]<>|#&])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_~\[\]<>|#&])", r"\\\1", " ".join(text.split()))
 
 
-def _table(table: Table) -> list[str]:
+def _table(table: DataTable) -> list[str]:
     shown = [(at, column) for at, column in enumerate(table.columns.values()) if not column.hidden]
     return _rows(
         [column.label for _, column in shown],
@@ -133,8 +102,3 @@ def _cell(cell: Cell) -> str:
     if cell.accuracy is not None and cell.accuracy.acc is not None:
         parts.append(f"accuracy {percent(cell.accuracy.acc)} %")
     return ", ".join(parts)
-
-
-def _safe(cell: Any) -> Any:
-    # A spreadsheet would run a text that begins so.
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

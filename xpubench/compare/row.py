@@ -1,20 +1,19 @@
-"""A record as one flat row: what the tables, the matrix and the files of the report are made of."""
+"""A record as one flat row: what a history compares, and what the report's tables and matrix are made of."""
 
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from xpubench.accuracy.tasks import TEST_SETS
-from xpubench.catalog import find_model
+from xpubench.catalog import TEST_SETS, find_model
+from xpubench.compare.accuracy import allowed_drop_points
 from xpubench.record import LatencySummary, Record, Statistic
 from xpubench.spec import AccuracySpec, RunSpec, Subject
 
 Mode = Literal["fp16", "int4", "distributed"]
-REGRESSION_POINTS = 3.0
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+class RunRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """One run. Latencies in ms with their 95% interval, memory in bytes, accuracies and MBU from 0 to 1.
 
     `key` names the run in the page; ids that repeat get a number. `acc_partial` is an accuracy that is not of
@@ -60,12 +59,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     warnings: int = 0
 
 
-def run_of(record: Record, path: Path, key: str) -> Run:
+def row_of(record: Record, path: Path, key: str) -> RunRow:
     """The row of a record that lies in the file `path`."""
     spec = record.spec
     subject = spec.subject
     known = find_model(subject.model)
-    row = Run(
+    row = RunRow(
         key=key,
         id=record.id,
         directory=str(path.parent),
@@ -136,7 +135,7 @@ def _device_name(record: Record) -> str:
     return record.spec.subject.device if device is None else device.name
 
 
-def _with_latency(row: Run, summary: LatencySummary) -> Run:
+def _with_latency(row: RunRow, summary: LatencySummary) -> RunRow:
     following = summary.next_token_ms
     return msgspec.structs.replace(
         row,
@@ -155,12 +154,10 @@ def _interval(statistic: Statistic | None) -> tuple[float, float] | None:
     return statistic.ci95 if statistic else None
 
 
-def _with_accuracy(row: Run, record: Record) -> Run:
+def _with_accuracy(row: RunRow, record: Record) -> RunRow:
     found = record.accuracy
     assert found is not None
     reference = None if found.reference is None else found.reference.acc
-    known = find_model(row.model)
-    limit = known.accuracy_limit_points if known else REGRESSION_POINTS
     lost = None if found.acc is None or reference is None else 100 * (reference - found.acc)
     return msgspec.structs.replace(
         row,
@@ -169,7 +166,7 @@ def _with_accuracy(row: Run, record: Record) -> Run:
         acc_items=found.n,
         acc_partial=found.partial or _other_passages(record.spec),
         acc_reference=reference,
-        acc_regression=lost is not None and not found.partial and lost > limit,
+        acc_regression=lost is not None and not found.partial and lost > allowed_drop_points(row.model),
         perplexity=found.perplexity,
     )
 

@@ -1,0 +1,82 @@
+"""Which rooms of the package import which, read from every import statement, those inside functions too."""
+
+import ast
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "xpubench"
+HEAVY = ("torch", "transformers")
+# By room, what none of its modules may import.
+FORBIDDEN = {
+    "compare": (*HEAVY, "xpubench.report", "xpubench.cli", "xpubench.run", "xpubench.accuracy"),
+    "report": (*HEAVY, "xpubench.cli", "xpubench.run", "xpubench.accuracy", "rich"),
+    "run": ("xpubench.cli", "xpubench.report", "xpubench.compare", "rich"),
+}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The dotted names that a module imports, `a.b` for `from a import b` too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def types_of(path: Path) -> Iterator[str]:
+    """The names of a module's classes and of its aliases of types, which are written alike."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign):
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            yield from (name for name in names if name[0].isupper() and not name.isupper())
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_a_room_imports_nothing_from_above_it(room: str) -> None:
+    modules = sorted((PACKAGE / room).rglob("*.py"))
+    assert len(modules) > 3
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in modules
+        for name in imports_of(path)
+        if any(name == one or name.startswith(f"{one}.") for one in FORBIDDEN[room])
+    ]
+    assert found == []
+
+
+def test_compare_and_report_load_neither_torch_nor_transformers() -> None:
+    """Nor does anything that they import."""
+    paths = [path for room in ("compare", "report") for path in (PACKAGE / room).rglob("*.py")]
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths
+    ]
+    code = f"import sys, importlib; [importlib.import_module(one) for one in {names!r}]; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert set(names) <= loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_a_type_of_a_view_shares_its_name_with_no_other() -> None:
+    places: dict[str, set[str]] = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        for name in types_of(path):
+            places[name].add(str(path.relative_to(PACKAGE)))
+    views = ("compare/", "report/", "cli/")
+    shared = {
+        name: sorted(found)
+        for name, found in places.items()
+        if len(found) > 1 and any(path.startswith(views) for path in found)
+    }
+    assert len(places) > 100
+    assert shared == {}

@@ -1,0 +1,59 @@
+"""The reports and comparisons for programs: JSON, CSV and JUnit."""
+
+import csv
+import io
+from typing import Any
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+import msgspec
+
+from xpubench.compare.runs import Comparisons
+from xpubench.report.tables import DataTable
+
+
+def as_json(value: Any) -> bytes:
+    """Any value of the report for a machine."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+
+
+def as_csv(table: DataTable) -> bytes:
+    """A table with its hidden columns; a figure with its interval becomes three."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = [
+        [name, f"{name}_low", f"{name}_high"] if column.kind == "interval" else [name]
+        for name, column in table.columns.items()
+    ]
+    writer.writerow([name for some in names for name in some])
+    for row in table.cells():
+        fields = [
+            [*(cell or ()), None, None, None][:3] if column.kind == "interval" else [_safe(cell)]
+            for column, cell in zip(table.columns.values(), row, strict=True)
+        ]
+        writer.writerow([field for some in fields for field in some])
+    return out.getvalue().encode()
+
+
+def as_junit(found: Comparisons) -> bytes:
+    """One test case a run: slower and less accurate ones fail, those that cannot be compared are errors,
+    and those that the new set lacks are skipped."""
+    suite = Element("testsuite", name="xpubench compare", tests=str(len(found.runs) + len(found.only_base)))
+    for run in found.runs:
+        case = SubElement(suite, "testcase", classname="xpubench", name=run.title)
+        if run.verdict in ("slower", "regression"):
+            SubElement(case, "failure", message=run.reason, type=run.verdict)
+        elif run.verdict == "not comparable":
+            SubElement(case, "error", message=run.reason, type="not-comparable")
+        SubElement(case, "system-out").text = "; ".join([run.reason, *run.differs])
+    for title in found.only_base:
+        case = SubElement(suite, "testcase", classname="xpubench", name=title)
+        SubElement(case, "skipped", message="only in the base")
+    for kind, counted in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
+        suite.set(counted, str(len(suite.findall(f"testcase/{kind}"))))
+    indent(suite)
+    return tostring(suite, encoding="unicode").encode() + b"\n"
+
+
+def _safe(cell: Any) -> Any:
+    # A spreadsheet would run a text that begins so.
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
