@@ -1,6 +1,7 @@
 """What went wrong, as one of the failure classes, and the record of it."""
 
 import errno
+import signal
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import msgspec
 
 from xpubench.errors import RunFailure
+from xpubench.measure.oom import out_of_memory_kills
 from xpubench.plan import Plan
 from xpubench.record import Failure, Record, Samples, now
 from xpubench.results import ResultsDirectory
@@ -79,6 +81,35 @@ def write_failures(
         record = failed_record(spec, environment, failure, plans.get(spec.id))
         results.write(record)
         yield record
+
+
+def death_of(who: str, kills_before: int, exit_code: int | None = None) -> Failure:
+    """The failure of a process that ended without telling how: `oom` where the kernel has killed for memory
+    since it had killed `kills_before` processes, else `crash`. `exit_code` is as subprocess has it, None
+    where it is not known."""
+    killed = exit_code is None or exit_code == -signal.SIGKILL
+    if killed and out_of_memory_kills() > kills_before:
+        return Failure(failure_class="oom", message=f"{who} was killed by the kernel, as memory ran out")
+    if exit_code is None:
+        return Failure(failure_class="crash", message=f"{who} ended without a word, as a killed process does")
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        return Failure(failure_class="crash", message=f"{who} was killed by {name}")
+    return Failure(
+        failure_class="crash", message=f"{who} ended with exit code {exit_code} before this run had a record"
+    )
+
+
+def write_as_failed(results: ResultsDirectory, record: Record, failure: Failure) -> Record:
+    """Writes a record, with what it holds so far, as that of a run which failed so."""
+    failed = msgspec.structs.replace(record, status=failure.failure_class, failure=failure)
+    results.write(failed)
+    return failed
+
+
+def tail_of(log: bytes) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.decode(errors="replace").splitlines()[-LOG_TAIL_LINES:])
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -77,9 +77,7 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME]",
         help="pytorch (default), ipex, openvino, openvino-genai, openvino-base; several are compared",
     )
-    group.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="of several runtimes in turns (default: 3)"
-    )
+    group.add_argument("--rounds", type=int, metavar="N", help="of several runtimes in turns (default: 3)")
     group.add_argument("--lora", metavar="ADAPTER", help="the directory of a PEFT adapter")
     group.add_argument("--ipex", action="store_true", help="optimize with ipex.llm.optimize")
     group.add_argument(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xpubench.cli.options import add_recipe_flags, default_dtype, recipe_from
-from xpubench.cli.output import own_stdout, quiet
+from xpubench.process.output import own_stdout, quiet
 from xpubench.spec import Protocol, Quantization, RunSpec, Subject, Workload
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ from xpubench.measure.device import device_name
 from xpubench.measure.memory import peak_device_bytes, peak_host_bytes, reset_peaks
 from xpubench.measure.profile import time_in_collectives
 from xpubench.measure.times import latest
+from xpubench.process.signals import ENDING
 from xpubench.record import Failure, SyncPolicy
 from xpubench.runtimes.base import Generation, Logits, Rows, Runtime, TokenIds, Verification, runtime_class
 from xpubench.runtimes.pytorch import PyTorchRuntime
@@ -68,7 +69,7 @@ class OnAllRanks(PyTorchRuntime):
     """What a sharded model adds to a runtime: every call happens on all ranks, and times are the latest
     rank's."""
 
-    job: rendezvous.Job
+    job: rendezvous.RankGroup
     reads_slices = False
     load_peak_host_bytes = 0
 
@@ -208,7 +209,7 @@ class TensorParallelRuntime(OnAllRanks):
     """A transformers model that AutoTP shards."""
 
 
-def follow(job: rendezvous.Job) -> None:
+def follow(job: rendezvous.RankGroup) -> None:
     """What a rank other than 0 does: the runtime's calls that rank 0 tells it, until that one leaves."""
     runtime: Runtime | None = None
     while True:
@@ -226,7 +227,7 @@ def follow(job: rendezvous.Job) -> None:
 
 
 @contextmanager
-def in_step(job: rendezvous.Job, device: str) -> Iterator[None]:
+def in_step(job: rendezvous.RankGroup, device: str) -> Iterator[None]:
     """Work that all ranks do at once. What fails on all of them is raised; what fails on some ends the job,
     as the others wait for those for ever."""
     try:
@@ -244,7 +245,7 @@ def in_step(job: rendezvous.Job, device: str) -> Iterator[None]:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Work that signals do not interrupt."""
-    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in ENDING]
     try:
         yield
     finally:
@@ -252,7 +253,7 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _failure(error: BaseException, device: str, job: rendezvous.Job) -> Failure:
+def _failure(error: BaseException, device: str, job: rendezvous.RankGroup) -> Failure:
     if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in TIMEOUT_WORDS):
         seconds = job.timeout.total_seconds()
         error = RunFailure("timeout", f"waited {seconds:g} s for the other ranks in a collective")
@@ -263,7 +264,7 @@ def _failure(error: BaseException, device: str, job: rendezvous.Job) -> Failure:
     return failure
 
 
-def _check_same_model(job: rendezvous.Job, subject: Subject) -> None:
+def _check_same_model(job: rendezvous.RankGroup, subject: Subject) -> None:
     """UserError where a rank lacks the model or sees another one than rank 0."""
     every = job.gather(job.agreed(lambda: _fingerprint(subject)))
     other = next((rank for rank, theirs in enumerate(every) if theirs != every[0]), None)

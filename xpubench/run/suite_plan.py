@@ -16,7 +16,9 @@ from xpubench.record import Record, now
 from xpubench.report.tables import plain_console, plain_table
 from xpubench.report.text import NONE
 from xpubench.results import ResultsDirectory
-from xpubench.run.suite import Job, Spec, records_of, wanted
+from xpubench.run.order import Order, Spec
+from xpubench.run.suite import wanted
+from xpubench.run.supervisor import records_of
 from xpubench.spec import RunSpec
 
 
@@ -31,27 +33,27 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     pending: int
 
 
-def print_plan(jobs: Sequence[Job], directories: Sequence[Path]) -> None:
+def print_plan(orders: Sequence[Order], directories: Sequence[Path]) -> None:
     """A table of the runs, with the time that the finished ones took and the least that the others can."""
     console = plain_console()
     table = plain_table(
         *("run", "weights, GB", "KV cache, GB", "peak, GB", "first token, ms", "next token, ms", "time, s"),
         "state",
     )
-    runs = [_outlook(spec, directories) for job in jobs for spec in job.specs]
+    runs = [_outlook(spec, directories) for order in orders for spec in order.specs]
     for run in runs:
         table.add_row(run.title, *_plan_cells(run.plan), _time_cell(run), _state(run, len(directories)))
     console.print(table)
     pending = sum(run.pending for run in runs)
     console.print(
-        f"{len(runs)} runs in {len(jobs)} processes, {len(directories)} round(s); {pending} to run in "
-        + ", ".join(map(str, directories))
+        f"{len(runs)} runs in {len(orders)} processes, {len(directories)} round(s); {pending} to run in "
+        + (str(directories[0]) if len(directories) == 1 else f"{directories[0]} to {directories[-1]}")
     )
     console.print(
         "Memory is an estimate. Tokens are the roofline's, the least at the bandwidth below; where no peak "
         "is known, the first one's is a pass over the weights."
     )
-    for name in dict.fromkeys(spec.subject.device for job in jobs for spec in job.specs):
+    for name in dict.fromkeys(spec.subject.device for order in orders for spec in order.specs):
         device = _device(name)
         if device is None:
             console.print(f"{name}: none here, so no roofline; `xpubench plan --device` takes a data sheet")

@@ -1,10 +1,15 @@
-"""From a checkpoint to an OpenVINO IR with its tokenizer, through Optimum Intel and NNCF."""
+"""From a checkpoint to an OpenVINO IR with its tokenizer, through Optimum Intel and NNCF.
+
+`python -m xpubench.runtimes.openvino.export` carries out an `ExportOrder`, JSON on its standard input, so
+that the memory and the threads of an export are not those of a run (see `xpubench.process.reports`).
+"""
 
 import contextlib
 import hashlib
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -14,7 +19,8 @@ from typing import Any
 import msgspec
 
 from xpubench.errors import RunFailure, UserError
-from xpubench.runtimes.openvino.recipe import IR_FILE, RECIPE_FILE, Recipe
+from xpubench.process.reports import Said, Send, serve
+from xpubench.runtimes.openvino.recipe import IR_FILE, RECIPE_FILE, ExportOrder, Recipe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.weights.directories import written_aside
 from xpubench.weights.embedded import cache_directory
@@ -331,3 +337,12 @@ def _quiet() -> Iterator[None]:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _carry_out(line: bytes, send: Send) -> None:
+    order = msgspec.json.decode(line, type=ExportOrder)
+    export(order.recipe, Path(order.out), lambda text: send(Said(text)))
+
+
+if __name__ == "__main__":
+    sys.exit(serve(_carry_out))

@@ -59,6 +59,13 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.model
 
 
+class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """An export in a process of its own: the recipe, and the directory to write."""
+
+    recipe: Recipe
+    out: str
+
+
 class Origin(NamedTuple):
     """The checkpoint that a subject runs, whatever it was converted to."""
 
