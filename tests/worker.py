@@ -3,8 +3,8 @@
     python tests/worker.py BEHAVIOUR < ORDER
 
 BEHAVIOUR is `ok`; `group`, whose tasks have the records; `print`, as libraries do; `nothing`, which says that
-it is done and has written no record; `late`, which is killed between a record and its report; or what happens
-at the first run: `hang` until it is told to end, which it writes down as a worker does; `deaf`, which does not
+it is done and has written no record; `late`, which is killed between a record and its report; or, at the
+first run: `hang` until it is told to end, which it writes down as a worker does; `deaf`, which does not
 hear that; `stop`, as when somebody else interrupts it; `kill` itself; `refuse` the order; `crash`.
 """
 

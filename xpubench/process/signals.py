@@ -28,8 +28,8 @@ def as_interruptions() -> Iterator[None]:
 
     Further signals change nothing, because the first one's exit is under way. After `EXIT_S` seconds a signal
     interrupts again, in case that a library swallowed the first one. A signal that the parent process has set
-    to be ignored, as nohup does, stays ignored. Once a signal came, the handlers stay for the rest of the
-    process.
+    to be ignored, as nohup does, stays ignored. Once a signal came, all are ignored for the rest of the
+    process, because Python takes its own handlers away before it has ended.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -42,9 +42,8 @@ def as_interruptions() -> Iterator[None]:
     try:
         yield
     finally:
-        if _received.number is None:
-            for number in taken:
-                signal.signal(number, before[number])
+        for number in taken:
+            signal.signal(number, before[number] if _received.number is None else signal.SIG_IGN)
 
 
 def exit_code() -> int:
