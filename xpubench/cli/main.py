@@ -24,7 +24,7 @@ COMMANDS: dict[str, str] = {
     "export": "convert a checkpoint to an OpenVINO IR",
     "doctor": "what this machine can run, and what to install for the rest",
 }
-MODULES = {"generate": "xpubench.cli.generation"}
+MODULES = {"generate": "xpubench.cli.generation", "export": "xpubench.runtimes.openvino.command"}
 
 OK, FAILED, WRONG_USE = 0, 1, 2
 
