@@ -1,12 +1,17 @@
 """What went wrong, as one of the failure classes, and the record of it."""
 
 import errno
+import signal
 import traceback
+
+import msgspec
 
 from xpubench.environment import Environment
 from xpubench.errors import RunFailure, first_line
+from xpubench.measure.oom import out_of_memory_kills
 from xpubench.plan import Plan
 from xpubench.record import Failure, Record, Samples, now
+from xpubench.results import ResultsDirectory
 from xpubench.spec import AccuracySpec, RunSpec
 
 # The end of a log or a traceback that a record keeps, and that a page shows.
@@ -67,6 +72,30 @@ def failed_record(
         samples=samples or Samples(),
         plan=plan,
     )
+
+
+def death_of(who: str, kills_before: int, exit_code: int | None = None) -> Failure:
+    """The failure of a process that ended without telling how: `oom` where the kernel has killed for memory
+    since it had killed `kills_before` processes, else `crash`. `exit_code` is as subprocess has it, None
+    where it is not known."""
+    killed = exit_code is None or exit_code == -signal.SIGKILL
+    if killed and out_of_memory_kills() > kills_before:
+        return Failure(failure_class="oom", message=f"{who} was killed by the kernel, as memory ran out")
+    if exit_code is None:
+        return Failure(failure_class="crash", message=f"{who} ended without a word, as a killed process does")
+    if exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        return Failure(failure_class="crash", message=f"{who} was killed by {name}")
+    return Failure(
+        failure_class="crash", message=f"{who} ended with exit code {exit_code} before this run had a record"
+    )
+
+
+def write_as_failed(results: ResultsDirectory, record: Record, failure: Failure) -> Record:
+    """Writes a record, with what it holds so far, as that of a run which failed so."""
+    failed = msgspec.structs.replace(record, status=failure.failure_class, failure=failure)
+    results.write(failed)
+    return failed
 
 
 def is_out_of_memory(error: BaseException) -> bool:

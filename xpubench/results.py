@@ -47,6 +47,15 @@ class ResultsDirectory:
         except (OSError, msgspec.DecodeError):
             return []
 
+    def stamp_of(self, record_id: str) -> tuple[int, int] | None:
+        """Which file holds a record, or the list of a group's tasks: another one once it is written anew,
+        None where there is none."""
+        for path in (self.record_path(record_id), self.tasks_path(record_id)):
+            if path.exists():
+                found = path.stat()
+                return found.st_ino, found.st_mtime_ns
+        return None
+
     def write_tasks(self, record_id: str, ids: list[str]) -> None:
         """Notes that all tasks of a group have their records, of which none is the group's own."""
         self.write_file(self.tasks_path(record_id).name, msgspec.json.encode(ids))

@@ -51,7 +51,7 @@ def main(models: Path, out: Path) -> None:
     job.leave()
 
 
-def same_part(job: rendezvous.Job, model: Path) -> list[bool]:
+def same_part(job: rendezvous.RankGroup, model: Path) -> list[bool]:
     """For each rank, whether its part of random weights, made in slices, is that which AutoTP cuts from the
     whole model, to the bit. Those of a checkpoint are held to one process's tokens."""
     dummy = msgspec.structs.replace(subject(model, job.size), weights="dummy")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, CommandLine, Outcome
-from xpubench.run.suite import CommandLine as Command
+from xpubench.run.order import Order
 
 SHAPES = 3
 
@@ -28,10 +28,10 @@ class Suite:
     def run(self, behaviours: list[str], *flags: object) -> Outcome:
         left = iter(behaviours)
 
-        def worker(command: Command, ids: list[str], results: Path) -> list[str]:
-            return [sys.executable, str(ROOT / "tests/worker.py"), next(left), str(results), *ids]
+        def worker(order: Order) -> list[str]:
+            return [sys.executable, str(ROOT / "tests/worker.py"), next(left)]
 
-        self._patch.setattr("xpubench.run.suite._worker_command", worker)
+        self._patch.setattr("xpubench.run.supervisor._command", worker)
         done = self._xpubench("suite", self._file, "--results-dir", self.results, *flags)
         assert next(left, None) is None
         return done
@@ -51,7 +51,7 @@ class Suite:
 
 @pytest.fixture
 def suite(tmp_path: Path, xpubench: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    monkeypatch.setattr("xpubench.run.suite.POLL_S", 0.05)
+    monkeypatch.setattr("xpubench.process.child.POLL_S", 0.05)
     # Nothing is measured for a plan.
     monkeypatch.setattr("xpubench.cli.suite_plan.device_of", lambda name: None)
     return Suite(tmp_path, xpubench, monkeypatch)
@@ -81,7 +81,8 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_oom(
     suite: Suite, monkeypatch: pytest.MonkeyPatch, counts: tuple[int, int], failure: str
 ) -> None:
     told = iter([*counts, 9, 9])
-    monkeypatch.setattr("xpubench.run.suite.out_of_memory_kills", lambda: next(told))
+    monkeypatch.setattr("xpubench.run.supervisor.out_of_memory_kills", lambda: next(told))
+    monkeypatch.setattr("xpubench.failures.out_of_memory_kills", lambda: next(told))
     assert suite.run(["kill", "ok"]).code == 1
     assert suite.statuses == {"ok": SHAPES - 1, failure: 1}
 
@@ -184,11 +185,9 @@ def test_a_suite_that_is_killed_at_any_moment_loses_no_finished_run(tmp_path: Pa
     from benchmarks.suite import kills
 
     stand_in = f"""
-import sys, xpubench.run.suite
+import sys, xpubench.run.supervisor
 from xpubench.cli.main import main
-xpubench.run.suite._worker_command = lambda command, ids, results: [
-    sys.executable, {str(ROOT / "tests/worker.py")!r}, "ok", str(results), *ids
-]
+xpubench.run.supervisor.WORKER = (sys.executable, {str(ROOT / "tests/worker.py")!r}, "ok")
 sys.exit(main())
 """
     suite = tmp_path / "suite.toml"

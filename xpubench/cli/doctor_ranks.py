@@ -5,12 +5,11 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from xpubench.cli.tensor_parallel import hush
-from xpubench.distributed.launch import launch_of
+from xpubench.distributed.launch import launch_of, silence
 from xpubench.errors import UserError
 
 if TYPE_CHECKING:
-    from xpubench.distributed.rendezvous import Job
+    from xpubench.distributed.rendezvous import RankGroup
 
 TIMEOUT = timedelta(seconds=120)
 
@@ -21,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     if launch is None:
         raise UserError("no launcher started several ranks; type mpirun -np 2 xpubench doctor --distributed")
     if launch.rank != 0:
-        hush()
+        silence()
     try:
         found = _found(args, launch)
     except UserError:
@@ -41,7 +40,7 @@ def _found(args: argparse.Namespace, launch: Any) -> dict[str, Any]:
     from xpubench.distributed.all_reduce import measure_all_reduce
     from xpubench.measure.device import available_devices, check_device, device_name, synchronizer
 
-    job: Job = rendezvous.join(launch, TIMEOUT)
+    job: RankGroup = rendezvous.join(launch, TIMEOUT)
     device = job.gather(args.device or available_devices()[0])[0]
 
     def index_of_device() -> int:

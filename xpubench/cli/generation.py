@@ -2,14 +2,12 @@
 
 import argparse
 import os
-import signal
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from xpubench.catalog import SMOLLM2
 from xpubench.cli.options import (
     accuracy_specs_from,
     add_accuracy_flags,
@@ -21,15 +19,14 @@ from xpubench.cli.options import (
     runtime_names,
     specs_from,
 )
-from xpubench.cli.output import own_stdout, quiet
 from xpubench.errors import UserError
+from xpubench.process.output import own_stdout, quiet
+from xpubench.process.signals import exit_code
+from xpubench.run.order import Order, Spec, perform, stay_offline_if_all_is_here
 from xpubench.runtimes import registry
-from xpubench.spec import AccuracySpec, RunSpec
 
 if TYPE_CHECKING:
     from xpubench.cli.console import Reporter
-    from xpubench.record import Record
-    from xpubench.results import ResultsDirectory
 
 
 def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
@@ -54,9 +51,6 @@ def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
     group.add_argument(
         "--results-dir", type=Path, default=Path("results"), metavar="DIR", help="default: results"
     )
-    group.add_argument(
-        "--only", nargs="+", metavar="ID", help="of the combinations, run those of these ids (for a suite)"
-    )
     group.add_argument("--json", action="store_true", help="the record on standard output, one line a run")
     group.add_argument(
         "--token-latency", action="store_true", help="list each token's time of the median iteration"
@@ -73,127 +67,69 @@ def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the specs; 0 when all went well, 1 when one failed."""
+    """Runs the specs; 0 when all went well, 1 when one failed, 128 and its number when a signal ended it."""
+    names = runtime_names(args)
+    if len(names) > 1:
+        from xpubench.cli.side_by_side import run as run_side_by_side
+
+        return run_side_by_side(args, names)
+    # The seconds that torch takes to import are not spent on a wrong flag.
+    order = order_for(args, names[0], args.device or "cpu")
+    stay_offline_if_all_is_here(order)
+    quiet()
+    with own_stdout() as out:
+        from xpubench.cli.console import Reporter
+
+        reporter = Reporter(out)
+        if args.device is None:
+            device = first_device(names[0])
+            reporter.say(f"no --device given: using {device}")
+            order = order_for(args, names[0], device)
+        return show(args, order, reporter, out)
+
+
+def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
+    """What the flags ask of that runtime, one of those that they name, on that device. UserError where they
+    contradict; flags of other runtimes are skipped where they name several."""
+    names = runtime_names(args)
+    if len(names) == 1 and args.rounds is not None:
+        raise UserError(
+            "--rounds repeats several runtimes in turns: name them, such as --runtime pytorch,ipex; "
+            "xpubench suite --rounds repeats one"
+        )
     if not args.profile_name.replace("-", "").replace("_", "").isalnum():
         raise UserError(
             f"--profile_name {args.profile_name!r} is part of a file's name; use letters, digits, - and _"
         )
-    runtimes = runtime_names(args)
-    if len(runtimes) > 1:
-        from xpubench.cli.side_by_side import run as run_side_by_side
-
-        return run_side_by_side(args, runtimes)
-    # The seconds that torch takes to import are not spent on a wrong flag.
-    asked(args)
-    quiet()
-    with own_stdout() as out:
-        return _run(args, out)
+    profiled = args.profile or os.environ.get("PROFILE", "").lower() in ("1", "y", "yes", "on", "true")
+    return Order(
+        specs=specs_for(args, runtime, device),
+        results=str(args.results_dir),
+        reference=args.reference,
+        profile_name=args.profile_name if profiled else None,
+        save_model=str(args.output_dir) if args.save_model else None,
+    )
 
 
-def asked(args: argparse.Namespace) -> list[RunSpec] | list[AccuracySpec]:
-    """What the flags ask for, on the CPU where they name no device; UserError where they contradict."""
-    return _specs(args, args.device or "cpu")
-
-
-def _specs(args: argparse.Namespace, device: str) -> list[RunSpec] | list[AccuracySpec]:
+def specs_for(args: argparse.Namespace, runtime: str, device: str) -> list[Spec]:
+    """The specs that the flags ask of that runtime, one of those that they name, on that device."""
+    names = runtime_names(args)
+    own = argparse.Namespace(**vars(args) | {"runtime": runtime})
     if not args.accuracy_only:
-        return specs_from(args, device)
+        return list(specs_from(own, device, beside=names))
     if args.reference is not None:
         raise UserError(
             "--reference is of latency runs; xpubench compare holds two accuracy records together"
         )
-    from xpubench.accuracy.tasks import SMOKE, check_installed, stay_offline, with_data
+    from xpubench.accuracy.tasks import SMOKE, check_installed, with_data
 
-    specs = accuracy_specs_from(args, device)
+    specs = accuracy_specs_from(own, device)
     check_installed()
     if args.acc_data is not None and all(spec.task.name == SMOKE for spec in specs):
         raise UserError(
             f"{SMOKE} has its own passages; give --acc-data to lambada_standard or lambada_openai"
         )
-    specs = [msgspec.structs.replace(spec, task=with_data(spec.task)) for spec in specs]
-    model_is_here = args.model_id.lower() == SMOLLM2 or Path(args.model_id).expanduser().is_dir()
-    if model_is_here and all(spec.task.data is not None for spec in specs):
-        stay_offline()
-    return specs
-
-
-def _run(args: argparse.Namespace, out: TextIO) -> int:
-    from xpubench.cli.console import Reporter
-    from xpubench.record import encode
-    from xpubench.results import ResultsDirectory
-
-    reporter = Reporter(out)
-    specs = _specs(args, args.device or _first_device(args, reporter))
-    if args.only is not None:
-        specs = _only(specs, set(args.only))
-    results = ResultsDirectory(args.results_dir)
-    if args.save_model:
-        specs = _saved(specs, args.output_dir, reporter)
-    signal.signal(signal.SIGTERM, _interrupt)
-    records = []
-    with reporter:
-        for record in _records(args, specs, results, reporter):
-            records.append(record)
-            if args.json:
-                print(encode(record).decode(), file=out, flush=True)
-            else:
-                reporter.show(
-                    record,
-                    token_latency=args.token_latency,
-                    memory=args.print_memory,
-                    directory=results.path,
-                )
-    reporter.end(records)
-    return 0 if all(record.status == "ok" for record in records) else 1
-
-
-def _only(specs: list[RunSpec] | list[AccuracySpec], ids: set[str]) -> list[RunSpec] | list[AccuracySpec]:
-    if missing := ids - {spec.id for spec in specs}:
-        raise UserError(f"no combination of the flags has the id {min(missing)}")
-    return [spec for spec in specs if spec.id in ids]  # type: ignore[return-value]
-
-
-def _saved(
-    specs: list[RunSpec] | list[AccuracySpec], directory: Path, reporter: "Reporter"
-) -> list[RunSpec] | list[AccuracySpec]:
-    """Quantizes into the directory; the specs then run what was saved there."""
-    from xpubench.run.quantize import save
-
-    subject = specs[0].subject
-    with reporter:
-        save(subject, directory, reporter, with_errors=False)
-    assert subject.quantization is not None
-    recipe = msgspec.structs.replace(subject.quantization, checkpoint=str(directory))
-    saved = msgspec.structs.replace(subject, quantization=recipe)
-    return [msgspec.structs.replace(spec, subject=saved) for spec in specs]  # type: ignore[return-value]
-
-
-def _records(
-    args: argparse.Namespace,
-    specs: list[RunSpec] | list[AccuracySpec],
-    results: "ResultsDirectory",
-    reporter: "Reporter",
-) -> Iterator["Record"]:
-    if args.accuracy_only:
-        from xpubench.run.accuracy import run as run_accuracy
-
-        return run_accuracy(cast("list[AccuracySpec]", specs), results, reporter)
-    from xpubench.run.latency import run as run_benchmark
-
-    profiled = args.profile or os.environ.get("PROFILE", "").lower() in ("1", "y", "yes", "on", "true")
-    return run_benchmark(
-        cast("list[RunSpec]", specs),
-        results,
-        reporter,
-        reference=args.reference,
-        profile_name=args.profile_name if profiled else None,
-    )
-
-
-def _first_device(args: argparse.Namespace, reporter: "Reporter") -> str:
-    device = first_device(runtime_names(args)[0])
-    reporter.say(f"no --device given: using {device}")
-    return device
+    return [msgspec.structs.replace(spec, task=with_data(spec.task)) for spec in specs]
 
 
 def first_device(runtime: str) -> str:
@@ -203,5 +139,36 @@ def first_device(runtime: str) -> str:
     return loader.first_device()
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+@cache
+def device_of_worker(runtime: str) -> str:
+    """The device of a worker where none was named. What a runtime lacks is told by the records of its runs,
+    and stops no other."""
+    from xpubench.measure.device import available_devices
+
+    try:
+        return first_device(runtime)
+    except UserError:
+        return available_devices()[0]
+
+
+def show(args: argparse.Namespace, order: Order, reporter: "Reporter", out: TextIO) -> int:
+    """Runs the order in this process and shows each record; the exit code."""
+    from xpubench.record import encode
+
+    records = []
+    with reporter:
+        for record in perform(order, reporter):
+            records.append(record)
+            if args.json:
+                print(encode(record).decode(), file=out, flush=True)
+            else:
+                reporter.show(
+                    record,
+                    token_latency=args.token_latency,
+                    memory=args.print_memory,
+                    directory=args.results_dir,
+                )
+    reporter.end(records)
+    if any(record.status == "interrupted" for record in records):
+        return exit_code()
+    return 0 if all(record.status == "ok" for record in records) else 1

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import xpubench
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.process import signals
 from xpubench.runtimes.registry import COMMANDS as ROOM_COMMANDS
 
 COMMANDS: dict[str, str] = {
@@ -28,7 +29,7 @@ MODULES = {"generate": "xpubench.cli.generation"}
 COMMANDS |= {name: text for name, (_, text) in ROOM_COMMANDS.items()}
 MODULES |= {name: module for name, (module, _) in ROOM_COMMANDS.items()}
 
-OK, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, WRONG_USE = 0, 1, 2
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,26 +50,27 @@ def script(name: str) -> int:
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """The exit code of the work; what goes wrong in it becomes one line."""
-    try:
-        return work()
-    except UserError as error:
-        return _say(error, WRONG_USE)
-    except RunFailure as error:
-        return _say(f"{error.failure_class}: {error.message}", FAILED)
-    except KeyboardInterrupt:
-        return _say("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output went away; Python would complain again when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+    """The exit code of the work; what goes wrong in it becomes one line. SIGTERM and SIGHUP end it as Ctrl-C
+    does, with exit code 128 and the signal's number."""
+    with signals.as_interruptions():
+        try:
+            return work()
+        except UserError as error:
+            return _say(error, WRONG_USE)
+        except RunFailure as error:
+            return _say(f"{error.failure_class}: {error.message}", FAILED)
+        except KeyboardInterrupt:
+            return _say("interrupted", signals.exit_code())
+        except BrokenPipeError:
+            # The reader of our output went away; Python would complain again when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
 
 
 def _run_command(name: str, prog: str, arguments: list[str]) -> int:
     module = import_module(MODULES.get(name, f"xpubench.cli.{name}"))
     parser = Parser(prog=prog, description=module.__doc__)
     module.add_flags(parser)
-    parser.set_defaults(arguments=arguments)  # for a command that starts itself again
     code: int = module.run(parser.parse_args(arguments))
     return code
 

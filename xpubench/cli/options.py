@@ -1,6 +1,7 @@
 """Flags that commands share, and the way from parsed flags to run specs."""
 
 import argparse
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -80,9 +81,7 @@ def add_runtime_flags(parser: argparse.ArgumentParser, *, ranks: bool) -> None:
         metavar="NAME[,NAME]",
         help=f"one of {', '.join(registry.listed())} (default: {DEFAULT}); several are compared",
     )
-    group.add_argument(
-        "--rounds", type=int, default=3, metavar="N", help="of several runtimes in turns (default: 3)"
-    )
+    group.add_argument("--rounds", type=int, metavar="N", help="of several runtimes in turns (default: 3)")
     group.add_argument("--lora", metavar="ADAPTER", help="the directory of a PEFT adapter")
     group.add_argument("--use-static-cache", action="store_true", help="a static KV cache")
     registry.add_flags(parser, ranks=ranks)
@@ -229,14 +228,15 @@ def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracyS
     ]
 
 
-def specs_from(args: argparse.Namespace, device: str) -> list[RunSpec]:
-    """One spec for each combination of the flags with several values, on the resolved device."""
+def specs_from(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) -> list[RunSpec]:
+    """One spec for each combination of the flags with several values, on the resolved device. The flags may
+    also be those of the runtimes that are run `beside` this one."""
     _refuse(
         args,
         "is of accuracy runs; give --accuracy-only too, or leave it out",
         ("--acc-tasks", "--acc-iter", "--acc-data", "--num-fewshot"),
     )
-    subject = _subject(args, device)
+    subject = _subject(args, device, beside)
     protocol = Protocol(num_iter=args.num_iter, num_warmup=_num_warmup(args), seed=args.seed)
     if args.prompt is not None and args.input_tokens is not None:
         raise UserError("--prompt sets the length by itself; leave out either --prompt or --input-tokens")
@@ -280,13 +280,13 @@ def runtime_names(args: argparse.Namespace) -> list[str]:
     return names
 
 
-def _subject(args: argparse.Namespace, device: str) -> Subject:
+def _subject(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) -> Subject:
     runtime = _runtime(args)
     return Subject(
         model=args.model_id,
         device=device,
         dtype=args.dtype or default_dtype(device),
-        options=registry.options_from(args, runtime, device),
+        options=registry.options_from(args, runtime, device, beside),
         revision=args.revision,
         weights="dummy" if args.dummy_weights else "pretrained",
         trust_remote_code=args.trust_remote_code,

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from xpubench.cli.options import add_recipe_flags, default_dtype, recipe_from
-from xpubench.cli.output import own_stdout, quiet
 from xpubench.errors import UserError
+from xpubench.process.output import own_stdout, quiet
 from xpubench.runtimes import registry
 from xpubench.runtimes.options import Choose
 from xpubench.runtimes.registry import options_class

@@ -1,78 +1,84 @@
 """Several runtimes on one model and workload: each in a process of its own, in turns, in one table."""
 
 import argparse
-import subprocess
 import sys
-from pathlib import Path
+from contextlib import closing
 
+from xpubench.cli import generation
 from xpubench.errors import UserError
-from xpubench.record import Record, decode, encode
-from xpubench.results import ROUND
-from xpubench.runtimes.openvino.options import FLAGS
+from xpubench.process.signals import exit_code
+from xpubench.record import Record, encode
+from xpubench.results import ResultsDirectory
+from xpubench.run.order import Order
+from xpubench.run.suite import DEFAULT_TIMEOUT_S, locked, round_directories, run_orders, wanted
+from xpubench.run.supervisor import records_of
+
+DEFAULT_ROUNDS = 3
 
 
 def run(args: argparse.Namespace, runtimes: list[str]) -> int:
     """Runs each runtime once a round, in an order that rotates so that drift hits all alike, and prints a
     table for each workload. 0 when all went well, 1 when a run failed.
 
-    A round's records lie in a directory of its own below --results-dir.
+    It is a suite with a worker for each runtime: a round's records lie in a directory of its own below
+    --results-dir, and the runs that went well there already are not made again.
     """
     if args.accuracy_only:
         raise UserError("--accuracy-only takes one --runtime; xpubench compare holds two records together")
-    if args.rounds < 1:
-        raise UserError(f"--rounds must be at least 1, not {args.rounds}")
-    rounds: list[dict[str, list[Record]]] = []
-    for index in range(args.rounds):
-        shift = index % len(runtimes)
-        done = {}
-        for runtime in runtimes[shift:] + runtimes[:shift]:
-            print(f"round {index + 1}/{args.rounds}: {runtime}", file=sys.stderr, flush=True)
-            done[runtime] = _records(args, runtime, args.results_dir / f"{ROUND}{index + 1}")
-        rounds.append(done)
-    if args.json:
-        for done in rounds:
-            for runtime in runtimes:
-                for record in done[runtime]:
-                    print(encode(record).decode())
+    if args.save_model:
+        raise UserError("--save_model takes one --runtime, whose format it saves")
+    directories = round_directories(args.results_dir, DEFAULT_ROUNDS if args.rounds is None else args.rounds)
+    # The seconds that torch takes to import are not spent on a wrong flag.
+    for runtime in runtimes:
+        generation.order_for(args, runtime, args.device or "cpu")
+    orders = {
+        runtime: generation.order_for(args, runtime, args.device or generation.device_of_worker(runtime))
+        for runtime in runtimes
+    }
+    rounds = [ResultsDirectory(directory) for directory in directories]
+    try:
+        for index, results in enumerate(rounds):
+            shift = index % len(runtimes)
+            turns = runtimes[shift:] + runtimes[:shift]
+            with locked(results):
+                for runtime in turns:
+                    _say(f"round {index + 1}/{len(rounds)}: {runtime}")
+                    _run_turn(orders[runtime], runtime, results)
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on from here")
+        return exit_code()
+    return _show([_records(orders, results) for results in rounds], runtimes, as_json=args.json)
+
+
+def _run_turn(order: Order, runtime: str, results: ResultsDirectory) -> None:
+    done = sum(not wanted(results, spec, "failed") for spec in order.specs)
+    if done:
+        _say(f"  {done} of {len(order.specs)} runs are done already; another --results-dir runs them again")
+    made = run_orders(
+        [order], results, rerun="failed", timeout_s=DEFAULT_TIMEOUT_S, say=lambda text: _say(f"  {text}")
+    )
+    with closing(made):
+        for records in made:
+            for record in records:
+                if record.failure is not None:
+                    _say(f"{runtime}: error: {record.status}: {record.failure.message}")
+
+
+def _records(orders: dict[str, Order], results: ResultsDirectory) -> dict[str, list[Record]]:
+    return {
+        runtime: [record for spec in order.specs for record in records_of(results, spec)]
+        for runtime, order in orders.items()
+    }
+
+
+def _show(rounds: list[dict[str, list[Record]]], runtimes: list[str], *, as_json: bool) -> int:
+    records = [record for done in rounds for runtime in runtimes for record in done[runtime]]
+    if as_json:
+        for record in records:
+            print(encode(record).decode())
     else:
         _print(rounds, runtimes)
-    records = [record for done in rounds for found in done.values() for record in found]
     return 0 if all(record.status == "ok" for record in records) else 1
-
-
-def _records(args: argparse.Namespace, runtime: str, directory: Path) -> list[Record]:
-    flags = args.arguments if runtime.startswith("openvino") else _without_openvino(args.arguments)
-    own = ["--runtime", runtime, "--results-dir", str(directory), "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "xpubench", "generate", *flags, *own],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    if done.returncode == 2 and errors:
-        raise UserError(f"{runtime}: {errors[-1].removeprefix('error: ')}")
-    records = [decode(line) for line in done.stdout.splitlines()]
-    if not records:
-        raise UserError(f"{runtime} ended with {done.returncode} and no record; run it alone to see why")
-    for line in errors:
-        print(f"{runtime}: {line}", file=sys.stderr)
-    return records
-
-
-def _without_openvino(arguments: list[str]) -> list[str]:
-    """The arguments without the flags that speak to OpenVINO's runtimes, and their values."""
-    theirs = {"--" + name.replace("_", "-") for name in FLAGS}
-    kept: list[str] = []
-    dropping = False
-    for word in arguments:
-        if word.startswith("--"):
-            dropping = word.partition("=")[0] in theirs
-        elif word.startswith("-"):
-            dropping = False
-        if not dropping:
-            kept.append(word)
-    return kept
 
 
 def _print(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> None:
@@ -86,3 +92,7 @@ def _print(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> None:
         for row in found.rows:
             table.add_row(*row)
         console.print(table)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

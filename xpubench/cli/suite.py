@@ -1,34 +1,36 @@
 """Run a list of models, one process each, and go on where an earlier call stopped."""
 
 import argparse
-import fcntl
 import random
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xpubench.cli import generation, tensor_parallel
+from xpubench.cli.main import Parser
+from xpubench.cli.options import runtime_names
 from xpubench.errors import UserError
-from xpubench.results import ROUND
+from xpubench.process.signals import exit_code
+from xpubench.run.order import Order
 from xpubench.run.suite import (
+    DEFAULT_TIMEOUT_S,
     CommandLine,
-    Job,
     built_in,
     command_lines,
+    locked,
     read_suite,
-    records_of,
-    run_suite,
+    round_directories,
+    run_orders,
     wanted,
     words,
 )
+from xpubench.run.supervisor import records_of
 
 if TYPE_CHECKING:
     from xpubench.record import Record
     from xpubench.results import ResultsDirectory
-
-INTERRUPTED = 130
-DEFAULT_TIMEOUT_S = 3600.0
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -66,103 +68,77 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the suite; 0 when every run is well, 1 when one failed."""
-    if args.rounds < 1:
-        raise UserError(f"--rounds must be at least 1, not {args.rounds}")
+    directories = round_directories(args.results_dir, args.rounds)
+    if args.rounds == 1:
+        directories = [args.results_dir]
     if not args.timeout > 0:
         raise UserError(f"--timeout must be above 0 seconds, not {args.timeout:g}")
     commands = command_lines(read_suite(args.suite), args.models, words(args.flags), ranks=_ranks(args.ranks))
-    jobs = [_job(command) for command in commands]
-    if not jobs:
+    orders = [_order(command) for command in commands]
+    if not orders:
         raise UserError(f"the suite {args.suite} has no runs")
     if args.dry_run:
         from xpubench.cli.suite_plan import print_plan
 
-        print_plan(jobs, _rounds(args))
+        print_plan(orders, directories)
         return 0
-    return _run(jobs, args)
+    return _run(orders, directories, args)
 
 
-def _run(jobs: list[Job], args: argparse.Namespace) -> int:
+def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace) -> int:
     from xpubench.results import ResultsDirectory
 
     statuses: Counter[str] = Counter()
-    for number, directory in enumerate(_rounds(args)):
+    for number, directory in enumerate(directories):
         results = ResultsDirectory(directory)
-        order = list(jobs)
-        if args.rounds > 1:
+        order = list(orders)
+        if len(directories) > 1:
             # By the round, so that a resumed suite keeps its order.
             random.Random(number).shuffle(order)
-        total = sum(wanted(results, spec, args.rerun) for job in order for spec in job.specs)
-        known = sum(len(job.specs) for job in order)
+        total = sum(wanted(results, spec, args.rerun) for one in order for spec in one.specs)
+        known = sum(len(one.specs) for one in order)
         hint = "" if total else "; --rerun all makes them again"
         print(f"{directory}: {total} of {known} runs to make{hint}", flush=True)
-        with _alone(results):
-            try:
-                made = run_suite(order, results, rerun=args.rerun, timeout_s=args.timeout)
+        made = run_orders(order, results, rerun=args.rerun, timeout_s=args.timeout)
+        try:
+            with locked(results), closing(made):
                 for count, records in enumerate(made, 1):
                     for record in records:
                         print(f"[{count}/{total}] {_line(record)}", flush=True)
-            except KeyboardInterrupt:
-                print("interrupted; the same command goes on from here", flush=True)
-                return INTERRUPTED
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from here", flush=True)
+            return exit_code()
         statuses.update(_statuses(order, results))
     print(", ".join(f"{count} {status}" for status, count in sorted(statuses.items())))
     print(f"next, the report: xpubench report {args.results_dir} -o report.html")
     return 0 if set(statuses) == {"ok"} else 1
 
 
-def _rounds(args: argparse.Namespace) -> list[Path]:
-    """The results directories: one a round where there are several."""
-    if args.rounds == 1:
-        return [args.results_dir]
-    return [args.results_dir / f"{ROUND}{number}" for number in range(1, args.rounds + 1)]
+def _order(command: CommandLine) -> Order:
+    """What a command line asks for, by the flags of the command itself."""
+    args = _parser(command.ranks is not None).parse_args(command.flags)
+    runtime, *others = runtime_names(args)
+    if others:
+        raise UserError("a command line of a suite has one runtime: name one --runtime, and vary it")
+    device = args.device or generation.device_of_worker(runtime)
+    if command.ranks is None:
+        return generation.order_for(args, runtime, device)
+    args.tp_size = command.ranks
+    return tensor_parallel.order_for(args, device)
 
 
-def _job(command: CommandLine) -> Job:
-    """The runs that a command line makes, found out by the flags of the command itself."""
-    from xpubench.cli import generation, tensor_parallel
-    from xpubench.cli.main import Parser
-
-    parser = Parser(prog="xpubench generate")
-    (generation if command.ranks is None else tensor_parallel).add_flags(parser)
-    args = parser.parse_args(command.flags)
-    if args.device is None:
-        args.device = _first_device(args)
-        command = CommandLine(flags=[*command.flags, "--device", args.device], ranks=command.ranks)
-    if command.ranks is not None:
-        args.tp_size = command.ranks
-    return Job(command=command, specs=list(generation.asked(args)))
-
-
-def _first_device(args: argparse.Namespace) -> str:
-    from xpubench.cli.generation import first_device
-    from xpubench.cli.options import runtime_names
-    from xpubench.measure.device import available_devices
-
-    try:
-        return first_device(runtime_names(args)[0])
-    except UserError:
-        # What the runtime lacks is told by the records of its runs, and stops no other.
-        return available_devices()[0]
+@cache
+def _parser(with_ranks: bool) -> Parser:
+    # Without --help, which would end the suite.
+    parser = Parser(prog="xpubench generate", add_help=False)
+    (tensor_parallel if with_ranks else generation).add_flags(parser)
+    return parser
 
 
 def _ranks(given: int | None) -> int | None:
     if given is not None and given < 1:
         raise UserError(f"--ranks must be at least 1, not {given}")
     return given
-
-
-@contextmanager
-def _alone(results: "ResultsDirectory") -> Iterator[None]:
-    """UserError while another suite runs into the same directory."""
-    with (results.path / ".suite.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another suite runs into {results.path}; choose another --results-dir"
-            ) from error
-        yield
 
 
 def _line(record: "Record") -> str:
@@ -178,5 +154,5 @@ def _line(record: "Record") -> str:
     return f"{record.status}  {text}"
 
 
-def _statuses(jobs: list[Job], results: "ResultsDirectory") -> list[str]:
-    return [record.status for job in jobs for spec in job.specs for record in records_of(results, spec)]
+def _statuses(orders: list[Order], results: "ResultsDirectory") -> list[str]:
+    return [record.status for order in orders for spec in order.specs for record in records_of(results, spec)]

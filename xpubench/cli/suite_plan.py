@@ -7,18 +7,18 @@ from xpubench.cli.tables import plain_console, plain_table
 from xpubench.compare.title import title_of_spec
 from xpubench.plan import Plan
 from xpubench.report.text import NONE, gb, ms
-from xpubench.run.suite import Job
+from xpubench.run.order import Order
 from xpubench.run.suite_plan import Outlook, device_of, first_token_ms, outlooks, time_left
 
 
-def print_plan(jobs: Sequence[Job], directories: Sequence[Path]) -> None:
+def print_plan(orders: Sequence[Order], directories: Sequence[Path]) -> None:
     """A table of the runs, with the time that the finished ones took and the least that the others can."""
     console = plain_console()
     table = plain_table(
         *("run", "weights, GB", "KV cache, GB", "peak, GB", "first token, ms", "next token, ms", "time, s"),
         "state",
     )
-    specs = [spec for job in jobs for spec in job.specs]
+    specs = [spec for order in orders for spec in order.specs]
     devices = {name: device_of(name) for name in dict.fromkeys(spec.subject.device for spec in specs)}
     runs = outlooks(specs, directories, devices)
     for run in runs:
@@ -28,8 +28,8 @@ def print_plan(jobs: Sequence[Job], directories: Sequence[Path]) -> None:
     console.print(table)
     pending = sum(run.pending for run in runs)
     console.print(
-        f"{len(runs)} runs in {len(jobs)} processes, {len(directories)} round(s); {pending} to run in "
-        + ", ".join(map(str, directories))
+        f"{len(runs)} runs in {len(orders)} processes, {len(directories)} round(s); {pending} to run in "
+        + (str(directories[0]) if len(directories) == 1 else f"{directories[0]} to {directories[-1]}")
     )
     console.print(
         "Memory is an estimate. Tokens are the roofline's, the least at the bandwidth below; where no peak "

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from xpubench.catalog.architecture import head_shares
-from xpubench.distributed.rendezvous import INSTALL, Job
+from xpubench.distributed.rendezvous import INSTALL, RankGroup
 from xpubench.errors import RunFailure, UserError
 
 BACKENDS = {"xpu": "xccl", "cuda": "nccl", "cpu": "gloo"}
@@ -41,7 +41,7 @@ def check_backend(device: str) -> None:
         raise UserError(f"this build of torch has no {backend}, which ranks on {device} need")
 
 
-def device_index(job: Job, device: str) -> int:
+def device_index(job: RankGroup, device: str) -> int:
     """The device of this rank among those that it sees; UserError where there are fewer than ranks."""
     if device == "cpu":
         return job.local_rank
@@ -57,7 +57,7 @@ def device_index(job: Job, device: str) -> int:
     )
 
 
-def check_shared_memory(job: Job) -> None:
+def check_shared_memory(job: RankGroup) -> None:
     """UserError where the ranks cannot sum through shared memory."""
     if not job.one_host:
         raise UserError("--shm is for ranks on one host; leave it out")
@@ -71,7 +71,7 @@ def check_shared_memory(job: Job) -> None:
         raise UserError(f"{lock} is of a build that runs or was killed; if none runs, remove it")
 
 
-def start(job: Job, device: str, *, shared_memory: bool = False) -> None:
+def start(job: RankGroup, device: str, *, shared_memory: bool = False) -> None:
     """Makes the process group of all ranks on their devices of a kind, once a process."""
     deepspeed = import_deepspeed(device)
     if dist.is_initialized():
@@ -111,7 +111,7 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def remove_buffers(job: Job) -> None:
+def remove_buffers(job: RankGroup) -> None:
     """Deletes the files of this job's all-reduce buffers, 66 MB a rank, which DeepSpeed never does. Those
     that an earlier job left under this one's port would give wrong sums."""
     if job.rank == 0:

@@ -1,5 +1,6 @@
 """Which rank this process is of how many, by the variables of the launcher that started it."""
 
+import os
 from collections.abc import Mapping
 
 import msgspec
@@ -50,3 +51,12 @@ def launch_of(variables: Mapping[str, str]) -> Launch | None:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdecimal() else None
+
+
+def silence() -> None:
+    """Silences this rank, whatever writes, because libraries print on every rank; and keeps it from the hub,
+    because rank 0 alone downloads, before the others look."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    os.environ["HF_HUB_OFFLINE"] = "1"

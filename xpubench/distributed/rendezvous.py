@@ -1,4 +1,4 @@
-"""The ranks of one job: how they meet, speak to each other beside the collectives, and end together."""
+"""The ranks that share one model: how they meet, exchange data beside the collectives, and end together."""
 
 import atexit
 import os
@@ -20,7 +20,7 @@ import msgspec
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from xpubench.distributed.launch import Launch
-from xpubench.distributed.watchdog import Line, start_sentinel
+from xpubench.distributed.watchdog import WatchdogConnection, start_watchdog
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import log_tail
 from xpubench.record import Failure
@@ -45,7 +45,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     local_rank: int
 
 
-class Job:
+class RankGroup:
     """This process among the ranks. Every rank calls `gather` and `agree` alike and in the same order."""
 
     def __init__(self, launch: Launch, timeout: timedelta) -> None:
@@ -57,7 +57,7 @@ class Job:
             self.rank, self.size = launch.rank, launch.size or 1
         self.timeout = timeout
         self._turn = 0
-        self._line: Line | None = None
+        self._watchdog: WatchdogConnection | None = None
         sys.excepthook = self._end_in_error
         threading.excepthook = lambda caught: self._end_in_error(
             caught.exc_type, caught.exc_value or SystemExit(), caught.exc_traceback
@@ -87,6 +87,14 @@ class Job:
         turn = self._next_turn()
         self._store.set(f"{turn}/{self.rank}", pickle.dumps(value))
         return [pickle.loads(self._get(f"{turn}/{rank}", self.timeout)) for rank in range(self.size)]
+
+    def share(self, data: bytes) -> bytes:
+        """Rank 0's data, on every rank."""
+        turn = self._next_turn()
+        if self.rank == 0:
+            self._store.set(f"{turn}/0", data)
+            return data
+        return self._get(f"{turn}/0", self.timeout)
 
     def agree(self, problem: str | None) -> None:
         """UserError on every rank when one of them has a problem: the first one's."""
@@ -137,35 +145,35 @@ class Job:
     def watch(self, drafts: list[bytes], results: str) -> None:
         """Begins to be watched: should a rank end without a word, each record of `drafts` that is not written
         by then is written to the directory `results` as a failure. Rank 0 names the drafts."""
-        port = start_sentinel(self._address, self.size, drafts, results) if self.rank == 0 else None
+        port = start_watchdog(self._address, self.size, drafts, results) if self.rank == 0 else None
         port = self.gather(port)[0]
-        self._line = Line(self._address, port, msgspec.to_builtins(self.places[self.rank]))
+        self._watchdog = WatchdogConnection(self._address, port, msgspec.to_builtins(self.places[self.rank]))
 
     @contextmanager
     def hurried(self) -> Iterator[None]:
         """Work that must be done within the timeout, even where it hangs deaf to everything."""
-        if self._line is None or self.rank != 0:
+        if self._watchdog is None or self.rank != 0:
             yield
             return
-        self._line.say({"within_s": self.timeout.total_seconds()})
+        self._watchdog.say({"within_s": self.timeout.total_seconds()})
         try:
             yield
         finally:
-            self._line.say({"within_s": None})
+            self._watchdog.say({"within_s": None})
 
     def fail(self, failure: Failure) -> NoReturn:
         """Has the failure recorded as this rank's and ends all ranks."""
-        if self._line is not None:
-            self._line.report(msgspec.to_builtins(failure))
+        if self._watchdog is not None:
+            self._watchdog.report(msgspec.to_builtins(failure))
         if self._mpi is not None:
             self._mpi.Abort(1)
         os._exit(1)
 
     def leave(self) -> None:
         """Ends being watched: what happens from here on is no failure of the job."""
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        if self._watchdog is not None:
+            self._watchdog.close()
+            self._watchdog = None
 
     def _end_in_error(
         self, kind: type[BaseException], error: BaseException, where: TracebackType | None
@@ -177,7 +185,12 @@ class Job:
     def _meet(self) -> tuple[Store, str]:
         """The store of this job, on rank 0's host, and that host's address."""
         if self._mpi is None:
-            address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            address, port = os.environ.get("MASTER_ADDR"), _master_port()
+            if address is None or port is None:
+                raise UserError(
+                    "RANK is set, but MASTER_ADDR and MASTER_PORT are not both: unset RANK and start the "
+                    "ranks with mpirun, or start them with torchrun, which sets all three"
+                )
             mine = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
             return PrefixStore("xpubench", self._tcp_store(address, port, mine)), address
         hosts = self._mpi.allgather(socket.gethostname())
@@ -186,8 +199,8 @@ class Job:
         store, problem = None, None
         if self.rank == 0:
             try:
-                store = self._tcp_store(address, int(os.environ.get("MASTER_PORT") or 0), True)
-            except (UserError, ValueError) as error:
+                store = self._tcp_store(address, _master_port() or 0, True)
+            except UserError as error:
                 problem = str(error)
         address, port, problem = self._mpi.bcast((address, store.port if store else None, problem))
         if problem is not None:
@@ -256,6 +269,18 @@ def _mpi(launch: Launch) -> Any:
     return world
 
 
+def _master_port() -> int | None:
+    """MASTER_PORT, None where it is not set; UserError where it is no port."""
+    text = os.environ.get("MASTER_PORT")
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) > 65535:
+        raise UserError(
+            f"MASTER_PORT is {text!r}, which is no port; unset it, or set a number from 0 to 65535"
+        )
+    return int(text)
+
+
 def _take_names_off() -> None:
     """Removes the files of MPICH's shared memory, which all ranks have open by now: it goes with the job,
     however that ends, where MPICH would leave it behind a killed one."""
@@ -263,17 +288,17 @@ def _take_names_off() -> None:
         Path(path).unlink(missing_ok=True)
 
 
-_current: Job | None = None
+_current: RankGroup | None = None
 
 
-def join(launch: Launch, timeout: timedelta) -> Job:
+def join(launch: Launch, timeout: timedelta) -> RankGroup:
     """Makes this process one of its job's ranks, once."""
     global _current
-    _current = Job(launch, timeout)
+    _current = RankGroup(launch, timeout)
     return _current
 
 
-def current() -> Job:
+def current() -> RankGroup:
     """The job that this process is a rank of; UserError where it is none's."""
     if _current is None:
         raise UserError(

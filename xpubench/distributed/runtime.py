@@ -27,6 +27,7 @@ from xpubench.measure.device import device_name, peak_device_bytes, reset_peaks
 from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.profile import time_in_collectives
 from xpubench.measure.times import latest
+from xpubench.process.signals import ENDING
 from xpubench.record import Collectives, Failure, SyncPolicy
 from xpubench.runtimes import registry
 from xpubench.runtimes.base import Generation, Generator, Logits, Rows, TokenIds, Verification
@@ -67,7 +68,7 @@ class OnAllRanks(PyTorchRuntime):
     """What a sharded model adds to a runtime: every call happens on all ranks, and times are the latest
     rank's."""
 
-    job: rendezvous.Job
+    job: rendezvous.RankGroup
     reads_slices = False
     load_peak_host_bytes = 0
 
@@ -213,7 +214,7 @@ def _options_of(subject: Subject) -> DeepSpeedOptions:
     return subject.options
 
 
-def follow(job: rendezvous.Job) -> None:
+def follow(job: rendezvous.RankGroup) -> None:
     """What a rank other than 0 does: the runtime's calls that rank 0 tells it, until that one leaves."""
     runtime: Generator | None = None
     while True:
@@ -231,7 +232,7 @@ def follow(job: rendezvous.Job) -> None:
 
 
 @contextmanager
-def in_step(job: rendezvous.Job, device: str) -> Iterator[None]:
+def in_step(job: rendezvous.RankGroup, device: str) -> Iterator[None]:
     """Work that all ranks do at once. What fails on all of them is raised; what fails on some ends the job,
     as the others wait for those for ever."""
     try:
@@ -249,7 +250,7 @@ def in_step(job: rendezvous.Job, device: str) -> Iterator[None]:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Work that signals do not interrupt."""
-    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in ENDING]
     try:
         yield
     finally:
@@ -257,7 +258,7 @@ def undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _failure(error: BaseException, device: str, job: rendezvous.Job) -> Failure:
+def _failure(error: BaseException, device: str, job: rendezvous.RankGroup) -> Failure:
     if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in TIMEOUT_WORDS):
         seconds = job.timeout.total_seconds()
         error = RunFailure("timeout", f"waited {seconds:g} s for the other ranks in a collective")
@@ -268,7 +269,7 @@ def _failure(error: BaseException, device: str, job: rendezvous.Job) -> Failure:
     return failure
 
 
-def _check_same_model(job: rendezvous.Job, subject: Subject) -> None:
+def _check_same_model(job: rendezvous.RankGroup, subject: Subject) -> None:
     """UserError where a rank lacks the model or sees another one than rank 0."""
     every = job.gather(job.agreed(lambda: _seen(subject)))
     other = next((rank for rank, theirs in enumerate(every) if theirs != every[0]), None)

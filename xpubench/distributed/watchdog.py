@@ -1,7 +1,7 @@
-"""A small process beside rank 0 that outlives it: it writes the records of a job whose rank died.
+"""A small process beside rank 0 that outlives it: it writes the records of the runs when a rank dies.
 
 MPI's launchers kill every rank when one dies, rank 0 too, before that one could write anything. So each rank
-holds a line to the sentinel, and a line that closes without a word is a rank that was killed.
+holds a connection to the watchdog, and one that closes without a goodbye belongs to a rank that was killed.
 """
 
 import contextlib
@@ -16,22 +16,28 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from xpubench.failures import death_of, write_as_failed
 from xpubench.measure.oom import out_of_memory_kills
+from xpubench.process import signals
+from xpubench.record import Failure, decode
+from xpubench.results import ResultsDirectory
 
 ALONE_S = 60.0
 ANSWER_S = 10.0
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
-class Line:
-    """A rank's line to the sentinel."""
+class WatchdogConnection:
+    """A rank's connection to the watchdog."""
 
     def __init__(self, address: str, port: int, place: dict[str, Any]) -> None:
         self._socket = socket.create_connection((address, port), timeout=ANSWER_S)
         self.say({"place": place})
 
     def say(self, message: dict[str, Any]) -> None:
-        """One message; a sentinel that is gone is no reason to stop."""
+        """Sends one message; a watchdog that is gone is no reason to stop."""
         with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
@@ -42,14 +48,14 @@ class Line:
             self._socket.recv(1)
 
     def close(self) -> None:
-        """Says good-bye."""
+        """Says goodbye."""
         self.say({"bye": True})
         self._socket.close()
 
 
-def start_sentinel(address: str, size: int, drafts: list[bytes], results: str) -> int:
-    """Starts the sentinel of a job of `size` ranks, which reach it at that address; the port at which it
-    listens."""
+def start_watchdog(address: str, size: int, drafts: list[bytes], results: str) -> int:
+    """Starts the watchdog of `size` ranks, which reach it at that address, and returns the port at which it
+    listens. `drafts` are the encoded records of the runs, should a rank die."""
     process = subprocess.Popen(
         [sys.executable, "-m", "xpubench.distributed.watchdog"],
         stdin=subprocess.PIPE,
@@ -72,13 +78,15 @@ def start_sentinel(address: str, size: int, drafts: list[bytes], results: str) -
     return port
 
 
-class Sentinel:
+class Watchdog:
     """Listens to the ranks until all have left, or until one fails."""
 
     def __init__(self, order: dict[str, Any]) -> None:
         self._order = order
-        self._began = time.time()
-        self._killed_for_memory = out_of_memory_kills()
+        self._kills = out_of_memory_kills()
+        self._results = ResultsDirectory(Path(order["results"]))
+        self._drafts = [decode(text) for text in order["drafts"]]
+        self._before = {draft.id: self._results.stamp_of(draft.id) for draft in self._drafts}
         address = order["address"]
         self._listener = socket.create_server((address if address in LOOPBACK else "", 0))
         self._selector = selectors.DefaultSelector()
@@ -93,10 +101,10 @@ class Sentinel:
         return int(self._listener.getsockname()[1])
 
     def run(self) -> None:
-        """Returns when all ranks have left or the job has failed."""
+        """Returns when all ranks have left or one has failed."""
         alone_until = time.monotonic() + ALONE_S
         while self._left < self._order["size"]:
-            # In the order in which they came: the line that closed first is of the rank that died first.
+            # In the order in which they came: the first connection to close is of the first rank to die.
             for key, _ in self._selector.select(1.0):
                 if key.fileobj is self._listener:
                     self._accept()
@@ -115,7 +123,7 @@ class Sentinel:
         self._selector.register(line, selectors.EVENT_READ)
 
     def _hear(self, line: socket.socket) -> bool:
-        """Whether what a rank said, or its silence, is the end of the job."""
+        """Whether what a rank said, or its silence, is the end of all."""
         try:
             data = line.recv(1 << 20)
         except OSError:
@@ -124,18 +132,20 @@ class Sentinel:
             self._drop(line)
             return False
         if not data:
-            self._record(self._death(self._places[line]))
+            self._record(death_of(_who(self._places[line]), self._kills))
             return True
         *messages, self._unread[line] = (self._unread[line] + data).split(b"\n")
-        for text in messages:
-            message = json.loads(text)
+        for line_of_json in messages:
+            message = json.loads(line_of_json)
             if "place" in message:
                 self._places[line] = message["place"]
             elif "within_s" in message:
                 seconds = message["within_s"]
                 self._deadline = None if seconds is None else (time.monotonic() + seconds, seconds)
             elif "failure" in message:
-                self._record(_with_place(message["failure"], self._places.get(line)))
+                failure = msgspec.convert(message["failure"], Failure)
+                text = f"{_who(self._places.get(line))}: {failure.message}"
+                self._record(msgspec.structs.replace(failure, message=text))
                 with contextlib.suppress(OSError):
                     line.sendall(b".")
                 return True
@@ -149,54 +159,33 @@ class Sentinel:
         self._selector.unregister(line)
         line.close()
 
-    def _death(self, place: dict[str, Any] | None) -> dict[str, Any]:
-        if out_of_memory_kills() > self._killed_for_memory:
-            failure = {"class": "oom", "message": "killed by the kernel, which was out of memory"}
-        else:
-            failure = {"class": "crash", "message": "ended without a word, as a process does that is killed"}
-        return _with_place(failure, place)
-
-    def _record(self, failure: dict[str, Any]) -> None:
-        """Writes each draft as that failure, but for those whose record this job has written by itself."""
-        from xpubench.record import decode, encode
-        from xpubench.results import ResultsDirectory
-
-        results = ResultsDirectory(Path(self._order["results"]))
-        for text in self._order["drafts"]:
-            draft = json.loads(text)
-            path = results.record_path(draft["id"])
-            if path.exists() and path.stat().st_mtime >= self._began:
-                continue
-            record = decode(
-                json.dumps(draft | {"status": failure["class"], "failure": {"log_tail": ""} | failure})
-            )
-            results.write_file(path.name, encode(record))
+    def _record(self, failure: Failure) -> None:
+        """Writes each draft as that failure, but for those whose run has its record by now."""
+        for draft in self._drafts:
+            if self._results.stamp_of(draft.id) == self._before[draft.id]:
+                write_as_failed(self._results, draft, failure)
         # One write, or a launcher that prefixes lines splits it.
         with contextlib.suppress(OSError):
-            os.write(2, f"error: {failure['class']}: {failure['message']}\n".encode())
+            os.write(2, f"error: {failure.failure_class}: {failure.message}\n".encode())
 
 
-def _with_place(failure: dict[str, Any], place: dict[str, Any] | None) -> dict[str, Any]:
-    who = "a rank" if place is None else f"rank {place['rank']} on {place['host']} (process {place['pid']})"
-    separator = " " if failure["message"].startswith(("ended", "killed")) else ": "
-    return failure | {"message": f"{who}{separator}{failure['message']}"}
+def _who(place: dict[str, Any] | None) -> str:
+    return "a rank" if place is None else f"rank {place['rank']} on {place['host']} (process {place['pid']})"
 
 
-def _timeout(seconds: float) -> dict[str, Any]:
-    return {"class": "timeout", "message": f"the ranks did not finish their step within {seconds:g} s"}
+def _timeout(seconds: float) -> Failure:
+    return Failure(
+        failure_class="timeout", message=f"the ranks did not finish their step within {seconds:g} s"
+    )
 
 
 def main() -> None:
-    sentinel = Sentinel(json.loads(sys.stdin.readline()))
-    print(sentinel.port, flush=True)
-    # Now, as a suite looks for the records as soon as the launcher has ended.
-    import xpubench.record  # noqa: F401
-
+    watchdog = Watchdog(json.loads(sys.stdin.readline()))
+    print(watchdog.port, flush=True)
     # The launcher waits for the end of its ranks' output, and so for whoever holds it.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-    sentinel.run()
+    signals.ignore()
+    watchdog.run()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from xpubench.errors import UserError
 from xpubench.plan import Plan, plan_of
 from xpubench.record import Record
 from xpubench.results import ResultsDirectory
-from xpubench.run.suite import Spec, records_of, wanted
+from xpubench.run.order import Spec
+from xpubench.run.suite import wanted
+from xpubench.run.supervisor import records_of
 from xpubench.spec import RunSpec
 
 # By their names, None where the machine has none.

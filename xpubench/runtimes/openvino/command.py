@@ -35,7 +35,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exports, and prints the directory."""
-    from xpubench.cli.output import quiet
+    from xpubench.process.output import quiet
 
     recipe = ExportRecipe(
         model=args.model,

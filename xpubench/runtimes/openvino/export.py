@@ -1,10 +1,15 @@
-"""From a checkpoint to an OpenVINO IR with its tokenizer, through Optimum Intel and NNCF."""
+"""From a checkpoint to an OpenVINO IR with its tokenizer, through Optimum Intel and NNCF.
+
+`python -m xpubench.runtimes.openvino.export` carries out an `ExportOrder`, JSON on its standard input, so
+that the memory and the threads of an export are not those of a run (see `xpubench.process.reports`).
+"""
 
 import contextlib
 import hashlib
 import json
 import logging
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -15,8 +20,9 @@ import msgspec
 
 from xpubench.errors import RunFailure, UserError, first_line
 from xpubench.files import directory_aside
+from xpubench.process.reports import Said, Send, serve
 from xpubench.runtimes.openvino.options import IR_FILE
-from xpubench.runtimes.openvino.recipe import RECIPE_FILE, ExportRecipe
+from xpubench.runtimes.openvino.recipe import RECIPE_FILE, ExportOrder, ExportRecipe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.weights.embedded import cache_directory
 from xpubench.weights.fingerprint import fingerprint
@@ -316,3 +322,12 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def _carry_out(line: bytes, send: Send) -> None:
+    order = msgspec.json.decode(line, type=ExportOrder)
+    export(order.recipe, Path(order.out), lambda text: send(Said(text)))
+
+
+if __name__ == "__main__":
+    sys.exit(serve(_carry_out))

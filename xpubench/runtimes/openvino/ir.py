@@ -1,17 +1,18 @@
 """What OpenVINO's three runtimes share: the IR of a subject, its properties, and what was really applied."""
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.process.child import carry_out
 from xpubench.runtimes.base import Origin
 from xpubench.runtimes.openvino.options import IR_FILE, OpenVinoOptions
-from xpubench.runtimes.openvino.recipe import ExportRecipe, is_ir, read_recipe
+from xpubench.runtimes.openvino.recipe import ExportOrder, ExportRecipe, is_ir, read_recipe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.runtimes.pytorch.runtime import not_as_asked
 from xpubench.spec import DTYPE_BYTES, Subject
@@ -249,28 +250,9 @@ def _wanted(subject: Subject, merge_lora: bool) -> tuple[ExportRecipe, Path]:
 
 
 def _export(recipe: ExportRecipe, directory: Path, say: Callable[[str], None]) -> None:
-    flags = ["--weight-format", recipe.weight_format]
-    flags += ["--revision", recipe.revision] if recipe.revision else []
-    flags += ["--lora", recipe.lora] if recipe.lora else []
-    flags += ["--trust-remote-code"] if recipe.trust_remote_code else []
-    flags += ["--allow-pickle"] if recipe.allow_pickle else []
     say(f"exporting {recipe.model} to OpenVINO, {recipe.weight_format}; the next run finds it in the cache")
-    done = subprocess.run(
-        [sys.executable, "-m", "xpubench", "export", recipe.model, str(directory), *flags],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode == 0:
-        return
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    reason = lines[-1].removeprefix("error: ") if lines else f"ended with {done.returncode}"
-    if lines and done.returncode == 2:
-        raise UserError(reason)
-    failure_class, _, message = reason.partition(": ")
-    if failure_class in ("bad_model", "unsupported", "oom"):
-        raise RunFailure(failure_class, message)  # type: ignore[arg-type]
-    raise RunFailure("crash", f"the export: {(done.stderr.strip().splitlines() or [reason])[-1]}")
+    order = msgspec.json.encode(ExportOrder(recipe=recipe, out=str(directory)))
+    carry_out([sys.executable, "-m", "xpubench.runtimes.openvino.export"], order, say, "the export")
 
 
 def _check_ir(directory: Path) -> None:

@@ -58,6 +58,13 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return self.model
 
 
+class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """An export in a process of its own: the recipe, and the directory to write."""
+
+    recipe: ExportRecipe
+    out: str
+
+
 def is_ir(model: str) -> bool:
     """Whether a model's name is that of a directory with an OpenVINO IR."""
     return (Path(model).expanduser() / IR_FILE).is_file()

@@ -1,0 +1,92 @@
+"""What a child process of this package tells its parent: JSON lines on its standard output.
+
+The child reads one order, a line of JSON, from its standard input. While it works it reports what it is doing
+and what it has written, and the last line is how it ended.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from xpubench.errors import FailureClass, RunFailure, UserError
+from xpubench.failures import classify
+from xpubench.process.output import own_stdout, quiet
+from xpubench.process.signals import as_interruptions
+from xpubench.record import Failure
+
+
+class Said(msgspec.Struct, frozen=True, tag="said", tag_field="report"):
+    """What the child is doing, in words for people."""
+
+    text: str
+
+
+class Written(msgspec.Struct, frozen=True, tag="written", tag_field="report"):
+    """The id and the status of a record that now lies in the results directory."""
+
+    id: str
+    status: Literal["ok"] | FailureClass
+
+
+class Done(msgspec.Struct, frozen=True, tag="done", tag_field="report"):
+    """The end: the order is carried out. Failed runs have their records."""
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="report"):
+    """The end: the order cannot be carried out as it was given, which the user must change."""
+
+    message: str
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="report"):
+    """The end: a failure that became no record. Its class is `crash` for an error that nobody expected, and
+    then its log tail is the end of the traceback."""
+
+    failure: Failure
+
+
+End = Done | Refused | Failed
+Report = Said | Written | End
+Send = Callable[[Report], None]
+
+_decoder = msgspec.json.Decoder(Report)
+
+
+def decode_report(line: bytes) -> Report | None:
+    """The report in a line of a child's output, None where it is none: launchers print there too."""
+    try:
+        report: Report = _decoder.decode(line)
+    except msgspec.DecodeError:
+        return None
+    return report
+
+
+def serve(work: Callable[[bytes, Send], None]) -> int:
+    """Does a child's work: `work` is called with the order and with the way to report. What libraries print
+    on standard output goes to standard error. Returns the exit code, 0 once the end is reported."""
+    with as_interruptions():
+        quiet()
+        with own_stdout() as out:
+
+            def send(report: Report) -> None:
+                # One write, so that neither a signal nor a launcher splits the line.
+                os.write(out.fileno(), msgspec.json.encode(report) + b"\n")
+
+            send(_end(lambda: work(sys.stdin.buffer.readline(), send)))
+    return 0
+
+
+def _end(work: Callable[[], None]) -> End:
+    try:
+        work()
+    except UserError as error:
+        return Refused(str(error))
+    except (RunFailure, KeyboardInterrupt) as error:
+        return Failed(classify(error, "the host"))
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)  # for the log
+        return Failed(classify(error, "the host"))
+    return Done()

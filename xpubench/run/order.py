@@ -1,0 +1,114 @@
+"""What one process is to run, as data, and running it to records."""
+
+import contextlib
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from xpubench.catalog import SMOLLM2
+from xpubench.environment import Environment
+from xpubench.failures import failed_record
+from xpubench.progress import Progress
+from xpubench.record import Failure, Record
+from xpubench.results import ResultsDirectory
+from xpubench.spec import AccuracySpec, RunSpec
+
+Spec = RunSpec | AccuracySpec
+RANKS_TIMEOUT_S = 1800
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Runs of one subject, which are all of latency or all of accuracy.
+
+    `results` is the results directory. `reference` and `profile_name` are those of a latency run. With
+    `save_model`, the subject is quantized into that directory first and then runs from there. `ranks` is the
+    number of processes that share the model, None for one process that knows nothing of ranks;
+    `ranks_timeout_s` is how long they wait for each other, in seconds.
+    """
+
+    specs: list[Spec]
+    results: str
+    reference: str | None = None
+    profile_name: str | None = None
+    save_model: str | None = None
+    ranks: int | None = None
+    ranks_timeout_s: int = RANKS_TIMEOUT_S
+
+
+def perform(order: Order, progress: Progress) -> Iterator[Record]:
+    """Runs the specs in this process and yields each record when it is written.
+
+    An interruption ends all; the run that it hit has a record of it unless an earlier one is there. Raises
+    UserError for what cannot be done as asked.
+    """
+    results = ResultsDirectory(Path(order.results))
+    done: set[str] = set()
+    try:
+        with contextlib.closing(_records(order, results, progress)) as records:
+            for record in records:
+                done.add(record.id)
+                yield record
+    except KeyboardInterrupt:
+        at_work = next((spec for spec in order.specs if spec.id not in done), None)
+        record_of_it = None if at_work is None else write_interrupted(results, at_work)
+        if record_of_it is None:
+            raise
+        yield record_of_it
+
+
+def write_interrupted(results: ResultsDirectory, spec: Spec) -> Record | None:
+    """Writes and returns the record of a run that was interrupted before anything was known of it; None where
+    the run has a record already, which stays."""
+    if results.stamp_of(spec.id) is not None:
+        return None
+    failure = Failure(failure_class="interrupted", message="interrupted before it was loaded")
+    record = failed_record(spec, Environment(), failure)
+    results.write(record)
+    return record
+
+
+def stay_offline_if_all_is_here(order: Order) -> None:
+    """Keeps the libraries from asking the hub where an accuracy run needs nothing from there. It has an
+    effect only before they are imported."""
+    if not all(isinstance(spec, AccuracySpec) and spec.task.data is not None for spec in order.specs):
+        return
+    model = order.specs[0].subject.model
+    if model.lower() == SMOLLM2 or Path(model).expanduser().is_dir():
+        from xpubench.accuracy.tasks import stay_offline
+
+        stay_offline()
+
+
+def _records(order: Order, results: ResultsDirectory, progress: Progress) -> Generator[Record]:
+    stay_offline_if_all_is_here(order)
+    specs = order.specs
+    if order.save_model is not None:
+        specs = _saved(specs, Path(order.save_model), progress)
+    if isinstance(specs[0], AccuracySpec):
+        from xpubench.run.accuracy import run as run_accuracy
+
+        yield from run_accuracy(cast("list[AccuracySpec]", specs), results, progress)
+        return
+    from xpubench.run.latency import run as run_latency
+
+    yield from run_latency(
+        cast("list[RunSpec]", specs),
+        results,
+        progress,
+        reference=order.reference,
+        profile_name=order.profile_name,
+    )
+
+
+def _saved(specs: list[Spec], directory: Path, progress: Progress) -> list[Spec]:
+    """Quantizes into the directory; the specs then run what was saved there."""
+    from xpubench.run.quantize import save
+
+    subject = specs[0].subject
+    save(subject, directory, progress, with_errors=False)
+    assert subject.quantization is not None
+    recipe = msgspec.structs.replace(subject.quantization, checkpoint=str(directory))
+    saved = msgspec.structs.replace(subject, quantization=recipe)
+    return [msgspec.structs.replace(spec, subject=saved) for spec in specs]

@@ -1,0 +1,86 @@
+"""An order carried out by several ranks: rank 0 runs it, and the others get it as data and follow."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from xpubench.distributed import autotp, rendezvous
+from xpubench.distributed.launch import Launch
+from xpubench.distributed.rendezvous import RankGroup
+from xpubench.distributed.runtime import follow
+from xpubench.errors import RunFailure, UserError
+from xpubench.failures import failed_record
+from xpubench.measure.environment import capture
+from xpubench.process import signals
+from xpubench.record import Failure, encode
+from xpubench.results import ResultsDirectory
+from xpubench.run.order import RANKS_TIMEOUT_S, Order
+from xpubench.runtimes import registry
+from xpubench.spec import Subject
+
+T = TypeVar("T")
+
+
+def take_part(launch: Launch | None, order: Order | None, work: Callable[[Order], T]) -> T | None:
+    """Makes this process one of the ranks and carries out rank 0's order, which is None on the others.
+    Returns what `work` returns on rank 0. UserError on every rank for what cannot be done as asked."""
+    if launch is None:
+        raise UserError("no launcher started this worker as one of several ranks")
+    timeout_s = RANKS_TIMEOUT_S if order is None else order.ranks_timeout_s
+    group = rendezvous.join(launch, timedelta(seconds=timeout_s))
+    return carry_out(group, order, work)
+
+
+def carry_out(group: RankGroup, order: Order | None, work: Callable[[Order], T]) -> T | None:
+    """Carries out rank 0's order on all ranks; without one, all leave."""
+    order = msgspec.json.decode(group.share(msgspec.json.encode(order)), type=Order | None)
+    if order is None:
+        return None
+    shared = order
+    if shared.ranks != group.size:
+        raise UserError(f"the order is for {shared.ranks} ranks, and {group.size} were started")
+    group.timeout = timedelta(seconds=shared.ranks_timeout_s)
+    group.agreed(lambda: _check_device(shared.specs[0].subject))
+    group.watch(group.agreed(lambda: _drafts(shared) if group.rank == 0 else []), shared.results)
+    if group.rank != 0:
+        # An interruption is rank 0's to handle.
+        signals.ignore()
+        follow(group)
+        _leave(group)
+        return None
+    try:
+        result = work(shared)
+    except (UserError, RunFailure, KeyboardInterrupt, BrokenPipeError):
+        _leave(group)
+        raise
+    _leave(group)
+    return result
+
+
+def _check_device(subject: Subject) -> None:
+    """UserError where this rank has not the device."""
+    # Before the device's own libraries read the environment.
+    loader = registry.loader(subject.runtime)
+    loader.set_up()
+    loader.device(subject)
+
+
+def _drafts(order: Order) -> list[bytes]:
+    """The records of the runs, should a rank end without a word."""
+    ResultsDirectory(Path(order.results))
+    unknown = Failure(failure_class="crash", message="")
+    subject = order.specs[0].subject
+    device = registry.loader(subject.runtime).device(subject)
+    environment = capture(device.facts(), registry.packages())
+    return [encode(failed_record(spec, environment, unknown)) for spec in order.specs]
+
+
+def _leave(group: RankGroup) -> None:
+    """All ranks leave together."""
+    if group.rank == 0:
+        group.send(("leave", (), {}))
+    autotp.stop()
+    group.leave()

@@ -1,0 +1,155 @@
+"""One worker under supervision: its records as they appear, and the record of whatever ends it."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+
+from xpubench.environment import Environment
+from xpubench.errors import UserError
+from xpubench.failures import death_of, failed_record, log_tail, write_as_failed
+from xpubench.measure.oom import out_of_memory_kills
+from xpubench.process.child import Child
+from xpubench.process.reports import Done, End, Failed, Refused, Report, Said, Written
+from xpubench.record import Failure, Record, read_record
+from xpubench.results import ResultsDirectory
+from xpubench.run.order import Order, Spec, write_interrupted
+
+WORKER = (sys.executable, "-u", "-m", "xpubench.run.worker")
+
+
+def records_of(results: ResultsDirectory, spec: Spec) -> list[Record]:
+    """A run's record, or those of the tasks of a group; none where one is missing or cannot be read."""
+    ids = [spec.id] if results.record_path(spec.id).exists() else results.tasks_of(spec.id)
+    try:
+        return [read_record(results.record_path(one)) for one in ids]
+    except UserError:
+        return []
+
+
+def find_mpirun() -> str:
+    """The mpirun of this environment, or the one on PATH; UserError where there is none."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    found = shutil.which("mpirun", path=places)
+    if found is None:
+        raise UserError("a suite over ranks needs mpirun; pip install '.[deepspeed]' brings one")
+    return found
+
+
+class Attempt:
+    """One worker process from its start to the records of what it ran and of what ended it.
+
+    Afterwards `pending` holds the specs that have no record yet: another worker can run those.
+    """
+
+    def __init__(self, order: Order, say: Callable[[str], None]) -> None:
+        self.pending = list(order.specs)
+        self._order = order
+        self._say = say
+        self._results = ResultsDirectory(Path(order.results))
+        self._log = self._results.path / "logs" / f"{order.specs[0].id}.log"
+        self._before = {spec.id: self._results.stamp_of(spec.id) for spec in order.specs}
+        self._end: End | None = None
+        self._last_s = 0.0
+        self._last_status = ""
+        self._timed_out = False
+
+    def run(self, timeout_s: float) -> Iterator[list[Record]]:
+        """Yields each run's records when they are written. A worker that has no new one within `timeout_s`
+        seconds is ended. An exception, such as KeyboardInterrupt, ends the worker, and the run that was at
+        work then has a record as interrupted."""
+        self._log.parent.mkdir(exist_ok=True)
+        kills = out_of_memory_kills()
+        self._last_s = monotonic()
+        with (
+            self._log.open("ab") as log,
+            Child(_command(self._order), msgspec.json.encode(self._order), log) as child,
+        ):
+            try:
+                for report in child.reports():
+                    yield from self._heard(report)
+                    if not self._timed_out and monotonic() - self._last_s > timeout_s:
+                        self._timed_out = True
+                        child.end()
+            except BaseException:
+                child.end()
+                if self.pending:
+                    write_interrupted(self._results, self.pending[0])
+                raise
+            exit_code = child.exit_code
+        yield from self._unreported()
+        if self.pending and (failure := self._failure(timeout_s, exit_code, kills)) is not None:
+            yield from self._write(failure)
+
+    def _heard(self, report: Report | None) -> Iterator[list[Record]]:
+        if isinstance(report, Said):
+            self._say(report.text)
+        elif isinstance(report, Written):
+            self._last_s = monotonic()
+            self._last_status = report.status
+            yield from self._taken([spec for spec in self.pending if spec.id == report.id])
+        elif report is not None:
+            self._end = report
+
+    def _unreported(self) -> Iterator[list[Record]]:
+        """The records that the worker wrote but could not report any more, or the ranks' watchdog wrote."""
+        new = [spec for spec in self.pending if self._is_new(spec)]
+        for records in self._taken(new):
+            self._last_status = records[-1].status
+            yield records
+
+    def _taken(self, specs: list[Spec]) -> Iterator[list[Record]]:
+        for spec in specs:
+            records = records_of(self._results, spec)
+            # The timeout interrupted this run: its record is to say so.
+            if not records or (self._timed_out and records[-1].status == "interrupted"):
+                continue
+            self.pending.remove(spec)
+            yield records
+
+    def _failure(self, timeout_s: float, exit_code: int | None, kills: int) -> Failure | None:
+        """Why the worker left runs without a record; None where another worker can go on with them."""
+        if self._timed_out:
+            message = f"no record within {timeout_s:g} s; the worker was ended"
+            return Failure(failure_class="timeout", message=message)
+        # Whoever interrupted the worker ended the run that has the record of it, and no other.
+        if self._last_status == "interrupted":
+            return None
+        if isinstance(self._end, Refused):
+            return Failure(failure_class="unsupported", message=self._end.message)
+        if isinstance(self._end, Failed):
+            return self._end.failure
+        if isinstance(self._end, Done):
+            message = "the worker said that it was done, and this run has no record"
+            return Failure(failure_class="crash", message=message)
+        return death_of("the worker", kills, exit_code)
+
+    def _write(self, failure: Failure) -> Iterator[list[Record]]:
+        """Writes the record of the run that was at work; of all runs where none can be as asked."""
+        failed = self.pending if isinstance(self._end, Refused) else self.pending[:1]
+        self.pending = self.pending[len(failed) :]
+        if not failure.log_tail:
+            failure = msgspec.structs.replace(failure, log_tail=self._log_tail())
+        for spec in failed:
+            left = records_of(self._results, spec) if self._is_new(spec) else []
+            record = left[-1] if left else failed_record(spec, Environment(), failure)
+            yield [write_as_failed(self._results, record, failure)]
+
+    def _is_new(self, spec: Spec) -> bool:
+        return self._results.stamp_of(spec.id) not in (None, self._before[spec.id])
+
+    def _log_tail(self) -> str:
+        try:
+            return log_tail(self._log.read_bytes().decode(errors="replace"))
+        except OSError:
+            return ""
+
+
+def _command(order: Order) -> list[str]:
+    if order.ranks is None:
+        return list(WORKER)
+    return [find_mpirun(), "-np", str(order.ranks), *WORKER, "--rank"]

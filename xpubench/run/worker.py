@@ -1,0 +1,91 @@
+"""`python -m xpubench.run.worker`: carries out one order, a line of JSON on standard input.
+
+What it does is told on standard output as JSON lines (see `xpubench.process.reports`), and on standard error
+for people. With `--rank` it is one of several that a launcher started: rank 0 reads the order and the others
+follow.
+"""
+
+import os
+import sys
+from contextlib import suppress
+
+import msgspec
+
+from xpubench.distributed.launch import Launch, launch_of, silence
+from xpubench.errors import UserError
+from xpubench.process.reports import Said, Send, Written, serve
+from xpubench.run.order import Order, perform
+
+RANK_FLAG = "--rank"
+STEPS_LOGGED = 20
+
+
+class Teller:
+    """Progress as reports to the parent, and as lines of the log, which counts the steps too."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._done = self._total = 0
+
+    def say(self, text: str) -> None:
+        """One line about what happens now."""
+        print(text, file=sys.stderr, flush=True)
+        self._send(Said(text))
+
+    def begin(self, title: str, total: int) -> None:
+        """At most `total` steps follow."""
+        self._done, self._total = 0, total
+        self.say(title)
+
+    def step(self, text: str, count: int = 1) -> None:
+        """`count` steps are done."""
+        before, self._done = self._done, self._done + count
+        if STEPS_LOGGED * self._done // self._total > STEPS_LOGGED * before // self._total:
+            print(f"  {self._done}/{self._total} {text}", file=sys.stderr, flush=True)
+
+
+def work(order: Order, send: Send) -> None:
+    """Runs the order in this process and reports each record; of a group of tasks also the group, when all
+    its tasks have theirs."""
+    written: dict[str, str] = {}
+    teller = Teller(send)
+    for record in perform(order, teller):
+        written[record.id] = record.status
+        if record.failure is not None:
+            print(f"{record.status}: {record.failure.message}", file=sys.stderr, flush=True)
+        send(Written(record.id, record.status))
+    if "interrupted" in written.values():
+        return
+    for spec in order.specs:
+        if spec.id not in written:
+            send(Written(spec.id, "ok"))
+
+
+def main(arguments: list[str]) -> int:
+    """The worker alone, or with `--rank` one of several; returns the exit code."""
+    if arguments != [RANK_FLAG]:
+        return serve(lambda line, send: work(_decode(line), send))
+    launch = launch_of(os.environ)
+    if launch is None or launch.rank == 0:
+        return serve(lambda line, send: _lead(launch, _decode(line), send))
+    silence()
+    from xpubench.run.ranks import take_part
+
+    # Rank 0 has the error too and reports it. A launcher would end that one at an exit code of this one.
+    with suppress(UserError):
+        take_part(launch, None, lambda order: None)
+    return 0
+
+
+def _lead(launch: Launch | None, order: Order, send: Send) -> None:
+    from xpubench.run.ranks import take_part
+
+    take_part(launch, order, lambda shared: work(shared, send))
+
+
+def _decode(line: bytes) -> Order:
+    return msgspec.json.decode(line, type=Order)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
