@@ -218,7 +218,7 @@ def test_doctor_of_ranks(mpirun: Ranks) -> None:
 
 
 def failed_record(results: Path) -> dict[str, Any]:
-    """The record, which the sentinel may still be writing when the job has ended."""
+    """The record, which the watchdog may still be writing when the job has ended."""
     for _ in range(50):
         if any(results.glob("*.json")):
             return only_record(results)
@@ -285,11 +285,23 @@ def test_taken_port(mpirun: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "unset MASTER_PORT" in error_line(mpirun(2, SCRIPT, *SMOLLM2, *SHORT))
 
 
+def test_port_that_is_none(mpirun: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_PORT", "abc")
+    assert "MASTER_PORT is 'abc'" in error_line(mpirun(2, SCRIPT, *SMOLLM2, *SHORT))
+
+
+def test_help_ends_all_ranks(mpirun: Ranks) -> None:
+    done = mpirun(2, SCRIPT, "--help")
+    assert (done.code, done.err) == (0, "")
+    assert "--tp-size" in done.out
+
+
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
         ({}, "mpirun -np 2"),
         ({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"}, "mpi4py takes MPICH"),
+        ({"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}, "MASTER_ADDR and MASTER_PORT are not both"),
     ],
 )
 def test_without_a_launcher_of_this_mpi(variables: dict[str, str], words: str) -> None:

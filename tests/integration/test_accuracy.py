@@ -235,7 +235,7 @@ def test_an_interruption_keeps_the_items_that_are_done(
 
     monkeypatch.setattr(PyTorchRuntime, "target_logprobs", interrupted)
     done = accuracy("--batch-size", 3, "--json")
-    assert done.code == 1
+    assert done.code == 130
     (record,) = done.records
     assert record["status"] == "interrupted"
     assert len(record["accuracy"]["items"]) == 6

@@ -87,6 +87,51 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_oom(
     assert suite.statuses == {"ok": SHAPES - 1, failure: 1}
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "failure", "message", "tail"),
+    [
+        ("kill", "crash", "the worker was killed by SIGKILL", ""),
+        ("crash", "crash", "ZeroDivisionError: by zero", "in work"),
+        ("nothing", "crash", "said that it was done", ""),
+    ],
+)
+def test_what_ends_a_worker_costs_the_run_at_work_alone(
+    suite: Suite, behaviour: str, failure: str, message: str, tail: str
+) -> None:
+    assert suite.run([behaviour, "ok"]).code == 1
+    assert suite.statuses == {"ok": SHAPES - 1, failure: 1}
+    (record,) = (one for one in suite.records if one["status"] == failure)
+    assert message in record["failure"]["message"]
+    assert tail in record["failure"]["log_tail"]
+
+
+def test_an_order_that_is_refused_is_refused_for_all_its_runs(suite: Suite) -> None:
+    assert suite.run(["refuse"]).code == 1
+    assert suite.statuses == {"unsupported": SHAPES}
+    assert {one["failure"]["message"] for one in suite.records} == {"there is no such thing"}
+
+
+def test_a_record_whose_report_got_lost_stays(suite: Suite) -> None:
+    assert suite.run(["late", "ok"]).code == 1
+    # The worker was at the second run by then, as far as anybody can tell.
+    assert suite.statuses == {"ok": SHAPES - 1, "crash": 1}
+    assert suite.run(["ok"], "--rerun", "failed").code == 0
+
+
+def test_a_worker_that_does_not_hear_is_killed(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xpubench.process.child.GRACE_S", 0.5)
+    assert suite.run(["deaf", "ok"], "--timeout", 3).code == 1
+    assert suite.statuses == {"ok": SHAPES - 1, "timeout": 1}
+
+
+def test_what_libraries_print_is_no_report(suite: Suite) -> None:
+    assert suite.run(["print"]).code == 0
+    assert suite.statuses == {"ok": SHAPES}
+    (log,) = suite.results.glob("logs/*.log")
+    assert "a library's words" in log.read_text()
+    assert "report" not in log.read_text()
+
+
 def test_a_group_of_tasks_is_done_when_its_tasks_are(suite: Suite) -> None:
     done = suite.run(["group"])
     assert (done.code, done.out.count("ok  ")) == (0, 2 * SHAPES)
@@ -118,6 +163,62 @@ def test_rounds_repeat_the_grid_and_go_on(suite: Suite) -> None:
     assert (done.code, suite.statuses) == (0, {"ok": 2 * SHAPES})
 
 
+@pytest.fixture
+def turns(suite: Suite, xpubench: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`turns(behaviours, *flags)`: two runtimes in two rounds, a behaviour a worker; and the orders made."""
+    orders: list[Order] = []
+
+    def run(behaviours: list[str], *flags: object) -> Outcome:
+        left = iter(behaviours)
+
+        def worker(order: Order) -> list[str]:
+            orders.append(order)
+            return [sys.executable, str(ROOT / "tests/worker.py"), next(left)]
+
+        monkeypatch.setattr("xpubench.run.supervisor._command", worker)
+        done = xpubench(
+            *("generate", "-m", "m", "--device", "cpu", "--greedy", "--input-tokens", 8),
+            *("--runtime", "pytorch,openvino-base", "--kv-cache-precision", "u8"),
+            *("--rounds", 2, "--results-dir", suite.results, *flags),
+        )
+        assert next(left, None) is None
+        return done
+
+    return run, orders
+
+
+def test_runtimes_in_turns_rotate_and_have_their_own_flags(turns: Any) -> None:
+    run, orders = turns
+    done = run(["ok"] * 4, "--json")
+    assert done.code == 0, done.err
+    assert len(done.records) == 4
+    said = [line.partition(": ")[2] for line in done.err.splitlines() if line.startswith("round")]
+    assert said == ["pytorch", "openvino-base", "openvino-base", "pytorch"]
+    subjects = [order.specs[0].subject for order in orders]
+    assert [subject.runtime for subject in subjects] == said
+    caches = [subject.openvino and subject.openvino.kv_cache_precision for subject in subjects]
+    assert caches == [None, "u8", "u8", None]
+
+
+def test_runtimes_in_turns_go_on_and_repeat_what_failed(turns: Any, suite: Suite) -> None:
+    run, _ = turns
+    done = run(["ok", "kill", "ok", "refuse"])
+    assert done.code == 1
+    assert "openvino-base: error: crash: the worker was killed by SIGKILL" in done.err
+    assert suite.statuses == {"ok": 2, "crash": 1, "unsupported": 1}
+    assert sorted(path.name for path in suite.results.iterdir()) == ["round-1", "round-2"]
+    assert list(suite.results.glob("round-1/logs/*.log"))
+    done = run(["ok", "ok"])
+    assert (done.code, suite.statuses) == (0, {"ok": 4})
+    assert done.err.count("are done already") == 2
+    assert "2 rounds" in done.out
+
+
+def test_rounds_are_of_several_runtimes(xpubench: CommandLine) -> None:
+    done = xpubench("generate", "-m", "m", "--device", "cpu", "--rounds", 2)
+    assert (done.code, "--rounds repeats several runtimes" in done.error_line) == (2, True)
+
+
 def test_the_plan_tells_what_finished_runs_took(suite: Suite) -> None:
     suite.run(["kill", "ok"])
     plan = suite.run([], "--dry-run")
@@ -139,6 +240,10 @@ def test_the_plan_tells_what_finished_runs_took(suite: Suite) -> None:
         ('title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "it\'s"', "No closing quotation"),
         ('title = "t"\n[[grid]]\nmodels = ["m"]\nranks = 0', "makes no sense"),
         ('title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "--runtime pytorch,openvino"', "name one --runtime"),
+        ('title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "--rounds 2"', "--rounds repeats several"),
+        ('title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "--help"', "unrecognized arguments: --help"),
+        ('title = "t"\n[[grid]]\nmodels = ["m\\u0000"]', "a NUL character"),
+        (f'title = "t"\n[[grid]]\nmodels = ["m"]\nvary = {[[""] * 10] * 7}', "10000000 command lines"),
     ],
 )
 def test_files_that_are_no_suites(xpubench: CommandLine, tmp_path: Path, text: str, words: str) -> None:
@@ -151,6 +256,7 @@ def test_unknown_suites_and_limits(xpubench: CommandLine, tmp_path: Path) -> Non
     assert "did you mean smoke" in xpubench("suite", "smok").error_line
     assert "cannot read" in xpubench("suite", tmp_path / "none.toml").error_line
     assert "--rounds" in xpubench("suite", "smoke", "--rounds", 0).error_line
+    assert "from 1 to 1000" in xpubench("suite", "smoke", "--rounds", 1000000).error_line
     assert "--timeout" in xpubench("suite", "smoke", "--timeout", "nan").error_line
     assert "No closing quotation" in xpubench("suite", "smoke", "--flags", "'").error_line
 
