@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def write_aside(target: Path, data: bytes) -> None:
-    """Writes `data` beside `target` and renames it, so that no reader sees half of it; raises OSError."""
+    """Writes `data` beside `target` and renames it, so that no reader sees part of it; raises OSError."""
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target))
     try:
         with os.fdopen(handle, "wb") as file:
@@ -25,11 +25,9 @@ def write_aside(target: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def directory_aside(target: Path, *, replace: bool) -> Iterator[Path]:
-    """A new directory beside `target` that takes its place when the block ends well; raises OSError.
-
-    A directory that lies there by then is replaced as a whole, after a crash it is still there; or, without
-    `replace`, it stays, as another process was first and its copy is as good.
-    """
+    """A new directory beside `target` that takes its place when the block ends without an error; raises
+    OSError. With `replace`, it replaces an older directory at once; without, one that another process has
+    made stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target)))
     try:
@@ -58,7 +56,7 @@ def _swap(new: Path, target: Path) -> None:
 
 
 def _prefix(target: Path) -> str:
-    """What the name of a temporary file or directory begins with; cut, as names have at most 255 bytes."""
+    """The start of the name of a temporary file or directory, cut as names have at most 255 bytes."""
     return f".{target.name[:48]}."
 
 

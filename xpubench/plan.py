@@ -13,12 +13,10 @@ Bound = Literal["compute", "memory"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes and lower bounds of times. None where the device or its figure is not known.
-
-    `peak_bytes` adds to weights and KV cache an estimate of the prefill's activations; `fits` compares
-    weights and KV cache, which are exact, with the device's memory. Over several ranks, all figures are those
-    of the rank that holds the most, on a device of its own.
-    """
+    """Bytes and lower bounds of times. None where the device or its figure is not known. `peak_bytes` adds to
+    weights and KV cache an estimate of the prefill's activations; `fits` compares weights and KV cache, which
+    are exact, with the device's memory. Over several ranks, all figures are those of the rank that holds the
+    most, on a device of its own."""
 
     model: str
     dtype: str
@@ -57,12 +55,10 @@ def make_plan(
     stored: "StoredWeights | None" = None,
 ) -> Plan:
     """The plan of one workload. Roofline (Williams et al. 2009): a phase takes at least its bytes / the
-    bandwidth and at least its operations / the peak; a decoding step is bound by its bytes.
-
-    The prefill runs batch x beams sequences, as transformers repeats the prompt for each beam first. The
-    weights are those of dtype and recipe, or the `stored` ones where a runtime stores them in its own way.
-    UserError where so many ranks cannot share the model.
-    """
+    bandwidth and at least its operations / the peak; a decoding step is bound by its bytes. The prefill runs
+    batch x beams sequences, as transformers repeats the prompt for each beam first. The weights are those of
+    dtype and recipe, or the `stored` ones where a runtime stores them in its own way. UserError where so many
+    ranks cannot share the model."""
     architecture = architecture.part(ranks)
     dtype_bytes = DTYPE_BYTES[dtype]
     sequences = batch_size * num_beams
