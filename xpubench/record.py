@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from xpubench.version_1 import from_version_1
 
 SCHEMA_VERSION = 2
 SPACE = re.compile(r"\s*")
+T = TypeVar("T")
 
 SyncPolicy = Literal["every_token", "end_to_end"]
 
@@ -263,9 +264,8 @@ def decode_all(text: bytes) -> Iterator[Record]:
             place = space.end() if space else end
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, UserError) else f"not JSON: {error}"
-        raise UserError(
-            f"{why} (from line {1 + whole.count(chr(10), 0, place)})" if place else why
-        ) from error
+        line = f" (from line {1 + whole.count(chr(10), 0, place)})" if place else ""
+        raise UserError(why + line) from error
 
 
 def _record_of(data: Any) -> Record:
@@ -280,23 +280,19 @@ def _record_of(data: Any) -> Record:
 
 def read_record(path: Path) -> Record:
     """The record in the file `path`; UserError when it cannot be read or is not a record."""
-    try:
-        return decode(_content(path))
-    except UserError as error:
-        raise UserError(f"{path} is {error}") from error
+    return _read(path, decode)
 
 
 def read_records(path: Path) -> list[Record]:
     """The records in the file `path`, such as a baseline; UserError when it cannot be read or holds anything
     else."""
+    return _read(path, lambda text: list(decode_all(text)))
+
+
+def _read(path: Path, decoded: Callable[[bytes], T]) -> T:
     try:
-        return list(decode_all(_content(path)))
+        return decoded(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} is no record that can be read: {error.strerror}") from error
     except UserError as error:
         raise UserError(f"{path} is {error}") from error
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"no record that can be read: {error.strerror}") from error
