@@ -30,8 +30,9 @@ INSTALL = "pip install 'xpubench[deepspeed]', which brings mpirun too"
 # A follower waits for rank 0's next command as long as rank 0 lives, whose end closes the store.
 FOREVER = timedelta(days=365)
 MEET = timedelta(minutes=5)
-# How long an error on one rank waits for the same error on the others before it ends the job.
-GRACE_S = 5
+# How long an error on one rank waits for the same error on the others before it ends all. A rank that still
+# imports the model's module takes some seconds to get there on a busy host or a shared disk.
+GRACE_S = 20
 LOOPBACK = "127.0.0.1"
 MPICH_SHM = re.compile(r"/dev/shm/mpich_shm_\w+")
 
