@@ -2,10 +2,10 @@
 
     python tests/worker.py BEHAVIOUR < ORDER
 
-BEHAVIOUR is `ok`; `group`, whose tasks have the records; `print`, as libraries do; `nothing`, which says that
-it is done and has written no record; `late`, which is killed between a record and its report; or, at the
-first run: `hang` until it is told to end, which it writes down as a worker does; `deaf`, which does not
-hear that; `stop`, as when somebody else interrupts it; `kill` itself; `refuse` the order; `crash`.
+BEHAVIOUR is `ok`; `group`, whose tasks have the records; `print`, as launchers and libraries do; `nothing`,
+which says that it is done and has written no record; `late`, which is killed between a record and its report;
+or, at the first run: `hang` until it is told to end, which it writes down as a worker does; `deaf`, which does
+not hear that; `stop`, as when somebody else interrupts it; `kill` itself; `refuse` the order; `crash`.
 """
 
 import os
@@ -70,4 +70,6 @@ def work(behaviour: str, order: Order, send: Send) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "print":
+        print("a launcher's words", flush=True)
     sys.exit(serve(lambda line, send: work(sys.argv[1], msgspec.json.decode(line, type=Order), send)))

@@ -174,7 +174,8 @@ def test_a_command_ends_with_the_parent_that_started_it(tmp_path: Path) -> None:
     bound = [sys.executable, "-m", "xpubench.process.bound_to_parent"]
     code = (
         "import os, subprocess, sys, time\n"
-        f"one = subprocess.Popen([*{bound!r}, str(os.getpid()), 'sleep', '60'])\n"
+        f"command = [*{bound!r}, str(os.getpid()), 'sleep', '60']\n"
+        "one = subprocess.Popen(command, stdout=subprocess.DEVNULL)\n"
         "print(one.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -184,7 +185,8 @@ def test_a_command_ends_with_the_parent_that_started_it(tmp_path: Path) -> None:
     while "bound_to_parent" in " ".join(child.cmdline()):
         time.sleep(0.05)
     parent.kill()
-    parent.communicate()
+    parent.wait()
+    parent.stdout.close()
     psutil.wait_procs([child], timeout=10)
     assert not child.is_running()
     # A parent that has ended already is another one's number.
