@@ -4,7 +4,7 @@
 
 BEHAVIOUR is `ok`; `group`, whose tasks have the records; `print`, as launchers and libraries do; `nothing`,
 which says that it is done and has written no record; `late`, which is killed between a record and its report;
-or, at the first run: `hang` until it is told to end, which it writes down as a worker does; `deaf`, which does
+or, at the first run: `hang` until it is told to end, which it then writes down; `deaf`, which does
 not hear that; `stop`, as when somebody else interrupts it; `kill` itself; `refuse` the order; `crash`.
 """
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from xpubench.errors import RunFailure, UserError
-from xpubench.process.child import carry_out
+from xpubench.process.child import run_child
 
 # A child whose work is put in the place of the braces; the order is its argument.
 PROGRAM = """
@@ -21,7 +21,7 @@ sys.exit(serve(work))
 
 def child(work: str, say: Callable[[str], None] = lambda text: None) -> None:
     """Carries out the order `"an order"` by such a child."""
-    carry_out([sys.executable, "-c", PROGRAM.format(work)], b'"an order"', say, "the child")
+    run_child([sys.executable, "-c", PROGRAM.format(work)], b'"an order"', say, "the child")
 
 
 def test_the_order_arrives_and_what_it_says_comes_back() -> None:
@@ -54,4 +54,4 @@ def test_a_child_that_refuses() -> None:
 
 def test_a_command_that_cannot_be_started() -> None:
     with pytest.raises(RunFailure, match="No such file"):
-        carry_out(["/none/such"], b"", lambda text: None, "the child")
+        run_child(["/none/such"], b"", lambda text: None, "the child")

@@ -113,7 +113,7 @@ class Child:
             return []
 
 
-def carry_out(command: Sequence[str], order: bytes, say: Callable[[str], None], who: str) -> None:
+def run_child(command: Sequence[str], order: bytes, say: Callable[[str], None], who: str) -> None:
     """Has a child carry out an order, and tells what it says. Raises what the child reported: UserError or
     RunFailure, and the latter too where it died; `who` is the child's name in that message."""
     end: End | None = None

@@ -324,10 +324,10 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _carry_out(line: bytes, send: Send) -> None:
+def _export_ordered(line: bytes, send: Send) -> None:
     order = msgspec.json.decode(line, type=ExportOrder)
     export(order.recipe, Path(order.out), lambda text: send(Said(text)))
 
 
 if __name__ == "__main__":
-    sys.exit(serve(_carry_out))
+    sys.exit(serve(_export_ordered))

@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from xpubench.errors import RunFailure, UserError, unknown
-from xpubench.process.child import carry_out
+from xpubench.process.child import run_child
 from xpubench.runtimes.base import Origin
 from xpubench.runtimes.openvino.options import IR_FILE, OpenVinoOptions
 from xpubench.runtimes.openvino.recipe import ExportOrder, ExportRecipe, is_ir, read_recipe
@@ -252,7 +252,7 @@ def _wanted(subject: Subject, merge_lora: bool) -> tuple[ExportRecipe, Path]:
 def _export(recipe: ExportRecipe, directory: Path, say: Callable[[str], None]) -> None:
     say(f"exporting {recipe.model} to OpenVINO, {recipe.weight_format}; the next run finds it in the cache")
     order = msgspec.json.encode(ExportOrder(recipe=recipe, out=str(directory)))
-    carry_out([sys.executable, "-m", "xpubench.runtimes.openvino.export"], order, say, "the export")
+    run_child([sys.executable, "-m", "xpubench.runtimes.openvino.export"], order, say, "the export")
 
 
 def _check_ir(directory: Path) -> None:
