@@ -1,0 +1,29 @@
+"""Normalizations."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tests.ipex_xpu.emulation.operators.registry import operator
+
+
+@operator("rms_norm(Tensor X, int[] normalized_shape, Tensor W, float epsilon) -> (Tensor, Tensor)")
+def rms_norm(x: Tensor, normalized_shape: list[int], weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """`x / rms(x) * weight` over the last dimension, and `1 / rms(x)` in float32.
+
+    x: [..., n], weight: [n], result: that of x and [..., 1]. The mean of squares is taken in float32
+    (csrc/gpu/aten/operators/RMSNorm.cpp, rms_norm_fw).
+    """
+    wide = x.float()
+    scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight * (wide * scale).to(x.dtype), scale
+
+
+@operator(
+    "fast_layer_norm(Tensor input, int[] normalized_shape, Tensor? weight, Tensor? bias, float eps) -> Tensor"
+)
+def fast_layer_norm(
+    x: Tensor, normalized_shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """Layer normalization over the last dimension; x and result: [..., n] (csrc/gpu/aten/operators/LayerNorm.cpp)."""
+    return F.layer_norm(x, normalized_shape, weight, bias, eps)
