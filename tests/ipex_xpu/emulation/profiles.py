@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 PROFILE_VARIABLE = "XPU_EMULATION_PROFILE"
 COUNT_VARIABLE = "XPU_EMULATION_DEVICES"
+MEMORY_VARIABLE = "XPU_EMULATION_MIB"
+# Room for tiny models, and little enough that what sizes its work by a device's memory stays quick.
+MEMORY_MIB = 256
 # Level Zero's own variable; each rank of a job sees the devices that it names.
 AFFINITY_VARIABLE = "ZE_AFFINITY_MASK"
 
@@ -24,7 +27,6 @@ class Profile:
     device_name: str
     block_loads_2d: bool
     matrix_engines: bool
-    memory_bytes: int
     compute_units: int
     # Whether the driver tells how much memory is free; that of most integrated GPUs does not.
     knows_free_memory: bool
@@ -38,10 +40,10 @@ class Profile:
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("pvc", "Emulated Data Center GPU Max", True, True, 48 * 2**30, 448, True),
-        Profile("bmg", "Emulated Arc B580", True, True, 12 * 2**30, 160, True),
-        Profile("arc", "Emulated Arc A770", False, True, 16 * 2**30, 512, True),
-        Profile("mtl", "Emulated Meteor Lake GPU", False, False, 16 * 2**30, 128, False),
+        Profile("pvc", "Emulated Data Center GPU Max", True, True, 448, True),
+        Profile("bmg", "Emulated Arc B580", True, True, 160, True),
+        Profile("arc", "Emulated Arc A770", False, True, 512, True),
+        Profile("mtl", "Emulated Meteor Lake GPU", False, False, 128, False),
     )
 }
 
@@ -49,6 +51,11 @@ PROFILES = {
 def current() -> Profile:
     """The profile that `XPU_EMULATION_PROFILE` names, else `pvc`; KeyError for an unknown name."""
     return PROFILES[os.environ.get(PROFILE_VARIABLE, "pvc")]
+
+
+def memory_bytes() -> int:
+    """The memory of each emulated device."""
+    return int(os.environ.get(MEMORY_VARIABLE, MEMORY_MIB)) * 2**20
 
 
 def device_count() -> int:

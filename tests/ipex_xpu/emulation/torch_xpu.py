@@ -56,13 +56,14 @@ def install(profile: Profile) -> None:
     """Replaces the functions of `torch.xpu` that ask a driver. `torch.xpu._is_compiled` stays False, since
     dynamo would otherwise import parts of torch that this build has not."""
     current = [0]
+    memory_bytes = profiles.memory_bytes()
     properties = SimpleNamespace(
         name=profile.device_name,
         platform_name="Emulated Level Zero",
         vendor="Intel(R) Corporation",
         driver_version="0.0.0+emulated",
         version="0.0.0",
-        total_memory=profile.memory_bytes,
+        total_memory=memory_bytes,
         max_compute_units=profile.compute_units,
         gpu_eu_count=profile.compute_units,
         gpu_subslice_count=profile.compute_units // 8,
@@ -86,7 +87,7 @@ def install(profile: Profile) -> None:
     def mem_get_info(device: Any = None) -> tuple[int, int]:
         if not profile.knows_free_memory:
             raise RuntimeError(NO_FREE_MEMORY.format(profile.device_name))
-        return profile.memory_bytes - MARKS.allocated_bytes(), profile.memory_bytes
+        return memory_bytes - MARKS.allocated_bytes(), memory_bytes
 
     def memory_stats(device: Any = None) -> dict[str, int]:
         return {

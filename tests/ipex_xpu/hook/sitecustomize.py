@@ -12,30 +12,44 @@ from collections.abc import Sequence
 from types import ModuleType
 
 
-class _TorchFinder(importlib.abc.MetaPathFinder):
-    """Finds torch as Python would, and installs the emulation once torch is executed."""
+def _install_emulation() -> None:
+    from tests.ipex_xpu import emulation
+
+    emulation.install()
+
+
+def _observe_generation() -> None:
+    from tests.ipex_xpu import observation
+
+    observation.install()
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Finds the modules of its table as Python would, and calls their functions once they are executed."""
+
+    def __init__(self) -> None:
+        self.waiting = {"torch": _install_emulation}
+        if os.environ.get("XPU_EMULATION_TOKENS"):
+            self.waiting["transformers.generation.utils"] = _observe_generation
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != "torch":
+        if fullname not in self.waiting:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
             loader = spec.loader
-            execute = loader.exec_module
+            execute, call = loader.exec_module, self.waiting.pop(fullname)
 
-            def execute_and_install(module: ModuleType) -> None:
-                sys.meta_path.remove(self)
+            def execute_and_call(module: ModuleType) -> None:
                 execute(module)
-                from tests.ipex_xpu import emulation
+                call()
 
-                emulation.install()
-
-            loader.exec_module = execute_and_install  # type: ignore[method-assign]  # this loader alone
+            loader.exec_module = execute_and_call  # type: ignore[method-assign]  # of this loader alone
         return spec
 
 
-sys.meta_path.insert(0, _TorchFinder())
+sys.meta_path.insert(0, _AfterImport())
 if source := os.environ.get("IPEX_XPU_SOURCE"):
     sys.path.append(source)

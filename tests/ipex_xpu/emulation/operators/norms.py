@@ -4,7 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.ipex_xpu.emulation.operators.registry import operator
+from tests.ipex_xpu.emulation.operators.registry import check, operator
+
+# What torch calls dtypes in its messages.
+TYPE_NAMES = {torch.float16: "Half", torch.bfloat16: "BFloat16", torch.float32: "Float"}
 
 
 @operator("rms_norm(Tensor X, int[] normalized_shape, Tensor W, float epsilon) -> (Tensor, Tensor)")
@@ -25,5 +28,14 @@ def rms_norm(x: Tensor, normalized_shape: list[int], weight: Tensor, epsilon: fl
 def fast_layer_norm(
     x: Tensor, normalized_shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
-    """Layer normalization over the last dimension; x and result: [..., n] (csrc/gpu/aten/operators/LayerNorm.cpp)."""
+    """Layer normalization over the last dimension; x and result: [..., n].
+
+    Weights are of x's dtype or float32 (csrc/gpu/aten/operators/LayerNorm.cpp, LayerNormKernelImpl; the file
+    is not in the tag's excerpt that was at hand, another version of it was read).
+    """
+    if weight is not None:
+        check(
+            weight.dtype in (x.dtype, torch.float32),
+            f"expected scalar type {TYPE_NAMES[x.dtype]} but found {TYPE_NAMES[weight.dtype]}",
+        )
     return F.layer_norm(x, normalized_shape, weight, bias, eps)
