@@ -22,11 +22,12 @@ def install() -> None:
     The directory, which must be on `sys.path`, is one that holds `intel_extension_for_pytorch`. KeyError for
     a hardware profile that does not exist.
     """
-    from tests.ipex_xpu.emulation import device, torch_xpu
+    from tests.ipex_xpu.emulation import collectives, device, torch_xpu
 
     profile = profiles.current()
     device.install()
     torch_xpu.install(profile)
+    collectives.install()
     if os.environ.get(SOURCE_VARIABLE):
         from tests.ipex_xpu.emulation import extension, operators
 

@@ -148,6 +148,19 @@ def install(profile: Profile) -> None:
     torch.accelerator.device_count = _own(profiles.device_count)
     torch.accelerator.current_device_index = lambda: current[0]
     torch.accelerator.synchronize = _own(nothing)
+    _profile_the_host_alone()
+
+
+def _profile_the_host_alone() -> None:
+    """Has torch's profiler leave out the activities of xpu, which this build cannot trace."""
+    profiler = torch.profiler.profiler._KinetoProfile
+    make = profiler.__init__
+
+    def without_xpu(self: Any, *, activities: Any = None, **named: Any) -> None:
+        kept = [one for one in activities or () if one != torch.profiler.ProfilerActivity.XPU]
+        make(self, activities=kept or None, **named)
+
+    profiler.__init__ = without_xpu
 
 
 def _own(function: Callable[..., Any]) -> Callable[..., Any]:
