@@ -135,9 +135,7 @@ def generate(zygote: Callable[[str], Zygote], tmp_path: Path) -> Command:
             *("--dtype", "float16", *SHAPE, "--results-dir", str(tmp_path / "results"), "--json"),
             *map(str, flags),
         ]
-        code, out, err = zygote(profile).run(
-            arguments, {TOKENS_VARIABLE: str(tokens), **variables}, tmp_path
-        )
+        code, out, err = zygote(profile).run(arguments, {TOKENS_VARIABLE: str(tokens), **variables}, tmp_path)
         return Outcome(code, out, err, _calls(tokens))
 
     return run

@@ -1,8 +1,10 @@
 """Whether generated tokens are right: against plain transformers in float32 on the CPU.
 
-float16 rounds logits, so that near ties may end otherwise and the tokens after them with them. What must hold:
+float16 rounds logits, so that near ties may end otherwise and the tokens after them with them. What must
+hold:
 
-- Greedy: the float32 logit of each token, after the same tokens, lies within `LOGIT_TOLERANCE` of the largest.
+- Greedy: the float32 logit of each token, after the same tokens, lies within `LOGIT_TOLERANCE` of the
+  largest.
 - Beams: the sequence's mean log-probability per token lies within `SCORE_TOLERANCE` of that of plain
   transformers' own beam search, or of one of `NOISY_TRIALS` such searches with logits that are off by up to
   `LOGIT_NOISE`, as a beam that a near tie drops does not come back.

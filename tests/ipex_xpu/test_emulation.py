@@ -144,8 +144,7 @@ REFUSALS = {
         "kHalf",
     ),
     "float32 attention": (
-        "q = torch.ones(1, 1, 2, 8, device='xpu')\n"
-        "torch.xpu.IpexSDP(q, q, q, is_causal=True)",
+        "q = torch.ones(1, 1, 2, 8, device='xpu')\ntorch.xpu.IpexSDP(q, q, q, is_causal=True)",
         "IPEX SDP only supports half datatype",
     ),
     "two beams": (
@@ -169,7 +168,9 @@ def test_the_kernels_refuse_what_the_real_ones_do(python: Command, source: Path)
         "    except RuntimeError as error:\n        print(str(error).replace('\\n', ' '))",
         source=source,
     )
-    for line, (name, (_, words)) in zip(done.out.splitlines()[-len(REFUSALS) :], REFUSALS.items(), strict=True):
+    for line, (name, (_, words)) in zip(
+        done.out.splitlines()[-len(REFUSALS) :], REFUSALS.items(), strict=True
+    ):
         assert words in line, (name, done.err)
 
 

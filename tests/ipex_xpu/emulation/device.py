@@ -201,17 +201,14 @@ def _moved(source: torch.Tensor, result: torch.Tensor, target: torch.device) -> 
     if result.device.type != "cpu":  # a meta tensor
         return result
     place = _index(target)
-    if place != MARKS.index_of(source):
-        if _key(result) == _key(source):
-            result = result.clone(memory_format=torch.preserve_format)
+    if place != MARKS.index_of(source) and _key(result) == _key(source):
+        result = result.clone(memory_format=torch.preserve_format)
     if place is not None:
         MARKS.add(result, place)
     return result
 
 
-def _check_one_device(
-    func: Any, name: str, inputs: list[torch.Tensor], indexes: list[int | None]
-) -> None:
+def _check_one_device(func: Any, name: str, inputs: list[torch.Tensor], indexes: list[int | None]) -> None:
     """RuntimeError, in torch's words, for a call over two devices. Numbers (tensors without dimensions) may
     come from the CPU, and so may the indexes of a tensor on xpu."""
     if name in MIXES:

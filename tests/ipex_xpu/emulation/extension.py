@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.ipex_xpu.emulation.profiles import Profile
 
@@ -129,7 +129,7 @@ def _no_names(profile: Profile) -> dict[str, Any]:
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds and makes the modules."""
 
-    modules: dict[str, Callable[[Profile], dict[str, Any]]] = {
+    modules: ClassVar[dict[str, Callable[[Profile], dict[str, Any]]]] = {
         f"{PACKAGE}._C": _compiled,
         f"{PACKAGE}._version": _version,
         f"{PACKAGE}._inductor.xpu": _no_names,

@@ -81,7 +81,9 @@ def install(profile: Profile) -> None:
     def set_device(device: Any) -> None:
         index = device if isinstance(device, int) else torch.device(device).index or 0
         if not 0 <= index < profiles.device_count():
-            raise RuntimeError(f"The device index is out of range. It must be in [0, {profiles.device_count()})")
+            raise RuntimeError(
+                f"The device index is out of range. It must be in [0, {profiles.device_count()})"
+            )
         current[0] = index
 
     def mem_get_info(device: Any = None) -> tuple[int, int]:

@@ -10,8 +10,8 @@ MASKS = "Tensor? alibi, Tensor? attn_mask, Tensor? head_mask"
 
 
 @operator(
-    f"xetla_fsdp_forward_atten_mask_alibi_strided(Tensor query, Tensor key, Tensor value, {MASKS}, float alpha, "
-    "float beta, float dropout_p, bool is_causal, bool seq_last) -> Tensor"
+    f"xetla_fsdp_forward_atten_mask_alibi_strided(Tensor query, Tensor key, Tensor value, {MASKS}, "
+    "float alpha, float beta, float dropout_p, bool is_causal, bool seq_last) -> Tensor"
 )
 def attention(
     query: Tensor,
@@ -38,7 +38,8 @@ def attention(
 
 @operator(
     "xetla_fsdp_index_forward(Tensor query, Tensor key, Tensor value, Tensor key_cache, Tensor value_cache, "
-    f"Tensor index, {MASKS}, int timestep, float alpha, float beta, float dropout_p, bool is_causal) -> Tensor"
+    f"Tensor index, {MASKS}, int timestep, float alpha, float beta, float dropout_p, bool is_causal) "
+    "-> Tensor"
 )
 def attention_over_beams(
     query: Tensor,
@@ -59,17 +60,15 @@ def attention_over_beams(
     """Attention of one new token of each beam over the prompt's keys and over those of the beam's past.
 
     query: [batch x beams, heads, 1, head size]; key and value, of the prompt: [batch, heads, n, head size];
-    caches, of the new tokens: [batch x beams, heads, t, head size]; index: [t, batch x beams] int32, at step s
-    the beam, within its batch, from whose row beam b goes on. Half only; 1 or 4 beams only.
+    caches, of the new tokens: [batch x beams, heads, t, head size]; index: [t, batch x beams] int32, at
+    step s the beam, within its batch, from whose row beam b goes on. Half only; 1 or 4 beams only.
 
     IndexError where the index is of another shape: the real kernel reads whatever lies there.
     """
     _check(query, key, value, head_mask)
     batch, steps = key.shape[0], key_cache.shape[2]
     beams = query.shape[0] // batch
-    check(
-        beams in (1, 4), "SDP only support greedy search and beam search with beam size is 1 or 4"
-    )
+    check(beams in (1, 4), "SDP only support greedy search and beam search with beam size is 1 or 4")
     check(index.dtype == torch.int32, "expected scalar type Int for the beam index")
     if index.shape != (steps, query.shape[0]):
         raise IndexError(
@@ -107,10 +106,16 @@ def _attend(
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     scores = torch.matmul(query.float(), key.float().transpose(-1, -2)) * alpha
     if alibi is not None:
-        check(alibi.shape[-1] * alibi.element_size() % 8 == 0, "XeTLA SDP Alibi needs 8bytes aligned on leading dimension ...")
+        check(
+            alibi.shape[-1] * alibi.element_size() % 8 == 0,
+            "XeTLA SDP Alibi needs 8bytes aligned on leading dimension ...",
+        )
         scores = scores + alibi.view(rows, heads, -1, alibi.shape[-1])[..., :n].float()
     if mask is not None:
-        check(mask.shape[-1] * mask.element_size() % 8 == 0, "XeTLA SDP Attention mask needs 8bytes aligned on leading dimension ...")
+        check(
+            mask.shape[-1] * mask.element_size() % 8 == 0,
+            "XeTLA SDP Attention mask needs 8bytes aligned on leading dimension ...",
+        )
         scores = scores + mask[..., :n].float()
     if is_causal:
         seen = torch.ones(m, n, dtype=torch.bool).tril()

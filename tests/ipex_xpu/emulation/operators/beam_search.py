@@ -11,8 +11,8 @@ from torch import Tensor
 from tests.ipex_xpu.emulation.operators.registry import check, operator
 
 POOL = (
-    "Tensor(d!) candidate_num_beams, Tensor(e!) candidate_normed_scores, Tensor(f!) candidate_min_normed_scores, "
-    "Tensor(g!) candidate_output_ids, Tensor(h!) candidate_sequence_lengths, Tensor(i!) candidate_score"
+    "Tensor(d!) candidate_num_beams, Tensor(e!) candidate_normed_scores, "
+    "Tensor(f!) candidate_min_normed_scores, Tensor(g!) candidate_output_ids, Tensor(h!) candidate_sequence_lengths, Tensor(i!) candidate_score"
 )
 
 
@@ -30,8 +30,8 @@ def _trace_back(into: Tensor, last: int, beam: int, base: int, tokens: Tensor, b
 @operator(
     "beam_search_topk(Tensor logits_score, Tensor(a!) finished, int pad_token_id, Tensor eos_token_id, "
     "float length_penalty, int beam_size, int batch_size, int vocab_size, int cur_len, bool early_stopping, "
-    f"int max_in_seq_len, int max_out_seq_len, Tensor(b!) output_token_ids, Tensor(c!) output_beam_ids, {POOL}) "
-    "-> (Tensor, Tensor, Tensor)"
+    "int max_in_seq_len, int max_out_seq_len, Tensor(b!) output_token_ids, Tensor(c!) output_beam_ids, "
+    f"{POOL}) -> (Tensor, Tensor, Tensor)"
 )
 def beam_search_topk(
     scores: Tensor,
@@ -115,7 +115,8 @@ def beam_search_topk(
 
 
 @operator(
-    "update_beam_indices_for_cache(Tensor src_cache_indices, Tensor beam_ids, int beam_size, int batch_size) -> Tensor"
+    "update_beam_indices_for_cache(Tensor src_cache_indices, Tensor beam_ids, int beam_size, int batch_size) "
+    "-> Tensor"
 )
 def update_beam_indices_for_cache(indices: Tensor, beam_ids: Tensor, beams: int, batch: int) -> Tensor:
     """The beams' past, one step longer.
@@ -150,9 +151,9 @@ def update_output_indices(
 @operator(
     "beam_search_finalize(Tensor(a!) candidate_num_beams, Tensor(b!) candidate_sequence_lengths, "
     "Tensor(c!) candidate_output_ids, Tensor(d!) candidate_score, Tensor(e!) candidate_normed_scores, "
-    "Tensor output_beam_ids, Tensor output_token_ids, Tensor top_score, Tensor finished, float length_penalty, "
-    "int max_in_seq_len, int max_out_seq_len, int batch_size, int beam_size, int out_sentence_number, int cur_len, "
-    "int pad_token_id) -> Tensor"
+    "Tensor output_beam_ids, Tensor output_token_ids, Tensor top_score, Tensor finished, "
+    "float length_penalty, int max_in_seq_len, int max_out_seq_len, int batch_size, int beam_size, "
+    "int out_sentence_number, int cur_len, int pad_token_id) -> Tensor"
 )
 def beam_search_finalize(
     pool_count: Tensor,
@@ -176,7 +177,9 @@ def beam_search_finalize(
     """The best sentences: [batch x out_sentence_number, max_in_seq_len + max_out_seq_len], the prompt's part
     not yet filled in. The beams of rows that are not finished join the candidates."""
     result = torch.full(
-        (batch_size * out_sentence_number, max_in_seq_len + max_out_seq_len), int(pad_token_id), dtype=torch.long
+        (batch_size * out_sentence_number, max_in_seq_len + max_out_seq_len),
+        int(pad_token_id),
+        dtype=torch.long,
     )
     last = cur_len - 1
     for row in range(batch_size):

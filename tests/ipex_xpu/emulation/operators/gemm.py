@@ -4,8 +4,8 @@ Weights lie transposed, [k, n], as IPEX's modules keep them. Inputs are [..., k]
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from tests.ipex_xpu.emulation.operators.registry import check, operator
 
@@ -66,7 +66,10 @@ def mm_resadd(x: Tensor, weight: Tensor, residual: Tensor, factor: float) -> Ten
     return _plus(torch.matmul(x, weight), residual, factor)
 
 
-@operator("mm_bias_resadd(Tensor a, Tensor b, Tensor bias, float bias_factor, Tensor res, float res_factor) -> Tensor")
+@operator(
+    "mm_bias_resadd(Tensor a, Tensor b, Tensor bias, float bias_factor, Tensor res, float res_factor) "
+    "-> Tensor"
+)
 def mm_bias_resadd(
     x: Tensor, weight: Tensor, bias: Tensor, bias_factor: float, residual: Tensor, factor: float
 ) -> Tensor:
@@ -75,8 +78,8 @@ def mm_bias_resadd(
 
 
 @operator(
-    "mm_bias_resadd_resadd(Tensor a, Tensor b, Tensor bias, float bias_factor, Tensor res0, float res0_factor, "
-    "Tensor res1, float res1_factor) -> Tensor"
+    "mm_bias_resadd_resadd(Tensor a, Tensor b, Tensor bias, float bias_factor, Tensor res0, "
+    "float res0_factor, Tensor res1, float res1_factor) -> Tensor"
 )
 def mm_bias_resadd_resadd(
     x: Tensor,
@@ -95,7 +98,7 @@ def mm_bias_resadd_resadd(
 @operator("mm_silu(Tensor a, Tensor b) -> Tensor")
 def mm_silu(x: Tensor, weight: Tensor) -> Tensor:
     """`silu(x @ weight)`."""
-    return F.silu(torch.matmul(x, weight))
+    return functional.silu(torch.matmul(x, weight))
 
 
 @operator("mm_resmul(Tensor a, Tensor b, Tensor res) -> Tensor")
@@ -114,13 +117,15 @@ def matmul_bias_out(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
 @operator("matmul_gelu(Tensor input, Tensor weight, Tensor? bias, float beta, str approximate) -> Tensor")
 def matmul_gelu(x: Tensor, weight: Tensor, bias: Tensor | None, beta: float, approximate: str) -> Tensor:
     """`gelu(x @ weight + bias * beta)`; `approximate` as in `torch.nn.functional.gelu`."""
-    return F.gelu(matmul_bias_out(x, weight, None if bias is None else bias * beta), approximate=approximate)
+    return functional.gelu(
+        matmul_bias_out(x, weight, None if bias is None else bias * beta), approximate=approximate
+    )
 
 
 @operator("matmul_relu(Tensor input, Tensor weight, Tensor? bias, float beta) -> Tensor")
 def matmul_relu(x: Tensor, weight: Tensor, bias: Tensor | None, beta: float) -> Tensor:
     """`relu(x @ weight + bias * beta)`."""
-    return F.relu(matmul_bias_out(x, weight, None if bias is None else bias * beta))
+    return functional.relu(matmul_bias_out(x, weight, None if bias is None else bias * beta))
 
 
 @operator("mm_common(Tensor a, Tensor b) -> Tensor")

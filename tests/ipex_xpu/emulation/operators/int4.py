@@ -10,8 +10,8 @@ Two libraries read two layouts. oneDNN's, on parts with XMX and 2D block loads: 
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from tests.ipex_xpu.emulation import profiles
 from tests.ipex_xpu.emulation.extension import SETTINGS, XPUComputeEng
@@ -78,14 +78,20 @@ def int4x8_dequantize(weight: Tensor, scales: Tensor, zero_points: Tensor | None
 
 @operator(f"mm_int4(Tensor input, Tensor weight, {WEIGHT}, {ORDER}) -> Tensor")
 def mm_int4(
-    x: Tensor, weight: Tensor, scales: Tensor, zeros: Tensor | None, group_size: int, order: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None,
+    group_size: int,
+    order: Tensor | None = None,
 ) -> Tensor:
     """`x @ weight`."""
     return _product(x, weight, scales, zeros, group_size, order)
 
 
 @operator(
-    f"mm_int4_out(Tensor input, Tensor weight, Tensor weight_scl, Tensor? weight_zp, Tensor(a!) out, int group_size, {ORDER}) -> ()"
+    "mm_int4_out(Tensor input, Tensor weight, Tensor weight_scl, Tensor? weight_zp, "
+    f"Tensor(a!) out, int group_size, {ORDER}) -> ()"
 )
 def mm_int4_out(
     x: Tensor,
@@ -132,7 +138,9 @@ def mm_add_int4(
     return product + residual.reshape(product.shape)
 
 
-@operator(f"mm_bias_add_int4(Tensor input, Tensor weight, Tensor bias, {WEIGHT}, Tensor res, {ORDER}) -> Tensor")
+@operator(
+    f"mm_bias_add_int4(Tensor input, Tensor weight, Tensor bias, {WEIGHT}, Tensor res, {ORDER}) -> Tensor"
+)
 def mm_bias_add_int4(
     x: Tensor,
     weight: Tensor,
@@ -158,11 +166,12 @@ def mm_silu_mul_int4(
     order: Tensor | None = None,
 ) -> Tensor:
     """`silu(x @ weight) * factor`."""
-    return F.silu(_product(x, weight, scales, zeros, group_size, order)) * factor
+    return functional.silu(_product(x, weight, scales, zeros, group_size, order)) * factor
 
 
 @operator(
-    f"mm_bias_silu_mul_int4(Tensor input, Tensor weight, Tensor bias, {WEIGHT}, Tensor res, {ORDER}) -> Tensor"
+    f"mm_bias_silu_mul_int4(Tensor input, Tensor weight, Tensor bias, {WEIGHT}, Tensor res, {ORDER}) "
+    "-> Tensor"
 )
 def mm_bias_silu_mul_int4(
     x: Tensor,
@@ -175,7 +184,7 @@ def mm_bias_silu_mul_int4(
     order: Tensor | None = None,
 ) -> Tensor:
     """`silu(x @ weight + bias) * factor`."""
-    return F.silu(_product(x, weight, scales, zeros, group_size, order) + bias) * factor
+    return functional.silu(_product(x, weight, scales, zeros, group_size, order) + bias) * factor
 
 
 @operator(
@@ -194,7 +203,9 @@ def mm_bias_gelu_int4(
 ) -> Tensor:
     """`gelu(x @ weight + bias)`; XeTLA knows the tanh approximation alone."""
     check(approximate == "tanh" or not uses_xetla(), 'approximate == "tanh"')
-    return F.gelu(_product(x, weight, scales, zeros, group_size, order) + bias, approximate=approximate)
+    return functional.gelu(
+        _product(x, weight, scales, zeros, group_size, order) + bias, approximate=approximate
+    )
 
 
 @operator(
@@ -259,11 +270,13 @@ def _gate_up(
     gate = _product(x, weight[0], scales[0], zeros, group_size)
     up = _product(x, weight[1], scales[1], zeros, group_size)
     gate = gate if gate_bias is None else gate + gate_bias
-    return F.silu(gate) * (up if up_bias is None else up + up_bias)
+    return functional.silu(gate) * (up if up_bias is None else up + up_bias)
 
 
 @operator(f"mlp_silu_mul_int4({GATE_UP}, int group_size) -> Tensor")
-def mlp_silu_mul_int4(x: Tensor, weight: Tensor, scales: Tensor, zeros: Tensor | None, group_size: int) -> Tensor:
+def mlp_silu_mul_int4(
+    x: Tensor, weight: Tensor, scales: Tensor, zeros: Tensor | None, group_size: int
+) -> Tensor:
     """`silu(x @ weight[0]) * (x @ weight[1])`; weight: [2, n, k / 8]."""
     return _gate_up(x, weight, scales, zeros, group_size)
 
@@ -284,7 +297,9 @@ def mlp_silu_mul_bias_int4(
     return _gate_up(x, weight, scales, zeros, group_size, up_bias=bias)
 
 
-@operator(f"mlp_bias_silu_mul_bias_int4({GATE_UP}, Tensor bias_gate, Tensor bias_up, int group_size) -> Tensor")
+@operator(
+    f"mlp_bias_silu_mul_bias_int4({GATE_UP}, Tensor bias_gate, Tensor bias_up, int group_size) -> Tensor"
+)
 def mlp_bias_silu_mul_bias_int4(
     x: Tensor,
     weight: Tensor,

@@ -1,8 +1,8 @@
 """Normalizations."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from tests.ipex_xpu.emulation.operators.registry import check, operator
 
@@ -38,4 +38,4 @@ def fast_layer_norm(
             weight.dtype in (x.dtype, torch.float32),
             f"expected scalar type {TYPE_NAMES[x.dtype]} but found {TYPE_NAMES[weight.dtype]}",
         )
-    return F.layer_norm(x, normalized_shape, weight, bias, eps)
+    return functional.layer_norm(x, normalized_shape, weight, bias, eps)
