@@ -20,7 +20,7 @@ def install() -> None:
     @functools.wraps(generate)
     def observed(self: Any, *arguments: Any, **named: Any) -> Any:
         result = generate(self, *arguments, **named)
-        prompt = arguments[0] if arguments else named.get("inputs", named.get("input_ids"))
+        prompt: Any = arguments[0] if arguments else named.get("inputs", named.get("input_ids"))
         given = named.get("generation_config")
         beams = named.get("num_beams", getattr(given, "num_beams", 1))
         # IPEX's beam search gives a tensor, or with its times a pair, where transformers gives an object.

@@ -11,7 +11,10 @@ PACKAGE = "intel_extension_for_pytorch"
 # One that lies beside the checkout, and the clone that `make ipex-xpu-source` makes.
 BESIDE = ROOT.parent / "shared" / "reference" / "ipex-xpu-2.8.10"
 CLONE = ROOT / ".ipex-xpu-source"
-HOW = f"no source of IPEX {TAG}: `make ipex-xpu-source` clones it, or {SOURCE_VARIABLE} names a directory with it"
+HOW = (
+    f"no source of IPEX {TAG}: `make ipex-xpu-source` clones it, "
+    f"or {SOURCE_VARIABLE} names a directory with it"
+)
 
 
 def find_source() -> Path | None:

@@ -139,8 +139,8 @@ def test_the_engine_is_read_when_ipex_is_loaded(python: Command, source: Path) -
 
 REFUSALS = {
     "bfloat16 projections": (
-        "x = torch.ones(1, 4, dtype=torch.bfloat16, device='xpu'); w = torch.ones(3, 4, 4, dtype=torch.bfloat16)"
-        ".to('xpu'); ops.mm_qkv_out(x, w, None, x.clone(), x.clone(), x.clone())",
+        "x = torch.ones(1, 4, device='xpu').bfloat16(); w = torch.ones(3, 4, 4, device='xpu').bfloat16(); "
+        "ops.mm_qkv_out(x, w, None, x.clone(), x.clone(), x.clone())",
         "kHalf",
     ),
     "float32 attention": (

@@ -3,8 +3,8 @@
 Importing torch, transformers, IPEX and DeepSpeed takes several times as long as running a tiny model. The
 process that forks imports them once and runs nothing, so that a command starts as it would in a new process
 whose environment is that of the fork. None of the project's own modules is imported before the fork, and
-what IPEX reads from the environment at its import (LLM_ACC_TEST, IPEX_COMPUTE_ENG) must be set for the process
-that forks.
+what IPEX reads from the environment at its import (LLM_ACC_TEST, IPEX_COMPUTE_ENG) must be set for the
+process that forks.
 
 `python -m tests.ipex_xpu.zygote` reads one request a line, `{"argv": [...], "env": {...}, "out": FILE, "err":
 FILE}`, and answers each with its exit status on a line.

@@ -12,7 +12,8 @@ from tests.ipex_xpu.emulation.operators.registry import check, operator
 
 POOL = (
     "Tensor(d!) candidate_num_beams, Tensor(e!) candidate_normed_scores, "
-    "Tensor(f!) candidate_min_normed_scores, Tensor(g!) candidate_output_ids, Tensor(h!) candidate_sequence_lengths, Tensor(i!) candidate_score"
+    "Tensor(f!) candidate_min_normed_scores, Tensor(g!) candidate_output_ids, "
+    "Tensor(h!) candidate_sequence_lengths, Tensor(i!) candidate_score"
 )
 
 
