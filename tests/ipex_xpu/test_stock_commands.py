@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.ipex_xpu.conftest import SHAPE, Command, Outcome
+from tests.ipex_xpu.source import HOW, find_source
 
 ModelOf = Callable[[str], Path]
 ErrorOf = Callable[[str, Outcome], float]
@@ -74,6 +75,12 @@ def test_ranks_over_the_emulated_collectives(
     assert [rank["device"] for rank in record["runtime"]["ranks"]] == ["xpu:0", "xpu:1"]
 
 
-def test_doctor_sees_the_device(command: Command) -> None:
-    done = command(Path(sys.executable).parent / "xpubench", "doctor", "--json")
-    assert '"xpu": true' in json.dumps(json.loads(done.out)), done.out
+@pytest.mark.parametrize("with_ipex", [False, True], ids=["stock", "ipex"])
+def test_doctor_sees_the_device(command: Command, with_ipex: bool) -> None:
+    source = find_source() if with_ipex else None
+    if with_ipex and source is None:
+        pytest.skip(HOW)
+    done = command(Path(sys.executable).parent / "xpubench", "doctor", "--json", source=source)
+    found = {one["capability"]: one["state"] for one in json.loads(done.out.strip().splitlines()[-1])}
+    assert found["PyTorch on xpu"] == "ready"
+    assert (found["IPEX on xpu"] == "ready") is with_ipex
