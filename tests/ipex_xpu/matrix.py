@@ -90,7 +90,7 @@ def run(cell: Cell, zygote: Zygote, model: Path, reference: Reference) -> dict[s
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """The results in Markdown: a table for each GPU, and the lines that users saw, numbered."""
+    """The results in Markdown: a table for each GPU that ran, and the lines that users saw, numbered."""
     notes: dict[str, int] = {}
     parts = []
     for profile in PROFILES:
@@ -103,6 +103,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             f"|{'---|' * (2 + len(heads))}",
         ]
         for family, weights in itertools.product(models.FAMILIES, WEIGHTS):
+            ran = [key for key in results if key.startswith(f"{profile}/{family}/{weights}/")]
+            if not ran:
+                continue
             texts = []
             for search, cache in columns:
                 of_batch = [
@@ -111,7 +114,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
                 shown = [_shown(result, notes) for result in of_batch]
                 texts.append(shown[0] if shown[0] == shown[1] else f"{shown[0]}; batch 2: {shown[1]}")
             rows.append(f"| {family} | {weights} | {' | '.join(texts)} |")
-        parts.append("\n".join(rows))
+        if len(rows) > 4:
+            parts.append("\n".join(rows))
     lines = [f"{number}. `{line}`" for line, number in notes.items()]
     return "\n\n".join(parts) + "\n\n" + "\n".join(lines) + "\n"
 
