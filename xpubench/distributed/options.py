@@ -49,6 +49,8 @@ class ShardedIpexDescription(ShardedDescription, kw_only=True, frozen=True, tag=
     """A sharded model after IPEX, described as in `xpubench.runtimes.ipex.options`."""
 
     ipex_optimized: bool | None = None
+    decoder_blocks: int | None = None
+    optimized_blocks: int | None = None
     autocast: bool | None = None
     environment: dict[str, str | None] = {}
 

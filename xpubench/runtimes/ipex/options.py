@@ -20,10 +20,12 @@ FLAGS_TITLE = "IPEX (with --ipex)"
 
 
 class IpexDescription(TransformersDescription, kw_only=True, frozen=True, tag="ipex"):
-    """A model after IPEX: whether `ipex.llm.optimize` did its work, whether the model runs under autocast,
-    and the variables that the stack needs (None: not set)."""
+    """A model after IPEX: how many of its decoder blocks `ipex.llm.optimize` replaced, and whether these are
+    all, whether the model runs under autocast, and the variables that the stack needs (None: not set)."""
 
     ipex_optimized: bool | None = None
+    decoder_blocks: int | None = None
+    optimized_blocks: int | None = None
     autocast: bool | None = None
     environment: dict[str, str | None] = {}
 
