@@ -146,3 +146,17 @@ def test_every_decoder_block_is_replaced_and_counted(generate: Command, model_of
     (record,) = generate(model_of("llama3"), "--greedy").records
     blocks = record["runtime"]["decoder_blocks"]
     assert blocks == record["runtime"]["optimized_blocks"] > 1
+
+
+def test_accuracy_without_a_variable_from_the_shell(command: Command, source: Path, tmp_path: Path) -> None:
+    """IPEX's output heads score the last position alone unless LLM_ACC_TEST is set before it is imported."""
+    done = command(
+        *(sys.executable, "run_generation.py", "-m", "smollm2-135m", "--device", "xpu", "--ipex"),
+        *("--dtype", "float16", "--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 2),
+        *("--results-dir", tmp_path, "--json"),
+        source=source,
+    )
+    assert done.code == 0, done.err
+    (record,) = done.records
+    assert record["accuracy"]["n"] == 2
+    assert all(item["loglikelihood"] < 0 for item in record["accuracy"]["items"])

@@ -32,8 +32,6 @@ XPU_DTYPE = "float16"
 BEAM_WIDTHS = (1, 4)
 # No token has this id: IPEX's own beam search needs an end-of-sequence token, which must end no run.
 NO_TOKEN = -1
-# IPEX reads it when it is imported: its output heads give the logits of the last position alone without it.
-SCORING_VARIABLE = "LLM_ACC_TEST"
 
 
 class IpexRuntime(PyTorchRuntime):
