@@ -29,6 +29,10 @@ OUT_OF_MEMORY_WORDS = (
     "out_of_device_memory",
     "out_of_host_memory",
     "out_of_resources",
+    # -997 (The plugin has emitted a backend specific error) and -999 (Unknown PI error) are what SYCL says on
+    # xpu when an allocation failed below it.
+    "native api returns: -997",
+    "native api returns: -999",
 )
 
 

@@ -106,3 +106,57 @@ def test_the_command_in_a_new_process(command: Command, source: Path, model_of: 
     )
     assert done.code == 0, done.err
     assert done.records[0]["runtime"]["ipex_optimized"] is True
+
+
+@pytest.mark.parametrize("family", ["llama3", "qwen2", "phi3", "opt"])
+def test_beams_over_a_static_cache_as_the_guide_has_them(
+    generate: Command, model_of: ModelOf, error_of: ErrorOf, family: str
+) -> None:
+    done = generate(model_of(family), "--num-beams", 4, STATIC, "--token-latency", "--batch-size", 2)
+    assert done.code == 0, done.err
+    (record,) = done.records
+    assert error_of(family, done) <= 1
+    stamped = [one for one in record["samples"]["iterations"] if one["sync_policy"] == "every_token"]
+    assert stamped
+    for iteration in stamped:
+        # Every token has its time, and the last one's ends with the call.
+        assert len(iteration["next_token_ns"]) == record["spec"]["workload"]["new_tokens"] - 1
+        assert min(iteration["next_token_ns"]) > 0
+        assert iteration["first_token_ns"] + sum(iteration["next_token_ns"]) <= iteration["end_to_end_ns"]
+
+
+def test_other_beam_widths_over_a_static_cache_are_refused(generate: Command, model_of: ModelOf) -> None:
+    done = generate(model_of("llama3"), "--num-beams", 3, STATIC)
+    assert done.code == 1
+    assert "static cache takes 1 or 4 beams, not 3" in done.error_line
+    assert generate(model_of("llama3"), "--num-beams", 3).code == 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_other_dtypes_than_float16_are_refused_before_the_load(
+    generate: Command, model_of: ModelOf, dtype: str
+) -> None:
+    done = generate(model_of("llama3"), "--greedy", "--dtype", dtype)
+    assert done.code == 2
+    assert "--dtype float16" in done.error_line
+    assert not done.calls
+
+
+def test_every_decoder_block_is_replaced_and_counted(generate: Command, model_of: ModelOf) -> None:
+    (record,) = generate(model_of("llama3"), "--greedy").records
+    blocks = record["runtime"]["decoder_blocks"]
+    assert blocks == record["runtime"]["optimized_blocks"] > 1
+
+
+def test_accuracy_without_a_variable_from_the_shell(command: Command, source: Path, tmp_path: Path) -> None:
+    """IPEX's output heads score the last position alone unless LLM_ACC_TEST is set before it is imported."""
+    done = command(
+        *(sys.executable, "run_generation.py", "-m", "smollm2-135m", "--device", "xpu", "--ipex"),
+        *("--dtype", "float16", "--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 2),
+        *("--results-dir", tmp_path, "--json"),
+        source=source,
+    )
+    assert done.code == 0, done.err
+    (record,) = done.records
+    assert record["accuracy"]["n"] == 2
+    assert all(item["loglikelihood"] < 0 for item in record["accuracy"]["items"])

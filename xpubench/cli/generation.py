@@ -22,7 +22,7 @@ from xpubench.cli.options import (
 from xpubench.errors import UserError
 from xpubench.process.output import own_stdout, quiet
 from xpubench.process.signals import exit_code
-from xpubench.run.order import Order, Spec, perform, stay_offline_if_all_is_here
+from xpubench.run.order import Order, Spec, perform, set_variables
 from xpubench.runtimes import registry
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         return run_side_by_side(args, names)
     # The seconds that torch takes to import are not spent on a wrong flag.
     order = order_for(args, names[0], args.device or "cpu")
-    stay_offline_if_all_is_here(order)
+    set_variables(order)
     quiet()
     with own_stdout() as out:
         from xpubench.cli.console import Reporter

@@ -135,14 +135,11 @@ class _Ranks:
 
 
 def shard(model: Any, dtype: torch.dtype, device: str) -> Any:
-    """The model with AutoTP's layers in place of its own, this rank's part of it; weights on the meta device
-    become room of the part's size on the device, not yet filled.
-
-    The engine around it is let go: it refuses beams and long prompts.
+    """DeepSpeed's engine around the model, whose `module` is the model with AutoTP's layers in place of its
+    own, this rank's part of it; weights on the meta device become room of the part's size on the device, not
+    yet filled. The module is what generates: the engine refuses beams and long prompts.
     """
     size = dist.get_world_size()
-    if size == 1:
-        return model
     deepspeed = import_deepspeed(device)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with muted():
@@ -157,7 +154,7 @@ def shard(model: Any, dtype: torch.dtype, device: str) -> Any:
     for name, buffer in sharded.named_buffers():
         if name in buffers and buffer.shape == buffers[name].shape:
             buffer.copy_(buffers[name])
-    return sharded
+    return engine
 
 
 def tell_config(model: Any, rank: int, size: int) -> None:

@@ -49,6 +49,8 @@ class ShardedIpexDescription(ShardedDescription, kw_only=True, frozen=True, tag=
     """A sharded model after IPEX, described as in `xpubench.runtimes.ipex.options`."""
 
     ipex_optimized: bool | None = None
+    decoder_blocks: int | None = None
+    optimized_blocks: int | None = None
     autocast: bool | None = None
     environment: dict[str, str | None] = {}
 
@@ -80,6 +82,8 @@ class DeepSpeedIpexOptions(DeepSpeedOptions, kw_only=True, frozen=True, tag="dee
     loader: ClassVar[str] = "xpubench.distributed.runtime_ipex:TensorParallelIpexRuntime"
     description: ClassVar[type[RuntimeDescription]] = ShardedIpexDescription
     shards: ClassVar[str | None] = ipex.IpexOptions.name()
+    scoring_variables: ClassVar[dict[str, str]] = ipex.SCORING_VARIABLES
+    scored_alone: ClassVar[frozenset[str]] = ipex.SCORED_ALONE
     flags: ClassVar[tuple[Flag, ...]] = (*FLAGS, *ipex.FLAGS)
 
     ipex_optimize: bool = True

@@ -69,6 +69,7 @@ class OnAllRanks(PyTorchRuntime):
     rank's."""
 
     job: rendezvous.RankGroup
+    engine: Any = None
     reads_slices = False
     load_peak_host_bytes = 0
 
@@ -119,7 +120,10 @@ class OnAllRanks(PyTorchRuntime):
         dtype = getattr(torch, subject.dtype)
 
         def shard(model: Any, dtype: torch.dtype) -> Any:
-            return autotp.shard(model, dtype, subject.device)
+            if job.size == 1:
+                return model
+            cls.engine = autotp.shard(model, dtype, subject.device)
+            return cls.engine.module
 
         loaded = _part(subject, dtype, shard) if job.size > 1 else None
         cls.reads_slices = loaded is not None
@@ -202,6 +206,7 @@ class OnAllRanks(PyTorchRuntime):
 
     @together
     def close(self) -> None:
+        type(self).engine = None
         super().close()
 
 

@@ -22,9 +22,13 @@ class TokenClock(StoppingCriteria):  # type: ignore[misc]  # transformers carrie
         self._synchronize = synchronize
         self._going_on: torch.Tensor | None = None
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+    def stamp(self) -> None:
+        """Notes that all which was asked of the device so far is done."""
         self._synchronize()
         self.stamps_ns.append(perf_counter_ns())
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self.stamp()
         if self._going_on is None or self._going_on.shape[0] != input_ids.shape[0]:
             self._going_on = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
         return self._going_on

@@ -73,12 +73,13 @@ def _load(session: Session[AccuracySpec]) -> None:
 
 def _evaluated(session: Session[AccuracySpec], spec: AccuracySpec, task: Any) -> Record:
     facts, generator = session.facts, session.generator
+    scored_alone = type(spec.subject.options).scored_alone
     limit = facts.architecture.max_positions if facts.architecture else None
     lm = RuntimeLM(
         generator,
         limit or facts.config.get("max_position_embeddings"),
         session.progress,
-        batch_size=spec.task.batch_size,
+        batch_size=1 if facts.config.get("model_type") in scored_alone else spec.task.batch_size,
         budget=token_budget(spec, facts),
     )
     facts.device.reset_peaks()

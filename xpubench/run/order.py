@@ -1,6 +1,7 @@
 """What one process is to run, as data, and running it to records."""
 
 import contextlib
+import os
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import cast
@@ -69,9 +70,12 @@ def write_interrupted(results: ResultsDirectory, spec: Spec) -> Record | None:
     return record
 
 
-def stay_offline_if_all_is_here(order: Order) -> None:
-    """Keeps the libraries from asking the hub where an accuracy run needs nothing from there. It has an
-    effect only before they are imported."""
+def set_variables(order: Order) -> None:
+    """Sets what libraries read when they are imported, for an accuracy run: the variables of its runtime and,
+    where nothing is needed from the hub, that the hub is not asked."""
+    if isinstance(order.specs[0], AccuracySpec):
+        for name, value in type(order.specs[0].subject.options).scoring_variables.items():
+            os.environ.setdefault(name, value)
     if not all(isinstance(spec, AccuracySpec) and spec.task.data is not None for spec in order.specs):
         return
     model = order.specs[0].subject.model
@@ -82,7 +86,7 @@ def stay_offline_if_all_is_here(order: Order) -> None:
 
 
 def _records(order: Order, results: ResultsDirectory, progress: Progress) -> Generator[Record]:
-    stay_offline_if_all_is_here(order)
+    set_variables(order)
     specs = order.specs
     if order.save_model is not None:
         specs = _saved(specs, Path(order.save_model), progress)

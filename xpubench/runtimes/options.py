@@ -72,6 +72,8 @@ class RuntimeOptions(
       that INT4 needs on a device.
     - `shards` is the runtime whose model it shares among ranks.
     - `hides_logits` says why nothing can be scored, of a stack that keeps its logits to itself.
+    - `scoring_variables` are set for accuracy runs before the stack is imported, unless the user set them.
+      Models of the types `scored_alone` are scored a sequence at a time.
     - `flags` are those that the runtime reads, under `flags_title` in help, and `shortcut` is the flag that
       chooses the runtime beside `--runtime`; help and lists leave out a runtime that is not `listed`.
     """
@@ -86,6 +88,8 @@ class RuntimeOptions(
     shards: ClassVar[str | None] = None
     hides_logits: ClassVar[str | None] = None
     listed: ClassVar[bool] = True
+    scoring_variables: ClassVar[dict[str, str]] = {}
+    scored_alone: ClassVar[frozenset[str]] = frozenset()
     flags: ClassVar[tuple[Flag, ...]] = ()
     flags_title: ClassVar[str] = "runtime"
     shortcut: ClassVar[Flag | None] = None

@@ -40,11 +40,14 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         spec = importlib.machinery.PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
             loader = spec.loader
-            execute, call = loader.exec_module, self.waiting.pop(fullname)
+            execute = loader.exec_module
 
             def execute_and_call(module: ModuleType) -> None:
+                # Not when it was found: libraries also look whether torch is there without importing it.
+                call = self.waiting.pop(fullname, None)
                 execute(module)
-                call()
+                if call is not None:
+                    call()
 
             loader.exec_module = execute_and_call  # type: ignore[method-assign]  # of this loader alone
         return spec

@@ -178,11 +178,11 @@ class PyTorchRuntime:
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         input_ids = torch.from_numpy(prompt_ids).to(self.model.device)
         clock = TokenClock(self._synchronize)
+        stamped: contextlib.AbstractContextManager[dict[str, Any]] = contextlib.nullcontext({})
         if sync_policy == "every_token":
-            arguments = self._arguments(input_ids, workload, stopping_criteria=StoppingCriteriaList([clock]))
-        else:
-            arguments = self._arguments(input_ids, workload)
-        with self.inference():
+            stamped = self.stamped(clock, workload)
+        with self.inference(), stamped as more:
+            arguments = self._arguments(input_ids, workload, **more)
             self.synchronize()
             start_ns = perf_counter_ns()
             output = self.model.generate(**arguments)
@@ -202,6 +202,11 @@ class PyTorchRuntime:
             ),
         )
 
+    @contextlib.contextmanager
+    def stamped(self, clock: TokenClock, workload: Workload) -> Iterator[dict[str, Any]]:
+        """Within it, `generate` with the yielded arguments has the clock stamp each token."""
+        yield {"stopping_criteria": StoppingCriteriaList([clock])}
+
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         input_ids = torch.from_numpy(prompt_ids).to(self.model.device)
         watch = LogitsWatch()
@@ -213,7 +218,8 @@ class PyTorchRuntime:
         cache = getattr(output, "past_key_values", None)
         self.check_cache(workload, cache)
         return Verification(
-            tokens=_new_tokens(output.sequences, prompt_ids, workload),
+            # IPEX's own beam search returns a bare tensor, whatever it is asked for.
+            tokens=_new_tokens(getattr(output, "sequences", output), prompt_ids, workload),
             logits_finite=watch.all_finite,
             cache=None if cache is None else type(cache).__name__,
             cache_positions=_cache_positions(cache),
