@@ -14,8 +14,8 @@ from xpubench.record import decode
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
-# Flags of other programs: mpirun, torchrun, pip and git.
-OTHERS = {"--prepend-rank", "--bind-to", "--allow-run-as-root", "--nproc-per-node", "--no-deps", "--stat"}
+# Flags of other programs: mpirun, torchrun and pip.
+OTHERS = {"--prepend-rank", "--bind-to", "--allow-run-as-root", "--nproc-per-node", "--no-deps"}
 
 
 def code_in(page: Path) -> list[str]:
