@@ -51,7 +51,9 @@ def test_commands_that_the_pages_name_are_there() -> None:
 
 
 def test_flags_that_the_pages_name_are_there(xpubench: CommandLine) -> None:
-    named = {flag for page in PAGES for line in code_in(page) for flag in re.findall(r"--[a-z][\w-]+", line)}
+    # The changelog names flags that are gone.
+    code = "\n".join(line for page in PAGES if page.name != "CHANGELOG.md" for line in code_in(page))
+    named = set(re.findall(r"--[a-z][\w-]+", code))
     ranks = argparse.ArgumentParser()
     tensor_parallel.add_flags(ranks)
     helps = [ranks.format_help(), *(xpubench(command, "--help").out for command in COMMANDS)]
