@@ -75,6 +75,35 @@ def generate(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
     return run
 
 
+@pytest.fixture
+def scripted(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
+    """`scripted(script, *flags)`: a short greedy run of the fake runtime, which does what the script says
+    (see `xpubench.runtimes.fake.script.Script`); its results in a directory of the test's own; later flags
+    win."""
+
+    def run(script: dict[str, Any], *flags: object) -> Outcome:
+        path = tmp_path / "script.json"
+        path.write_text(json.dumps(script))
+        shape = ["--greedy", "--input-tokens", 8, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1]
+        return xpubench(
+            *(
+                "generate",
+                "-m",
+                "smollm2-135m",
+                "--runtime",
+                "fake",
+                "--fake-script",
+                path,
+                "--device",
+                "cpu",
+            ),
+            *([] if "--accuracy-only" in flags else shape),
+            *("--results-dir", tmp_path / "results", "--json", *flags),
+        )
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The checkpoint directory of the embedded model."""
