@@ -1,15 +1,13 @@
 """The fake runtime: what its script says is what the record holds, and no stack is needed for it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, CommandLine
-
-STACKS = ("torch", "transformers")
+from tests.conftest import CommandLine
+from tests.unit.test_door import without
+from tests.unit.test_imports import HEAVY
 
 
 def test_the_record_holds_the_script_to_the_nanosecond(scripted: CommandLine) -> None:
@@ -101,19 +99,6 @@ def test_a_latency_run_needs_neither_torch_nor_transformers(tmp_path: Path) -> N
         *("--runtime", "fake", "--fake-script", str(tmp_path / "script.json")),
         *("--results-dir", str(tmp_path / "results")),
     ]
-    code = f"""
-import sys
-
-class Without:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {STACKS!r}:
-            raise AssertionError("it imports " + name)
-
-sys.meta_path.insert(0, Without())
-sys.argv = {arguments!r}
-from xpubench.cli.main import main
-sys.exit(main())
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = without(HEAVY, *arguments)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "ok"
