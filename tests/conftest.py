@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,14 +40,13 @@ CommandLine = Callable[..., Outcome]
 
 
 @pytest.fixture
-def xpubench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+def xpubench(capfd: pytest.CaptureFixture[str]) -> CommandLine:
     """`xpubench(*arguments)` as typed in a shell."""
 
     def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["xpubench", *map(str, arguments)])
         capfd.readouterr()
         try:
-            code = cli.main()
+            code = cli.main(list(map(str, arguments)))
         except SystemExit as leaving:  # argparse's --help and --version
             code = int(leaving.code or 0)
         out, err = capfd.readouterr()

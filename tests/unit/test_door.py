@@ -118,12 +118,12 @@ def test_no_class_name_means_two_things() -> None:
 def test_a_command_without_a_model_needs_no_stack(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     write(tmp_path, latency_record(subject()))
     filled = [one.replace("RECORDS", str(tmp_path)) for one in arguments]
-    done = without(HEAVY, "xpubench", *filled)
+    done = without(HEAVY, *filled)
     assert done.returncode == 0, done.stderr
 
 
 def without(packages: Sequence[str], *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """A command line in a process of its own in which the packages cannot be imported."""
+    """A command line of `xpubench` in a process of its own in which the packages cannot be imported."""
     code = f"""
 import sys
 
@@ -133,8 +133,7 @@ class Without:
             raise AssertionError("it imports " + name)
 
 sys.meta_path.insert(0, Without())
-sys.argv = {list(arguments)!r}
 from xpubench.cli.main import main
-sys.exit(main())
+sys.exit(main({list(arguments)!r}))
 """
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -95,7 +95,7 @@ def test_it_is_in_no_help_and_no_list(xpubench: CommandLine) -> None:
 def test_a_latency_run_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
     (tmp_path / "script.json").write_text("{}")
     arguments = [
-        *("xpubench", "generate", "-m", "smollm2-135m", "--device", "cpu", "--greedy", "--json"),
+        *("generate", "-m", "smollm2-135m", "--device", "cpu", "--greedy", "--json"),
         *("--runtime", "fake", "--fake-script", str(tmp_path / "script.json")),
         *("--results-dir", str(tmp_path / "results")),
     ]
