@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,14 +40,13 @@ CommandLine = Callable[..., Outcome]
 
 
 @pytest.fixture
-def xpubench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+def xpubench(capfd: pytest.CaptureFixture[str]) -> CommandLine:
     """`xpubench(*arguments)` as typed in a shell."""
 
     def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["xpubench", *map(str, arguments)])
         capfd.readouterr()
         try:
-            code = cli.main()
+            code = cli.main(list(map(str, arguments)))
         except SystemExit as leaving:  # argparse's --help and --version
             code = int(leaving.code or 0)
         out, err = capfd.readouterr()
@@ -70,6 +68,35 @@ def generate(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
             *("generate", "-m", model, "--device", "cpu", "--dtype", "float32"),
             *([] if "--accuracy-only" in flags else shape),
             *("--results-dir", tmp_path / "results", *flags),
+        )
+
+    return run
+
+
+@pytest.fixture
+def scripted(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
+    """`scripted(script, *flags)`: a short greedy run of the fake runtime, which does what the script says
+    (see `xpubench.runtimes.fake.script.Script`); its results in a directory of the test's own; later flags
+    win."""
+
+    def run(script: dict[str, Any], *flags: object) -> Outcome:
+        path = tmp_path / "script.json"
+        path.write_text(json.dumps(script))
+        shape = ["--greedy", "--input-tokens", 8, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1]
+        return xpubench(
+            *(
+                "generate",
+                "-m",
+                "smollm2-135m",
+                "--runtime",
+                "fake",
+                "--fake-script",
+                path,
+                "--device",
+                "cpu",
+            ),
+            *([] if "--accuracy-only" in flags else shape),
+            *("--results-dir", tmp_path / "results", "--json", *flags),
         )
 
     return run

@@ -94,8 +94,8 @@ def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
     names = runtime_names(args)
     if len(names) == 1 and args.rounds is not None:
         raise UserError(
-            "--rounds repeats several runtimes in turns: name them, such as --runtime pytorch,ipex; "
-            "xpubench suite --rounds repeats one"
+            "--rounds repeats several runtimes in turns: name them, such as --runtime "
+            f"{','.join(registry.listed()[:2])}; xpubench suite --rounds repeats one"
         )
     if not args.profile_name.replace("-", "").replace("_", "").isalnum():
         raise UserError(

@@ -7,6 +7,7 @@ from xpubench.catalog.architecture import Architecture
 from xpubench.cli.options import add_recipe_flags, recipe_from
 from xpubench.errors import UserError
 from xpubench.plan import Plan, check_positions, make_plan
+from xpubench.runtimes.registry import DEFAULT
 from xpubench.spec import DTYPE_BYTES, Workload
 
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         input_tokens=args.input_tokens,
         new_tokens=args.max_new_tokens,
         device=figures,
-        quantization=recipe_from(args, "pytorch") if args.woq else None,
+        quantization=recipe_from(args, DEFAULT) if args.woq else None,
         ranks=args.tp_size,
     )
     if args.json:

@@ -19,7 +19,9 @@ def print_plan(orders: Sequence[Order], directories: Sequence[Path]) -> None:
         "state",
     )
     specs = [spec for order in orders for spec in order.specs]
-    devices = {name: device_of(name) for name in dict.fromkeys(spec.subject.device for spec in specs)}
+    # One subject for each device.
+    subjects = {spec.subject.device: spec.subject for spec in reversed(specs)}
+    devices = {name: device_of(subject) for name, subject in subjects.items()}
     runs = outlooks(specs, directories, devices)
     for run in runs:
         table.add_row(

@@ -8,7 +8,7 @@ import msgspec
 from xpubench.errors import UserError
 from xpubench.runtimes.ipex import options as ipex
 from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
-from xpubench.runtimes.pytorch.options import TransformersDescription
+from xpubench.runtimes.pytorch.options import PyTorchOptions, TransformersDescription
 
 FLAGS = (
     flag(
@@ -63,7 +63,7 @@ class DeepSpeedOptions(RuntimeOptions, kw_only=True, frozen=True, tag="deepspeed
     packages: ClassVar[tuple[str, ...]] = ("deepspeed", "mpi4py", "oneccl", "oneccl-bind-pt")
     int4_method: ClassVar[str | None] = None
     int4_refusal: ClassVar[str] = "INT4 runs on one device, not over ranks; leave out --woq"
-    shards: ClassVar[str | None] = "pytorch"
+    shards: ClassVar[str | None] = PyTorchOptions.name()
     flags: ClassVar[tuple[Flag, ...]] = FLAGS
     flags_title: ClassVar[str] = "ranks"
 

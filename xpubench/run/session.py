@@ -20,7 +20,6 @@ from xpubench.results import ResultsDirectory
 from xpubench.runtimes import registry
 from xpubench.runtimes.base import Device, Generator
 from xpubench.spec import AccuracySpec, RunSpec, Subject
-from xpubench.weights.source import read_config
 
 Spec = TypeVar("Spec", RunSpec, AccuracySpec)
 
@@ -90,9 +89,7 @@ class Session(Generic[Spec]):
         facts = device.facts()
         self.environment = capture(facts, registry.packages())
         self._loader.check(subject)
-        config = read_config(
-            subject.weights_from, revision=subject.revision, trust_remote_code=subject.trust_remote_code
-        )
+        config = self._loader.model_config(subject)
         self._facts = Facts(
             device=device,
             config=config,

@@ -15,7 +15,8 @@ from xpubench.results import ResultsDirectory
 from xpubench.run.order import Spec
 from xpubench.run.suite import wanted
 from xpubench.run.supervisor import records_of
-from xpubench.spec import RunSpec
+from xpubench.runtimes import registry
+from xpubench.spec import RunSpec, Subject
 
 # By their names, None where the machine has none.
 Devices = Mapping[str, CatalogDevice | None]
@@ -77,24 +78,24 @@ def _plan(spec: Spec, device: CatalogDevice | None) -> Plan | None:
         return None
 
 
-def device_of(name: str) -> CatalogDevice | None:
-    """This machine's device by its data sheet, else by the bandwidth that it reaches now; None where it has
-    none of that name."""
-    from xpubench.measure import device
-
-    if name not in device.available_devices():
+def device_of(subject: Subject) -> CatalogDevice | None:
+    """The device that the subject's runtime finds here, by its data sheet, else by the bandwidth that it
+    reaches now; None where the runtime finds none."""
+    loader = registry.loader(subject.runtime)
+    try:
+        loader.set_up()
+        device = loader.device(subject)
+    except UserError:
         return None
-    reported, memory = device.device_name(name), device.total_memory_bytes(name)
-    if known := identify_device(reported, memory):
+    facts = device.facts()
+    if known := identify_device(facts.name, facts.total_memory_bytes):
         return known
-    from xpubench.measure.bandwidth import measure_bandwidth
-
     return CatalogDevice(
-        id=name,
-        name=reported,
+        id=subject.device,
+        name=facts.name,
         reported=[],
-        memory_bytes=memory or 0,
-        bandwidth_gb_per_s=measure_bandwidth(name).ceiling_gb_per_s,
+        memory_bytes=facts.total_memory_bytes or 0,
+        bandwidth_gb_per_s=device.bandwidth(subject.dtype).ceiling_gb_per_s,
         bandwidth_source="measured just now, less where other work runs",
     )
 

@@ -65,22 +65,22 @@ class Attempt:
         self._log.parent.mkdir(exist_ok=True)
         kills = out_of_memory_kills()
         self._last_s = monotonic()
-        with (
-            self._log.open("ab") as log,
-            Child(_command(self._order), msgspec.json.encode(self._order), log) as child,
-        ):
-            try:
+        try:
+            # Starting the child may be interrupted too. The child has ended when its block is left.
+            with (
+                self._log.open("ab") as log,
+                Child(_command(self._order), msgspec.json.encode(self._order), log) as child,
+            ):
                 for report in child.reports():
                     yield from self._heard(report)
                     if not self._timed_out and monotonic() - self._last_s > timeout_s:
                         self._timed_out = True
                         child.end()
-            except BaseException:
-                child.end()
-                if self.pending:
-                    write_interrupted(self._results, self.pending[0])
-                raise
-            exit_code = child.exit_code
+                exit_code = child.exit_code
+        except BaseException:
+            if self.pending:
+                write_interrupted(self._results, self.pending[0])
+            raise
         yield from self._unreported()
         if self.pending and (failure := self._failure(timeout_s, exit_code, kills)) is not None:
             yield from self._write(failure)

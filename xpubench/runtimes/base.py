@@ -143,6 +143,11 @@ class Loader(Protocol):
         """UserError when the subject asks for what is not there, before anything is loaded."""
 
     @classmethod
+    def model_config(cls, subject: Subject) -> dict[str, Any]:
+        """The fields of the model's config, from which plans are made; empty where it has none. UserError
+        where there is no such model, RunFailure for a config that cannot be used."""
+
+    @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
         """Downloads, checks and converts what `load` reads, outside of its time and memory."""
 

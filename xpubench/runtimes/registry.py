@@ -22,6 +22,7 @@ RUNTIMES: dict[str, str] = {
     "openvino": "xpubench.runtimes.openvino.options:OptimumOptions",
     "openvino-genai": "xpubench.runtimes.openvino.options:GenAiOptions",
     "openvino-base": "xpubench.runtimes.openvino.options:OpenVinoBaseOptions",
+    "fake": "xpubench.runtimes.fake.options:FakeOptions",
 }
 # Commands that a room brings: the module, and what `xpubench --help` says of it.
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -44,6 +44,12 @@ class OpenVinoRuntime:
         ir.check(subject)
 
     @classmethod
+    def model_config(cls, subject: Subject) -> dict[str, Any]:
+        return read_config(
+            subject.weights_from, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+        )
+
+    @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
         ir.fetch(subject, say, merge_lora=cls.merges_lora)
 

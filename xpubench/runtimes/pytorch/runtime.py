@@ -44,7 +44,7 @@ from xpubench.weights.int4.kernels import Int8Embedding, stored_bytes, tensor_cl
 from xpubench.weights.int4.recipes import read_description
 from xpubench.weights.load import LoadedWeights, load_weights
 from xpubench.weights.lora import check_adapter
-from xpubench.weights.source import source_of
+from xpubench.weights.source import read_config, source_of
 
 # The output head turns at most this many rows into logits at once: 512 rows of 150,000 float32 logits take
 # 0.3 GB.
@@ -92,6 +92,12 @@ class PyTorchRuntime:
     @property
     def scorer(self) -> Scorer | None:
         return self
+
+    @classmethod
+    def model_config(cls, subject: Subject) -> dict[str, Any]:
+        return read_config(
+            subject.weights_from, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+        )
 
     @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
