@@ -160,3 +160,26 @@ def test_accuracy_without_a_variable_from_the_shell(command: Command, source: Pa
     (record,) = done.records
     assert record["accuracy"]["n"] == 2
     assert all(item["loglikelihood"] < 0 for item in record["accuracy"]["items"])
+
+
+@pytest.mark.parametrize("search", [("--greedy",), ("--num-beams", 4, STATIC)], ids=["greedy", "beams"])
+def test_two_ranks_give_one_processs_tokens(
+    command: Command, source: Path, model_of: ModelOf, tmp_path: Path, search: tuple[object, ...]
+) -> None:
+    shape = ("--input-tokens", 12, "--max-new-tokens", 8, "--num-iter", 2, "--num-warmup", 1)
+    line = ("-m", model_of("llama3"), "--device", "xpu", "--ipex", "--dtype", "float16", *shape, *search)
+    alone = command(
+        sys.executable, "run_generation.py", *line, "--results-dir", tmp_path / "one", "--json", source=source
+    )
+    ranks = command(
+        *("mpirun", "-np", 2, sys.executable, "-u", "run_generation_with_deepspeed.py", *line),
+        *("--results-dir", tmp_path / "two", "--json"),
+        source=source,
+        XPU_EMULATION_DEVICES="2",
+    )
+    assert (alone.code, ranks.code) == (0, 0), alone.err + ranks.err
+    (one,), (two,) = alone.records, ranks.records
+    assert two["output"]["first_token_ids"] == one["output"]["first_token_ids"]
+    assert two["runtime"]["optimized_blocks"] == two["runtime"]["decoder_blocks"] > 1
+    # Each rank holds its part alone.
+    assert two["runtime"]["weight_bytes"] < 0.6 * one["runtime"]["weight_bytes"]

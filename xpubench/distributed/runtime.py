@@ -115,6 +115,11 @@ class OnAllRanks(PyTorchRuntime):
         return runtime
 
     @classmethod
+    def divides_heads(cls, subject: Subject) -> bool:
+        """Whether a later step divides the heads of the model's config by the ranks."""
+        return False
+
+    @classmethod
     def weights(cls, subject: Subject) -> LoadedWeights:
         job = rendezvous.current()
         dtype = getattr(torch, subject.dtype)
@@ -131,7 +136,8 @@ class OnAllRanks(PyTorchRuntime):
             whole = super().weights(subject)
             loaded = msgspec.structs.replace(whole, model=shard(whole.model, dtype))
         autotp.check_sharded(loaded.model, job.size)
-        autotp.tell_config(loaded.model, job.rank, job.size)
+        if not cls.divides_heads(subject):
+            autotp.tell_config(loaded.model, job.rank, job.size)
         autotp.keep_mask(loaded.model)
         return loaded
 

@@ -3,12 +3,19 @@
 from typing import Any
 
 from xpubench.distributed.runtime import OnAllRanks
+from xpubench.runtimes.ipex.options import ipex_options
 from xpubench.runtimes.ipex.runtime import IpexRuntime
+from xpubench.spec import Subject
 
 
 class TensorParallelIpexRuntime(OnAllRanks, IpexRuntime):
     """`ipex.llm.optimize` on each rank's part of the model."""
 
+    @classmethod
+    def divides_heads(cls, subject: Subject) -> bool:
+        return subject.device == "xpu" and ipex_options(subject).ipex_optimize
+
     def to_optimize(self, model: Any) -> Any:
-        # IPEX takes a model for a sharded one by DeepSpeed's engine around it, and by nothing else.
-        return self.engine or model
+        # IPEX takes a model for a sharded one by DeepSpeed's engine around it, and by nothing else. The engine
+        # has a mode of its own, and in training IPEX does other things.
+        return model if self.engine is None else self.engine.eval()
