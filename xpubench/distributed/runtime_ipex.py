@@ -16,6 +16,6 @@ class TensorParallelIpexRuntime(OnAllRanks, IpexRuntime):
         return subject.device == "xpu" and ipex_options(subject).ipex_optimize
 
     def to_optimize(self, model: Any) -> Any:
-        # IPEX takes a model for a sharded one by DeepSpeed's engine around it, and by nothing else. The engine
-        # has a mode of its own, and in training IPEX does other things.
+        # IPEX knows a sharded model by DeepSpeed's engine around it alone. The engine has a mode of its own,
+        # and IPEX does other things in training.
         return model if self.engine is None else self.engine.eval()
