@@ -119,7 +119,7 @@ def test_matrices_that_the_kernel_refuses_stay_high_and_are_counted(
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"} | narrow))
     done = generate(tmp_path, "--dummy-weights", "--dtype", "bfloat16", "--woq", "--group_size", 32, "--json")
     (record,) = done.records
-    applied = record["runtime"]["quantization"]["applied"]
+    applied = record["runtime"]["quantization"]
     assert len(applied["refused"]) == 4
     assert all(name.endswith(("k_proj.weight", "v_proj.weight")) for name in applied["refused"])
     assert any("4 matrices" in warning for warning in record["warnings"])

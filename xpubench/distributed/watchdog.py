@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from xpubench.failures import death_of, write_as_failed
-from xpubench.measure.oom import out_of_memory_kills
+from xpubench.measure.host import out_of_memory_kills
 from xpubench.process import signals
 from xpubench.record import Failure, decode
 from xpubench.results import ResultsDirectory

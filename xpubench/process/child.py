@@ -17,7 +17,7 @@ import psutil
 
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import death_of, log_tail
-from xpubench.measure.oom import out_of_memory_kills
+from xpubench.measure.host import out_of_memory_kills
 from xpubench.process.reports import Done, End, Failed, Refused, Report, Said, decode_report
 
 POLL_S = 0.2

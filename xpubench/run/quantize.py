@@ -15,10 +15,9 @@ from xpubench.runtimes import registry
 from xpubench.runtimes.base import Quantizer
 from xpubench.spec import Quantization, Subject
 from xpubench.weights.empty import empty_model, parameter_places
-from xpubench.weights.int4.checkpoints import check_target, write
+from xpubench.weights.int4.checkpoints import check_target, source_weights, write
 from xpubench.weights.int4.grids import QuantizationError, error_of
 from xpubench.weights.int4.layout import Weight, check_complete
-from xpubench.weights.int4.load import source_weights
 from xpubench.weights.int4.recipes import Description
 from xpubench.weights.source import source_of
 

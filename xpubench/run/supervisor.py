@@ -12,7 +12,7 @@ import msgspec
 from xpubench.environment import Environment
 from xpubench.errors import UserError
 from xpubench.failures import death_of, failed_record, log_tail, write_as_failed
-from xpubench.measure.oom import out_of_memory_kills
+from xpubench.measure.host import out_of_memory_kills
 from xpubench.process.child import Child
 from xpubench.process.reports import Done, End, Failed, Refused, Report, Said, Written
 from xpubench.record import Failure, Record, read_record

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from xpubench.errors import RunFailure
-from xpubench.measure.device import available_devices
-from xpubench.measure.torch_device import TorchDevice
+from xpubench.measure.device import TorchDevice, available_devices
 from xpubench.runtimes.base import Device, Origin, Quantizer
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.vocabulary import Vocabulary

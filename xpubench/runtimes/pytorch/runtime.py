@@ -19,9 +19,8 @@ from xpubench.catalog import find_model
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.failures import is_out_of_memory
 from xpubench.measure.clock import LogitsTracer, LogitsWatch, TokenClock
-from xpubench.measure.device import available_devices, synchronizer
+from xpubench.measure.device import TorchDevice, available_devices, synchronizer
 from xpubench.measure.times import TokenTimes
-from xpubench.measure.torch_device import TorchDevice
 from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import (
     Device,
