@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,6 +102,17 @@ def scripted(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
         )
 
     return run
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """While it lasts, this process can write no file beyond that many bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,8 @@ def test_no_class_name_means_two_things() -> None:
         ("plan", "-m", "smollm2-135m"),
         ("models",),
         ("report", "RECORDS", "-o", "RECORDS/report.html"),
+        ("report", "--diff", "RECORDS", "RECORDS", "-o", "RECORDS/diff.html"),
+        ("history", "RECORDS", "--model", "meta-llama/Llama-2-7b-hf", "-o", "RECORDS/history.html"),
         ("compare", "RECORDS", "RECORDS"),
         ("suite", "--help"),
     ],
