@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,7 +147,7 @@ def _is_sidecar(name: str, stems: set[str]) -> bool:
     return bool(dot) and stem in stems and rest != "json"
 
 
-def nothing_found(directories: list[Path], left_out: list[LeftOut]) -> UserError:
+def nothing_found(directories: list[Path], left_out: Sequence[object]) -> UserError:
     """The error for directories without any record."""
     named = ", ".join(map(str, directories))
     others = f" ({len(left_out)} other files)" if left_out else ""

@@ -15,7 +15,7 @@ from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
 from xpubench.plan import Plan
 from xpubench.record import Accuracy, LatencySummary, Record, RunChecks, Statistic
-from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, ms
+from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
 
 TOKENS_A_LINE = 10
 LOG_LINES = 20
@@ -127,7 +127,7 @@ def _latency_table(summary: LatencySummary) -> Table:
 
 def _cells(statistic: Statistic) -> list[str]:
     spread = (statistic.mean, statistic.stdev, statistic.p50, statistic.p90, statistic.p99)
-    return [ms(statistic.median), interval(statistic.ci95), *map(ms, spread), str(statistic.n)]
+    return [number(statistic.median), interval(statistic.ci95), *map(number, spread), str(statistic.n)]
 
 
 def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
@@ -218,7 +218,7 @@ def token_times(record: Record) -> str:
     iteration = median_iteration(record.samples)
     if iteration is None or iteration.first_token_ns is None:
         return ""
-    times = [ms(ns / 1e6) for ns in [iteration.first_token_ns, *(iteration.next_token_ns or [])]]
+    times = [number(ns / 1e6) for ns in [iteration.first_token_ns, *(iteration.next_token_ns or [])]]
     lines = [
         f"  {start + 1:5d}  " + "  ".join(f"{time:>8}" for time in times[start : start + TOKENS_A_LINE])
         for start in range(0, len(times), TOKENS_A_LINE)

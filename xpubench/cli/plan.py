@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: CatalogDevice | None) -> None:
     from xpubench.cli.tables import plain_console, plain_table
-    from xpubench.report.text import gb, gb_with_unit, ms
+    from xpubench.report.text import gb, gb_with_unit, number
 
     console = plain_console()
     precision = plan.dtype if plan.quantization is None else f"{plan.quantization.title} in {plan.dtype}"
@@ -94,10 +94,10 @@ def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: 
         return
     table = plain_table("roofline", "ms", "")
     first = plan.roofline_first_token_ms
-    table.add_row("first token", ms(first), _first_token_bound(plan, figures))
+    table.add_row("first token", number(first), _first_token_bound(plan, figures))
     table.add_row(
         "next token",
-        ms(plan.roofline_next_token_ms),
+        number(plan.roofline_next_token_ms),
         f"{gb_with_unit(plan.step_bytes)} of weights and KV cache / {figures.bandwidth_gb_per_s:,.0f} GB/s",
     )
     console.print(table)

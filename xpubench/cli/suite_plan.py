@@ -6,7 +6,7 @@ from pathlib import Path
 from xpubench.cli.tables import plain_console, plain_table
 from xpubench.compare.title import title_of_spec
 from xpubench.plan import Plan
-from xpubench.report.text import NONE, gb, ms
+from xpubench.report.text import NONE, gb, number
 from xpubench.run.order import Order
 from xpubench.run.suite_plan import Outlook, device_of, first_token_ms, outlooks, time_left
 
@@ -51,7 +51,7 @@ def _plan_cells(plan: Plan | None) -> list[str]:
     sizes = (plan.weight_bytes, plan.kv_cache_bytes, plan.peak_bytes)
     following = plan.roofline_next_token_ms
     times = [None, None] if following is None else [first_token_ms(plan), following]
-    return [*map(gb, sizes), *map(ms, times)]
+    return [*map(gb, sizes), *map(number, times)]
 
 
 def _time_cell(run: Outlook) -> str:

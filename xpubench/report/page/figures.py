@@ -1,4 +1,4 @@
-"""What the figures of a whole page are drawn from."""
+"""The points of the figures of a page."""
 
 from itertools import groupby
 from math import inf
@@ -56,22 +56,14 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def limit_points(runs: list[RunRow]) -> list[LimitPoint]:
-    """A point for each run that has both figures. The axes are logarithmic and take no other than positive
-    numbers."""
+    """A point for each run that has both figures. The axes are logarithmic and take only positive numbers."""
     found = []
     for run in runs:
         measured = run.next_token_ms or 0
         least = measured * (run.mbu_measured or 0)
         if 0 < measured < inf and 0 < least < inf:
-            point = LimitPoint(
-                key=run.key,
-                model=run.model,
-                runtime=run.runtime,
-                precision=run.precision,
-                least_ms=least,
-                measured_ms=measured,
-            )
-            found.append(point)
+            names = {"model": run.model, "runtime": run.runtime, "precision": run.precision}
+            found.append(LimitPoint(key=run.key, **names, least_ms=least, measured_ms=measured))
     return found
 
 
@@ -99,35 +91,39 @@ def series_of(points: list[Point]) -> list[Series]:
 
 def _series(name: str, points: list[Point]) -> Series:
     if points[0].run.kind == "accuracy":
-        return Series(name=name, unit="accuracy, %", points=[_accuracy_point(point) for point in points])
-    # A run of one new token has no next token latency.
-    first = all(point.run.next_token_ms is None for point in points)
-    unit = "first token, ms" if first else "next token, ms"
-    return Series(name=name, unit=unit, points=[_latency_point(point, first) for point in points])
+        unit, point_of = "accuracy, %", _accuracy_point
+    elif all(point.run.next_token_ms is None for point in points):
+        # A run of one new token has no next token latency.
+        unit, point_of = "first token, ms", _first_token_point
+    else:
+        unit, point_of = "next token, ms", _next_token_point
+    return Series(name=name, unit=unit, points=[point_of(point) for point in points])
 
 
-def _latency_point(point: Point, first: bool) -> SeriesPoint:
-    run = point.run
-    low, high = (run.first_token_ci95 if first else run.next_token_ci95) or (None, None)
-    return SeriesPoint(
-        created=run.created,
-        figure=run.first_token_ms if first else run.next_token_ms,
-        low=low,
-        high=high,
-        change=point.change,
-        words=f"{point.change}, x {point.ratio.ratio:.3f}" if point.ratio else point.change,
-    )
+def _first_token_point(point: Point) -> SeriesPoint:
+    return _point(point, point.run.first_token_ms, point.run.first_token_ci95, _ratio(point))
+
+
+def _next_token_point(point: Point) -> SeriesPoint:
+    return _point(point, point.run.next_token_ms, point.run.next_token_ci95, _ratio(point))
+
+
+def _ratio(point: Point) -> str:
+    return f", x {point.ratio.ratio:.3f}" if point.ratio else ""
 
 
 def _accuracy_point(point: Point) -> SeriesPoint:
-    run = point.run
-    points = "" if point.accuracy_points is None else f", {point.accuracy_points:+.1f} points"
-    noise = Z95 * (run.acc_stderr or 0)
+    acc, noise = point.run.acc, Z95 * (point.run.acc_stderr or 0)
+    ends = None if acc is None else (100 * (acc - noise), 100 * (acc + noise))
+    difference = "" if point.accuracy_points is None else f", {point.accuracy_points:+.1f} points"
+    return _point(point, None if acc is None else 100 * acc, ends, difference)
+
+
+def _point(
+    point: Point, figure: float | None, ends: tuple[float, float] | None, difference: str
+) -> SeriesPoint:
+    low, high = ends or (None, None)
+    words = point.change + difference
     return SeriesPoint(
-        created=run.created,
-        figure=None if run.acc is None else 100 * run.acc,
-        low=None if run.acc is None else 100 * (run.acc - noise),
-        high=None if run.acc is None else 100 * (run.acc + noise),
-        change=point.change,
-        words=point.change + points,
+        created=point.run.created, figure=figure, low=low, high=high, change=point.change, words=words
     )
