@@ -23,7 +23,7 @@ VOLATILE = frozenset(
 )
 MOST_VALUES = 3
 
-Facts = dict[str, Counter[str]]
+FactCounts = dict[str, Counter[str]]
 
 
 class RunPair(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ class _Side:
 
     def __init__(self, directory: Path, left_out: list[tuple[str, str]]) -> None:
         self.runs: dict[str, dict[str, tuple[RunRow, Record]]] = defaultdict(dict)
-        self.facts: Facts = defaultdict(Counter)
+        self.facts: FactCounts = defaultdict(Counter)
         for path, record in each_record([directory], left_out):
             for name, value in record.environment.facts():
                 if name not in VOLATILE:
@@ -142,7 +142,7 @@ def _pair(one: RunRow, base: Record, other: RunRow, new: Record) -> RunPair:
     )
 
 
-def _differences(a: Facts, b: Facts) -> list[EnvironmentDifference]:
+def _differences(a: FactCounts, b: FactCounts) -> list[EnvironmentDifference]:
     return [
         EnvironmentDifference(name=name, a=_values(a.get(name)), b=_values(b.get(name)))
         for name in sorted(a.keys() | b.keys())
