@@ -224,11 +224,12 @@ def test_the_panel_of_any_record_opens(tmp_path: Path, open_page: Open) -> None:
     divergence = Divergence(
         reference="cpu", top1_agreement=1, mean_kl=0, first_divergence=[None], positions=4
     )
+    output = Output(first_token_ids=[], first_text="x")
     records = [
         latency_record(subject("one token"), new_tokens=1),
         latency_record(subject("one iteration"), iterations=1),
         latency_record(subject("almost no time"), next_ms=0.001),
-        latency_record(subject("diverged"), divergence=divergence, output=Output(first_token_ids=[], first_text="x")),
+        latency_record(subject("diverged"), divergence=divergence, output=output),
         accuracy_record(subject("nothing published"), reference=None),
     ]
     for record in records:
@@ -238,7 +239,7 @@ def test_the_panel_of_any_record_opens(tmp_path: Path, open_page: Open) -> None:
         results,
         accuracy_record(subject("no acc")),
         "no-acc",
-        lambda data: data["accuracy"].update(acc=None, acc_stderr=None, reference={"acc": -1.0, "n": 0, "source": ""}),
+        lambda data: data["accuracy"].update(acc=None, reference={"acc": -1.0, "n": 0, "source": ""}),
     )
     page = open_page(_page(tmp_path, report_page([results])))
     links = page.locator("[data-table] tbody a")

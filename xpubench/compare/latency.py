@@ -6,7 +6,6 @@ from typing import Literal
 
 import msgspec
 
-from xpubench.measure.statistics import median_ratio
 from xpubench.record import Record
 
 # Repeated processes of one run differ by about this much, which no interval within a process shows.
@@ -48,14 +47,21 @@ def ratio_of(base: Sequence[Record], new: Sequence[Record], what: Literal["first
     sides have as many.
     """
     sides = [_rounds(records, what) for records in (base, new)]
-    return Ratio(*median_ratio(*sides, paired=len(base) == len(new) > 1)) if all(sides) else None
+    return _ratio(*sides, paired=len(base) == len(new) > 1) if all(sides) else None
 
 
 def ratio_over_rounds(base: Sequence[Record], new: Sequence[Record]) -> Ratio:
     """The ratio of next token latencies, new / base, of two runtimes that took turns, round by round: of the
     medians over all tokens, with the interval over the rounds."""
     sides = [[list(chain(*next_token_rows(record))) for record in side] for side in (base, new)]
-    return Ratio(*median_ratio(*sides, paired=True))
+    return _ratio(*sides, paired=True)
+
+
+def _ratio(base: list[list[int]], new: list[list[int]], *, paired: bool) -> Ratio:
+    # NumPy's import would double the time of `xpubench report --help`.
+    from xpubench.measure.statistics import median_ratio
+
+    return Ratio(*median_ratio(base, new, paired=paired))
 
 
 def next_token_rows(record: Record) -> list[list[int]]:

@@ -1,0 +1,20 @@
+"""Whether several ranks can share a model here."""
+
+import shutil
+
+from xpubench.runtimes import findings
+from xpubench.runtimes.findings import Finding, MachineFacts
+
+
+def facts() -> MachineFacts:
+    """The launcher of the ranks, None where there is none."""
+    return {"mpirun": shutil.which("mpirun")}
+
+
+def diagnose(facts: MachineFacts) -> list[Finding]:
+    """DeepSpeed with its launcher."""
+    capability = "DeepSpeed AutoTP"
+    finding = findings.extra(capability, facts, ("deepspeed", "mpi4py"), "deepspeed")
+    if finding.state == "ready" and facts["mpirun"] is None:
+        finding = findings.missing(capability, "no mpirun on PATH", "pip install mpich")
+    return [finding]
