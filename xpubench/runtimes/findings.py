@@ -18,8 +18,9 @@ JOIN_RENDER = "sudo usermod -aG render $USER"
 MachineFacts = dict[str, Any]
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether a capability is there, why, and the command that would bring it."""
+class Finding(msgspec.Struct, frozen=True):
+    """Whether a capability is there, why, and the command that would bring it; what this machine cannot have
+    is "not on this machine"."""
 
     capability: str
     state: Literal["ready", "missing", "not on this machine"]
@@ -37,47 +38,30 @@ class Diagnosis(Protocol):
         """The findings that follow from all facts of a machine."""
 
 
-def ready(capability: str, detail: str) -> Finding:
-    """A capability that can be used."""
-    return Finding(capability=capability, state="ready", detail=detail)
-
-
-def missing(capability: str, detail: str, install: str | None) -> Finding:
-    """A capability that this machine could have."""
-    return Finding(capability=capability, state="missing", detail=detail, install=install)
-
-
-def absent(capability: str, detail: str) -> Finding:
-    """A capability that this machine cannot have."""
-    return Finding(capability=capability, state="not on this machine", detail=detail)
-
-
 def extra(capability: str, facts: MachineFacts, packages: tuple[str, ...], name: str) -> Finding:
     """Whether the packages of this project's extra of that name are installed."""
     versions = {package: facts["packages"].get(package) for package in packages}
-    if lacking := [package for package, version in versions.items() if version is None]:
-        return missing(capability, f"not installed: {', '.join(lacking)}", f"pip install '.[{name}]'")
-    return ready(capability, ", ".join(f"{package} {version}" for package, version in versions.items()))
+    if lacking := ", ".join(package for package, version in versions.items() if version is None):
+        return Finding(capability, "missing", f"not installed: {lacking}", f"pip install '.[{name}]'")
+    detail = ", ".join(f"{package} {version}" for package, version in versions.items())
+    return Finding(capability, "ready", detail)
 
 
-def unusable_gpu(capability: str, facts: MachineFacts) -> Finding | None:
-    """What keeps a process from opening an Intel GPU; None where it can open one."""
+def on_xpu(capability: str, facts: MachineFacts, stack: str, built: bool, unbuilt: Finding) -> Finding:
+    """What keeps a stack that sees no Intel GPU from one: the GPU, its driver, or, where the stack is not
+    `built` for it, what `unbuilt` says."""
     states, nodes = {gpu["state"] for gpu in facts["intel_gpus"]}, gpu_nodes(facts)
     if not states:
-        return absent(capability, "no Intel GPU is visible")
+        return Finding(capability, "not on this machine", "no Intel GPU is visible")
     if "open" in states:
-        return None
+        loader = "" if facts["level_zero"] else ": the Level Zero loader is missing"
+        detail = f"Intel GPU at {nodes}, but {stack} sees none{loader}"
+        return Finding(capability, "missing", detail, INSTALL_DRIVER) if built else unbuilt
     if "denied" in states:
-        return missing(capability, f"you may not open the Intel GPU at {nodes}; log in anew", JOIN_RENDER)
+        detail = f"you may not open the Intel GPU at {nodes}; log in anew"
+        return Finding(capability, "missing", detail, JOIN_RENDER)
     detail = f"Intel GPU, but no {nodes} in this container: start it with --device /dev/dri"
-    return missing(capability, detail, None)
-
-
-def unseen_gpu(capability: str, facts: MachineFacts, stack: str) -> Finding:
-    """An Intel GPU that the stack does not see although it is built for it."""
-    loader = "" if facts["level_zero"] else ": the Level Zero loader is missing"
-    detail = f"Intel GPU at {gpu_nodes(facts)}, but {stack} sees none{loader}"
-    return missing(capability, detail, INSTALL_DRIVER)
+    return Finding(capability, "missing", detail)
 
 
 def gpu_nodes(facts: MachineFacts) -> str:

@@ -11,9 +11,10 @@ from xpubench.compare.row import RunRow
 from xpubench.report.diff import RunPair
 
 MOST_RATIOS = 1000
+ACCURACY, FIRST, NEXT = "accuracy, %", "first token, ms", "next token, ms"
 
 
-class LimitPoint(msgspec.Struct, frozen=True, kw_only=True):
+class LimitPoint(msgspec.Struct, frozen=True):
     """A run's next token latency beside the least that the measured bandwidth allows."""
 
     key: str
@@ -24,7 +25,7 @@ class LimitPoint(msgspec.Struct, frozen=True, kw_only=True):
     measured_ms: float
 
 
-class RatioPoint(msgspec.Struct, frozen=True, kw_only=True):
+class RatioPoint(msgspec.Struct, frozen=True):
     """A pair's ratio of next token latencies, B / A, with the ends of its interval."""
 
     name: str
@@ -35,7 +36,7 @@ class RatioPoint(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
 
 
-class SeriesPoint(msgspec.Struct, frozen=True, kw_only=True):
+class SeriesPoint(msgspec.Struct, frozen=True):
     """A run of a history: its figure in the unit of its series, the ends of the figure's interval, what
     changed since the run before, and the change in words."""
 
@@ -47,7 +48,7 @@ class SeriesPoint(msgspec.Struct, frozen=True, kw_only=True):
     words: str
 
 
-class Series(msgspec.Struct, frozen=True, kw_only=True):
+class Series(msgspec.Struct, frozen=True):
     """The runs of one series of a history, in time."""
 
     name: str
@@ -62,25 +63,17 @@ def limit_points(runs: list[RunRow]) -> list[LimitPoint]:
         measured = run.next_token_ms or 0
         least = measured * (run.mbu_measured or 0)
         if 0 < measured < inf and 0 < least < inf:
-            names = {"model": run.model, "runtime": run.runtime, "precision": run.precision}
-            found.append(LimitPoint(key=run.key, **names, least_ms=least, measured_ms=measured))
+            found.append(LimitPoint(run.key, run.model, run.runtime, run.precision, least, measured))
     return found
 
 
 def ratio_points(pairs: list[RunPair]) -> list[RatioPoint]:
     """The pairs that have a ratio of next token latencies, the fastest of B first and at most 1,000."""
-    found = [
-        RatioPoint(
-            name=f"{pair.a.model}, {pair.a.workload}",
-            stacks=f"{pair.a.runtime} → {pair.b.runtime}, {pair.a.precision}",
-            ratio=ratio.ratio,
-            low=ratio.low,
-            high=ratio.high,
-            verdict=ratio.verdict(),
-        )
-        for pair in pairs
-        if (ratio := pair.next_token)
-    ]
+    found = []
+    for a, b, ratio in ((pair.a, pair.b, pair.next_token) for pair in pairs):
+        if ratio is not None:
+            name, stacks = f"{a.model}, {a.workload}", f"{a.runtime} → {b.runtime}, {a.precision}"
+            found.append(RatioPoint(name, stacks, ratio.ratio, ratio.low, ratio.high, ratio.verdict()))
     return sorted(found, key=lambda point: point.ratio)[:MOST_RATIOS]
 
 
@@ -91,39 +84,24 @@ def series_of(points: list[Point]) -> list[Series]:
 
 def _series(name: str, points: list[Point]) -> Series:
     if points[0].run.kind == "accuracy":
-        unit, point_of = "accuracy, %", _accuracy_point
-    elif all(point.run.next_token_ms is None for point in points):
-        # A run of one new token has no next token latency.
-        unit, point_of = "first token, ms", _first_token_point
+        unit = ACCURACY
     else:
-        unit, point_of = "next token, ms", _next_token_point
-    return Series(name=name, unit=unit, points=[point_of(point) for point in points])
+        # A run of one new token has no next token latency.
+        unit = FIRST if all(point.run.next_token_ms is None for point in points) else NEXT
+    return Series(name, unit, [_point(point, unit) for point in points])
 
 
-def _first_token_point(point: Point) -> SeriesPoint:
-    return _point(point, point.run.first_token_ms, point.run.first_token_ci95, _ratio(point))
-
-
-def _next_token_point(point: Point) -> SeriesPoint:
-    return _point(point, point.run.next_token_ms, point.run.next_token_ci95, _ratio(point))
-
-
-def _ratio(point: Point) -> str:
-    return f", x {point.ratio.ratio:.3f}" if point.ratio else ""
-
-
-def _accuracy_point(point: Point) -> SeriesPoint:
-    acc, noise = point.run.acc, Z95 * (point.run.acc_stderr or 0)
-    ends = None if acc is None else (100 * (acc - noise), 100 * (acc + noise))
-    difference = "" if point.accuracy_points is None else f", {point.accuracy_points:+.1f} points"
-    return _point(point, None if acc is None else 100 * acc, ends, difference)
-
-
-def _point(
-    point: Point, figure: float | None, ends: tuple[float, float] | None, difference: str
-) -> SeriesPoint:
+def _point(point: Point, unit: str) -> SeriesPoint:
+    run, words = point.run, str(point.change)
+    figure, ends = run.next_token_ms, run.next_token_ci95
+    if unit == FIRST:
+        figure, ends = run.first_token_ms, run.first_token_ci95
+    elif unit == ACCURACY:
+        figure, noise = None if run.acc is None else 100 * run.acc, 100 * Z95 * (run.acc_stderr or 0)
+        ends = None if figure is None else (figure - noise, figure + noise)
+    if point.ratio is not None:
+        words += f", x {point.ratio.ratio:.3f}"
+    if point.accuracy_points is not None:
+        words += f", {point.accuracy_points:+.1f} points"
     low, high = ends or (None, None)
-    words = point.change + difference
-    return SeriesPoint(
-        created=point.run.created, figure=figure, low=low, high=high, change=point.change, words=words
-    )
+    return SeriesPoint(run.created, figure, low, high, point.change, words)

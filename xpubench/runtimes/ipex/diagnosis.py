@@ -1,7 +1,6 @@
 """Whether IPEX can run here."""
 
-from xpubench.runtimes import findings
-from xpubench.runtimes.findings import Finding, MachineFacts
+from xpubench.runtimes.findings import Finding, MachineFacts, on_xpu, probe
 
 INSTALL = "pip install -r requirements-ipex-xpu.txt"
 PROBE = """
@@ -16,7 +15,7 @@ print("\\n" + json.dumps({
 
 def facts() -> MachineFacts:
     """The build of IPEX, and whether it sees a GPU."""
-    return {"ipex": findings.probe("intel_extension_for_pytorch", PROBE)}
+    return {"ipex": probe("intel_extension_for_pytorch", PROBE)}
 
 
 def diagnose(facts: MachineFacts) -> list[Finding]:
@@ -24,14 +23,10 @@ def diagnose(facts: MachineFacts) -> list[Finding]:
     ipex = facts["ipex"] or {"error": "is not installed; it takes an environment of its own"}
     name = f"IPEX {ipex.get('version', '')}"
     lacking = f"IPEX {ipex['error']}" if "error" in ipex else None
-    on_cpu, on_xpu = "IPEX on cpu", "IPEX on xpu"
-    cpu = findings.missing(on_cpu, lacking, INSTALL) if lacking else findings.ready(on_cpu, name)
+    cpu = Finding("IPEX on cpu", "ready", name)
+    if lacking is not None:
+        cpu = Finding("IPEX on cpu", "missing", lacking, INSTALL)
     if ipex.get("xpu_build") and ipex.get("xpu"):
-        xpu = findings.ready(on_xpu, name)
-    elif unusable := findings.unusable_gpu(on_xpu, facts):
-        xpu = unusable
-    elif ipex.get("xpu_build"):
-        xpu = findings.unseen_gpu(on_xpu, facts, name)
-    else:
-        xpu = findings.missing(on_xpu, lacking or f"{name} is built for the cpu alone", INSTALL)
-    return [cpu, xpu]
+        return [cpu, Finding("IPEX on xpu", "ready", name)]
+    unbuilt = Finding("IPEX on xpu", "missing", lacking or f"{name} is built for the cpu alone", INSTALL)
+    return [cpu, on_xpu("IPEX on xpu", facts, name, bool(ipex.get("xpu_build")), unbuilt)]

@@ -1,7 +1,6 @@
 """Whether OpenVINO's runtimes can run here."""
 
-from xpubench.runtimes import findings
-from xpubench.runtimes.findings import Finding, MachineFacts
+from xpubench.runtimes.findings import Finding, MachineFacts, extra, probe
 
 PACKAGES = ("openvino", "openvino-genai", "optimum-intel", "nncf")
 PROBE = """
@@ -12,15 +11,15 @@ print("\\n" + json.dumps({"version": openvino.__version__, "devices": openvino.C
 
 def facts() -> MachineFacts:
     """The version of OpenVINO and the devices that it sees."""
-    return {"openvino": findings.probe("openvino", PROBE)}
+    return {"openvino": probe("openvino", PROBE)}
 
 
 def diagnose(facts: MachineFacts) -> list[Finding]:
     """Whether the packages are installed, and the devices of OpenVINO."""
-    finding = findings.extra("OpenVINO", facts, PACKAGES, "openvino")
+    finding = extra("OpenVINO", facts, PACKAGES, "openvino")
     openvino = facts["openvino"] or {"error": "does not import"}
     if finding.state != "ready":
         return [finding]
     if "error" in openvino:
-        return [findings.missing("OpenVINO", f"OpenVINO {openvino['error']}", "pip install '.[openvino]'")]
-    return [findings.ready("OpenVINO", f"{finding.detail}; devices: {', '.join(openvino['devices'])}")]
+        return [Finding("OpenVINO", "missing", f"OpenVINO {openvino['error']}", "pip install '.[openvino]'")]
+    return [Finding("OpenVINO", "ready", f"{finding.detail}; devices: {', '.join(openvino['devices'])}")]
