@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from xpubench.cli.tables import print_table
 from xpubench.compare.accuracy import AccuracyComparison
 from xpubench.compare.runs import Comparisons, Limits, compare_paths
 from xpubench.report.comparison import COLUMNS, notes, row_texts
@@ -56,17 +57,14 @@ def _content(found: Comparisons, form: str) -> bytes:
 
 
 def _print(found: Comparisons) -> None:
-    from xpubench.cli.tables import plain_console, plain_table
-
-    console = plain_console()
     if accuracies := [run.accuracy for run in found.runs if run.accuracy and run.accuracy.task]:
-        console.print(plain_table(ACCURACY_COLUMNS, map(_accuracy_texts, accuracies)))
+        print_table(ACCURACY_COLUMNS, map(_accuracy_texts, accuracies))
     if latencies := [row_texts(run)[:-1] for run in found.runs if run.first_token]:
-        console.print(plain_table(COLUMNS[:-1], latencies))
+        print_table(COLUMNS[:-1], latencies)
     for line in notes(found):
-        console.print(line)
+        print(line)
     if not found.runs:
-        console.print("not comparable: no run is in both")
+        print("not comparable: no run is in both")
 
 
 def _accuracy_texts(one: AccuracyComparison) -> list[str]:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from xpubench.cli.tables import plain_console
+from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
 from xpubench.record import Accuracy, LatencySummary, Record, RunChecks
@@ -32,7 +32,7 @@ class Reporter:
 
     def __init__(self, out: TextIO) -> None:
         self._err = Console(stderr=True, highlight=False)
-        self._out = plain_console(out)
+        self._out = console_for(out)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

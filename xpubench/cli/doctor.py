@@ -10,6 +10,7 @@ import msgspec
 
 from xpubench.catalog import SMOLLM2
 from xpubench.cli.options import DEVICES
+from xpubench.cli.tables import print_table
 from xpubench.measure.environment import installed_versions
 from xpubench.runtimes import registry
 from xpubench.runtimes.findings import Finding, MachineFacts, extra
@@ -40,14 +41,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(msgspec.json.encode(found).decode())
         return 0
-    from xpubench.cli.tables import plain_console, plain_table
-
-    console = plain_console()
     rows = ([one.capability, one.state, one.detail] for one in found)
-    console.print(plain_table(("capability", "state", ""), rows, left=3))
+    print_table(("capability", "state", ""), rows, left=3)
     for one in found:
         if one.install:
-            console.print(f"{one.capability}: {one.install}", soft_wrap=True)
+            print(f"{one.capability}: {one.install}")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from xpubench.cli.tables import print_table
 from xpubench.distributed.launch import Launch, launch_of, silence
 from xpubench.errors import UserError
 
@@ -69,8 +70,6 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
         # A launcher that prefixes lines would split several writes.
         print(f"{json.dumps(found)}\n", end="", flush=True)
         return
-    from xpubench.cli.tables import plain_console, plain_table
-
     ranks = []
     for one in found["ranks"]:
         cores = f", cores {one['affinity']}" if one["affinity"] else ""
@@ -79,7 +78,6 @@ def _show(found: dict[str, Any], *, as_json: bool) -> None:
         (f"{one['size_bytes'] // 1024}", f"{one['latency_us']:.1f}", f"{one['bus_gb_per_s']:.3f}")
         for one in found["all_reduce"]
     ]
-    console = plain_console()
-    console.print(plain_table(("rank", "host", "device", ""), ranks, left=4))
-    console.print(plain_table(("all-reduce, KiB", "latency, us", "bus, GB/s"), sums))
-    console.print(f"{len(ranks)} ranks of {found['launcher']}, {found['backend']}")
+    print_table(("rank", "host", "device", ""), ranks, left=4)
+    print_table(("all-reduce, KiB", "latency, us", "bus, GB/s"), sums)
+    print(f"{len(ranks)} ranks of {found['launcher']}, {found['backend']}")

@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 
 from xpubench.cli.report import add_output_flags, check_page, plain_form, write_out
+from xpubench.cli.tables import print_table
 from xpubench.compare.history import History, history
 from xpubench.report.markdown import history_markdown
 from xpubench.report.tables import cell_text, history_table
@@ -36,9 +37,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(found: History) -> None:
-    from xpubench.cli.tables import plain_console, plain_table
-
-    console = plain_console()
     table = history_table(found.points)
     # The series is a heading, and columns without figures are left out, so that the rows stay narrow.
     columns = [(at, one) for at, one in enumerate(table.columns.items()) if one[0] not in ("series", "file")]
@@ -46,7 +44,7 @@ def _print(found: History) -> None:
         rows = list(group)
         shown = [(at, column) for at, (_, column) in columns if any(row[at] is not None for row in rows)]
         texts = ([cell_text(column, row[at]) for at, column in shown] for row in rows)
-        console.print(series)
-        console.print(plain_table([column.label for _, column in shown], texts))
+        print(series)
+        print_table([column.label for _, column in shown], texts)
     for path, reason in found.left_out:
-        console.print(f"left out: {path}: {reason}")
+        print(f"left out: {path}: {reason}")

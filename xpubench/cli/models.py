@@ -6,6 +6,7 @@ from typing import Any
 
 from xpubench.catalog import CatalogModel, models
 from xpubench.catalog.architecture import Architecture
+from xpubench.cli.tables import print_table
 from xpubench.report.text import NONE
 
 COLUMNS = (
@@ -26,16 +27,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
-    from xpubench.cli.tables import plain_console, plain_table
-
-    console = plain_console()
-    console.print(plain_table(COLUMNS, map(_texts, rows)))
-    console.print(
-        "KV: keys and values of one token in 16 bits. FP16, INT4: validated by the guide for Intel GPUs."
-    )
+    print_table(COLUMNS, map(_texts, rows))
+    print("KV: keys and values of one token in 16 bits. FP16, INT4: validated by the guide for Intel GPUs.")
     for row in rows:
         if row["note"]:
-            console.print(f"{row['id']}: {row['note']}.")
+            print(f"{row['id']}: {row['note']}.")
     return 0
 
 

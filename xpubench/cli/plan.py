@@ -7,8 +7,10 @@ import msgspec
 from xpubench.catalog import CatalogDevice, config_of, device, devices
 from xpubench.catalog.architecture import Architecture
 from xpubench.cli.options import add_quantization_switch, recipe_from
+from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
 from xpubench.plan import Plan, check_positions, make_plan
+from xpubench.report.text import gb, gb_with_unit, number
 from xpubench.runtimes.registry import DEFAULT
 from xpubench.spec import DTYPE_BYTES, Workload
 
@@ -62,14 +64,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(plan: Plan, parameters: int, workload: Workload, figures: CatalogDevice | None) -> None:
-    from xpubench.cli.tables import plain_console, plain_table
-    from xpubench.report.text import gb, gb_with_unit, number
-
-    console = plain_console()
     precision = plan.dtype if plan.quantization is None else f"{plan.quantization.title} in {plan.dtype}"
-    console.print(f"{plan.model} · {precision} · {workload.title(plan.input_tokens)}")
+    print(f"{plan.model} · {precision} · {workload.title(plan.input_tokens)}")
     if plan.ranks > 1:
-        console.print(f"of {plan.ranks} ranks the one with the most; sums between them are not counted")
+        print(f"of {plan.ranks} ranks the one with the most; sums between them are not counted")
     positions = plan.input_tokens + plan.new_tokens
     memory = (
         ("weights", plan.weight_bytes, f"{parameters:,} parameters"),
@@ -78,9 +76,9 @@ def _print(plan: Plan, parameters: int, workload: Workload, figures: CatalogDevi
         ("peak", plan.peak_bytes, ""),
     )
     rows = ((name, gb(size, 3), f"{size:,}", note) for name, size, note in memory)
-    console.print(plain_table(("memory", "GB", "bytes", ""), rows))
+    print_table(("memory", "GB", "bytes", ""), rows)
     if figures is None:
-        console.print("Roofline times: name a device with --device.")
+        print("Roofline times: name a device with --device.")
         return
     speed = f"{figures.bandwidth_gb_per_s:,.0f} GB/s"
     first_token = {
@@ -93,11 +91,11 @@ def _print(plan: Plan, parameters: int, workload: Workload, figures: CatalogDevi
         ("first token", number(plan.roofline_first_token_ms), first_token[plan.first_token_bound]),
         ("next token", number(plan.roofline_next_token_ms), next_token),
     )
-    console.print(plain_table(("roofline", "ms", ""), times))
+    print_table(("roofline", "ms", ""), times)
     verdict = "fit" if plan.fits else "DO NOT FIT"
     tight = plan.fits and plan.peak_bytes > figures.memory_bytes
     peak = ", the estimated peak does not." if tight else "."
-    console.print(f"{figures.name}, {gb(figures.memory_bytes, 1)} GB: weights and KV cache {verdict}{peak}")
+    print(f"{figures.name}, {gb(figures.memory_bytes, 1)} GB: weights and KV cache {verdict}{peak}")
     source = f" Peak: {figures.peak_source}." if plan.first_token_bound is not None else ""
-    console.print(f"Bandwidth: {figures.bandwidth_source}.{source}")
-    console.print("Times are lower bounds: no run of these shapes in this precision can be faster.")
+    print(f"Bandwidth: {figures.bandwidth_source}.{source}")
+    print("Times are lower bounds: no run of these shapes in this precision can be faster.")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import msgspec
 
 from xpubench.cli.options import DEVICES, add_loading_flags, add_recipe_flags, default_dtype, recipe_from
+from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
 from xpubench.process.output import own_stdout, quiet
+from xpubench.report.text import divergence_text, gb_with_unit
 from xpubench.runtimes import registry
 from xpubench.runtimes.options import Choose
 from xpubench.runtimes.registry import options_class
@@ -95,13 +97,9 @@ def _distance(subject: Subject, directory: Path, reporter: "Reporter") -> "Diver
 
 
 def _print(found: "Quantized", distance: "Divergence | None", out: TextIO) -> None:
-    from xpubench.cli.tables import plain_console, plain_table
-    from xpubench.report.text import divergence_text, gb_with_unit
-
-    console = plain_console(out)
     recipe, source = found.description.recipe, found.description.source
     scales = f"scales in {recipe.scale_dtype}, table and head {recipe.head}"
-    console.print(f"{source} · {recipe.title}, {scales}")
+    print(f"{source} · {recipe.title}, {scales}", file=out)
     rows = [
         ("weights", gb_with_unit(found.file_bytes)),
         ("of the same in float16", f"{found.float16_ratio:.3f}"),
@@ -111,13 +109,13 @@ def _print(found: "Quantized", distance: "Divergence | None", out: TextIO) -> No
         rows.append(("peak host memory", gb_with_unit(found.peak_host_bytes)))
     if found.relative_l2 is not None:
         rows.append(("relative L2 error of all quantized weights", f"{found.relative_l2:.4f}"))
-    console.print(plain_table(("", ""), rows))
+    print_table(("", ""), rows, out=out)
     if found.errors:
         worst = sorted(found.errors.items(), key=lambda one: -one[1].relative_l2)[:WORST_SHOWN]
         errors = ((name, f"{error.relative_l2:.4f}", f"{error.max_abs:.4g}") for name, error in worst)
         title = f"largest errors of {len(found.errors)} weights"
-        console.print(plain_table((title, "relative L2", "max abs"), errors))
+        print_table((title, "relative L2", "max abs"), errors, out=out)
     if distance is not None:
-        console.print(f"divergence {divergence_text(distance)}")
+        print(f"divergence {divergence_text(distance)}", file=out)
     command = f"python run_generation.py -m {shlex.quote(source)} --benchmark --woq"
-    console.print(f"run it: {command} --woq_checkpoint_path {shlex.quote(found.directory)}")
+    print(f"run it: {command} --woq_checkpoint_path {shlex.quote(found.directory)}", file=out)

@@ -5,6 +5,7 @@ import sys
 from contextlib import closing
 
 from xpubench.cli import generation
+from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
 from xpubench.process.signals import exit_code
 from xpubench.record import Record, encode
@@ -76,13 +77,11 @@ def _run_turn(order: Order, runtime: str, results: ResultsDirectory) -> None:
 
 
 def _print(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> None:
-    from xpubench.cli.tables import plain_console, plain_table
     from xpubench.report.side_by_side import COLUMNS, side_by_side
 
-    console = plain_console()
     for found in side_by_side(rounds, runtimes):
-        console.print(found.title)
-        console.print(plain_table(COLUMNS, found.rows))
+        print(found.title)
+        print_table(COLUMNS, found.rows)
 
 
 def _say(text: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from xpubench.cli.tables import plain_console, plain_table
+from xpubench.cli.tables import print_table
 from xpubench.compare.title import title_of_spec
 from xpubench.report.text import NONE, gb, number
 from xpubench.run.order import Order
@@ -17,27 +17,26 @@ COLUMNS = (
 
 def print_plan(orders: Sequence[Order], directories: Sequence[Path]) -> None:
     """A table of the runs, with the time that the finished ones took and the least that the others can."""
-    console = plain_console()
     specs = [spec for order in orders for spec in order.specs]
     devices = {name: device_of(name) for name in dict.fromkeys(spec.subject.device for spec in specs)}
     runs = outlooks(specs, directories, devices)
-    console.print(plain_table(COLUMNS, (_cells(run, len(directories)) for run in runs)))
+    print_table(COLUMNS, (_cells(run, len(directories)) for run in runs))
     pending, first, last = sum(run.pending for run in runs), directories[0], directories[-1]
-    console.print(
+    print(
         f"{len(runs)} runs in {len(orders)} processes, {len(directories)} round(s); {pending} to run in "
         + (f"{first}" if first == last else f"{first} to {last}")
     )
-    console.print(
+    print(
         "Memory is an estimate. Token times are the roofline's, the least at the bandwidth below; where no "
         "peak is known, the first token's is that of one pass over the weights."
     )
     for name, device in devices.items():
         if device is None:
-            console.print(f"{name}: none here, so no roofline; `xpubench plan --device` takes a data sheet")
+            print(f"{name}: none here, so no roofline; `xpubench plan --device` takes a data sheet")
         else:
             speed = f"{device.bandwidth_gb_per_s:,.1f} GB/s ({device.bandwidth_source})"
-            console.print(f"{name}: {device.name}, {speed}")
-    console.print(_time_line(runs))
+            print(f"{name}: {device.name}, {speed}")
+    print(_time_line(runs))
 
 
 def _cells(run: Outlook, rounds: int) -> list[str]:
