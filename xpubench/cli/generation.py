@@ -28,8 +28,6 @@ def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
     options.add_model_flags(parser, ranks=ranks)
     options.add_quantization_flags(parser)
     options.add_workload_flags(parser)
-    options.add_protocol_flags(parser)
-    options.add_accuracy_flags(parser)
     add = parser.add_argument_group("output").add_argument
     note = "report how far tokens and logits are from this record's, or from the CPU's in float32"
     add("--reference", metavar="RECORD|cpu-float32", help=note)

@@ -106,7 +106,7 @@ def add_quantization_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of the workload; several values give every combination."""
+    """The flags of the workload, of its measurement, and of accuracy tasks."""
     title = "workload (several values: every combination, with one load)"
     add = parser.add_argument_group(title).add_argument
     for flag, kind, note in (
@@ -118,19 +118,11 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
         add(flag, type=kind, nargs="+", metavar="N", help=note)
     add("--greedy", action="store_true", help="greedy search, whatever --num-beams says")
     add("--prompt", metavar="TEXT", help="generate from this text instead of --input-tokens ids")
-
-
-def add_protocol_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of the measurement."""
     add = parser.add_argument_group("measuring").add_argument
     add("--num-iter", type=int, default=10, metavar="N", help="iterations, warm-up included (default: 10)")
     note = f"the most that warm up (default: {DEFAULT_WARMUP}, at most half of --num-iter)"
     add("--num-warmup", type=int, metavar="N", help=note)
     add("--seed", type=int, default=0, help="the seed of the random prompts (default: 0)")
-
-
-def add_accuracy_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of the accuracy tasks."""
     add = parser.add_argument_group("accuracy (with --accuracy-only)").add_argument
     note = f"lm-eval tasks, groups or tags, lambada_smoke (default: {DEFAULT_TASK})"
     add("--acc-tasks", nargs="+", metavar="TASK", help=note)

@@ -1,6 +1,6 @@
 """Two accuracy records of the same items: the difference, whether it is noise, and a verdict."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
@@ -45,9 +45,7 @@ def compare_accuracies(base: Record, new: Record) -> AccuracyComparison:
     """
     if reason := _not_comparable(base, new):
         return AccuracyComparison(verdict="not comparable", reason=reason)
-    one, other = base.accuracy, new.accuracy
-    assert one is not None
-    assert other is not None
+    one, other = cast("tuple[Accuracy, Accuracy]", (base.accuracy, new.accuracy))
     gained, lost = _gained_and_lost(one, other)
     difference = 100 * (gained - lost) / len(one.items)
     limit = allowed_drop_points(base.spec.subject.model)
@@ -120,21 +118,26 @@ def _not_comparable(base: Record, new: Record) -> str | None:
     for name, record in (("base", base), ("new", new)):
         if record.status != "ok" or record.accuracy is None:
             return f"the {name} record holds no accuracy (status {record.status})"
-    names = ("task", "task version", "content of the data file", "number of examples before each item")
-    for name, left, right in zip(names, _task(base), _task(new), strict=True):
-        if left != right:
-            return f"another {name}: {left} and {right}"
+    one, other = (_identity(record) for record in (base, new))
+    for name in one:
+        if one[name] != other[name]:
+            return f"another {name}: {one[name]} and {other[name]}"
     ours, theirs = (record.accuracy.items if record.accuracy else [] for record in (base, new))
     if [item.id for item in ours] != [item.id for item in theirs]:
-        return f"other items: {len(ours)} and {len(theirs)} of {_task(base)[0]}"
+        return f"other items: {len(ours)} and {len(theirs)} of {one['task']}"
+    if not ours:
+        return f"the records hold no items of {one['task']}"
     if any(item.correct is None for item in (*ours, *theirs)):
-        return f"the items of {_task(base)[0]} are neither right nor wrong"
+        return f"the items of {one['task']} are neither right nor wrong"
     return None
 
 
-def _task(record: Record) -> tuple[str | None, str | None, str | None, int | None]:
-    """A task's name, version, data file's hash, and number of examples."""
+def _identity(record: Record) -> dict[str, str | int | None]:
     assert record.accuracy is not None
     assert isinstance(record.spec, AccuracySpec)
-    task = record.spec.task
-    return record.accuracy.task, record.accuracy.task_version, task.data_sha256, task.num_fewshot
+    return {
+        "task": record.accuracy.task,
+        "task version": record.accuracy.task_version,
+        "content of the data file": record.spec.task.data_sha256,
+        "number of examples before each item": record.spec.task.num_fewshot,
+    }

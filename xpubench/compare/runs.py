@@ -153,7 +153,7 @@ def _without_figures(base: Sequence[Record], new: Sequence[Record]) -> str | Non
 
 def _differing(base: Record, new: Record) -> list[str]:
     """The fields in which the subjects, or the kinds of cache, differ."""
-    one, other = _fields(base), _fields(new)
+    one, other = _fields(base.spec), _fields(new.spec)
     return [
         f"{name}: {one.get(name, 'none')} and {other.get(name, 'none')}"
         for name in sorted(one.keys() | other.keys())
@@ -161,12 +161,10 @@ def _differing(base: Record, new: Record) -> list[str]:
     ]
 
 
-def _fields(record: Record) -> dict[str, Any]:
-    fields: dict[str, Any] = msgspec.to_builtins(record.spec.subject)
-    recipe = record.spec.subject.quantization
-    fields["quantization"] = recipe.title if recipe else None
-    if isinstance(record.spec, RunSpec):
-        fields["cache"] = record.spec.workload.cache
+def _fields(spec: RunSpec | AccuracySpec) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(spec.subject)
+    fields["quantization"] = spec.subject.quantization and spec.subject.quantization.title
+    fields["cache"] = spec.workload.cache if isinstance(spec, RunSpec) else None
     return {name: value for name, value in fields.items() if value is not None}
 
 
