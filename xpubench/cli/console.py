@@ -46,8 +46,6 @@ class Reporter:
             auto_refresh=False,
         )
         self._task = self._bar.add_task("measuring", visible=False, note="")
-        self._done = 0
-        self._total = 0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -64,18 +62,16 @@ class Reporter:
 
     def begin(self, title: str, total: int) -> None:
         """Announces at most `total` steps."""
-        self._done, self._total = 0, total
         self.say(title)
         self._bar.reset(self._task, total=total, visible=True, note="")
         self._bar.refresh()
 
     def step(self, text: str, count: int = 1) -> None:
         """Counts `count` steps as done. A log gets a line for each twentieth of the whole."""
-        before, self._done = self._done, self._done + count
-        if self._err.is_terminal:
-            self._bar.update(self._task, advance=count, note=text, refresh=True)
-        elif LOG_LINES * self._done // self._total > LOG_LINES * before // self._total:
-            self.say(f"  {self._done}/{self._total} {text}")
+        done, total = self._bar.tasks[0].completed + count, self._bar.tasks[0].total or 1
+        self._bar.update(self._task, completed=done, note=text, refresh=True)
+        if not self._err.is_terminal and LOG_LINES * done // total > LOG_LINES * (done - count) // total:
+            self.say(f"  {done:.0f}/{total:.0f} {text}")
 
     def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path) -> None:
         """Prints the run's table, or its failure."""
@@ -162,12 +158,13 @@ def _checks(checks: RunChecks) -> str:
 
 
 def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
-    share, error = NONE, found.acc_stderr
+    rows = [("accuracy", NONE)]
     if found.acc is not None:
-        share = _with_error(f"{100 * found.acc:.2f} %", None if error is None else 100 * error)
-    rows = [("accuracy", share)]
+        error = "" if found.acc_stderr is None else f" +- {100 * found.acc_stderr:.2f}"
+        rows = [("accuracy", f"{100 * found.acc:.2f} %{error}")]
     if found.perplexity is not None:
-        rows.append(("perplexity", _with_error(f"{found.perplexity:.2f}", found.perplexity_stderr)))
+        error = "" if found.perplexity_stderr is None else f" +- {found.perplexity_stderr:.2f}"
+        rows.append(("perplexity", f"{found.perplexity:.2f}{error}"))
     shown = {"acc", "acc_stderr", "perplexity", "perplexity_stderr"}
     others = {name: value for name, value in found.metrics.items() if name not in shown and value is not None}
     rows += [(name, f"{value:.4f}") for name, value in others.items()]
@@ -176,10 +173,6 @@ def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
     batch = f"batch {found.batch_size}" if found.batch_size else f"batches of {found.batch_tokens} tokens"
     part = ", a part of all" if found.partial else ""
     return [*rows, ("items", f"{found.n}{part}, {found.items_per_s:.2f} a second, {batch}")]
-
-
-def _with_error(figure: str, error: float | None) -> str:
-    return figure if error is None else f"{figure} +- {error:.2f}"
 
 
 def _token_times(record: Record) -> str:

@@ -58,7 +58,7 @@ def _run(launch: Launch | None) -> int:
     args, problem, leaving = None, None, None
     if launch is None or launch.rank == 0:
         try:
-            args = _parsed(sys.argv[1:])
+            args = _parsed()
             order_for(args, args.device or "cpu")
         except UserError as error:
             if launch is None:
@@ -82,10 +82,10 @@ def _run(launch: Launch | None) -> int:
     return code or 0
 
 
-def _parsed(arguments: list[str]) -> argparse.Namespace:
+def _parsed() -> argparse.Namespace:
     parser = Parser(prog=Path(sys.argv[0]).name, description=__doc__)
     add_flags(parser)
-    args = parser.parse_args(arguments)
+    args = parser.parse_args()
     if args.timeout < 1:
         raise UserError(f"--timeout must be at least 1 second, not {args.timeout}")
     return args

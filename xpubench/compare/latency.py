@@ -46,7 +46,7 @@ def ratio_of(base: Sequence[Record], new: Sequence[Record], what: Literal["first
     A run that was repeated is given by its rounds, which are resampled as wholes, and in pairs where both
     sides have as many.
     """
-    sides = [_rounds(records, what) for records in (base, new)]
+    sides = [_rows(records, what) for records in (base, new)]
     return _ratio(*sides, paired=len(base) == len(new) > 1) if all(sides) else None
 
 
@@ -69,19 +69,15 @@ def next_token_rows(record: Record) -> list[list[int]]:
     return [one.next_token_ns for one in record.samples.iterations if one.next_token_ns]
 
 
-def _rounds(records: Sequence[Record], what: Literal["first", "next"]) -> list[list[int]]:
-    """The rows that are resampled: the iterations of a single run, or all samples of each round."""
-    rounds = [_rows(record, what) for record in records]
-    return rounds[0] if len(rounds) == 1 else [list(chain(*rows)) for rows in rounds if rows]
-
-
-def _rows(record: Record, what: Literal["first", "next"]) -> list[list[int]]:
-    if record.status != "ok":
-        return []
-    if what == "next":
-        return [row for row in next_token_rows(record) if min(row) > 0]
-    firsts = [one.first_token_ns for one in record.samples.iterations]
-    return [[first] for first in firsts if first is not None and first > 0]
+def _rows(records: Sequence[Record], what: Literal["first", "next"]) -> list[list[int]]:
+    """The rows that are resampled: the iterations of a single run, or all samples of each of its rounds."""
+    rounds = []
+    for record in (one for one in records if one.status == "ok"):
+        rows = next_token_rows(record)
+        if what == "first":
+            rows = [[one.first_token_ns] for one in record.samples.iterations if one.first_token_ns]
+        rounds.append([row for row in rows if min(row) > 0])
+    return rounds[0] if len(records) == len(rounds) == 1 else [list(chain(*rows)) for rows in rounds if rows]
 
 
 def memory_ratio(base: Record, new: Record) -> float | None:

@@ -1,6 +1,7 @@
 """Two directories side by side: machines, drivers or stacks, run by run."""
 
 from collections import Counter, defaultdict
+from itertools import product
 from pathlib import Path
 
 import msgspec
@@ -15,18 +16,16 @@ from xpubench.spec import AccuracySpec
 # Two runs of the same work may differ in these fields of the subject and in no other.
 STACK_FIELDS = ("allow_pickle", "device", "options", "trust_remote_code")
 # Facts of one moment, which differ between any two runs.
-VOLATILE = frozenset(
-    {
-        *("device.free_memory_bytes", "host.available_memory_bytes", "host.load_average_1min"),
-        *("harness.commit", "harness.version"),
-    }
+VOLATILE = (
+    *("device.free_memory_bytes", "host.available_memory_bytes", "host.load_average_1min"),
+    *("harness.commit", "harness.version"),
 )
 MOST_VALUES = 3
 
 FactCounts = dict[str, Counter[str]]
 
 
-class RunPair(msgspec.Struct, frozen=True, kw_only=True):
+class RunPair(msgspec.Struct, frozen=True):
     """Two runs of one work. Ratios are B / A; the accuracy's difference is B less A in percentage points and
     `p_value` McNemar's, where both scored the same items."""
 
@@ -48,7 +47,7 @@ class RunPair(msgspec.Struct, frozen=True, kw_only=True):
         return accuracy_change(self.accuracy_points, noise=self.p_value >= SIGNIFICANT)
 
 
-class EnvironmentDifference(msgspec.Struct, frozen=True, kw_only=True):
+class EnvironmentDifference(msgspec.Struct, frozen=True):
     """A fact of the environments that is not the same on both sides: its values, the most frequent first."""
 
     name: str
@@ -99,8 +98,8 @@ def diff(a: Path, b: Path) -> Diff:
         ours, theirs = (side.runs.get(work, {}) for side in sides)
         left = [run for stack, run in ours.items() if stack not in theirs]
         right = [run for stack, run in theirs.items() if stack not in ours]
-        pairs += [_pair(*ours[stack], *theirs[stack]) for stack in ours if stack in theirs]
-        pairs += [_pair(*one, *other) for one in left for other in right]
+        matched = [(run, theirs[stack]) for stack, run in ours.items() if stack in theirs]
+        pairs += [_pair(*one, *other) for one, other in (*matched, *product(left, right))]
         only_a += [row for row, _ in left if not right]
         only_b += [row for row, _ in right if not left]
     return Diff(
@@ -130,27 +129,19 @@ def _work_and_stack(record: Record) -> tuple[str, str]:
 
 
 def _pair(one: RunRow, base: Record, other: RunRow, new: Record) -> RunPair:
-    points, p_value = accuracy_difference(base, new)
-    return RunPair(
-        a=one,
-        b=other,
-        first_token=ratio_of([base], [new], "first"),
-        next_token=ratio_of([base], [new], "next"),
-        memory=memory_ratio(base, new),
-        accuracy_points=points,
-        p_value=p_value,
-    )
+    first, following = ratio_of([base], [new], "first"), ratio_of([base], [new], "next")
+    return RunPair(one, other, first, following, memory_ratio(base, new), *accuracy_difference(base, new))
 
 
 def _differences(a: FactCounts, b: FactCounts) -> list[EnvironmentDifference]:
     return [
-        EnvironmentDifference(name=name, a=_values(a.get(name)), b=_values(b.get(name)))
+        EnvironmentDifference(name, _values(a[name]), _values(b[name]))
         for name in sorted(a.keys() | b.keys())
-        if set(a.get(name, ())) != set(b.get(name, ()))
+        if a[name].keys() != b[name].keys()
     ]
 
 
-def _values(counts: Counter[str] | None) -> str:
+def _values(counts: Counter[str]) -> str:
     if not counts:
         return "absent"
     shown = " | ".join(value for value, _ in counts.most_common(MOST_VALUES))

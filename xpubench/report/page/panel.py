@@ -13,24 +13,14 @@ from xpubench.report.text import divergence_text
 
 BINS = 32
 TEXT_CHARACTERS = 400
+PARTS = ("spec", "environment", "runtime", "checks", "plan", "failure", "bandwidth", "accuracy", "warnings")
 
 
 def panel_of(record: Record, points: int) -> dict[str, Any]:
     """The panel's data as plain JSON values, without parts that the record lacks; series have at most
     `points` points."""
-    parts = {
-        "spec": record.spec,
-        "environment": record.environment,
-        "runtime": record.runtime,
-        "checks": record.checks,
-        "plan": record.plan,
-        "failure": record.failure,
-        "summary": record.latency,
-        "bandwidth": record.bandwidth,
-        "accuracy": record.accuracy,
-    }
+    parts = {name: getattr(record, name) for name in PARTS} | {"summary": record.latency}
     found = {name: msgspec.to_builtins(part) for name, part in parts.items() if part is not None}
-    found["warnings"] = record.warnings
     if record.failure is not None:
         found["failure"]["log_tail"] = log_tail(record.failure.log_tail)
     for name, raw in {"bandwidth": ("copy_ns", "read_ns", "matvec_ns"), "accuracy": ("items",)}.items():
