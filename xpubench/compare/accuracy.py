@@ -78,10 +78,7 @@ def accuracy_difference(base: Record, new: Record) -> tuple[float | None, float 
     one, other = base.accuracy, new.accuracy
     if one is None or other is None or one.acc is None or other.acc is None:
         return None, None
-    points = 100 * (other.acc - one.acc)
-    if not one.items or {item.id for item in one.items} != {item.id for item in other.items}:
-        return points, None
-    return points, mcnemar(*_gained_and_lost(one, other))
+    return 100 * (other.acc - one.acc), compare_accuracies(base, new).p_value
 
 
 def accuracy_change(points: float, *, noise: bool) -> AccuracyChange:

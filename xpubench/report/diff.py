@@ -22,7 +22,7 @@ VOLATILE = (
 )
 MOST_VALUES = 3
 
-FactCounts = dict[str, Counter[str]]
+FactCounts = defaultdict[str, Counter[str]]
 
 
 class RunPair(msgspec.Struct, frozen=True):
