@@ -10,10 +10,10 @@ import msgspec
 from xpubench.catalog import find_model
 from xpubench.compare.accuracy import Z95, AccuracyChange, accuracy_change
 from xpubench.compare.latency import LatencyChange, Ratio, ratio_of
-from xpubench.compare.reading import each_record
 from xpubench.compare.row import RunRow, row_of
 from xpubench.errors import unknown
 from xpubench.record import Record
+from xpubench.results import records_in
 
 # The change since the run before in the series.
 Change = LatencyChange | AccuracyChange | Literal["first"]
@@ -47,7 +47,7 @@ def history(directories: list[Path], model: str) -> History:
     left_out: list[tuple[str, str]] = []
     names: set[str] = set()
     runs: list[tuple[str, RunRow, Record]] = []
-    for path, record in each_record(directories, left_out):
+    for path, record in records_in(directories, left_out):
         name = record.spec.subject.model
         names.add(name)
         if _canonical(name) == _canonical(model) and record.status == "ok":

@@ -9,11 +9,10 @@ import msgspec
 
 from xpubench.compare.accuracy import AccuracyComparison, compare_accuracies
 from xpubench.compare.latency import Ratio, memory_ratio, ratio_of
-from xpubench.compare.reading import each_record
 from xpubench.compare.title import title_of
 from xpubench.errors import UserError
 from xpubench.record import Record, read_records
-from xpubench.results import rounds_of, writable
+from xpubench.results import records_in, rounds_of, writable
 from xpubench.spec import AccuracySpec, RunSpec
 
 RunVerdict = Literal["same", "faster", "slower", "regression", "warning", "not comparable"]
@@ -172,7 +171,7 @@ def _runs(path: Path, left_out: list[tuple[str, str]]) -> dict[str, list[Record]
     """The runs of a directory or a file by their ids, each with its rounds. `DIR/ID.json` also names the run
     of that id in the rounds of DIR."""
     if path.is_dir():
-        records = [found.record for found in each_record([path], left_out)]
+        records = [found.record for found in records_in([path], left_out)]
     else:
         rounds = [one / path.name for one in rounds_of(path.parent) if (one / path.name).exists()]
         files = [path] if path.exists() or not rounds else rounds

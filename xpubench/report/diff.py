@@ -8,9 +8,9 @@ import msgspec
 
 from xpubench.compare.accuracy import SIGNIFICANT, AccuracyChange, accuracy_change, accuracy_difference
 from xpubench.compare.latency import LatencyChange, Ratio, memory_ratio, ratio_of
-from xpubench.compare.reading import each_record
 from xpubench.compare.row import RunRow, row_of
 from xpubench.record import Record
+from xpubench.results import records_in
 from xpubench.spec import AccuracySpec
 
 # Two runs of the same work may differ in these fields of the subject and in no other.
@@ -73,7 +73,7 @@ class _Side:
     def __init__(self, directory: Path, left_out: list[tuple[str, str]]) -> None:
         self.runs: dict[str, dict[str, tuple[RunRow, Record]]] = defaultdict(dict)
         self.facts: FactCounts = defaultdict(Counter)
-        for path, record in each_record([directory], left_out):
+        for path, record in records_in([directory], left_out):
             for name, value in record.environment.facts():
                 if name not in VOLATILE:
                     self.facts[name][value] += 1

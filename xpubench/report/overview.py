@@ -7,11 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from xpubench.compare.reading import each_record
 from xpubench.compare.row import RunRow, row_of
 from xpubench.record import Record, now
 from xpubench.report.matrix import MatrixRow, Tally, matrix, newest, tally
-from xpubench.results import ROUND
+from xpubench.results import ROUND, records_in
 from xpubench.runtimes.registry import OPTIONS
 
 
@@ -40,7 +39,7 @@ def overview(directories: list[Path], each: Callable[[RunRow, Record], None] | N
     left_out: list[tuple[str, str]] = []
     environments: Counter[str] = Counter()
     keys: Counter[str] = Counter()
-    for path, record in each_record(directories, left_out):
+    for path, record in records_in(directories, left_out):
         keys[record.id] += 1
         key = record.id if keys[record.id] == 1 else f"{record.id}.{keys[record.id]}"
         if keys[record.id] > 1 and not path.parent.name.startswith(ROUND):
