@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,23 +87,24 @@ class Found(NamedTuple):
     record: Record
 
 
-class LeftOut(NamedTuple):
-    """A file that is no run of the report, and why."""
+def records_in(directories: Sequence[Path], left_out: list[tuple[str, str]]) -> Iterator[Found]:
+    """Each record of the directories and of their rounds, one in memory at a time. The path of each file that
+    is no record is appended to `left_out` with the reason; sidecars of a record, which share its stem, and
+    hidden files are passed over.
 
-    path: Path
-    reason: str
-
-
-def records_in(directory: Path) -> Iterator[Found | LeftOut]:
-    """Each file of the directory and of its rounds, one in memory at a time: the records, and what is none of
-    ours.
-
-    Sidecars of a record, which share its stem, and hidden files are passed over. UserError when the
-    directory cannot be read.
+    UserError when a directory cannot be read, and at the end when no record was found.
     """
-    yield from _files(directory)
-    for one in rounds_of(directory):
-        yield from _files(one)
+    places = [place for path in dict.fromkeys(directories) for place in (path, *rounds_of(path))]
+    empty = True
+    for found in chain.from_iterable(_files(place, left_out) for place in places):
+        empty = False
+        yield found
+    if empty:
+        named, others = (
+            ", ".join(map(str, directories)),
+            f" ({len(left_out)} other files)" if left_out else "",
+        )
+        raise UserError(f"no records in {named}{others}; xpubench generate --results-dir DIR writes them")
 
 
 def writable(record: Record, path: Path) -> Record:
@@ -122,7 +124,7 @@ def rounds_of(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix(ROUND)))
 
 
-def _files(directory: Path) -> Iterator[Found | LeftOut]:
+def _files(directory: Path, left_out: list[tuple[str, str]]) -> Iterator[Found]:
     try:
         with os.scandir(directory) as entries:
             names = sorted(entry.name for entry in entries if entry.is_file())
@@ -134,21 +136,14 @@ def _files(directory: Path) -> Iterator[Found | LeftOut]:
         if name.startswith(".") or _is_sidecar(name, stems):
             continue
         if not name.endswith(".json"):
-            yield LeftOut(path, "not a record: its name does not end in .json")
+            left_out.append((str(path), "not a record: its name does not end in .json"))
             continue
         try:
             yield Found(path, writable(read_record(path), path))
         except UserError as error:
-            yield LeftOut(path, str(error).removeprefix(f"{path} is "))
+            left_out.append((str(path), str(error).removeprefix(f"{path} is ")))
 
 
 def _is_sidecar(name: str, stems: set[str]) -> bool:
     stem, dot, rest = name.partition(".")
     return bool(dot) and stem in stems and rest != "json"
-
-
-def nothing_found(directories: list[Path], left_out: list[LeftOut]) -> UserError:
-    """The error for directories without any record."""
-    named = ", ".join(map(str, directories))
-    others = f" ({len(left_out)} other files)" if left_out else ""
-    return UserError(f"no records in {named}{others}; xpubench generate --results-dir DIR writes them")

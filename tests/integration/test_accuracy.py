@@ -171,11 +171,11 @@ def test_the_table_for_people(accuracy: CommandLine) -> None:
         (["--acc-tasks", ","], "--acc-tasks names no task"),
         (["--acc-tasks", ""], "--acc-tasks names no task"),
         (["--torch-compile"], "--torch-compile has no effect on whole texts"),
-        (["--use-static-cache"], "--use-static-cache speaks of latency runs"),
-        (["--num-beams", "3"], "--num-beams speaks of latency runs"),
-        (["--max-new-tokens", "8"], "--max-new-tokens speaks of latency runs"),
-        (["--prompt", "hi"], "--prompt speaks of latency runs"),
-        (["--profile"], "--profile measures a latency run"),
+        (["--use-static-cache"], "--use-static-cache is for latency runs"),
+        (["--num-beams", "3"], "--num-beams is for latency runs"),
+        (["--max-new-tokens", "8"], "--max-new-tokens is for latency runs"),
+        (["--prompt", "hi"], "--prompt is for latency runs"),
+        (["--profile"], "--profile is for latency runs"),
         (["--acc-iter", "0"], "--acc-iter must be at least 1"),
         (["--reference", "cpu-float32"], "xpubench compare"),
         (["--num-fewshot", "-1"], "--num-fewshot must be at least 0"),
@@ -346,4 +346,4 @@ def test_generation_is_cut_from_the_left_and_counted(runtime: PyTorchRuntime) ->
 def test_accuracy_flags_of_a_latency_run(generate: CommandLine, flag: str) -> None:
     done = generate("smollm2-135m", flag)
     assert done.code == 2
-    assert "is of accuracy runs" in done.error_line
+    assert "is for accuracy runs" in done.error_line

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT, CommandLine, Outcome
 from xpubench.failures import death_of
-from xpubench.measure.oom import out_of_memory_kills
+from xpubench.measure.host import out_of_memory_kills
 from xpubench.run.order import Order
 
 SHAPES = 3

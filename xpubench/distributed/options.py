@@ -61,6 +61,7 @@ class DeepSpeedOptions(RuntimeOptions, kw_only=True, frozen=True, tag="deepspeed
     loader: ClassVar[str] = "xpubench.distributed.runtime:TensorParallelRuntime"
     description: ClassVar[type[RuntimeDescription]] = ShardedDescription
     packages: ClassVar[tuple[str, ...]] = ("deepspeed", "mpi4py", "oneccl", "oneccl-bind-pt")
+    diagnosis: ClassVar[str | None] = "xpubench.distributed.diagnosis"
     int4_method: ClassVar[str | None] = None
     int4_refusal: ClassVar[str] = "INT4 runs on one device, not over ranks; leave out --woq"
     shards: ClassVar[str | None] = PyTorchOptions.name()

@@ -66,7 +66,8 @@ class RuntimeOptions(
     The class attributes are facts of the runtime:
 
     - `loader` says where its stack is imported, as `module:class`, and `description` is the type of what it
-      tells of a loaded model; the versions of `packages` can change its figures.
+      tells of a loaded model; the versions of `packages` can change its figures. `diagnosis` is the module
+      that finds what the stack lacks on a machine (`xpubench.runtimes.findings.Diagnosis`).
     - `int4_method` names the kind of INT4 checkpoint that it runs (None: it takes no `--woq`, and
       `int4_refusal` says why), `int4_head` the precision of the output head then, and `int4_dtypes` the dtype
       that INT4 needs on a device.
@@ -81,6 +82,7 @@ class RuntimeOptions(
     loader: ClassVar[str]
     description: ClassVar[type[RuntimeDescription]]
     packages: ClassVar[tuple[str, ...]] = ()
+    diagnosis: ClassVar[str | None] = None
     int4_method: ClassVar[str | None] = OWN_INT4_METHOD
     int4_head: ClassVar[str] = "int8"
     int4_dtypes: ClassVar[dict[str, str]] = {}

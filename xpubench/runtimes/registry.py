@@ -12,6 +12,7 @@ from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions
 
 if TYPE_CHECKING:
     from xpubench.runtimes.base import Loader
+    from xpubench.runtimes.findings import Diagnosis
 
 # The first is the default.
 RUNTIMES: dict[str, str] = {
@@ -75,6 +76,12 @@ def sharded(name: str) -> str:
 def packages() -> list[str]:
     """The packages whose versions can change the figures of some runtime."""
     return list(dict.fromkeys(package for options in OPTIONS.values() for package in options.packages))
+
+
+def diagnoses() -> "list[Diagnosis]":
+    """The modules that find what each stack lacks on a machine; the runtimes of one stack share theirs."""
+    names = dict.fromkeys(options.diagnosis for options in OPTIONS.values() if options.diagnosis)
+    return [cast("Diagnosis", import_module(name)) for name in names]
 
 
 def add_flags(parser: argparse.ArgumentParser, *, ranks: bool) -> None:

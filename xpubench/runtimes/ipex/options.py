@@ -44,6 +44,7 @@ class IpexOptions(PyTorchOptions, kw_only=True, frozen=True, tag="ipex"):
         *("intel-extension-for-pytorch", "neural-compressor", "neural-compressor-pt"),
         *("intel-cmplr-lib-ur", "intel-openmp", "intel-sycl-rt", "mkl", "pytorch-triton-xpu", "triton-xpu"),
     )
+    diagnosis: ClassVar[str | None] = "xpubench.runtimes.ipex.diagnosis"
     int4_method: ClassVar[str | None] = NEURAL_COMPRESSOR_METHOD
     # neural-compressor leaves table and head as they are.
     int4_head: ClassVar[str] = "high"
