@@ -1,14 +1,14 @@
-"""A model that AutoTP shards and IPEX optimizes then, as the guide for Intel GPUs does."""
+"""A model that AutoTP shards and IPEX then optimizes, as in the guide for Intel GPUs."""
 
 from typing import Any
 
-from xpubench.distributed.runtime import OnAllRanks
+from xpubench.distributed.runtime import TensorParallelRuntime
 from xpubench.runtimes.ipex.options import ipex_options
 from xpubench.runtimes.ipex.runtime import IpexRuntime
 from xpubench.spec import Subject
 
 
-class TensorParallelIpexRuntime(OnAllRanks, IpexRuntime):
+class TensorParallelIpexRuntime(TensorParallelRuntime, IpexRuntime):
     """`ipex.llm.optimize` on each rank's part of the model."""
 
     @classmethod
