@@ -23,6 +23,9 @@ LOG_TAIL_CHARACTERS = 6000
 OUT_OF_MEMORY_WORDS = (
     *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc"),
     *("out_of_device_memory", "out_of_host_memory", "out_of_resources"),
+    # -997 (The plugin has emitted a backend specific error) and -999 (Unknown PI error) are what SYCL says on
+    # xpu when an allocation failed below it.
+    *("native api returns: -997", "native api returns: -999"),
 )
 
 

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,19 +79,19 @@ class Found(NamedTuple):
     record: Record
 
 
-class LeftOut(NamedTuple):
-    """A file that is not read as a record, and why."""
-
-    path: Path
-    reason: str
-
-
-def records_in(directory: Path) -> Iterator[Found | LeftOut]:
-    """The records in the directory and in those of its rounds, one in memory at a time, and the other files.
-    Sidecars of a record, which share its stem, and hidden files are skipped. UserError when the directory
-    cannot be read."""
-    for one in (directory, *rounds_of(directory)):
-        yield from _files(one)
+def records_in(directories: Sequence[Path], left_out: list[tuple[str, str]]) -> Iterator[Found]:
+    """Each record of the directories and of their rounds, one in memory at a time. The path of each other file
+    is appended to `left_out` with the reason. Sidecars of a record, which share its stem, and hidden files are
+    skipped. UserError when a directory cannot be read, and at the end when no record was found."""
+    places = [place for path in dict.fromkeys(directories) for place in (path, *rounds_of(path))]
+    empty = True
+    for found in chain.from_iterable(_files(place, left_out) for place in places):
+        empty = False
+        yield found
+    if empty:
+        named = ", ".join(map(str, directories))
+        others = f" ({len(left_out)} other files)" if left_out else ""
+        raise UserError(f"no records in {named}{others}; xpubench generate --results-dir DIR writes them")
 
 
 def writable(record: Record, path: Path) -> Record:
@@ -105,13 +106,11 @@ def writable(record: Record, path: Path) -> Record:
 
 def rounds_of(directory: Path) -> list[Path]:
     """The directories of the rounds of a suite or of several runtimes, in their order."""
-    numbers = {path: path.name.removeprefix(ROUND) for path in directory.glob(f"{ROUND}*/")}
-    return sorted(
-        (path for path in numbers if numbers[path].isdecimal()), key=lambda path: int(numbers[path])
-    )
+    named = [path for path in directory.glob(f"{ROUND}*/") if path.name.removeprefix(ROUND).isdecimal()]
+    return sorted(named, key=lambda path: int(path.name.removeprefix(ROUND)))
 
 
-def _files(directory: Path) -> Iterator[Found | LeftOut]:
+def _files(directory: Path, left_out: list[tuple[str, str]]) -> Iterator[Found]:
     try:
         with os.scandir(directory) as entries:
             names = sorted(entry.name for entry in entries if entry.is_file())
@@ -124,16 +123,9 @@ def _files(directory: Path) -> Iterator[Found | LeftOut]:
         if not stem or (dot and stem in stems and rest != "json"):
             continue
         if not name.endswith(".json"):
-            yield LeftOut(path, "not a record: its name does not end in .json")
+            left_out.append((str(path), "not a record: its name does not end in .json"))
             continue
         try:
             yield Found(path, writable(read_record(path), path))
         except UserError as error:
-            yield LeftOut(path, str(error).removeprefix(f"{path} is "))
-
-
-def nothing_found(directories: list[Path], left_out: list[LeftOut]) -> UserError:
-    """The error for directories without any record."""
-    named = ", ".join(map(str, directories))
-    others = f" ({len(left_out)} other files)" if left_out else ""
-    return UserError(f"no records in {named}{others}; xpubench generate --results-dir DIR writes them")
+            left_out.append((str(path), str(error).removeprefix(f"{path} is ")))

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.conftest import Open
 from tests.records import accuracy_record, failed, latency_record, many, subject, write, write_changed
 from xpubench.compare.history import history
-from xpubench.record import Divergence
+from xpubench.record import Divergence, Output
 from xpubench.report.diff import diff
 from xpubench.report.page.pages import diff_page, history_page, report_page
 
@@ -46,8 +46,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _spoil(data: dict[str, Any]) -> None:
     name = data["spec"]["subject"]["model"]
-    data["spec"]["subject"]["runtime"] = name
-    data["environment"] = {name: name, "device": {"name": name}, "versions": {"torch": name}}
+    data["environment"] = {"device": {"kind": name, "name": name}, "versions": {"torch": name, name: name}}
 
 
 def _page(root: Path, content: bytes) -> Path:
@@ -213,23 +212,24 @@ def test_hostile_names_are_only_text(report: Path, open_page: Open) -> None:
 
 
 def _odd(data: dict[str, Any]) -> None:
-    data["plan"] = {"weight_bytes": "many", "peak_bytes": None}
-    data["environment"] = {"host": [], "deep": {"a": {"b": [None, {}]}}}
+    data["plan"] = None
+    data["environment"] = {"host": {"cpu": "", "governors": []}, "deep": {"a": {"b": [None, {}]}}}
     data["created"] = "never"
     data["summary"].update(step_bytes=0, tokens_per_s=float("nan"), mbu_measured=float("inf"))
 
 
 def test_the_panel_of_any_record_opens(tmp_path: Path, open_page: Open) -> None:
-    """One token or one iteration, all equal times, no task's accuracy, divergence, values of other kinds."""
+    """One token or one iteration, almost no time, no task's accuracy, divergence, odd values."""
     results = tmp_path / "results"
     divergence = Divergence(
         reference="cpu", top1_agreement=1, mean_kl=0, first_divergence=[None], positions=4
     )
+    output = Output(first_token_ids=[], first_text="x")
     records = [
         latency_record(subject("one token"), new_tokens=1),
         latency_record(subject("one iteration"), iterations=1),
         latency_record(subject("almost no time"), next_ms=0.001),
-        latency_record(subject("diverged"), divergence=divergence, output={"first_text": "x"}),
+        latency_record(subject("diverged"), divergence=divergence, output=output),
         accuracy_record(subject("nothing published"), reference=None),
     ]
     for record in records:
@@ -239,7 +239,7 @@ def test_the_panel_of_any_record_opens(tmp_path: Path, open_page: Open) -> None:
         results,
         accuracy_record(subject("no acc")),
         "no-acc",
-        lambda data: data["accuracy"].update(acc=None, acc_stderr=None, reference={"source": ["?"]}),
+        lambda data: data["accuracy"].update(acc=None, reference={"acc": -1.0, "n": 0, "source": ""}),
     )
     page = open_page(_page(tmp_path, report_page([results])))
     links = page.locator("[data-table] tbody a")

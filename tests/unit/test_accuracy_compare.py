@@ -93,6 +93,12 @@ def test_what_cannot_be_compared(new: Record, words: str) -> None:
     assert words in found.reason
 
 
+def test_records_without_items_cannot_be_compared() -> None:
+    assert BASE.accuracy is not None
+    empty = msgspec.structs.replace(BASE, accuracy=msgspec.structs.replace(BASE.accuracy, items=[]))
+    assert compare_accuracies(empty, empty).reason == "the records hold no items of lambada_openai"
+
+
 @pytest.mark.parametrize(("lost", "code"), [(0, 0), (4, 0), (20, 1)])
 def test_the_exit_code_is_the_verdict(xpubench: CommandLine, tmp_path: Path, lost: int, code: int) -> None:
     for name, one in (("a.json", BASE), ("b.json", with_lost(lost))):

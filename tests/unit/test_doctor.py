@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import CommandLine
-from xpubench.cli.doctor import Finding, findings
+from xpubench.cli.doctor import findings
+from xpubench.runtimes.findings import Finding
 
 TORCH = {"version": "2.13.0+cpu", "cuda": False, "xpu": False, "xpu_build": False}
 XPU_TORCH = {"version": "2.13.0+xpu", "cuda": False, "xpu": True, "xpu_build": True}

@@ -4,24 +4,28 @@ import argparse
 import sys
 from pathlib import Path
 
+from xpubench.cli.tables import print_table
+from xpubench.compare.accuracy import AccuracyComparison
 from xpubench.compare.runs import Comparisons, Limits, compare_paths
+from xpubench.report.comparison import COLUMNS, notes, row_texts
 
-FORMATS = ("table", "md", "json", "junit")
+ACCURACY_COLUMNS = ("task", "base", "new", "difference", "gained", "lost", "McNemar's p", "items")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    what = "a record, a directory of records, or a file with several"
-    parser.add_argument("base", type=Path, metavar="BASE", help=f"to hold against: {what}")
-    parser.add_argument("new", type=Path, metavar="NEW", help="the runs in question, in the same form")
-    parser.add_argument("--format", choices=FORMATS, default="table", help="default: table")
-    parser.add_argument("--json", action="store_const", dest="format", const="json", help="--format json")
-    for flag, limit, what in (
-        ("--latency-limit", Limits().latency, "smaller changes are the same"),
+    form = "a record, a directory of records, or a file with several"
+    add = parser.add_argument
+    add("base", type=Path, metavar="BASE", help=f"the runs to compare with: {form}")
+    add("new", type=Path, metavar="NEW", help="the runs to judge, in the same form")
+    add("--format", choices=("table", "md", "json", "junit"), default="table", help="default: table")
+    add("--json", action="store_const", dest="format", const="json", help="--format json")
+    for flag, limit, meaning in (
+        ("--latency-limit", Limits().latency, "smaller changes count as the same"),
         ("--memory-limit", Limits().memory, "a larger growth of the peak counts as slower"),
     ):
-        note = f"{what} (default: {100 * limit:g})"
-        parser.add_argument(flag, type=_percent, default=limit, metavar="PERCENT", help=note)
+        note = f"{meaning} (default: {100 * limit:g})"
+        add(flag, type=_percent, default=limit, metavar="PERCENT", help=note)
 
 
 def _percent(text: str) -> float:
@@ -46,42 +50,30 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _content(found: Comparisons, form: str) -> bytes:
-    if form == "md":
-        from xpubench.report.markdown import comparison_markdown
-
-        return comparison_markdown(found)
     from xpubench.report.machine import as_json, as_junit
+    from xpubench.report.markdown import comparison_markdown
 
-    return as_json(found) if form == "json" else as_junit(found)
+    return {"md": comparison_markdown, "json": as_json, "junit": as_junit}[form](found)
 
 
 def _print(found: Comparisons) -> None:
-    from xpubench.cli.tables import plain_console, plain_table
-    from xpubench.report.comparison import COLUMNS, notes, row_texts
-
-    console = plain_console()
-    accuracies = [run.accuracy for run in found.runs if run.accuracy and run.accuracy.task]
-    if accuracies:
-        table = plain_table("task", "base", "new", "difference", "gained", "lost", "McNemar's p", "items")
-        for one in accuracies:
-            table.add_row(
-                one.task or "",
-                f"{one.base_acc:.2%}",
-                f"{one.new_acc:.2%}",
-                f"{one.difference_points:+.2f} points",
-                str(one.gained),
-                str(one.lost),
-                f"{one.p_value:.3g}",
-                str(one.n),
-            )
-        console.print(table)
-    latencies = [run for run in found.runs if run.first_token]
-    if latencies:
-        table = plain_table(*COLUMNS[:-1])
-        for run in latencies:
-            table.add_row(*row_texts(run)[:-1])
-        console.print(table)
+    if accuracies := [run.accuracy for run in found.runs if run.accuracy and run.accuracy.task]:
+        print_table(ACCURACY_COLUMNS, map(_accuracy_texts, accuracies))
+    if latencies := [row_texts(run)[:-1] for run in found.runs if run.first_token]:
+        print_table(COLUMNS[:-1], latencies)
     for line in notes(found):
-        console.print(line)
+        print(line)
     if not found.runs:
-        console.print("not comparable: no run is in both")
+        print("not comparable: no run is in both")
+
+
+def _accuracy_texts(one: AccuracyComparison) -> list[str]:
+    return [
+        *(
+            one.task or "",
+            f"{one.base_acc:.2%}",
+            f"{one.new_acc:.2%}",
+            f"{one.difference_points:+.2f} points",
+        ),
+        *(str(one.gained), str(one.lost), f"{one.p_value:.3g}", str(one.n)),
+    ]

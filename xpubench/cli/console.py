@@ -1,4 +1,4 @@
-"""Progress on standard error and one table a run on standard output."""
+"""Progress on standard error, and a table for each run on standard output."""
 
 import shlex
 from pathlib import Path
@@ -6,33 +6,33 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from xpubench.cli.tables import width_of
+from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
-from xpubench.plan import Plan
-from xpubench.record import Accuracy, LatencySummary, Record, RunChecks, Statistic
-from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, ms
+from xpubench.record import Accuracy, LatencySummary, Record, RunChecks
+from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
 
 TOKENS_A_LINE = 10
 LOG_LINES = 20
 MODEL_STATUS = {
     "validated": "validated by the guide for Intel GPUs",
-    "family": "not validated itself, of a validated family",
+    "family": "not validated, but other models of its family are",
     "embedded": "comes with the harness; not one of the validated models",
-    "unknown": "not validated, nor of a validated family",
+    "unknown": "not validated, nor is any model of its family",
 }
+STATISTICS = ("median", "95% interval", "mean", "stdev", "p50", "p90", "p99", "samples")
 
 
 class Reporter:
-    """Tells how runs go on: a bar on a terminal, plain lines in a log."""
+    """Shows how runs proceed: a bar on a terminal, plain lines in a log."""
 
     def __init__(self, out: TextIO) -> None:
         self._err = Console(stderr=True, highlight=False)
-        self._out = Console(file=out, highlight=False, width=width_of(out))
+        self._out = console_for(out)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -42,12 +42,10 @@ class Reporter:
             console=self._err,
             transient=True,
             disable=not self._err.is_terminal,
-            # No thread that draws while a generation is timed; each step draws.
+            # A thread that draws would disturb the generation that is timed; each step draws instead.
             auto_refresh=False,
         )
-        self._task: TaskID | None = None
-        self._done = 0
-        self._total = 0
+        self._task = self._bar.add_task("measuring", visible=False, note="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -59,94 +57,77 @@ class Reporter:
         self._bar.stop()
 
     def say(self, text: str) -> None:
-        """One line about what happens now."""
+        """Prints one line about the present work."""
         self._err.print(Text(text), soft_wrap=True)
 
     def begin(self, title: str, total: int) -> None:
-        """At most `total` steps follow."""
-        self._done, self._total = 0, total
+        """Announces at most `total` steps."""
         self.say(title)
-        self._drop_task()
-        self._task = self._bar.add_task("measuring", total=total, note="")
+        self._bar.reset(self._task, total=total, visible=True, note="")
         self._bar.refresh()
 
     def step(self, text: str, count: int = 1) -> None:
-        """`count` steps are done. In a log, a line tells of each twentieth of the whole."""
-        before, self._done = self._done, self._done + count
-        if self._err.is_terminal and self._task is not None:
-            self._bar.update(self._task, advance=count, note=text, refresh=True)
-        elif LOG_LINES * self._done // self._total > LOG_LINES * before // self._total:
-            self.say(f"  {self._done}/{self._total} {text}")
+        """Counts `count` steps as done. A log gets a line for each twentieth of the whole."""
+        done, total = self._bar.tasks[0].completed + count, self._bar.tasks[0].total or 1
+        self._bar.update(self._task, completed=done, note=text, refresh=True)
+        if not self._err.is_terminal and LOG_LINES * done // total > LOG_LINES * (done - count) // total:
+            self.say(f"  {done:.0f}/{total:.0f} {text}")
 
     def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path) -> None:
-        """The run's table, or the failure in its place."""
-        self._drop_task()
+        """Prints the run's table, or its failure."""
+        self._bar.update(self._task, visible=False)
         self._out.print(Text(title_of(record), style="bold"))
         if record.latency is not None:
             self._out.print(_latency_table(record.latency))
         details = Table.grid(padding=(0, 2))
         details.add_column(style="cyan", no_wrap=True)
         details.add_column(overflow="fold")
-        for name, text in _details(record, memory):
-            details.add_row(Text(name), Text(text))
-        details.add_row(Text("record"), Text(str(directory / f"{record.id}.json")))
+        for name, text in (*_details(record, memory), ("record", str(directory / f"{record.id}.json"))):
+            details.add_row(name, text)
         self._out.print(details)
         if token_latency and record.latency is not None:
-            self._out.print(Text(token_times(record)))
+            self._out.print(_token_times(record))
         self._out.print()
 
     def end(self, records: list[Record]) -> None:
-        """What was done and what can be typed next."""
-        failed = [record for record in records if record.status != "ok"]
-        for record in failed:
-            message = record.failure.message if record.failure else ""
-            self.say(f"error: {record.status}: {message}")
-        for line in what_next(records):
+        """Names the failures, and commands to go on with."""
+        for record in records:
+            if record.status != "ok":
+                self.say(f"error: {record.status}: {record.failure.message if record.failure else ''}")
+        for line in _next_commands(records):
             self.say(line)
-
-    def _drop_task(self) -> None:
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-            self._task = None
 
 
 def _latency_table(summary: LatencySummary) -> Table:
     table = Table()
     table.add_column("latency, ms", no_wrap=True)
-    for name in ("median", "95% interval", "mean", "stdev", "p50", "p90", "p99", "samples"):
+    for name in STATISTICS:
         table.add_column(name, justify="right", no_wrap=True)
-    for name, statistic in (
-        ("first token", summary.first_token_ms),
-        ("next token", summary.next_token_ms),
-        ("end to end", summary.end_to_end_ms),
-    ):
-        if statistic is not None:
-            table.add_row(name, *_cells(statistic))
+    for name in ("first token", "next token", "end to end"):
+        if one := getattr(summary, f"{name.replace(' ', '_')}_ms"):
+            spread = map(number, (one.mean, one.stdev, one.p50, one.p90, one.p99))
+            table.add_row(name, number(one.median), interval(one.ci95), *spread, str(one.n))
     return table
-
-
-def _cells(statistic: Statistic) -> list[str]:
-    spread = (statistic.mean, statistic.stdev, statistic.p50, statistic.p90, statistic.p99)
-    return [ms(statistic.median), interval(statistic.ci95), *map(ms, spread), str(statistic.n)]
 
 
 def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
     rows = []
-    summary = record.latency
-    if summary is not None:
+    if (summary := record.latency) is not None:
+        device, host = gb_with_unit(summary.peak_device_bytes), gb_with_unit(summary.peak_host_bytes)
         rows += [
             ("tokens/s", f"{summary.tokens_per_s:.2f}  (batch x new tokens / end to end)"),
             ("MBU", _mbu(summary)),
             ("perturbation", f"{summary.perturbation:.3f}  (every token stamped / only the ends)"),
-            ("peak memory", _peaks(summary)),
+            ("peak memory", f"device {device}, host {host}"),
             ("load", f"{summary.load_s:.2f} s"),
             ("checks", _checks(record.checks)),
             ("model", MODEL_STATUS[record.checks.validation or "unknown"]),
         ]
     if record.accuracy is not None and record.status in ("ok", "interrupted"):
         rows += _accuracy_rows(record.accuracy)
-    if memory and record.plan is not None:
-        rows.append(("plan", _planned(record.plan)))
+    if memory and (plan := record.plan) is not None:
+        weights, cache, peak = map(gb_with_unit, (plan.weight_bytes, plan.kv_cache_bytes, plan.peak_bytes))
+        rows.append(("plan", f"weights {weights}, KV cache {cache}, peak {peak}"))
     if record.divergence is not None:
         rows.append(("divergence", divergence_text(record.divergence)))
     if record.output is not None and record.output.first_text is not None:
@@ -154,11 +135,6 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
     if record.failure is not None:
         rows.append(("failed", f"{record.failure.failure_class}: {record.failure.message}"))
     return rows + [("warning", warning) for warning in record.warnings]
-
-
-def _peaks(summary: LatencySummary) -> str:
-    device, host = gb_with_unit(summary.peak_device_bytes), gb_with_unit(summary.peak_host_bytes)
-    return f"device {device}, host {host}"
 
 
 def _mbu(summary: LatencySummary) -> str:
@@ -175,70 +151,57 @@ def _mbu(summary: LatencySummary) -> str:
 
 
 def _checks(checks: RunChecks) -> str:
-    cache = checks.cache or "hidden by the stack"
     logits = "logits finite" if checks.logits_finite else "logits hidden by the stack"
-    return f"{checks.new_tokens} tokens each time, {logits}, cache {cache}" + (
-        f" of {checks.cache_positions} positions" if checks.cache_positions else ""
-    )
+    positions = f" of {checks.cache_positions} positions" if checks.cache_positions else ""
+    cache = (checks.cache or "hidden by the stack") + positions
+    return f"{checks.new_tokens} tokens each time, {logits}, cache {cache}"
 
 
 def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
-    rows = [
-        ("accuracy", NONE if found.acc is None else _with_error(found.acc * 100, found.acc_stderr, 100, " %"))
-    ]
+    rows = [("accuracy", NONE)]
+    if found.acc is not None:
+        error = "" if found.acc_stderr is None else f" +- {100 * found.acc_stderr:.2f}"
+        rows = [("accuracy", f"{100 * found.acc:.2f} %{error}")]
     if found.perplexity is not None:
-        rows.append(("perplexity", _with_error(found.perplexity, found.perplexity_stderr, 1, "")))
-    others = {"acc", "acc_stderr", "perplexity", "perplexity_stderr"}
-    rows += [
-        (name, f"{value:.4f}")
-        for name, value in found.metrics.items()
-        if name not in others and value is not None
-    ]
+        error = "" if found.perplexity_stderr is None else f" +- {found.perplexity_stderr:.2f}"
+        rows.append(("perplexity", f"{found.perplexity:.2f}{error}"))
+    shown = {"acc", "acc_stderr", "perplexity", "perplexity_stderr"}
+    others = {name: value for name, value in found.metrics.items() if name not in shown and value is not None}
+    rows += [(name, f"{value:.4f}") for name, value in others.items()]
     if found.reference is not None:
         rows.append(("reference", f"{found.reference.acc:.2%} ({found.reference.source})"))
     batch = f"batch {found.batch_size}" if found.batch_size else f"batches of {found.batch_tokens} tokens"
     part = ", a part of all" if found.partial else ""
-    rows.append(("items", f"{found.n}{part}, {found.items_per_s:.2f} a second, {batch}"))
-    return rows
+    return [*rows, ("items", f"{found.n}{part}, {found.items_per_s:.2f} a second, {batch}")]
 
 
-def _with_error(value: float, stderr: float | None, scale: float, unit: str) -> str:
-    return f"{value:.2f}{unit}" + (f" +- {stderr * scale:.2f}" if stderr is not None else "")
-
-
-def _planned(plan: Plan) -> str:
-    return (
-        f"weights {gb_with_unit(plan.weight_bytes)}, KV cache {gb_with_unit(plan.kv_cache_bytes)}, "
-        f"peak {gb_with_unit(plan.peak_bytes)}"
-    )
-
-
-def token_times(record: Record) -> str:
+def _token_times(record: Record) -> str:
     """Each token's time in milliseconds, of the iteration with the median next token latency."""
     iteration = median_iteration(record.samples)
     if iteration is None or iteration.first_token_ns is None:
         return ""
-    times = [ms(ns / 1e6) for ns in [iteration.first_token_ns, *(iteration.next_token_ns or [])]]
-    lines = [
-        f"  {start + 1:5d}  " + "  ".join(f"{time:>8}" for time in times[start : start + TOKENS_A_LINE])
-        for start in range(0, len(times), TOKENS_A_LINE)
-    ]
-    return "\n".join(["time of each token of the median iteration, ms", *lines])
+    times = [number(ns / 1e6) for ns in (iteration.first_token_ns, *(iteration.next_token_ns or ()))]
+    lines = ["time of each token of the median iteration, ms"]
+    for start in range(0, len(times), TOKENS_A_LINE):
+        texts = (f"{time:>8}" for time in times[start : start + TOKENS_A_LINE])
+        lines.append(f"  {start + 1:5d}  {'  '.join(texts)}")
+    return "\n".join(lines)
 
 
-def what_next(records: list[Record]) -> list[str]:
-    """One or two commands that a newcomer can go on with."""
-    done = [record for record in records if record.status == "ok"]
-    if not done:
+def _next_commands(records: list[Record]) -> list[str]:
+    """One or two commands with which a newcomer can go on."""
+    done = next((record for record in records if record.status == "ok"), None)
+    if done is None:
         return ["see what this machine can run: xpubench doctor"]
-    subject = done[0].spec.subject
+    subject = done.spec.subject
+    model = shlex.quote(subject.model)
+    if subject.weights == "dummy":
+        return [f"next, what the hardware allows: xpubench plan -m {model}"]
     script = "python run_generation.py"
     if subject.tp_size > 1:
         script = f"mpirun -np {subject.tp_size} python -u run_generation_with_deepspeed.py"
-    command = f"{script} -m {shlex.quote(subject.model)} --benchmark --device {subject.device}"
-    if subject.weights == "dummy":
-        return [f"next, what the hardware allows: xpubench plan -m {shlex.quote(subject.model)}"]
+    command = f"{script} -m {model} --benchmark --device {subject.device} --greedy"
     return [
-        f"next, shapes in one load: {command} --greedy --input-tokens 32 128 512 --max-new-tokens 32",
-        f"next, are the tokens right: {command} --greedy --reference cpu-float32",
+        f"next, shapes in one load: {command} --input-tokens 32 128 512 --max-new-tokens 32",
+        f"next, are the tokens right: {command} --reference cpu-float32",
     ]

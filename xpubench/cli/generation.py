@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
-from xpubench.cli.options import (
-    accuracy_specs_from,
-    add_accuracy_flags,
-    add_model_flags,
-    add_protocol_flags,
-    add_quantization_flags,
-    add_runtime_flags,
-    add_workload_flags,
-    runtime_names,
-    specs_from,
-)
+from xpubench.cli import options
+from xpubench.cli.options import runtime_names
 from xpubench.errors import UserError
 from xpubench.process.output import own_stdout, quiet
 from xpubench.process.signals import exit_code
-from xpubench.run.order import Order, Spec, perform, stay_offline_if_all_is_here
+from xpubench.run.order import Order, Spec, perform, set_variables
 from xpubench.runtimes import registry
 
 if TYPE_CHECKING:
@@ -31,39 +22,23 @@ if TYPE_CHECKING:
 
 def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
     """The command's flags; with `ranks` also those of the runtimes that share a model among ranks."""
-    modes = parser.add_argument_group("what to do")
-    modes.add_argument(
-        "--benchmark", action="store_true", help="measure the latency (also without this flag)"
-    )
-    modes.add_argument("--accuracy-only", action="store_true", help="run lm-eval tasks instead")
-    add_model_flags(parser)
-    add_runtime_flags(parser, ranks=ranks)
-    add_quantization_flags(parser)
-    add_workload_flags(parser)
-    add_protocol_flags(parser)
-    add_accuracy_flags(parser)
-    group = parser.add_argument_group("output")
-    group.add_argument(
-        "--reference",
-        metavar="RECORD|cpu-float32",
-        help="report how far tokens and logits are from this record's, or from the CPU's in float32",
-    )
-    group.add_argument(
-        "--results-dir", type=Path, default=Path("results"), metavar="DIR", help="default: results"
-    )
-    group.add_argument("--json", action="store_true", help="the record on standard output, one line a run")
-    group.add_argument(
-        "--token-latency", action="store_true", help="list each token's time of the median iteration"
-    )
-    group.add_argument("--print-memory", action="store_true", help="list the plan's memory beside the peaks")
-    group.add_argument(
-        "--profile",
-        action="store_true",
-        help="write a Chrome trace and an operator table of one more generation (PROFILE=1 does it too)",
-    )
-    group.add_argument(
-        "--profile_name", default="profile", metavar="NAME", help="part of their names (default: profile)"
-    )
+    add = parser.add_argument_group("mode").add_argument
+    add("--benchmark", action="store_true", help="measure the latency (also without this flag)")
+    add("--accuracy-only", action="store_true", help="run lm-eval tasks instead")
+    options.add_model_flags(parser, ranks=ranks)
+    options.add_quantization_flags(parser)
+    options.add_workload_flags(parser)
+    add = parser.add_argument_group("output").add_argument
+    note = "report how far tokens and logits are from this record's, or from the CPU's in float32"
+    add("--reference", metavar="RECORD|cpu-float32", help=note)
+    add("--results-dir", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    add("--json", action="store_true", help="the record on standard output, one line for each run")
+    add("--token-latency", action="store_true", help="list each token's time of the median iteration")
+    add("--print-memory", action="store_true", help="list the plan's memory beside the peaks")
+    note = "write a Chrome trace and an operator table of one more generation (PROFILE=1 does it too)"
+    add("--profile", action="store_true", help=note)
+    note = "part of their names (default: profile)"
+    add("--profile_name", default="profile", metavar="NAME", help=note)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,9 +48,9 @@ def run(args: argparse.Namespace) -> int:
         from xpubench.cli.side_by_side import run as run_side_by_side
 
         return run_side_by_side(args, names)
-    # The seconds that torch takes to import are not spent on a wrong flag.
+    # A wrong flag is told before torch, whose import takes seconds, looks for devices.
     order = order_for(args, names[0], args.device or "cpu")
-    stay_offline_if_all_is_here(order)
+    set_variables(order)
     quiet()
     with own_stdout() as out:
         from xpubench.cli.console import Reporter
@@ -89,13 +64,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
-    """What the flags ask of that runtime, one of those that they name, on that device. UserError where they
-    contradict; flags of other runtimes are skipped where they name several."""
-    names = runtime_names(args)
-    if len(names) == 1 and args.rounds is not None:
+    """The order that the flags give for that runtime, one of those that they name, on that device. UserError
+    where they contradict; flags of other runtimes are skipped where they name several."""
+    if len(runtime_names(args)) == 1 and args.rounds is not None:
         raise UserError(
-            "--rounds repeats several runtimes in turns: name them, such as --runtime pytorch,ipex; "
-            "xpubench suite --rounds repeats one"
+            "--rounds repeats several runtimes in turns: name them, such as --runtime "
+            f"{','.join(registry.listed()[:2])}; xpubench suite --rounds repeats one"
         )
     if not args.profile_name.replace("-", "").replace("_", "").isalnum():
         raise UserError(
@@ -103,7 +77,7 @@ def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
         )
     profiled = args.profile or os.environ.get("PROFILE", "").lower() in ("1", "y", "yes", "on", "true")
     return Order(
-        specs=specs_for(args, runtime, device),
+        specs=_specs(args, runtime, device),
         results=str(args.results_dir),
         reference=args.reference,
         profile_name=args.profile_name if profiled else None,
@@ -111,19 +85,15 @@ def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
     )
 
 
-def specs_for(args: argparse.Namespace, runtime: str, device: str) -> list[Spec]:
-    """The specs that the flags ask of that runtime, one of those that they name, on that device."""
-    names = runtime_names(args)
+def _specs(args: argparse.Namespace, runtime: str, device: str) -> list[Spec]:
     own = argparse.Namespace(**vars(args) | {"runtime": runtime})
     if not args.accuracy_only:
-        return list(specs_from(own, device, beside=names))
+        return list(options.specs_from(own, device, beside=runtime_names(args)))
     if args.reference is not None:
-        raise UserError(
-            "--reference is of latency runs; xpubench compare holds two accuracy records together"
-        )
+        raise UserError("--reference is for latency runs; xpubench compare compares two accuracy records")
     from xpubench.accuracy.tasks import SMOKE, check_installed, with_data
 
-    specs = accuracy_specs_from(own, device)
+    specs = options.accuracy_specs_from(own, device)
     check_installed()
     if args.acc_data is not None and all(spec.task.name == SMOKE for spec in specs):
         raise UserError(
@@ -141,8 +111,8 @@ def first_device(runtime: str) -> str:
 
 @cache
 def device_of_worker(runtime: str) -> str:
-    """The device of a worker where none was named. What a runtime lacks is told by the records of its runs,
-    and stops no other."""
+    """The device of a worker where none was named. A stack that is missing stops no other runtime: the
+    records of its own runs tell what it lacks."""
     from xpubench.measure.device import available_devices
 
     try:
@@ -156,18 +126,14 @@ def show(args: argparse.Namespace, order: Order, reporter: "Reporter", out: Text
     from xpubench.record import encode
 
     records = []
+    views = {"token_latency": args.token_latency, "memory": args.print_memory, "directory": args.results_dir}
     with reporter:
         for record in perform(order, reporter):
             records.append(record)
             if args.json:
                 print(encode(record).decode(), file=out, flush=True)
             else:
-                reporter.show(
-                    record,
-                    token_latency=args.token_latency,
-                    memory=args.print_memory,
-                    directory=args.results_dir,
-                )
+                reporter.show(record, **views)
     reporter.end(records)
     if any(record.status == "interrupted" for record in records):
         return exit_code()

@@ -6,7 +6,14 @@ from typing import Any
 
 from xpubench.catalog import CatalogModel, models
 from xpubench.catalog.architecture import Architecture
+from xpubench.cli.tables import print_table
 from xpubench.report.text import NONE
+
+COLUMNS = (
+    *("model", "family", "parameters", "layers", "KV, kB/token", "positions"),
+    *("FP16", "INT4", "platforms"),
+)
+SAME_FIELDS = ("id", "family", "status", "fp16", "int4", "platforms", "listed", "ranks", "note")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -20,53 +27,31 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=1))
         return 0
-    from xpubench.cli.tables import plain_console, plain_table
-
-    table = plain_table(
-        "model", "family", "parameters", "layers", "KV, kB/token", "positions", "FP16", "INT4", "platforms"
-    )
-    for row in rows:
-        table.add_row(
-            row["id"],
-            row["family"],
-            f"{row['parameters'] / 1e9:.2f} B",
-            str(row["num_layers"]),
-            f"{row['kv_bytes_per_token_16bit'] / 1e3:.0f}",
-            "no limit" if row["max_positions"] is None else str(row["max_positions"]),
-            *(_validated(row, mode) for mode in ("fp16", "int4")),
-            ", ".join(row["platforms"]),
-        )
-    console = plain_console()
-    console.print(table)
-    console.print(
-        "KV: keys and values of one token in 16 bits. FP16, INT4: validated by the guide for Intel GPUs."
-    )
+    print_table(COLUMNS, map(_texts, rows))
+    print("KV: keys and values of one token in 16 bits. FP16, INT4: validated by the guide for Intel GPUs.")
     for row in rows:
         if row["note"]:
-            console.print(f"{row['id']}: {row['note']}.")
+            print(f"{row['id']}: {row['note']}.")
     return 0
 
 
 def _row(one: CatalogModel) -> dict[str, Any]:
     architecture = Architecture.from_config(one.config())
-    return {
-        "id": one.id,
-        "family": one.family,
-        "status": one.status,
+    return {name: getattr(one, name) for name in SAME_FIELDS} | {
         "parameters": architecture.parameter_count,
         "num_layers": architecture.num_layers,
         "kv_bytes_per_token_16bit": 2 * architecture.kv_values_per_token,
         "max_positions": architecture.max_positions,
-        "fp16": one.fp16,
-        "int4": one.int4,
-        "platforms": one.platforms,
-        "listed": one.listed,
-        "ranks": one.ranks,
-        "note": one.note,
     }
 
 
-def _validated(row: dict[str, Any], mode: str) -> str:
-    if row["status"] != "validated":
-        return row["status"] if mode == "fp16" else ""
-    return "yes" if row[mode] else NONE
+def _texts(row: dict[str, Any]) -> list[str]:
+    validated = [row["status"], ""]
+    if row["status"] == "validated":
+        validated = ["yes" if row[mode] else NONE for mode in ("fp16", "int4")]
+    return [
+        *(row["id"], row["family"], f"{row['parameters'] / 1e9:.2f} B", str(row["num_layers"])),
+        f"{row['kv_bytes_per_token_16bit'] / 1e3:.0f}",
+        "no limit" if row["max_positions"] is None else str(row["max_positions"]),
+        *(*validated, ", ".join(row["platforms"])),
+    ]

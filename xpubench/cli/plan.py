@@ -2,47 +2,43 @@
 
 import argparse
 
+import msgspec
+
 from xpubench.catalog import CatalogDevice, config_of, device, devices
 from xpubench.catalog.architecture import Architecture
-from xpubench.cli.options import add_recipe_flags, recipe_from
+from xpubench.cli.options import add_quantization_switch, recipe_from
+from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
 from xpubench.plan import Plan, check_positions, make_plan
+from xpubench.report.text import gb, gb_with_unit, number
+from xpubench.runtimes.registry import DEFAULT
 from xpubench.spec import DTYPE_BYTES, Workload
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument(
-        "-m",
-        "--model-id",
-        required=True,
-        metavar="MODEL",
-        help="of the catalog, or a directory with config.json",
-    )
+    add = parser.add_argument
+    note = "a model of the catalog, or a directory with config.json"
+    add("-m", "--model-id", required=True, metavar="MODEL", help=note)
     known = ", ".join(one.id for one in devices())
-    parser.add_argument("--device", metavar="NAME", help=f"a device of the catalog: {known}")
-    parser.add_argument("--dtype", choices=list(DTYPE_BYTES), default="float16", help="default: float16")
-    group = parser.add_argument_group("INT4 weights")
-    group.add_argument("--woq", action="store_true", help="weight-only quantization")
-    add_recipe_flags(group)
-    parser.add_argument("--input-tokens", type=int, default=1024, metavar="N", help="default: 1024")
-    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="default: 128")
-    parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="default: 1")
-    parser.add_argument("--num-beams", type=int, default=1, metavar="N", help="default: 1")
-    parser.add_argument(
-        "--tp-size", type=int, default=1, metavar="N", help="of ranks that share the model (default: 1)"
-    )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add("--device", metavar="NAME", help=f"a device of the catalog: {known}")
+    add("--dtype", choices=list(DTYPE_BYTES), default="float16", help="default: float16")
+    add_quantization_switch(parser)
+    for flag, value, note in (
+        ("--input-tokens", 1024, ""),
+        ("--max-new-tokens", 128, ""),
+        ("--batch-size", 1, ""),
+        ("--num-beams", 1, ""),
+        ("--tp-size", 1, "the number of ranks that share the model; "),
+    ):
+        add(flag, type=int, default=value, metavar="N", help=f"{note}default: {value}")
+    add("--json", action="store_true", help="as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; that a model does not fit is an answer too."""
-    workload = Workload(
-        input_tokens=args.input_tokens,
-        new_tokens=args.max_new_tokens,
-        batch_size=args.batch_size,
-        num_beams=args.num_beams,
-    )
+    shape = {"batch_size": args.batch_size, "num_beams": args.num_beams, "input_tokens": args.input_tokens}
+    workload = Workload(new_tokens=args.max_new_tokens, **shape)
     if args.tp_size < 1:
         raise UserError(f"--tp-size must be at least 1, not {args.tp_size}")
     if args.woq and args.tp_size > 1:
@@ -54,72 +50,52 @@ def run(args: argparse.Namespace) -> int:
         architecture,
         model=args.model_id,
         dtype=args.dtype,
-        batch_size=args.batch_size,
-        num_beams=args.num_beams,
-        input_tokens=args.input_tokens,
         new_tokens=args.max_new_tokens,
         device=figures,
-        quantization=recipe_from(args, "pytorch") if args.woq else None,
+        quantization=recipe_from(args, DEFAULT) if args.woq else None,
         ranks=args.tp_size,
+        **shape,
     )
     if args.json:
-        import msgspec
-
         print(msgspec.json.encode(plan).decode())
-        return 0
-    _print(plan, architecture.part(plan.ranks), workload, figures)
+    else:
+        _print(plan, architecture.part(plan.ranks).parameter_count, workload, figures)
     return 0
 
 
-def _print(plan: Plan, architecture: Architecture, workload: Workload, figures: CatalogDevice | None) -> None:
-    from xpubench.cli.tables import plain_console, plain_table
-    from xpubench.report.text import gb, gb_with_unit, ms
-
-    console = plain_console()
+def _print(plan: Plan, parameters: int, workload: Workload, figures: CatalogDevice | None) -> None:
     precision = plan.dtype if plan.quantization is None else f"{plan.quantization.title} in {plan.dtype}"
-    console.print(f"{plan.model} · {precision} · {workload.title(plan.input_tokens)}")
+    print(f"{plan.model} · {precision} · {workload.title(plan.input_tokens)}")
     if plan.ranks > 1:
-        console.print(f"of {plan.ranks} ranks the one with the most; sums between them are not counted")
-    table = plain_table("memory", "GB", "bytes", "")
-    for name, size, how in (
-        ("weights", plan.weight_bytes, f"{architecture.parameter_count:,} parameters"),
-        ("KV cache", plan.kv_cache_bytes, f"{plan.input_tokens + plan.new_tokens} positions a sequence"),
+        print(f"of {plan.ranks} ranks the one with the most; sums between them are not counted")
+    positions = plan.input_tokens + plan.new_tokens
+    memory = (
+        ("weights", plan.weight_bytes, f"{parameters:,} parameters"),
+        ("KV cache", plan.kv_cache_bytes, f"{positions} positions a sequence"),
         ("prefill's activations", plan.activation_bytes, "estimate"),
         ("peak", plan.peak_bytes, ""),
-    ):
-        table.add_row(name, gb(size, 3), f"{size:,}", how)
-    console.print(table)
+    )
+    rows = ((name, gb(size, 3), f"{size:,}", note) for name, size, note in memory)
+    print_table(("memory", "GB", "bytes", ""), rows)
     if figures is None:
-        console.print("Roofline times: name a device with --device.")
+        print("Roofline times: name a device with --device.")
         return
-    table = plain_table("roofline", "ms", "")
-    first = plan.roofline_first_token_ms
-    table.add_row("first token", ms(first), _first_token_bound(plan, figures))
-    table.add_row(
-        "next token",
-        ms(plan.roofline_next_token_ms),
-        f"{gb_with_unit(plan.step_bytes)} of weights and KV cache / {figures.bandwidth_gb_per_s:,.0f} GB/s",
+    speed = f"{figures.bandwidth_gb_per_s:,.0f} GB/s"
+    first_token = {
+        "compute": f"{plan.prefill_flop / 1e12:.2f} TFLOP / {number(figures.peak_tflop_per_s, 1)} TFLOP/s",
+        "memory": f"weights / {speed}",
+        None: f"no peak known for {plan.dtype}",
+    }
+    next_token = f"{gb_with_unit(plan.step_bytes)} of weights and KV cache / {speed}"
+    times = (
+        ("first token", number(plan.roofline_first_token_ms), first_token[plan.first_token_bound]),
+        ("next token", number(plan.roofline_next_token_ms), next_token),
     )
-    console.print(table)
+    print_table(("roofline", "ms", ""), times)
     verdict = "fit" if plan.fits else "DO NOT FIT"
-    console.print(
-        f"{figures.name}, {gb(figures.memory_bytes, 1)} GB: weights and KV cache {verdict}"
-        + (
-            "."
-            if not plan.fits or plan.peak_bytes <= figures.memory_bytes
-            else ", the estimated peak does not."
-        )
-    )
-    sources = f"Bandwidth: {figures.bandwidth_source}."
-    if plan.first_token_bound is not None:
-        sources += f" Peak: {figures.peak_source}."
-    console.print(sources)
-    console.print("Times are lower bounds: no run of these shapes in this precision can be faster.")
-
-
-def _first_token_bound(plan: Plan, figures: CatalogDevice) -> str:
-    if plan.first_token_bound == "compute":
-        return f"{plan.prefill_flop / 1e12:.2f} TFLOP / {figures.peak_tflop_per_s:,.1f} TFLOP/s"
-    if plan.first_token_bound is None:
-        return f"no peak known for {plan.dtype}"
-    return f"weights / {figures.bandwidth_gb_per_s:,.0f} GB/s"
+    tight = plan.fits and plan.peak_bytes > figures.memory_bytes
+    peak = ", the estimated peak does not." if tight else "."
+    print(f"{figures.name}, {gb(figures.memory_bytes, 1)} GB: weights and KV cache {verdict}{peak}")
+    source = f" Peak: {figures.peak_source}." if plan.first_token_bound is not None else ""
+    print(f"Bandwidth: {figures.bandwidth_source}.{source}")
+    print("Times are lower bounds: no run of these shapes in this precision can be faster.")

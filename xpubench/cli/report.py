@@ -2,40 +2,53 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 from xpubench.errors import UserError
 from xpubench.files import write_aside
+from xpubench.report.diff import diff
+from xpubench.report.machine import as_csv, as_json
+from xpubench.report.markdown import diff_markdown, overview_markdown
+from xpubench.report.overview import overview
+from xpubench.report.tables import DataTable, diff_table, runs_table
 
-FORMATS = ("html", "md", "csv", "json")
+_View = TypeVar("_View")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="a directory of records")
-    parser.add_argument(
-        "--diff", action="store_true", help="two directories side by side: machines, drivers, stacks"
-    )
-    add_output_flags(parser)
+    note = "two directories side by side: machines, drivers, stacks"
+    parser.add_argument("--diff", action="store_true", help=note)
+    add_output_flags(parser, default="html", note="html")
 
 
-def add_output_flags(
-    parser: argparse.ArgumentParser, default: str | None = "html", note: str = "html"
-) -> None:
-    """Where to, and as what."""
+def add_output_flags(parser: argparse.ArgumentParser, *, default: str | None, note: str) -> None:
+    """The flags of the file and the format."""
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file to write")
-    parser.add_argument("--format", choices=FORMATS, default=default, help=f"default: {note}")
+    formats = ("html", "md", "csv", "json")
+    parser.add_argument("--format", choices=formats, default=default, help=f"default: {note}")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the report."""
-    if args.format == "html" and args.output is None:
-        raise UserError("a page needs a file to be written to; add -o report.html, or --format md")
+    if args.format == "html":
+        check_page(args.output, "report.html")
     if args.diff and len(args.directories) != 2:
         raise UserError(f"--diff takes two directories, A and B, not {len(args.directories)}")
-    write_out(_diff(args) if args.diff else _report(args), args.output)
+    write_out((_diff if args.diff else _report)(args), args.output)
     return 0
+
+
+def check_page(output: Path | None, name: str) -> None:
+    """UserError when a page cannot be made: without a file, such as `name`, or without its libraries."""
+    if output is None:
+        raise UserError(f"a page needs a file to be written to; add -o {name}, or --format md")
+    if missing := [name for name in ("jinja2", "plotly") if find_spec(name) is None]:
+        raise UserError(f"a page needs {' and '.join(missing)}, not installed here; pip install '.[report]'")
 
 
 def write_out(content: bytes, output: Path | None) -> None:
@@ -50,42 +63,28 @@ def write_out(content: bytes, output: Path | None) -> None:
     print(output)
 
 
-def check_page_libraries() -> None:
-    """UserError when what makes pages is missing."""
-    if missing := [name for name in ("jinja2", "plotly") if find_spec(name) is None]:
-        raise UserError(f"a page needs {' and '.join(missing)}, not installed here; pip install '.[report]'")
+def plain_form(
+    form: str, found: _View, table: Callable[[_View], DataTable], markdown: Callable[[_View], bytes]
+) -> bytes:
+    """A report in one of the formats that are no page; its `table` is for CSV."""
+    if form == "csv":
+        return as_csv(table(found))
+    return as_json(found) if form == "json" else markdown(found)
 
 
 def _report(args: argparse.Namespace) -> bytes:
     if args.format == "html":
-        check_page_libraries()
         from xpubench.report.page.pages import report_page
 
         return report_page(args.directories)
-    from xpubench.report.machine import as_csv, as_json
-    from xpubench.report.markdown import overview_markdown
-    from xpubench.report.overview import overview
-    from xpubench.report.tables import runs_table
-
     found = overview(args.directories)
-    if args.format == "csv":
-        return as_csv(runs_table(found.runs))
-    return as_json(found) if args.format == "json" else overview_markdown(found)
+    return plain_form(args.format, found, lambda found: runs_table(found.runs), overview_markdown)
 
 
 def _diff(args: argparse.Namespace) -> bytes:
-    from xpubench.report.diff import diff
-
+    found = diff(*args.directories)
     if args.format == "html":
-        check_page_libraries()
         from xpubench.report.page.pages import diff_page
 
-        return diff_page(diff(*args.directories))
-    from xpubench.report.machine import as_csv, as_json
-    from xpubench.report.markdown import diff_markdown
-    from xpubench.report.tables import diff_table
-
-    found = diff(*args.directories)
-    if args.format == "csv":
-        return as_csv(diff_table(found.pairs))
-    return as_json(found) if args.format == "json" else diff_markdown(found)
+        return diff_page(found)
+    return plain_form(args.format, found, lambda found: diff_table(found.pairs), diff_markdown)

@@ -5,6 +5,7 @@ import sys
 from contextlib import closing
 
 from xpubench.cli import generation
+from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
 from xpubench.process.signals import exit_code
 from xpubench.record import Record, encode
@@ -17,18 +18,18 @@ DEFAULT_ROUNDS = 3
 
 
 def run(args: argparse.Namespace, runtimes: list[str]) -> int:
-    """Runs each runtime once a round, in an order that rotates so that drift hits all alike, and prints a
+    """Runs each runtime once a round, in an order that rotates so that drift affects all alike, and prints a
     table for each workload. 0 when all went well, 1 when a run failed.
 
     It is a suite with a worker for each runtime: a round's records lie in a directory of its own below
     --results-dir, and the runs that went well there already are not made again.
     """
     if args.accuracy_only:
-        raise UserError("--accuracy-only takes one --runtime; xpubench compare holds two records together")
+        raise UserError("--accuracy-only takes one --runtime; xpubench compare compares two records")
     if args.save_model:
         raise UserError("--save_model takes one --runtime, whose format it saves")
     directories = round_directories(args.results_dir, DEFAULT_ROUNDS if args.rounds is None else args.rounds)
-    # The seconds that torch takes to import are not spent on a wrong flag.
+    # A wrong flag is told before torch, whose import takes seconds, looks for devices.
     for runtime in runtimes:
         generation.order_for(args, runtime, args.device or "cpu")
     orders = {
@@ -39,15 +40,27 @@ def run(args: argparse.Namespace, runtimes: list[str]) -> int:
     try:
         for index, results in enumerate(rounds):
             shift = index % len(runtimes)
-            turns = runtimes[shift:] + runtimes[:shift]
             with locked(results):
-                for runtime in turns:
+                for runtime in runtimes[shift:] + runtimes[:shift]:
                     _say(f"round {index + 1}/{len(rounds)}: {runtime}")
                     _run_turn(orders[runtime], runtime, results)
     except KeyboardInterrupt:
         _say("interrupted; the same command goes on from here")
         return exit_code()
-    return _show([_records(orders, results) for results in rounds], runtimes, as_json=args.json)
+    made = [
+        {
+            runtime: [record for spec in orders[runtime].specs for record in records_of(results, spec)]
+            for runtime in runtimes
+        }
+        for results in rounds
+    ]
+    records = [record for done in made for runtime in runtimes for record in done[runtime]]
+    if args.json:
+        for record in records:
+            print(encode(record).decode())
+    else:
+        _print(made, runtimes)
+    return 0 if all(record.status == "ok" for record in records) else 1
 
 
 def _run_turn(order: Order, runtime: str, results: ResultsDirectory) -> None:
@@ -58,40 +71,17 @@ def _run_turn(order: Order, runtime: str, results: ResultsDirectory) -> None:
         [order], results, rerun="failed", timeout_s=DEFAULT_TIMEOUT_S, say=lambda text: _say(f"  {text}")
     )
     with closing(made):
-        for records in made:
-            for record in records:
-                if record.failure is not None:
-                    _say(f"{runtime}: error: {record.status}: {record.failure.message}")
-
-
-def _records(orders: dict[str, Order], results: ResultsDirectory) -> dict[str, list[Record]]:
-    return {
-        runtime: [record for spec in order.specs for record in records_of(results, spec)]
-        for runtime, order in orders.items()
-    }
-
-
-def _show(rounds: list[dict[str, list[Record]]], runtimes: list[str], *, as_json: bool) -> int:
-    records = [record for done in rounds for runtime in runtimes for record in done[runtime]]
-    if as_json:
-        for record in records:
-            print(encode(record).decode())
-    else:
-        _print(rounds, runtimes)
-    return 0 if all(record.status == "ok" for record in records) else 1
+        for record in (one for records in made for one in records):
+            if record.failure is not None:
+                _say(f"{runtime}: error: {record.status}: {record.failure.message}")
 
 
 def _print(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> None:
-    from xpubench.cli.tables import plain_console, plain_table
     from xpubench.report.side_by_side import COLUMNS, side_by_side
 
-    console = plain_console()
     for found in side_by_side(rounds, runtimes):
-        console.print(found.title)
-        table = plain_table(*COLUMNS)
-        for row in found.rows:
-            table.add_row(*row)
-        console.print(table)
+        print(found.title)
+        print_table(COLUMNS, found.rows)
 
 
 def _say(text: str) -> None:

@@ -13,68 +13,43 @@ from xpubench.cli.main import Parser
 from xpubench.cli.options import runtime_names
 from xpubench.errors import UserError
 from xpubench.process.signals import exit_code
+from xpubench.run import suite
 from xpubench.run.order import Order
-from xpubench.run.suite import (
-    DEFAULT_TIMEOUT_S,
-    CommandLine,
-    built_in,
-    command_lines,
-    locked,
-    read_suite,
-    round_directories,
-    run_orders,
-    wanted,
-    words,
-)
 from xpubench.run.supervisor import records_of
 
 if TYPE_CHECKING:
     from xpubench.record import Record
-    from xpubench.results import ResultsDirectory
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument(
-        "suite", metavar="SUITE", help=f"a file SUITE.toml, or one of {', '.join(built_in())}"
-    )
-    parser.add_argument("--models", nargs="+", metavar="MODEL", help="instead of the suite's own")
-    parser.add_argument(
-        "--ranks",
-        type=int,
-        metavar="N",
-        help="for a suite over ranks: how many share a model (default: the catalog's, else the suite's)",
-    )
-    parser.add_argument("--results-dir", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument(
-        "--rerun", choices=("failed", "all"), help="make again what has a record (default: nothing)"
-    )
-    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="repeat in shuffled order")
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=DEFAULT_TIMEOUT_S,
-        metavar="S",
-        help=f"seconds that a run may take, its load included (default: {DEFAULT_TIMEOUT_S:g})",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="the plan alone")
-    parser.add_argument(
-        "--flags",
-        default="",
-        metavar="'--FLAG ...'",
-        help="more flags of `xpubench generate` for every run, such as --flags='--device cpu --greedy'",
-    )
+    add = parser.add_argument
+    add("suite", metavar="SUITE", help=f"a file SUITE.toml, or one of {', '.join(suite.built_in())}")
+    add("--models", nargs="+", metavar="MODEL", help="instead of the suite's own")
+    note = "for a suite over ranks: how many share a model (default: the catalog's, else the suite's)"
+    add("--ranks", type=int, metavar="N", help=note)
+    add("--results-dir", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    note = "which runs with a record to repeat (default: none)"
+    add("--rerun", choices=("failed", "all"), help=note)
+    add("--rounds", type=int, default=1, metavar="N", help="repeat in shuffled order")
+    note = f"seconds that a run may take, its load included (default: {suite.DEFAULT_TIMEOUT_S:g})"
+    add("--timeout", type=float, default=suite.DEFAULT_TIMEOUT_S, metavar="S", help=note)
+    add("--dry-run", action="store_true", help="print the plan and run nothing")
+    note = "more flags of `xpubench generate` for every run, such as --flags='--device cpu --greedy'"
+    add("--flags", default="", metavar="'--FLAG ...'", help=note)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the suite; 0 when every run is well, 1 when one failed."""
-    directories = round_directories(args.results_dir, args.rounds)
+    directories = suite.round_directories(args.results_dir, args.rounds)
     if args.rounds == 1:
         directories = [args.results_dir]
     if not args.timeout > 0:
         raise UserError(f"--timeout must be above 0 seconds, not {args.timeout:g}")
-    commands = command_lines(read_suite(args.suite), args.models, words(args.flags), ranks=_ranks(args.ranks))
-    orders = [_order(command) for command in commands]
+    if args.ranks is not None and args.ranks < 1:
+        raise UserError(f"--ranks must be at least 1, not {args.ranks}")
+    read, flags = suite.read_suite(args.suite), suite.words(args.flags)
+    orders = [_order(command) for command in suite.command_lines(read, args.models, flags, ranks=args.ranks)]
     if not orders:
         raise UserError(f"the suite {args.suite} has no runs")
     if args.dry_run:
@@ -88,34 +63,34 @@ def run(args: argparse.Namespace) -> int:
 def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace) -> int:
     from xpubench.results import ResultsDirectory
 
+    specs = [spec for order in orders for spec in order.specs]
     statuses: Counter[str] = Counter()
     for number, directory in enumerate(directories):
         results = ResultsDirectory(directory)
-        order = list(orders)
+        shuffled = list(orders)
         if len(directories) > 1:
-            # By the round, so that a resumed suite keeps its order.
-            random.Random(number).shuffle(order)
-        total = sum(wanted(results, spec, args.rerun) for one in order for spec in one.specs)
-        known = sum(len(one.specs) for one in order)
+            # The round's number is the seed, so that a resumed suite keeps its order.
+            random.Random(number).shuffle(shuffled)
+        total = sum(suite.wanted(results, spec, args.rerun) for spec in specs)
         hint = "" if total else "; --rerun all makes them again"
-        print(f"{directory}: {total} of {known} runs to make{hint}", flush=True)
-        made = run_orders(order, results, rerun=args.rerun, timeout_s=args.timeout)
+        print(f"{directory}: {total} of {len(specs)} runs to make{hint}", flush=True)
+        made = suite.run_orders(shuffled, results, rerun=args.rerun, timeout_s=args.timeout)
         try:
-            with locked(results), closing(made):
+            with suite.locked(results), closing(made):
                 for count, records in enumerate(made, 1):
                     for record in records:
                         print(f"[{count}/{total}] {_line(record)}", flush=True)
         except KeyboardInterrupt:
             print("interrupted; the same command goes on from here", flush=True)
             return exit_code()
-        statuses.update(_statuses(order, results))
+        statuses.update(record.status for spec in specs for record in records_of(results, spec))
     print(", ".join(f"{count} {status}" for status, count in sorted(statuses.items())))
     print(f"next, the report: xpubench report {args.results_dir} -o report.html")
     return 0 if set(statuses) == {"ok"} else 1
 
 
-def _order(command: CommandLine) -> Order:
-    """What a command line asks for, by the flags of the command itself."""
+def _order(command: suite.CommandLine) -> Order:
+    """The order that a command line gives, by the flags of its command."""
     args = _parser(command.ranks is not None).parse_args(command.flags)
     runtime, *others = runtime_names(args)
     if others:
@@ -129,30 +104,20 @@ def _order(command: CommandLine) -> Order:
 
 @cache
 def _parser(with_ranks: bool) -> Parser:
-    # Without --help, which would end the suite.
+    # --help in a command line would end the suite.
     parser = Parser(prog="xpubench generate", add_help=False)
     (tensor_parallel if with_ranks else generation).add_flags(parser)
     return parser
 
 
-def _ranks(given: int | None) -> int | None:
-    if given is not None and given < 1:
-        raise UserError(f"--ranks must be at least 1, not {given}")
-    return given
-
-
 def _line(record: "Record") -> str:
     from xpubench.compare.title import title_of
 
-    text = title_of(record)
+    outcome = ""
     if record.failure is not None:
-        return f"{record.status}  {text}: {record.failure.message}"
-    if record.accuracy is not None and record.accuracy.acc is not None:
-        return f"{record.status}  {text}: accuracy {record.accuracy.acc:.2%}"
-    if record.latency is not None and record.latency.next_token_ms is not None:
-        return f"{record.status}  {text}: next token {record.latency.next_token_ms.median:.2f} ms"
-    return f"{record.status}  {text}"
-
-
-def _statuses(orders: list[Order], results: "ResultsDirectory") -> list[str]:
-    return [record.status for order in orders for spec in order.specs for record in records_of(results, spec)]
+        outcome = f": {record.failure.message}"
+    elif record.accuracy is not None and record.accuracy.acc is not None:
+        outcome = f": accuracy {record.accuracy.acc:.2%}"
+    elif record.latency is not None and record.latency.next_token_ms is not None:
+        outcome = f": next token {record.latency.next_token_ms.median:.2f} ms"
+    return f"{record.status}  {title_of(record)}{outcome}"

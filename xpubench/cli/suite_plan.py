@@ -3,67 +3,59 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from xpubench.cli.tables import plain_console, plain_table
+from xpubench.cli.tables import print_table
 from xpubench.compare.title import title_of_spec
-from xpubench.plan import Plan
-from xpubench.report.text import NONE, gb, ms
+from xpubench.report.text import NONE, gb, number
 from xpubench.run.order import Order
 from xpubench.run.suite_plan import Outlook, device_of, first_token_ms, outlooks, time_left
+
+COLUMNS = (
+    *("run", "weights, GB", "KV cache, GB", "peak, GB", "first token, ms", "next token, ms", "time, s"),
+    "state",
+)
 
 
 def print_plan(orders: Sequence[Order], directories: Sequence[Path]) -> None:
     """A table of the runs, with the time that the finished ones took and the least that the others can."""
-    console = plain_console()
-    table = plain_table(
-        *("run", "weights, GB", "KV cache, GB", "peak, GB", "first token, ms", "next token, ms", "time, s"),
-        "state",
-    )
     specs = [spec for order in orders for spec in order.specs]
-    devices = {name: device_of(name) for name in dict.fromkeys(spec.subject.device for spec in specs)}
+    # One subject for each device.
+    subjects = {spec.subject.device: spec.subject for spec in reversed(specs)}
+    devices = {name: device_of(subject) for name, subject in subjects.items()}
     runs = outlooks(specs, directories, devices)
-    for run in runs:
-        table.add_row(
-            title_of_spec(run.spec), *_plan_cells(run.plan), _time_cell(run), _state(run, len(directories))
-        )
-    console.print(table)
-    pending = sum(run.pending for run in runs)
-    console.print(
+    print_table(COLUMNS, (_cells(run, len(directories)) for run in runs))
+    pending, first, last = sum(run.pending for run in runs), directories[0], directories[-1]
+    print(
         f"{len(runs)} runs in {len(orders)} processes, {len(directories)} round(s); {pending} to run in "
-        + (str(directories[0]) if len(directories) == 1 else f"{directories[0]} to {directories[-1]}")
+        + (f"{first}" if first == last else f"{first} to {last}")
     )
-    console.print(
-        "Memory is an estimate. Tokens are the roofline's, the least at the bandwidth below; where no peak "
-        "is known, the first one's is a pass over the weights."
+    print(
+        "Memory is an estimate. Token times are the roofline's, the least at the bandwidth below; where no "
+        "peak is known, the first token's is that of one pass over the weights."
     )
     for name, device in devices.items():
         if device is None:
-            console.print(f"{name}: none here, so no roofline; `xpubench plan --device` takes a data sheet")
+            print(f"{name}: none here, so no roofline; `xpubench plan --device` takes a data sheet")
         else:
-            console.print(
-                f"{name}: {device.name}, {device.bandwidth_gb_per_s:,.1f} GB/s ({device.bandwidth_source})"
-            )
-    console.print(_time_line(runs))
+            speed = f"{device.bandwidth_gb_per_s:,.1f} GB/s ({device.bandwidth_source})"
+            print(f"{name}: {device.name}, {speed}")
+    print(_time_line(runs))
 
 
-def _plan_cells(plan: Plan | None) -> list[str]:
-    if plan is None:
-        return [NONE] * 5
-    sizes = (plan.weight_bytes, plan.kv_cache_bytes, plan.peak_bytes)
-    following = plan.roofline_next_token_ms
-    times = [None, None] if following is None else [first_token_ms(plan), following]
-    return [*map(gb, sizes), *map(ms, times)]
-
-
-def _time_cell(run: Outlook) -> str:
+def _cells(run: Outlook, rounds: int) -> list[str]:
+    plan = run.plan
+    figures = [NONE] * 5
+    if plan is not None:
+        following = plan.roofline_next_token_ms
+        first = None if following is None else first_token_ms(plan)
+        sizes = map(gb, (plan.weight_bytes, plan.kv_cache_bytes, plan.peak_bytes))
+        figures = [*sizes, number(first), number(following)]
     if run.took_s is not None:
-        return f"{run.took_s:.0f}"
-    return NONE if run.least_s is None else f"≥ {run.least_s:.1f}"
-
-
-def _state(run: Outlook, rounds: int) -> str:
-    if run.pending == 0:
-        return "done"
-    return "to run" if run.pending == rounds else f"{rounds - run.pending} of {rounds} done"
+        time = f"{run.took_s:.0f}"
+    else:
+        time = NONE if run.least_s is None else f"≥ {run.least_s:.1f}"
+    done = f"{rounds - run.pending} of {rounds} done"
+    state = {0: "done", rounds: "to run"}.get(run.pending, done)
+    return [title_of_spec(run.spec), *figures, time, state]
 
 
 def _time_line(runs: Sequence[Outlook]) -> str:

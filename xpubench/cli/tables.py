@@ -1,29 +1,35 @@
 """Rich tables that stay whole where the output is no terminal."""
 
 import sys
-from typing import TextIO
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LOG_WIDTH = 140
 
 
-def plain_console(out: TextIO | None = None) -> Console:
-    """Standard output or `out`: as wide as the terminal, or wide enough for a table in a log."""
-    out = out or sys.stdout
-    return Console(file=out, highlight=False, markup=False, width=width_of(out))
+def console_for(out: TextIO) -> "Console":
+    """A console as wide as the terminal, or wide enough for a table in a log."""
+    # Rich is slow to import, and no `--help` needs it.
+    from rich.console import Console
+
+    width = None if out.isatty() else LOG_WIDTH
+    return Console(file=out, highlight=False, markup=False, emoji=False, width=width)
 
 
-def width_of(out: TextIO) -> int | None:
-    """The columns of a log; None for those of a terminal."""
-    return None if out.isatty() else LOG_WIDTH
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1, out: TextIO | None = None
+) -> None:
+    """Prints a table to standard output or `out`. The first `left` columns are aligned to the left and the
+    others to the right."""
+    from rich import box
+    from rich.table import Table
 
-
-def plain_table(*columns: str) -> Table:
-    """A table whose first column is text and whose others are right-aligned."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    return table
+        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console_for(out or sys.stdout).print(table)

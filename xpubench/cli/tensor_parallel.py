@@ -28,7 +28,7 @@ NOT_LAUNCHED = (
 
 
 def main() -> int:
-    """The command under its script's name, on any rank; returns the exit code. Rank 0 alone speaks."""
+    """The command under its script's name, on any rank; returns the exit code. Only rank 0 prints."""
     launch = launch_of(os.environ)
     if launch is not None and launch.rank != 0:
         silence()
@@ -40,20 +40,15 @@ def main() -> int:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of a run on one process, and those of ranks."""
     generation.add_flags(parser, ranks=True)
-    group = parser.add_argument_group("ranks")
-    group.add_argument("--tp-size", type=int, metavar="N", help="the number of ranks, which mpirun sets too")
-    group.add_argument("--local_rank", type=int, metavar="N", help="of DeepSpeed's launcher; has no effect")
-    group.add_argument(
-        "--timeout",
-        type=int,
-        default=RANKS_TIMEOUT_S,
-        metavar="S",
-        help=f"seconds after which ranks that wait for each other give up (default: {RANKS_TIMEOUT_S})",
-    )
+    add = parser.add_argument_group("ranks").add_argument
+    add("--tp-size", type=int, metavar="N", help="the number of ranks, which mpirun sets too")
+    add("--local_rank", type=int, metavar="N", help="accepted for DeepSpeed's launcher; has no effect")
+    note = f"seconds after which ranks that wait for each other give up (default: {RANKS_TIMEOUT_S})"
+    add("--timeout", type=int, default=RANKS_TIMEOUT_S, metavar="S", help=note)
 
 
 def order_for(args: argparse.Namespace, device: str) -> Order:
-    """What the flags ask of as many ranks as `tp_size` says. UserError where they contradict."""
+    """The order that the flags give for as many ranks as `tp_size` says. UserError where they contradict."""
     order = generation.order_for(args, runtime_names(args)[0], device)
     return msgspec.structs.replace(order, ranks=args.tp_size, ranks_timeout_s=args.timeout)
 
@@ -63,7 +58,7 @@ def _run(launch: Launch | None) -> int:
     args, problem, leaving = None, None, None
     if launch is None or launch.rank == 0:
         try:
-            args = _parsed(sys.argv[1:])
+            args = _parsed()
             order_for(args, args.device or "cpu")
         except UserError as error:
             if launch is None:
@@ -87,10 +82,10 @@ def _run(launch: Launch | None) -> int:
     return code or 0
 
 
-def _parsed(arguments: list[str]) -> argparse.Namespace:
+def _parsed() -> argparse.Namespace:
     parser = Parser(prog=Path(sys.argv[0]).name, description=__doc__)
     add_flags(parser)
-    args = parser.parse_args(arguments)
+    args = parser.parse_args()
     if args.timeout < 1:
         raise UserError(f"--timeout must be at least 1 second, not {args.timeout}")
     return args
@@ -98,7 +93,9 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 def _check_alike(group: "RankGroup") -> None:
     """UserError where the ranks were not started with the same flags."""
-    everyone = group.gather(_words_of_all_ranks(sys.argv[1:]))
+    # DeepSpeed's launcher adds each rank's own number.
+    flags = re.sub(r"^--local_rank[=\n]\d+$", "", "\n".join(sys.argv[1:]), flags=re.MULTILINE)
+    everyone = group.gather(flags.split("\n"))
     other = next((rank for rank, theirs in enumerate(everyone) if theirs != everyone[0]), None)
     if other is not None:
         raise UserError(
@@ -107,21 +104,15 @@ def _check_alike(group: "RankGroup") -> None:
         )
 
 
-def _words_of_all_ranks(arguments: list[str]) -> list[str]:
-    """The command line without the rank's own number, which DeepSpeed's launcher adds."""
-    text = "\n".join(arguments)
-    return re.sub(r"^--local_rank[=\n]\d+$", "", text, flags=re.MULTILINE).split("\n")
-
-
 def _order(args: argparse.Namespace, size: int) -> Order:
-    """What rank 0 was asked for, on the first device that there is where none was named."""
+    """The order of rank 0, on the first device that there is where none was named."""
     if args.tp_size not in (None, size):
         raise UserError(f"--tp-size {args.tp_size} is not the number of ranks, {size}; leave it out")
     args.tp_size = size
-    if args.device is not None:
-        return order_for(args, args.device)
-    runtime = order_for(args, "cpu").specs[0].subject.runtime
-    return order_for(args, generation.first_device(runtime))
+    order = order_for(args, args.device or "cpu")
+    if args.device is None:
+        order = order_for(args, generation.first_device(order.specs[0].subject.runtime))
+    return order
 
 
 def _show(args: argparse.Namespace | None, order: Order) -> int:

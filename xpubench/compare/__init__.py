@@ -1,1 +1,1 @@
-"""Records held against each other."""
+"""Comparisons of records: the only place that decides whether something changed."""

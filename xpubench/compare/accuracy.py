@@ -1,6 +1,6 @@
 """Two accuracy records of the same items: the difference, whether it is noise, and a verdict."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 
@@ -10,9 +10,9 @@ from xpubench.spec import AccuracySpec
 
 WARN_POINTS = 1.5
 
-# A difference that chance explains with at least this probability is none.
+# A difference that chance explains with at least this probability counts as no difference.
 SIGNIFICANT = 0.05
-# The standard errors to each side of a figure that hold 95% of the normal distribution.
+# This many standard errors to each side of a figure hold 95% of the normal distribution.
 Z95 = 1.96
 
 AccuracyVerdict = Literal["ok", "warning", "regression", "not comparable"]
@@ -45,15 +45,15 @@ def compare_accuracies(base: Record, new: Record) -> AccuracyComparison:
     """
     if reason := _not_comparable(base, new):
         return AccuracyComparison(verdict="not comparable", reason=reason)
-    one, other = _accuracy(base), _accuracy(new)
+    one, other = cast("tuple[Accuracy, Accuracy]", (base.accuracy, new.accuracy))
     gained, lost = _gained_and_lost(one, other)
     difference = 100 * (gained - lost) / len(one.items)
     limit = allowed_drop_points(base.spec.subject.model)
     p_value = mcnemar(gained, lost)
-    verdict, reason = _verdict(difference, limit, p_value)
+    verdict, reason = _verdict(difference, limit)
     return AccuracyComparison(
         verdict=verdict,
-        reason=reason,
+        reason=f"{reason}; McNemar's p {p_value:.3g}",
         task=one.task,
         base_acc=one.acc,
         new_acc=other.acc,
@@ -78,23 +78,12 @@ def accuracy_difference(base: Record, new: Record) -> tuple[float | None, float 
     one, other = base.accuracy, new.accuracy
     if one is None or other is None or one.acc is None or other.acc is None:
         return None, None
-    points = 100 * (other.acc - one.acc)
-    if not one.items or {item.id for item in one.items} != {item.id for item in other.items}:
-        return points, None
-    return points, mcnemar(*_gained_and_lost(one, other))
+    return 100 * (other.acc - one.acc), compare_accuracies(base, new).p_value
 
 
-def accuracy_change(points: float, p_value: float) -> AccuracyChange:
-    """Whether so many percentage points are more than chance."""
-    if p_value >= SIGNIFICANT:
-        return "same"
-    return "better" if points > 0 else "worse"
-
-
-def change_by_errors(points: float, base_stderr: float, new_stderr: float) -> AccuracyChange:
-    """Whether so many percentage points are more than the standard errors (0 to 1) of both explain."""
-    noise = Z95 * 100 * (base_stderr**2 + new_stderr**2) ** 0.5
-    if abs(points) <= noise:
+def accuracy_change(points: float, *, noise: bool) -> AccuracyChange:
+    """The name of a change by so many percentage points, which may be noise."""
+    if noise:
         return "same"
     return "better" if points > 0 else "worse"
 
@@ -110,51 +99,42 @@ def mcnemar(gained: int, lost: int) -> float:
 
 def _gained_and_lost(base: Accuracy, new: Accuracy) -> tuple[int, int]:
     """How many of the same items the new run alone has right, and how many the base alone."""
-    before = {item.id: bool(item.correct) for item in base.items}
-    after = {item.id: bool(item.correct) for item in new.items}
-    gained = sum(after[index] and not before[index] for index in before)
-    lost = sum(before[index] and not after[index] for index in before)
-    return gained, lost
+    before, after = ({item.id for item in side.items if item.correct} for side in (base, new))
+    return len(after - before), len(before - after)
 
 
-def _verdict(difference: float, limit: float, p_value: float) -> tuple[AccuracyVerdict, str]:
-    chance = f"McNemar's p {p_value:.3g}"
+def _verdict(difference: float, limit: float) -> tuple[AccuracyVerdict, str]:
     if difference <= -limit:
-        return "regression", f"{-difference:.2f} points lower, the limit is {limit:g}; {chance}"
+        return "regression", f"{-difference:.2f} points lower, the limit is {limit:g}"
     if difference <= -WARN_POINTS:
-        return "warning", f"{-difference:.2f} points lower, a warning from {WARN_POINTS:g}; {chance}"
-    return "ok", f"{difference:+.2f} points, within {WARN_POINTS:g}; {chance}"
+        return "warning", f"{-difference:.2f} points lower, a warning from {WARN_POINTS:g}"
+    return "ok", f"{difference:+.2f} points, within {WARN_POINTS:g}"
 
 
 def _not_comparable(base: Record, new: Record) -> str | None:
     for name, record in (("base", base), ("new", new)):
         if record.status != "ok" or record.accuracy is None:
             return f"the {name} record holds no accuracy (status {record.status})"
-    one, other = _accuracy(base), _accuracy(new)
-    fields = (
-        ("task", one.task, other.task),
-        ("task version", one.task_version, other.task_version),
-        ("content of the data file", _data(base), _data(new)),
-        ("number of examples before each item", _fewshot(base), _fewshot(new)),
-    )
-    for name, left, right in fields:
-        if left != right:
-            return f"another {name}: {left} and {right}"
-    if [item.id for item in one.items] != [item.id for item in other.items]:
-        return f"other items: {one.n} and {other.n} of {one.task}"
-    if any(item.correct is None for item in (*one.items, *other.items)):
-        return f"the items of {one.task} are neither right nor wrong"
+    one, other = (_identity(record) for record in (base, new))
+    for name in one:
+        if one[name] != other[name]:
+            return f"another {name}: {one[name]} and {other[name]}"
+    ours, theirs = (record.accuracy.items if record.accuracy else [] for record in (base, new))
+    if [item.id for item in ours] != [item.id for item in theirs]:
+        return f"other items: {len(ours)} and {len(theirs)} of {one['task']}"
+    if not ours:
+        return f"the records hold no items of {one['task']}"
+    if any(item.correct is None for item in (*ours, *theirs)):
+        return f"the items of {one['task']} are neither right nor wrong"
     return None
 
 
-def _accuracy(record: Record) -> Accuracy:
+def _identity(record: Record) -> dict[str, str | int | None]:
     assert record.accuracy is not None
-    return record.accuracy
-
-
-def _data(record: Record) -> str | None:
-    return record.spec.task.data_sha256 if isinstance(record.spec, AccuracySpec) else None
-
-
-def _fewshot(record: Record) -> int | None:
-    return record.spec.task.num_fewshot if isinstance(record.spec, AccuracySpec) else None
+    assert isinstance(record.spec, AccuracySpec)
+    return {
+        "task": record.accuracy.task,
+        "task version": record.accuracy.task_version,
+        "content of the data file": record.spec.task.data_sha256,
+        "number of examples before each item": record.spec.task.num_fewshot,
+    }

@@ -1,20 +1,20 @@
 """Latencies and peaks of memory of two runs: their ratios, and whether these are changes."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal
 
 import msgspec
 
-from xpubench.measure.statistics import median_ratio
 from xpubench.record import Record
 
-# Runs of the same thing differ by about this much from one process to the next, which no interval shows.
+# Repeated processes of one run differ by about this much, which no interval within a process shows.
 MARGIN = 0.01
 
 LatencyChange = Literal["faster", "slower", "same", "no interval"]
 
 
-class Ratio(msgspec.Struct, frozen=True, kw_only=True):
+class Ratio(msgspec.Struct, frozen=True):
     """B / A with the ends of its 95% interval, None where a side has one iteration alone."""
 
     ratio: float
@@ -29,9 +29,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """The ratio with its interval."""
-        if self.low is None or self.high is None:
-            return f"{self.ratio:.3f}"
-        return f"{self.ratio:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.ratio:.3f}" + (f" ({self.low:.3f} to {self.high:.3f})" if self.ends else "")
 
     def verdict(self, margin: float = MARGIN) -> LatencyChange:
         """Whether the whole interval is more than the margin away from 1, and on which side."""
@@ -48,21 +46,22 @@ def ratio_of(base: Sequence[Record], new: Sequence[Record], what: Literal["first
     A run that was repeated is given by its rounds, which are resampled as wholes, and in pairs where both
     sides have as many.
     """
-    sides = [_rounds(records, what) for records in (base, new)]
-    if not all(sides):
-        return None
-    ratio, low, high = median_ratio(*sides, paired=len(base) == len(new) > 1)
-    return Ratio(ratio=ratio, low=low, high=high)
+    sides = [_rows(records, what) for records in (base, new)]
+    return _ratio(*sides, paired=len(base) == len(new) > 1) if all(sides) else None
 
 
 def ratio_over_rounds(base: Sequence[Record], new: Sequence[Record]) -> Ratio:
     """The ratio of next token latencies, new / base, of two runtimes that took turns, round by round: of the
     medians over all tokens, with the interval over the rounds."""
-    sides = [
-        [[one for row in next_token_rows(record) for one in row] for record in side] for side in (base, new)
-    ]
-    ratio, low, high = median_ratio(*sides, paired=True)
-    return Ratio(ratio=ratio, low=low, high=high)
+    sides = [[list(chain(*next_token_rows(record))) for record in side] for side in (base, new)]
+    return _ratio(*sides, paired=True)
+
+
+def _ratio(base: list[list[int]], new: list[list[int]], *, paired: bool) -> Ratio:
+    # NumPy's import would double the time of `xpubench report --help`.
+    from xpubench.measure.statistics import median_ratio
+
+    return Ratio(*median_ratio(base, new, paired=paired))
 
 
 def next_token_rows(record: Record) -> list[list[int]]:
@@ -70,31 +69,21 @@ def next_token_rows(record: Record) -> list[list[int]]:
     return [one.next_token_ns for one in record.samples.iterations if one.next_token_ns]
 
 
-def _rounds(records: Sequence[Record], what: Literal["first", "next"]) -> list[list[int]]:
-    if len(records) == 1:
-        return _rows(records[0], what)
-    rounds = [_rows(record, what) for record in records]
-    return [[sample for row in rows for sample in row] for rows in rounds if rows]
-
-
-def _rows(record: Record, what: Literal["first", "next"]) -> list[list[int]]:
-    stamped = [one for one in record.samples.iterations if one.sync_policy == "every_token"]
-    if record.status != "ok":
-        return []
-    if what == "first":
-        return [[one.first_token_ns] for one in stamped if one.first_token_ns and one.first_token_ns > 0]
-    return [one.next_token_ns for one in stamped if one.next_token_ns and min(one.next_token_ns) > 0]
+def _rows(records: Sequence[Record], what: Literal["first", "next"]) -> list[list[int]]:
+    """The rows that are resampled: the iterations of a single run, or all samples of each of its rounds."""
+    rounds = []
+    for record in (one for one in records if one.status == "ok"):
+        rows = next_token_rows(record)
+        if what == "first":
+            rows = [[one.first_token_ns] for one in record.samples.iterations if one.first_token_ns]
+        rounds.append([row for row in rows if min(row) > 0])
+    return rounds[0] if len(records) == len(rounds) == 1 else [list(chain(*rows)) for rows in rounds if rows]
 
 
 def memory_ratio(base: Record, new: Record) -> float | None:
     """New / base of the peaks: device memory where both know it, else the host's."""
-    one, other = base.summary, new.summary
-    if one is None or other is None:
-        return None
-    for before, after in (
-        (one.peak_device_bytes, other.peak_device_bytes),
-        (one.peak_host_bytes, other.peak_host_bytes),
-    ):
+    for name in ("peak_device_bytes", "peak_host_bytes"):
+        before, after = (getattr(record.summary, name, None) for record in (base, new))
         if before and after:
-            return after / before
+            return float(after / before)
     return None

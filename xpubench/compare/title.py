@@ -12,7 +12,7 @@ def title_of(record: Record) -> str:
 
 
 def title_of_spec(spec: RunSpec | AccuracySpec, input_tokens: int | None = None) -> str:
-    """What is to run in one line; `input_tokens` where another number than the asked one is known."""
+    """A spec in one line; `input_tokens` is given where the run had another number than the spec asks."""
     subject = spec.subject
     parts = [subject.model, subject.runtime, f"{subject.device} {subject.dtype}"]
     if subject.tp_size > 1:
@@ -26,5 +26,4 @@ def title_of_spec(spec: RunSpec | AccuracySpec, input_tokens: int | None = None)
         parts.append("dummy weights")
     if isinstance(spec, AccuracySpec):
         return " · ".join([*parts, spec.task.name])
-    length = spec.workload.input_tokens if input_tokens is None else input_tokens
-    return " · ".join([*parts, spec.workload.title(length)])
+    return " · ".join([*parts, spec.workload.title(input_tokens or spec.workload.input_tokens)])

@@ -20,9 +20,13 @@ class TokenClock(StoppingCriteria):  # type: ignore[misc]  # transformers carrie
         self._synchronize = synchronize
         self._no_stops: torch.Tensor | None = None
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+    def stamp(self) -> None:
+        """Notes that all which was asked of the device so far is done."""
         self._synchronize()
         self.stamps_ns.append(perf_counter_ns())
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self.stamp()
         if self._no_stops is None or self._no_stops.shape[0] != input_ids.shape[0]:
             self._no_stops = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
         return self._no_stops

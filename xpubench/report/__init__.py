@@ -1,1 +1,1 @@
-"""What people see of the records."""
+"""Views of the records and of comparisons; they decide nothing."""

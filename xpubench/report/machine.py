@@ -7,12 +7,12 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 import msgspec
 
-from xpubench.compare.runs import Comparisons
+from xpubench.compare.runs import BAD, Comparisons
 from xpubench.report.tables import DataTable
 
 
 def as_json(value: Any) -> bytes:
-    """Any value of the report for a machine."""
+    """A report or a comparison as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 
 
@@ -20,27 +20,25 @@ def as_csv(table: DataTable) -> bytes:
     """A table with its hidden columns; a figure with its interval becomes three."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = [
-        [name, f"{name}_low", f"{name}_high"] if column.kind == "interval" else [name]
-        for name, column in table.columns.items()
-    ]
-    writer.writerow([name for some in names for name in some])
+    names: list[str] = []
+    for name, column in table.columns.items():
+        names += [name, f"{name}_low", f"{name}_high"] if column.kind == "interval" else [name]
+    writer.writerow(names)
     for row in table.cells():
-        fields = [
-            [*(cell or ()), None, None, None][:3] if column.kind == "interval" else [_safe(cell)]
-            for column, cell in zip(table.columns.values(), row, strict=True)
-        ]
-        writer.writerow([field for some in fields for field in some])
+        fields: list[Any] = []
+        for column, cell in zip(table.columns.values(), row, strict=True):
+            fields += [*(cell or ()), None, None, None][:3] if column.kind == "interval" else [_safe(cell)]
+        writer.writerow(fields)
     return out.getvalue().encode()
 
 
 def as_junit(found: Comparisons) -> bytes:
-    """One test case a run: slower and less accurate ones fail, those that cannot be compared are errors,
-    and those that the new set lacks are skipped."""
+    """One test case for each run: slower and less accurate ones fail, those that cannot be compared are
+    errors, and those that only the base has are skipped."""
     suite = Element("testsuite", name="xpubench compare", tests=str(len(found.runs) + len(found.only_base)))
     for run in found.runs:
         case = SubElement(suite, "testcase", classname="xpubench", name=run.title)
-        if run.verdict in ("slower", "regression"):
+        if run.verdict in BAD:
             SubElement(case, "failure", message=run.reason, type=run.verdict)
         elif run.verdict == "not comparable":
             SubElement(case, "error", message=run.reason, type="not-comparable")
@@ -55,5 +53,5 @@ def as_junit(found: Comparisons) -> bytes:
 
 
 def _safe(cell: Any) -> Any:
-    # A spreadsheet would run a text that begins so.
+    # A spreadsheet takes a text that begins with one of these for a formula and runs it.
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -1,7 +1,7 @@
 """The reports and comparisons as Markdown. Texts from records are escaped."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from xpubench.compare.history import History
 from xpubench.compare.runs import Comparisons
@@ -10,9 +10,7 @@ from xpubench.report.diff import Diff
 from xpubench.report.matrix import MODES, Cell
 from xpubench.report.overview import Overview
 from xpubench.report.tables import DataTable, cell_text, diff_table, history_table, runs_table
-from xpubench.report.text import MODE_NAMES, ms, percent
-
-NUMBERS = ("number", "interval")
+from xpubench.report.text import MODE_NAMES, number, percent
 
 
 def overview_markdown(found: Overview) -> bytes:
@@ -26,8 +24,7 @@ def overview_markdown(found: Overview) -> bytes:
         for one in found.tallies
     ]
     lines.append(f"- runs: {sum(run.status == 'ok' for run in found.runs)} of {len(found.runs)} went well")
-    if found.slowest is not None:
-        one = found.slowest
+    if one := found.slowest:
         lines.append(
             f"- slowest against the limit: {escaped(one.model)}, {escaped(one.runtime)}, {one.precision}: "
             f"{percent(one.mbu_measured)} % of the measured bandwidth"
@@ -37,11 +34,10 @@ def overview_markdown(found: Overview) -> bytes:
         f"{run.status}: {escaped(run.message or '')}"
         for run in found.failed
     ]
-    lines += ["", "## Validated models", ""]
     header = ["model", *(MODE_NAMES[mode] for mode in MODES)]
-    lines += _rows(header, ["---"] * 4, ([line.model, *map(_cell, line.cells)] for line in found.matrix))
-    lines += ["", "## Runs", "", *_table(runs_table(found.runs))]
-    return _whole(lines, found.left_out)
+    matrix = ([line.model, *map(_cell, line.cells)] for line in found.matrix)
+    lines += ["", "## Validated models", "", *_rows(header, matrix)]
+    return _whole([*lines, "", "## Runs", "", *_table(runs_table(found.runs))], found.left_out)
 
 
 def diff_markdown(found: Diff) -> bytes:
@@ -49,8 +45,8 @@ def diff_markdown(found: Diff) -> bytes:
     lines = ["# Side by side", "", f"- A: {escaped(found.a)}", f"- B: {escaped(found.b)}"]
     lines += [f"- {len(found.only_a)} runs in A alone, {len(found.only_b)} in B alone"]
     lines += ["", "## Runs of the same work", "", *_table(diff_table(found.pairs))]
-    lines += ["", "## What differs in the environments", ""]
-    lines += _rows(["fact", "A", "B"], ["---"] * 3, ([one.name, one.a, one.b] for one in found.environment))
+    facts = ([one.name, one.a, one.b] for one in found.environment)
+    lines += ["", "## What differs in the environments", "", *_rows(["fact", "A", "B"], facts)]
     return _whole(lines, found.left_out)
 
 
@@ -62,8 +58,7 @@ def history_markdown(found: History) -> bytes:
 
 def comparison_markdown(found: Comparisons) -> bytes:
     """The runs of two sets beside each other."""
-    rule = ["---", "---", *["---:"] * (len(COLUMNS) - 2)]
-    lines = _rows(list(COLUMNS), rule, (row_texts(run) for run in found.runs))
+    lines = _rows(COLUMNS, map(row_texts, found.runs), numeric=COLUMNS[2:])
     return _whole([*lines, "", *(f"- {escaped(note)}" for note in notes(found))], [])
 
 
@@ -76,16 +71,16 @@ def _table(table: DataTable) -> list[str]:
     shown = [(at, column) for at, column in enumerate(table.columns.values()) if not column.hidden]
     return _rows(
         [column.label for _, column in shown],
-        ["---:" if column.kind in NUMBERS else "---" for _, column in shown],
         ([cell_text(column, row[at]) for at, column in shown] for row in table.cells()),
+        numeric=[column.label for _, column in shown if column.kind in ("number", "interval")],
     )
 
 
-def _rows(header: list[str], rule: list[str], rows: Iterable[list[str]]) -> list[str]:
-    return [
-        f"| {' | '.join(cells)} |"
-        for cells in (header, rule, *([escaped(cell) for cell in row] for row in rows))
-    ]
+def _rows(header: Sequence[str], rows: Iterable[list[str]], numeric: Sequence[str] = ()) -> list[str]:
+    """A table; the columns whose labels are in `numeric` are aligned to the right."""
+    rule = ["---:" if label in numeric else "---" for label in header]
+    texts = ([escaped(cell) for cell in row] for row in rows)
+    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *texts)]
 
 
 def _whole(lines: list[str], left_out: list[tuple[str, str]]) -> bytes:
@@ -98,7 +93,7 @@ def _whole(lines: list[str], left_out: list[tuple[str, str]]) -> bytes:
 def _cell(cell: Cell) -> str:
     parts = [f"{cell.verdict}: {cell.reason}" if cell.reason else cell.verdict]
     if cell.latency is not None and cell.latency.next_token_ms is not None:
-        parts.append(f"{ms(cell.latency.next_token_ms)} ms a token")
+        parts.append(f"{number(cell.latency.next_token_ms)} ms a token")
     if cell.accuracy is not None and cell.accuracy.acc is not None:
         parts.append(f"accuracy {percent(cell.accuracy.acc)} %")
     return ", ".join(parts)

@@ -6,15 +6,15 @@ from typing import Literal
 
 import msgspec
 
-from xpubench.catalog import CatalogModel, find_model, models
+from xpubench.catalog import find_model, models
 from xpubench.compare.row import Mode, RunRow
 
 CellVerdict = Literal["pass", "fail", "partial", "not run", "not validated"]
 MODES: tuple[Mode, ...] = ("fp16", "int4", "distributed")
 
 
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """A model in a mode. `latency` and `accuracy` are the runs that speak for it, None where none does."""
+class Cell(msgspec.Struct, frozen=True):
+    """A model in a mode. `latency` and `accuracy` are the runs to show, None where there is none."""
 
     mode: Mode
     verdict: CellVerdict
@@ -23,7 +23,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: RunRow | None = None
 
 
-class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
+class MatrixRow(msgspec.Struct, frozen=True):
     """A validated model with a cell for each mode. `platforms` are those of the guide's table, `listed` those
     whose own, narrower list names the model too."""
 
@@ -34,7 +34,7 @@ class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
     cells: list[Cell]
 
 
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
+class Tally(msgspec.Struct, frozen=True):
     """How many of the models that the guide validated in a mode have which verdict."""
 
     mode: Mode
@@ -50,24 +50,20 @@ def matrix(runs: Iterable[RunRow]) -> list[MatrixRow]:
 
     A cell passes when all its newest runs went well: at least one of latency, with trained weights, and one
     of accuracy, on the whole task and not below the published figure by more than the model's limit. It
-    fails when the accuracy is below that, or no latency run or no accuracy run went well. What is between is
-    partial.
+    fails when the accuracy is below that, or no latency run or no accuracy run went well. Any other cell with
+    a run is partial.
     """
-    mine: dict[tuple[str, Mode], list[RunRow]] = defaultdict(list)
+    by_cell: dict[tuple[str, Mode], list[RunRow]] = defaultdict(list)
     for run in newest(runs):
         if run.mode is not None and (known := find_model(run.model)):
-            mine[known.id, run.mode].append(run)
-    return [
-        MatrixRow(
-            family=one.family,
-            model=one.id,
-            platforms=one.platforms,
-            listed=one.listed,
-            cells=[_cell(one, mode, mine.get((one.id, mode), [])) for mode in MODES],
-        )
-        for one in models()
-        if one.status == "validated"
-    ]
+            by_cell[known.id, run.mode].append(run)
+    found = []
+    for one in (one for one in models() if one.status == "validated"):
+        # The guide validated the distributed models in FP16.
+        validated: dict[Mode, bool] = {"fp16": one.fp16, "int4": one.int4, "distributed": one.fp16}
+        cells = [_cell(mode, by_cell[one.id, mode], validated[mode]) for mode in MODES]
+        found.append(MatrixRow(one.family, one.id, one.platforms, one.listed, cells))
+    return found
 
 
 def tally(lines: list[MatrixRow]) -> list[Tally]:
@@ -75,16 +71,8 @@ def tally(lines: list[MatrixRow]) -> list[Tally]:
     found = []
     for index, mode in enumerate(MODES):
         counts = Counter(line.cells[index].verdict for line in lines)
-        found.append(
-            Tally(
-                mode=mode,
-                validated=len(lines) - counts["not validated"],
-                passed=counts["pass"],
-                failed=counts["fail"],
-                partial=counts["partial"],
-                not_run=counts["not run"],
-            )
-        )
+        verdicts = (counts["pass"], counts["fail"], counts["partial"], counts["not run"])
+        found.append(Tally(mode, len(lines) - counts["not validated"], *verdicts))
     return found
 
 
@@ -98,26 +86,15 @@ def newest(runs: Iterable[RunRow]) -> list[RunRow]:
     return list(last.values())
 
 
-def _validated(model: CatalogModel, mode: Mode) -> bool:
-    # The guide validated the models in FP16 on several devices too, and none in INT4.
-    return model.int4 if mode == "int4" else model.fp16
-
-
-def _cell(model: CatalogModel, mode: Mode, runs: list[RunRow]) -> Cell:
+def _cell(mode: Mode, runs: list[RunRow], validated: bool) -> Cell:
+    if not runs and validated:
+        return Cell(mode, "not run", "")
     if not runs:
-        if _validated(model, mode):
-            return Cell(mode=mode, verdict="not run", reason="")
-        return Cell(mode=mode, verdict="not validated", reason="not in the guide's table")
+        return Cell(mode, "not validated", "not in the guide's table")
     latencies = [run for run in runs if run.kind == "latency"]
     accuracies = [run for run in runs if run.kind == "accuracy"]
     verdict, reason = _verdict(latencies, accuracies)
-    return Cell(
-        mode=mode,
-        verdict=verdict,
-        reason=reason,
-        latency=_speaker(latencies),
-        accuracy=_speaker(accuracies),
-    )
+    return Cell(mode, verdict, reason, _run_to_show(latencies), _run_to_show(accuracies))
 
 
 def _verdict(latencies: list[RunRow], accuracies: list[RunRow]) -> tuple[CellVerdict, str]:
@@ -144,11 +121,10 @@ def _missing(latencies: list[RunRow], accuracies: list[RunRow]) -> str:
     return "accuracy not on the whole test set" if all(run.acc_partial for run in accuracies) else ""
 
 
-def _speaker(runs: list[RunRow]) -> RunRow | None:
-    """The run to show: one that went well rather than not, with trained weights, on the whole task; of
-    those the newest."""
+def _run_to_show(runs: list[RunRow]) -> RunRow | None:
+    """A run that went well rather than not, with trained weights, on the whole task; of those the newest."""
 
-    def weight(run: RunRow) -> tuple[bool, bool, bool, str]:
+    def rank(run: RunRow) -> tuple[bool, bool, bool, str]:
         return run.status == "ok", run.weights != "dummy", not run.acc_partial, run.created
 
-    return max(runs, key=weight, default=None)
+    return max(runs, key=rank, default=None)

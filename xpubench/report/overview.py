@@ -1,4 +1,4 @@
-"""All that a report says, from the records of its directories."""
+"""The contents of a report, from the records of its directories."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -10,13 +10,13 @@ import msgspec
 from xpubench.compare.row import RunRow, row_of
 from xpubench.record import Record, now
 from xpubench.report.matrix import MatrixRow, Tally, matrix, newest, tally
-from xpubench.results import ROUND, LeftOut, nothing_found, records_in
+from xpubench.results import ROUND, records_in
 from xpubench.runtimes.registry import OPTIONS
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """`runs` are in the order of reading; `repeats` tells how many share the id of another. `slowest` reached
-    the least of the measured bandwidth; `failed` are those of the newest runs that did not go well."""
+    """`runs` are in the order of reading; `repeats` tells how many share the id of another. `slowest` is the
+    run with the smallest share of the measured bandwidth; `failed` are the newest runs that failed."""
 
     created: str
     directories: list[str]
@@ -36,68 +36,53 @@ def overview(directories: list[Path], each: Callable[[RunRow, Record], None] | N
     UserError when a directory cannot be read or none holds a record.
     """
     runs: list[RunRow] = []
-    left_out: list[LeftOut] = []
+    left_out: list[tuple[str, str]] = []
     environments: Counter[str] = Counter()
     keys: Counter[str] = Counter()
-    for directory in dict.fromkeys(directories):
-        for found in records_in(directory):
-            if isinstance(found, LeftOut):
-                left_out.append(found)
-                continue
-            record = found.record
-            keys[record.id] += 1
-            key = record.id if keys[record.id] == 1 else f"{record.id}.{keys[record.id]}"
-            if keys[record.id] > 1 and not found.path.parent.name.startswith(ROUND):
-                left_out.append(
-                    LeftOut(
-                        found.path, f"repeats the run {record.id}: in the table, the matrix takes the newest"
-                    )
-                )
-            run = row_of(record, found.path, key)
-            runs.append(run)
-            environments[environment_line(record)] += 1
-            if each is not None:
-                each(run, record)
-    if not runs:
-        raise nothing_found(directories, left_out)
-    lines = matrix(runs)
-    last = newest(runs)
+    for path, record in records_in(directories, left_out):
+        keys[record.id] += 1
+        key = record.id if keys[record.id] == 1 else f"{record.id}.{keys[record.id]}"
+        if keys[record.id] > 1 and not path.parent.name.startswith(ROUND):
+            reason = f"repeats the run {record.id}: in the table, the matrix takes the newest"
+            left_out.append((str(path), reason))
+        run = row_of(record, path, key)
+        runs.append(run)
+        environments[_environment_line(record)] += 1
+        if each is not None:
+            each(run, record)
+    lines, last = matrix(runs), newest(runs)
+    reached = [
+        run
+        for run in last
+        if run.status == "ok" and run.mbu_measured is not None and isfinite(run.mbu_measured)
+    ]
     return Overview(
         created=now(),
         directories=[str(directory) for directory in directories],
         environments=environments.most_common(),
         tallies=tally(lines),
-        slowest=_slowest(last),
+        slowest=min(reached, key=lambda run: run.mbu_measured or 0.0, default=None),
         failed=[run for run in last if run.status != "ok"],
-        repeats=sum(count - 1 for count in keys.values()),
+        repeats=len(runs) - len(keys),
         matrix=lines,
         runs=runs,
-        left_out=[(str(one.path), one.reason) for one in left_out],
+        left_out=left_out,
     )
 
 
-def environment_line(record: Record) -> str:
-    """Where a record was made, in one line: the device, its driver, the stack, the machine."""
+def _environment_line(record: Record) -> str:
+    """The device, its driver, the stack and the machine of a record in one line."""
     environment, subject = record.environment, record.spec.subject
     device, host = environment.device, environment.host
-    parts = [subject.device if device is None else device.name]
+    parts = [device.name if device else subject.device]
     if device is not None and device.driver:
         parts.append(f"driver {device.driver}")
-    # The package that gives each runtime its name.
+    # The first package of a runtime is the one that gives it its name.
     stacks = ("torch", *(options.packages[0] for options in OPTIONS.values() if options.packages))
-    parts += [
-        f"{name} {environment.versions[name]}"
-        for name in dict.fromkeys((*stacks, "transformers"))
-        if name in environment.versions
-    ]
+    versions = environment.versions
+    names = dict.fromkeys((*stacks, "transformers"))
+    parts += [f"{name} {versions[name]}" for name in names if name in versions]
     if environment.python:
         parts.append(f"Python {environment.python}")
     cores = f", {host.logical_cores} logical cores" if host is not None and host.logical_cores else ""
-    parts.append(f"host {'unknown' if host is None else host.cpu}{cores}")
-    return " · ".join(parts)
-
-
-def _slowest(runs: list[RunRow]) -> RunRow | None:
-    reached = [(run.mbu_measured, run) for run in runs if run.mbu_measured is not None and run.status == "ok"]
-    finite = [(share, run) for share, run in reached if isfinite(share)]
-    return min(finite, key=lambda pair: pair[0])[1] if finite else None
+    return " · ".join([*parts, f"host {host.cpu if host else 'unknown'}{cores}"])

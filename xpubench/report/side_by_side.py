@@ -8,10 +8,9 @@ import msgspec
 from xpubench.compare.latency import next_token_rows, ratio_over_rounds
 from xpubench.measure.statistics import summarize
 from xpubench.record import Record
-from xpubench.report.text import NONE, gb, interval, ms
+from xpubench.report.text import NONE, gb, interval, number
 from xpubench.spec import RunSpec
 
-Rounds = list[dict[str, list[Record]]]
 COLUMNS = (
     *("runtime", "first token, ms", "next token, ms", "95% interval", "times as fast", "95% interval"),
     *("tokens/s", "peak host, GB", "load, s"),
@@ -25,46 +24,39 @@ class SideBySide(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[list[str]]
 
 
-def side_by_side(rounds: Rounds, runtimes: list[str]) -> Iterator[SideBySide]:
-    """A table for each workload. The ratios are of median next token latencies, above 1 is faster than the
-    first runtime; intervals are 95%, of the ratio over rounds."""
+def side_by_side(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> Iterator[SideBySide]:
+    """A table for each workload, from each runtime's records in each round. The ratios are of median next
+    token latencies, above 1 is faster than the first runtime; intervals are 95%, of the ratio over rounds."""
     for place in range(max(len(records) for records in rounds[0].values())):
         runs = {
             runtime: [done[runtime][min(place, len(done[runtime]) - 1)] for done in rounds]
             for runtime in runtimes
         }
-        spec = runs[runtimes[0]][0].spec
+        first = runs[runtimes[0]]
+        spec = first[0].spec
         assert isinstance(spec, RunSpec)
-        subject = spec.subject
+        subject, workload = spec.subject, spec.workload.title(spec.workload.input_tokens)
         yield SideBySide(
-            title=f"{subject.model} · {subject.device} {subject.dtype} · "
-            f"{spec.workload.title(spec.workload.input_tokens)} · {len(rounds)} rounds",
-            rows=[[runtime, *_cells(runs[runtime], runs[runtimes[0]])] for runtime in runtimes],
+            title=f"{subject.model} · {subject.device} {subject.dtype} · {workload} · {len(rounds)} rounds",
+            rows=[[runtime, *_cells(runs[runtime], first)] for runtime in runtimes],
         )
 
 
 def _cells(records: list[Record], first: list[Record]) -> list[str]:
-    failed = [record for record in records if record.latency is None]
-    if failed:
-        return [failed[0].status, *[NONE] * 7]
     summaries = [record.latency for record in records if record.latency is not None]
-    next_ns = [one for record in records for one in next_token_rows(record)]
-    cells = [ms(median(one.first_token_ms.median for one in summaries))]
-    if next_ns:
+    if len(summaries) < len(records):
+        return [next(one.status for one in records if one.latency is None), *[NONE] * 7]
+    cells = [number(median(one.first_token_ms.median for one in summaries)), *[NONE] * 4]
+    if next_ns := [row for record in records for row in next_token_rows(record)]:
         statistic = summarize(next_ns)
-        cells += [ms(statistic.median), interval(statistic.ci95)]
-    else:
-        cells += [NONE, NONE]
-    if next_ns and all(record.latency is not None for record in first):
-        # The first runtime's latency over this one's is how many times as fast this one is.
-        ratio = ratio_over_rounds(records, first)
-        cells += [f"{ratio.ratio:.2f}", interval(ratio.ends)]
-    else:
-        cells += [NONE, NONE]
-    peaks = [one.peak_host_bytes for one in summaries if one.peak_host_bytes is not None]
+        cells[1:3] = number(statistic.median), interval(statistic.ci95)
+        if all(record.latency is not None for record in first):
+            # The first runtime's latency over this one's is how many times as fast this one is.
+            ratio = ratio_over_rounds(records, first)
+            cells[3:5] = number(ratio.ratio), interval(ratio.ends)
     return [
         *cells,
         f"{median(one.tokens_per_s for one in summaries):.1f}",
-        gb(max(peaks, default=None)),
+        gb(max((one.peak_host_bytes for one in summaries if one.peak_host_bytes is not None), default=None)),
         f"{median(one.load_s for one in summaries):.2f}",
     ]

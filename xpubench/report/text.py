@@ -6,9 +6,9 @@ NONE = "–"
 MODE_NAMES = {"fp16": "FP16", "int4": "INT4", "distributed": "Distributed FP16"}
 
 
-def ms(value: float | None) -> str:
-    """Milliseconds with two decimals, without the unit."""
-    return NONE if value is None else f"{value:,.2f}"
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with its thousands separated, without a unit."""
+    return NONE if value is None else f"{value:,.{digits}f}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -18,7 +18,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def gb(value: int | None, digits: int = 2) -> str:
     """Bytes in GB (10^9), without the unit."""
-    return NONE if value is None else f"{value / 1e9:,.{digits}f}"
+    return NONE if value is None else number(value / 1e9, digits)
 
 
 def gb_with_unit(value: int | None) -> str:
@@ -26,9 +26,9 @@ def gb_with_unit(value: int | None) -> str:
     return NONE if value is None else f"{gb(value, 3)} GB"
 
 
-def interval(ends: tuple[float, float] | None, digits: int = 2) -> str:
+def interval(ends: tuple[float, float] | None) -> str:
     """Both ends of an interval."""
-    return NONE if ends is None else f"{ends[0]:,.{digits}f} to {ends[1]:,.{digits}f}"
+    return NONE if ends is None else " to ".join(map(number, ends))
 
 
 def date(created: str) -> str:
@@ -36,15 +36,15 @@ def date(created: str) -> str:
     return created[:16].replace("T", " ")
 
 
+def mean_kl_text(mean_kl: float | None) -> str:
+    """The mean KL divergence, which some stacks hide."""
+    return "mean KL hidden by the runtime" if mean_kl is None else f"mean KL {mean_kl:.2e} nats"
+
+
 def divergence_text(found: Divergence) -> str:
-    """How far a run is from its reference, in a line."""
+    """The distance of a run from its reference, in one line."""
     firsts = ", ".join("none" if first is None else str(first) for first in found.first_divergence)
     return (
         f"from {found.reference}: top-1 agreement {found.top1_agreement:.1%} of {found.positions} positions, "
         f"{mean_kl_text(found.mean_kl)}, first diverging token of each prompt: {firsts}"
     )
-
-
-def mean_kl_text(mean_kl: float | None) -> str:
-    """A divergence's mean KL, which some stacks hide."""
-    return "mean KL hidden by the runtime" if mean_kl is None else f"mean KL {mean_kl:.2e} nats"

@@ -1,9 +1,8 @@
-"""What the figures of a whole page are drawn from."""
+"""The points of the figures of a page, as the plain JSON values that its script reads."""
 
 from itertools import groupby
 from math import inf
-
-import msgspec
+from typing import Any
 
 from xpubench.compare.accuracy import Z95
 from xpubench.compare.history import Point
@@ -11,123 +10,64 @@ from xpubench.compare.row import RunRow
 from xpubench.report.diff import RunPair
 
 MOST_RATIOS = 1000
+ACCURACY, FIRST, NEXT = "accuracy, %", "first token, ms", "next token, ms"
 
 
-class LimitPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A run's next token latency beside the least that the measured bandwidth allows."""
-
-    key: str
-    model: str
-    runtime: str
-    precision: str
-    least_ms: float
-    measured_ms: float
-
-
-class RatioPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A pair's ratio of next token latencies, B / A, with the ends of its interval."""
-
-    name: str
-    stacks: str
-    ratio: float
-    low: float | None
-    high: float | None
-    verdict: str
-
-
-class SeriesPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of a history: its figure in the unit of its series, the ends of the figure's interval, what
-    changed since the run before, and the change in words."""
-
-    created: str
-    figure: float | None
-    low: float | None
-    high: float | None
-    change: str
-    words: str
-
-
-class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """The runs of one series of a history, in time."""
-
-    name: str
-    unit: str
-    points: list[SeriesPoint]
-
-
-def limit_points(runs: list[RunRow]) -> list[LimitPoint]:
-    """A point for each run that has both figures. The axes are logarithmic and take no other than positive
-    numbers."""
+def limit_points(runs: list[RunRow]) -> list[dict[str, Any]]:
+    """Each run's next token latency, `measured_ms`, beside the least that the measured bandwidth allows,
+    `least_ms`. Runs without both are left out, as are those that a logarithmic axis cannot show."""
     found = []
     for run in runs:
         measured = run.next_token_ms or 0
         least = measured * (run.mbu_measured or 0)
         if 0 < measured < inf and 0 < least < inf:
-            point = LimitPoint(
-                key=run.key,
-                model=run.model,
-                runtime=run.runtime,
-                precision=run.precision,
-                least_ms=least,
-                measured_ms=measured,
-            )
-            found.append(point)
+            words = {"key": run.key, "model": run.model, "runtime": run.runtime, "precision": run.precision}
+            found.append({**words, "least_ms": least, "measured_ms": measured})
     return found
 
 
-def ratio_points(pairs: list[RunPair]) -> list[RatioPoint]:
-    """The pairs that have a ratio of next token latencies, the fastest of B first and at most 1,000."""
-    found = [
-        RatioPoint(
-            name=f"{pair.a.model}, {pair.a.workload}",
-            stacks=f"{pair.a.runtime} → {pair.b.runtime}, {pair.a.precision}",
-            ratio=ratio.ratio,
-            low=ratio.low,
-            high=ratio.high,
-            verdict=ratio.verdict(),
-        )
-        for pair in pairs
-        if (ratio := pair.next_token)
-    ]
-    return sorted(found, key=lambda point: point.ratio)[:MOST_RATIOS]
+def ratio_points(pairs: list[RunPair]) -> list[dict[str, Any]]:
+    """Each pair's ratio of next token latencies, B / A, with its interval (`low`, `high`) and its verdict;
+    the fastest of B come first, and at most 1,000."""
+    found: list[dict[str, Any]] = []
+    for a, b, ratio in ((pair.a, pair.b, pair.next_token) for pair in pairs):
+        if ratio is not None:
+            words = {
+                "name": f"{a.model}, {a.workload}",
+                "stacks": f"{a.runtime} → {b.runtime}, {a.precision}",
+            }
+            figures = {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}
+            found.append({**words, **figures, "verdict": ratio.verdict()})
+    return sorted(found, key=lambda point: point["ratio"])[:MOST_RATIOS]
 
 
-def series_of(points: list[Point]) -> list[Series]:
-    """The series of a history, whose points lie together."""
+def series_of(points: list[Point]) -> list[dict[str, Any]]:
+    """The series of a history, whose points lie together: `name`, `unit` and `points`. A point has a figure
+    in the series' unit with its interval, the `change` since the run before, and the same in `words`."""
     return [_series(name, list(own)) for name, own in groupby(points, key=lambda point: point.series)]
 
 
-def _series(name: str, points: list[Point]) -> Series:
+def _series(name: str, points: list[Point]) -> dict[str, Any]:
     if points[0].run.kind == "accuracy":
-        return Series(name=name, unit="accuracy, %", points=[_accuracy_point(point) for point in points])
-    # A run of one new token has no next token latency.
-    first = all(point.run.next_token_ms is None for point in points)
-    unit = "first token, ms" if first else "next token, ms"
-    return Series(name=name, unit=unit, points=[_latency_point(point, first) for point in points])
+        unit = ACCURACY
+    else:
+        # A run of one new token has no next token latency.
+        unit = FIRST if all(point.run.next_token_ms is None for point in points) else NEXT
+    return {"name": name, "unit": unit, "points": [_point(point, unit) for point in points]}
 
 
-def _latency_point(point: Point, first: bool) -> SeriesPoint:
-    run = point.run
-    low, high = (run.first_token_ci95 if first else run.next_token_ci95) or (None, None)
-    return SeriesPoint(
-        created=run.created,
-        figure=run.first_token_ms if first else run.next_token_ms,
-        low=low,
-        high=high,
-        change=point.change,
-        words=f"{point.change}, x {point.ratio.ratio:.3f}" if point.ratio else point.change,
-    )
-
-
-def _accuracy_point(point: Point) -> SeriesPoint:
-    run = point.run
-    points = "" if point.accuracy_points is None else f", {point.accuracy_points:+.1f} points"
-    noise = Z95 * (run.acc_stderr or 0)
-    return SeriesPoint(
-        created=run.created,
-        figure=None if run.acc is None else 100 * run.acc,
-        low=None if run.acc is None else 100 * (run.acc - noise),
-        high=None if run.acc is None else 100 * (run.acc + noise),
-        change=point.change,
-        words=point.change + points,
-    )
+def _point(point: Point, unit: str) -> dict[str, Any]:
+    run, words = point.run, str(point.change)
+    figure, ends = run.next_token_ms, run.next_token_ci95
+    if unit == FIRST:
+        figure, ends = run.first_token_ms, run.first_token_ci95
+    elif unit == ACCURACY:
+        figure, noise = None if run.acc is None else 100 * run.acc, 100 * Z95 * (run.acc_stderr or 0)
+        ends = None if figure is None else (figure - noise, figure + noise)
+    if point.ratio is not None:
+        words += f", x {point.ratio.ratio:.3f}"
+    if point.accuracy_points is not None:
+        words += f", {point.accuracy_points:+.1f} points"
+    low, high = ends or (None, None)
+    found = {"created": run.created, "figure": figure, "low": low, "high": high}
+    return found | {"change": point.change, "words": words}

@@ -18,12 +18,12 @@ def page(template: str, data: dict[str, str], constants: dict[str, Any], **conte
     """The page of a template with its style, script and Plotly; `data` are packed values by name, and
     `constants` the values that the script and Python share.
 
-    The content security policy lets run the page's own two scripts, known by their hashes, and nothing be
-    loaded: a hostile text that got past the escaping would still neither run nor call home.
+    The content security policy allows only the page's own two scripts, by their hashes, and loads nothing: a
+    hostile text that got past the escaping could neither run nor send anything.
     """
     loader = PackageLoader("xpubench.report.page")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"ms": text.ms, "percent": text.percent, "date": text.date}
+    environment.filters |= {"ms": text.number, "percent": text.percent, "date": text.date}
     plotly = get_plotlyjs()
     script = joined_script()
     whole = environment.get_template(template).render(

@@ -22,7 +22,6 @@ from xpubench.report.tables import diff_table, history_table, runs_table
 from xpubench.report.text import MODE_NAMES
 
 PLATFORM_NAMES = {"max": "Max", "core-ultra": "Core Ultra", "b580": "Arc B580"}
-CONSTANTS = {"block": BLOCK, "z95": Z95}
 
 
 def report_page(directories: list[Path]) -> bytes:
@@ -30,19 +29,15 @@ def report_page(directories: list[Path]) -> bytes:
     files = sum(1 for directory in directories if directory.is_dir() for _ in directory.glob("*.json"))
     panels = PanelBlocks(files)
     found = overview(directories, panels.add)
+    data = {"table-runs": packed(runs_table(found.runs)), "limit": packed(limit_points(found.runs))}
+    by_family = groupby(found.matrix, key=lambda line: line.family)
     return _page(
         "report",
-        {
-            "table-runs": packed(runs_table(found.runs)),
-            "limit": packed(limit_points(found.runs)),
-            **panels.by_name(),
-        },
+        data | panels.by_name(),
         found,
         mode_names=MODE_NAMES,
         platform_names=PLATFORM_NAMES,
-        families=[
-            (family, list(lines)) for family, lines in groupby(found.matrix, key=lambda line: line.family)
-        ],
+        families=[(family, list(lines)) for family, lines in by_family],
         broken=sum(run.status != "ok" for run in found.runs),
         warned=sum(run.warnings > 0 for run in found.runs),
         regressions=[run for run in found.runs if run.acc_regression],
@@ -56,7 +51,6 @@ def diff_page(found: Diff) -> bytes:
         "diff",
         {"table-pairs": packed(diff_table(found.pairs)), "ratios": packed(ratio_points(found.pairs))},
         found,
-        created=now(),
         verdicts=Counter(pair.verdict for pair in found.pairs),
         middle=median(ratios) if ratios else None,
         margin=MARGIN,
@@ -71,7 +65,6 @@ def history_page(found: History) -> bytes:
         "history",
         {"table-points": packed(history_table(found.points)), "series": packed(series)},
         found,
-        created=now(),
         series=series,
         margin=MARGIN,
     )
@@ -79,5 +72,5 @@ def history_page(found: History) -> bytes:
 
 def _page(name: str, data: dict[str, str], found: msgspec.Struct, **context: Any) -> bytes:
     """The page of a template, which sees the fields of what was found."""
-    fields = {field: getattr(found, field) for field in found.__struct_fields__}
-    return page(f"{name}.html.j2", data, CONSTANTS, version=xpubench.__version__, **fields, **context)
+    context |= {"created": now(), "version": xpubench.__version__} | msgspec.structs.asdict(found)
+    return page(f"{name}.html.j2", data, {"block": BLOCK, "z95": Z95}, **context)

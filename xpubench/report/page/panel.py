@@ -1,4 +1,4 @@
-"""What the page shows of one run beyond its row: samples thinned to what a plot can show, and the rest."""
+"""What the page shows of one run beyond its row, with its samples thinned to what a plot can show."""
 
 from typing import Any
 
@@ -6,38 +6,26 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from xpubench.compare.latency import next_token_rows
 from xpubench.failures import log_tail
 from xpubench.record import Record
 from xpubench.report.text import divergence_text
 
 BINS = 32
 TEXT_CHARACTERS = 400
+PARTS = ("spec", "environment", "runtime", "checks", "plan", "failure", "bandwidth", "accuracy", "warnings")
 
 
 def panel_of(record: Record, points: int) -> dict[str, Any]:
-    """The panel's data as plain JSON values; series have at most `points` points."""
-    found: dict[str, Any] = {
-        "spec": msgspec.to_builtins(record.spec),
-        "environment": msgspec.to_builtins(record.environment),
-        "runtime": msgspec.to_builtins(record.runtime),
-        "checks": msgspec.to_builtins(record.checks),
-        "warnings": record.warnings,
-        "plan": msgspec.to_builtins(record.plan),
-    }
+    """The panel's data as plain JSON values, without parts that the record lacks; series have at most
+    `points` points."""
+    parts = {name: getattr(record, name) for name in PARTS} | {"summary": record.latency}
+    found = {name: msgspec.to_builtins(part) for name, part in parts.items() if part is not None}
     if record.failure is not None:
-        found["failure"] = msgspec.to_builtins(record.failure)
         found["failure"]["log_tail"] = log_tail(record.failure.log_tail)
-    if record.latency is not None:
-        found["summary"] = msgspec.to_builtins(record.latency)
-    if record.bandwidth is not None:
-        found["bandwidth"] = {
-            name: value
-            for name, value in msgspec.to_builtins(record.bandwidth).items()
-            if not isinstance(value, list)
-        }
-    if record.accuracy is not None:
-        found["accuracy"] = msgspec.to_builtins(record.accuracy)
-        del found["accuracy"]["items"]
+    for name, raw in {"bandwidth": ("copy_ns", "read_ns", "matvec_ns"), "accuracy": ("items",)}.items():
+        for field in raw if name in found else ():
+            del found[name][field]
     if record.divergence is not None:
         found["divergence"] = divergence_text(record.divergence)
     if record.output is not None and record.output.first_text:
@@ -48,13 +36,11 @@ def panel_of(record: Record, points: int) -> dict[str, Any]:
 def _series(record: Record, points: int) -> dict[str, Any]:
     """`first_tokens`, `next_tokens`: each iteration's first token and median next token; `tokens`: of each
     next token over the iterations; `histogram`: of the next tokens of all iterations. Times in ms."""
-    measured = [one for one in record.samples.iterations if one.sync_policy == "every_token"]
     found: dict[str, Any] = {}
-    firsts = [one.first_token_ns for one in measured if one.first_token_ns is not None]
+    firsts = [one.first_token_ns for one in record.samples.iterations if one.first_token_ns is not None]
     if firsts:
         found["first_tokens"] = _ms(np.array(firsts, dtype=np.float64))
-    rows = [one.next_token_ns for one in measured if one.next_token_ns]
-    if not rows:
+    if not (rows := next_token_rows(record)):
         return found
     # An iteration that a failure cut short has fewer tokens.
     length = min(len(row) for row in rows)

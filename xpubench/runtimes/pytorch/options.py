@@ -39,6 +39,7 @@ class PyTorchOptions(RuntimeOptions, kw_only=True, frozen=True, tag="pytorch"):
     loader: ClassVar[str] = "xpubench.runtimes.pytorch.runtime:PyTorchRuntime"
     description: ClassVar[type[RuntimeDescription]] = PyTorchDescription
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "torchao")
+    diagnosis: ClassVar[str | None] = "xpubench.runtimes.pytorch.diagnosis"
     flags: ClassVar[tuple[Flag, ...]] = (
         flag("--torch-compile", action="store_true", help="run through torch.compile"),
         flag("--backend", metavar="NAME", help=f"torch.compile's backend (default: {DEFAULT_BACKEND})"),
