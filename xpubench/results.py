@@ -80,9 +80,9 @@ class Found(NamedTuple):
 
 
 def records_in(directories: Sequence[Path], left_out: list[tuple[str, str]]) -> Iterator[Found]:
-    """Each record of the directories and of their rounds, one in memory at a time. The path of each other file
-    is appended to `left_out` with the reason. Sidecars of a record, which share its stem, and hidden files are
-    skipped. UserError when a directory cannot be read, and at the end when no record was found."""
+    """Each record of the directories and of their rounds, one in memory at a time. The path of each other
+    file is appended to `left_out` with the reason. Sidecars of a record, which share its stem, and hidden
+    files are skipped. UserError when a directory cannot be read, and at the end when no record was found."""
     places = [place for path in dict.fromkeys(directories) for place in (path, *rounds_of(path))]
     empty = True
     for found in chain.from_iterable(_files(place, left_out) for place in places):
