@@ -18,8 +18,7 @@ from lm_eval.models.huggingface import HFLM
 from benchmarks.goal import Goal
 from xpubench.accuracy.lm import RuntimeLM
 from xpubench.accuracy.tasks import SMOKE_FILE
-from xpubench.measure.device import reset_peaks
-from xpubench.measure.host import peak_host_bytes
+from xpubench.measure.host import peak_host_bytes, reset_host_peak
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject
 
@@ -46,7 +45,7 @@ class Side:
         self._score(requests)
 
     def run(self, requests: list[Instance]) -> None:
-        reset_peaks("cpu")
+        reset_host_peak()
         start = perf_counter()
         self.answers += self._score(requests)
         self._seconds += perf_counter() - start

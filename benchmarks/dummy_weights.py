@@ -15,11 +15,11 @@ CODE = """
 import json, sys
 from time import perf_counter
 from xpubench.catalog import model
-from xpubench.measure.device import reset_peaks
+from xpubench.measure.host import reset_host_peak
 from xpubench.measure.host import peak_host_bytes
 from xpubench.weights.dummy import build_dummy
 config = model(sys.argv[1]).native_config()
-reset_peaks("cpu")
+reset_host_peak()
 before, start = peak_host_bytes(), perf_counter()
 built = build_dummy(config, dtype="bfloat16", device="cpu", seed=0)
 seconds = perf_counter() - start

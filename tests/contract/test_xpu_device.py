@@ -11,18 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from xpubench.environment import DeviceFacts
 from xpubench.measure import bandwidth
-from xpubench.measure.device import (
-    TorchDevice,
-    available_devices,
-    check_device,
-    device_driver,
-    device_name,
-    free_memory_bytes,
-    peak_device_bytes,
-    reset_peaks,
-    synchronizer,
-    total_memory_bytes,
-)
+from xpubench.measure.device import TorchDevice, available_devices, synchronizer
 from xpubench.measure.environment import capture
 
 REAL = torch.xpu
@@ -85,7 +74,7 @@ def test_the_double_refuses_what_torch_has_not(xpu: XpuDouble) -> None:
 
 def test_xpu_comes_first(xpu: XpuDouble) -> None:
     assert available_devices()[0] == "xpu"
-    check_device("xpu")
+    TorchDevice("xpu")
     xpu.answers["is_available"] = False
     assert "xpu" not in available_devices()
 
@@ -99,16 +88,18 @@ def test_waiting_synchronizes_each_time(xpu: XpuDouble) -> None:
 
 
 def test_what_the_device_says_of_itself(xpu: XpuDouble) -> None:
-    assert device_name("xpu") == "Intel(R) Arc(TM) B580 Graphics"
-    assert device_driver("xpu") == "1.6.33578"
-    assert total_memory_bytes("xpu") == 12 * GB
-    assert free_memory_bytes("xpu") == 9 * GB
+    facts = TorchDevice("xpu").facts()
+    assert facts.name == "Intel(R) Arc(TM) B580 Graphics"
+    assert facts.driver == "1.6.33578"
+    assert facts.total_memory_bytes == 12 * GB
+    assert facts.free_memory_bytes == 9 * GB
 
 
 def test_properties_that_a_build_lacks(xpu: XpuDouble) -> None:
     xpu.answers["get_device_properties"] = SimpleNamespace(name="Arc")
-    assert device_driver("xpu") is None
-    assert total_memory_bytes("xpu") is None
+    facts = TorchDevice("xpu").facts()
+    assert facts.driver is None
+    assert facts.total_memory_bytes is None
 
 
 @pytest.mark.parametrize(
@@ -128,18 +119,20 @@ def test_properties_that_a_build_lacks(xpu: XpuDouble) -> None:
 )
 def test_free_memory_that_an_integrated_gpu_does_not_know(xpu: XpuDouble, answer: object) -> None:
     xpu.answers["mem_get_info"] = answer
-    assert free_memory_bytes("xpu") is None
+    assert TorchDevice("xpu").facts().free_memory_bytes is None
     assert "mem_get_info" in xpu.calls
 
 
 def test_free_memory_of_a_torch_that_cannot_ask(xpu: XpuDouble) -> None:
     xpu.absent.add("mem_get_info")
-    assert free_memory_bytes("xpu") is None
+    assert TorchDevice("xpu").facts().free_memory_bytes is None
 
 
 def test_peaks_are_reset_and_read_on_the_device(xpu: XpuDouble) -> None:
-    reset_peaks("xpu")
-    assert peak_device_bytes("xpu") == 3 * GB
+    device = TorchDevice("xpu")
+    xpu.calls.clear()
+    device.reset_peaks()
+    assert device.peak_bytes() == 3 * GB
     assert xpu.calls == ["reset_peak_memory_stats", "max_memory_allocated"]
 
 

@@ -10,19 +10,8 @@ from xpubench.errors import UserError
 from xpubench.failures import is_out_of_memory
 from xpubench.measure import environment, host
 from xpubench.measure.bandwidth import measure_bandwidth
-from xpubench.measure.device import (
-    TorchDevice,
-    available_devices,
-    check_device,
-    device_driver,
-    device_name,
-    free_memory_bytes,
-    peak_device_bytes,
-    reset_peaks,
-    synchronizer,
-    total_memory_bytes,
-)
-from xpubench.measure.host import CLEAR_REFS, peak_host_bytes
+from xpubench.measure.device import TorchDevice, available_devices, synchronizer
+from xpubench.measure.host import CLEAR_REFS, free_host_bytes, peak_host_bytes, total_host_bytes
 from xpubench.record import Bandwidth
 
 BLOCK_BYTES = 256 * 2**20
@@ -54,11 +43,11 @@ def test_the_figures_follow_from_the_raw_samples(bandwidth: Bandwidth) -> None:
 
 def test_the_buffers_leave_the_caches_and_fit_the_memory(bandwidth: Bandwidth) -> None:
     assert bandwidth.buffer_bytes is not None
-    assert 64 * 2**20 <= bandwidth.buffer_bytes < (total_memory_bytes("cpu") or 0)
+    assert 64 * 2**20 <= bandwidth.buffer_bytes < total_host_bytes()
 
 
 def test_the_buffers_shrink_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xpubench.measure.bandwidth.free_memory_bytes", lambda device: 2**28)
+    monkeypatch.setattr("xpubench.measure.device.free_host_bytes", lambda: 2**28)
     assert measure_bandwidth("cpu", "float32").buffer_bytes == 2**26
 
 
@@ -80,30 +69,30 @@ def _can_reset() -> bool:
 
 @pytest.mark.skipif(not _can_reset(), reason="the kernel lets this process reset no peak")
 def test_the_hosts_peak_is_forgotten() -> None:
-    reset_peaks("cpu")
+    TorchDevice("cpu").reset_peaks()
     before = peak_host_bytes() or 0
     block = torch.ones(BLOCK_BYTES, dtype=torch.uint8)
     grown = peak_host_bytes() or 0
     assert grown - before > BLOCK_BYTES * 0.9
     del block
-    reset_peaks("cpu")
+    TorchDevice("cpu").reset_peaks()
     assert (peak_host_bytes() or 0) < grown - BLOCK_BYTES * 0.9
 
 
 def test_a_peak_that_cannot_be_reset_is_still_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("xpubench.measure.host.CLEAR_REFS", tmp_path / "none" / "clear_refs")
     monkeypatch.setattr("xpubench.measure.host.STATUS", tmp_path / "status")
-    reset_peaks("cpu")
+    TorchDevice("cpu").reset_peaks()
     assert (peak_host_bytes() or 0) > 2**20
 
 
 def test_the_cpu_is_there_and_has_no_allocator() -> None:
     assert available_devices()[-1] == "cpu"
-    check_device("cpu")
+    device = TorchDevice("cpu")
     synchronizer("cpu")()
-    assert device_name("cpu")
-    assert device_driver("cpu") is None
-    assert peak_device_bytes("cpu") is None
+    assert device.facts().name
+    assert device.facts().driver is None
+    assert device.peak_bytes() is None
 
 
 @pytest.mark.parametrize("device", ["xpu", "cuda"])
@@ -111,7 +100,7 @@ def test_a_device_that_is_not_there_is_one_line(device: str) -> None:
     if device in available_devices():
         pytest.skip("the machine has the device")
     with pytest.raises(UserError) as caught:
-        check_device(device)
+        TorchDevice(device)
     line = str(caught.value)
     assert "\n" not in line
     assert f"no {device} device here" in line
@@ -154,8 +143,8 @@ def test_the_cgroups_limit_is_the_memory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tree: dict[str, str], own: str, total: int, free: int
 ) -> None:
     _write_cgroups(monkeypatch, tmp_path, tree, own)
-    assert total_memory_bytes("cpu") == total
-    assert free_memory_bytes("cpu") == free
+    assert total_host_bytes() == total
+    assert free_host_bytes() == free
 
 
 @pytest.mark.parametrize(

@@ -37,13 +37,13 @@ def run(args: argparse.Namespace) -> int:
 def _found(args: argparse.Namespace, launch: Launch) -> dict[str, Any]:
     from xpubench.distributed import autotp, rendezvous
     from xpubench.distributed.all_reduce import measure_all_reduce
-    from xpubench.measure.device import available_devices, check_device, device_name, synchronizer
+    from xpubench.measure.device import TorchDevice, available_devices, synchronizer
 
     group = rendezvous.join(launch, TIMEOUT)
     device = group.gather(args.device or available_devices()[0])[0]
 
     def index_of_device() -> int:
-        check_device(device)
+        TorchDevice(device)
         autotp.import_deepspeed(device)
         autotp.check_backend(device)
         return autotp.device_index(group, device)
@@ -52,7 +52,7 @@ def _found(args: argparse.Namespace, launch: Launch) -> dict[str, Any]:
     autotp.start(group, device)
     own = msgspec.to_builtins(group.places[group.rank]) | {
         "device": device if device == "cpu" else f"{device}:{index}",
-        "device_name": device_name(device),
+        "device_name": TorchDevice(device).facts().name,
         "affinity": sorted(os.sched_getaffinity(0)) if device == "cpu" else None,
     }
     found = {

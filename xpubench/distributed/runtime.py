@@ -20,7 +20,7 @@ from xpubench.distributed.options import DeepSpeedOptions, RankFacts
 from xpubench.distributed.shards import CheckpointWeights, DummyWeights, Shard, sharded
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import classify
-from xpubench.measure.device import device_name, peak_device_bytes, reset_peaks
+from xpubench.measure.device import TorchDevice
 from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.profile import time_in_collectives
 from xpubench.measure.times import latest
@@ -98,7 +98,7 @@ class TensorParallelRuntime(PyTorchRuntime):
             job.send(("load", (subject,), {}))
         with in_step(job, subject.device):
             _check_same_model(job, subject)
-            reset_peaks(subject.device)
+            TorchDevice(subject.device).reset_peaks()
             autotp.start(job, subject.device, shared_memory=_options_of(subject).shared_memory)
             cls.job = job
             runtime = super().load(subject)
@@ -186,11 +186,11 @@ class TensorParallelRuntime(PyTorchRuntime):
             host=place.host,
             process=place.pid,
             device=device if device == "cpu" else f"{device}:{self.model.device.index}",
-            device_name=device_name(device),
+            device_name=TorchDevice(device).facts().name,
             weight_bytes=description["weight_bytes"],
             load_peak_host_bytes=self.load_peak_host_bytes,
             peak_host_bytes=peak_host_bytes(),
-            peak_device_bytes=peak_device_bytes(device),
+            peak_device_bytes=TorchDevice(device).peak_bytes(),
             torch_threads=torch.get_num_threads(),
         )
         return description | {

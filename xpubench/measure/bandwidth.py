@@ -7,7 +7,7 @@ from time import perf_counter_ns
 
 import torch
 
-from xpubench.measure.device import free_memory_bytes, synchronizer, total_memory_bytes
+from xpubench.measure.device import TorchDevice, synchronizer
 from xpubench.record import Bandwidth
 
 CPU_BUFFER_BYTES = 256 * 2**20
@@ -56,7 +56,8 @@ def _buffer_bytes(device: str) -> int:
     wanted = CPU_BUFFER_BYTES if device == "cpu" else DEVICE_BUFFER_BYTES
     while device == "cpu" and wanted < CACHES * _last_level_cache_bytes():
         wanted *= 2
-    free = free_memory_bytes(device) or total_memory_bytes(device)
+    facts = TorchDevice(device).facts()
+    free = facts.free_memory_bytes or facts.total_memory_bytes
     while free is not None and wanted > SMALLEST_BUFFER_BYTES and 4 * wanted > free:
         wanted //= 2
     return wanted

@@ -20,26 +20,48 @@ class TorchDevice:
 
     def __init__(self, kind: str) -> None:
         """UserError when torch cannot use such a device here."""
-        check_device(kind)
+        if kind not in (found := available_devices()):
+            why = f"no {kind} device here (there is: {', '.join(found)})"
+            raise UserError(f"{why}; xpubench doctor says what is missing")
         self.kind = kind
+        self._module: Any = None if kind == "cpu" else torch.get_device_module(kind)
 
     def facts(self) -> DeviceFacts:
-        """Name, driver and memory, of which the free part is that of this moment."""
+        """Name, driver and memory, of which the free part is that of this moment. Driver and memory are None
+        where torch does not tell. The CPU's memory is the machine's or, where smaller, its cgroup's limit."""
+        if self._module is None:
+            total, free = total_host_bytes(), free_host_bytes()
+            return DeviceFacts(kind="cpu", name=cpu_name(), total_memory_bytes=total, free_memory_bytes=free)
+        properties = self._module.get_device_properties(self._module.current_device())
+        driver = (
+            read_text(NVIDIA_DRIVER) if self.kind == "cuda" else getattr(properties, "driver_version", None)
+        )
         return DeviceFacts(
             kind=self.kind,
-            name=device_name(self.kind),
-            driver=device_driver(self.kind),
-            total_memory_bytes=total_memory_bytes(self.kind),
-            free_memory_bytes=free_memory_bytes(self.kind),
+            name=str(self._module.get_device_name()),
+            driver=None if driver is None else str(driver),
+            total_memory_bytes=getattr(properties, "total_memory", None) or None,
+            free_memory_bytes=self._free_memory_bytes(),
         )
+
+    def _free_memory_bytes(self) -> int | None:
+        """None where the driver does not know it, such as that of most integrated GPUs, whose `mem_get_info`
+        raises (https://github.com/pytorch/pytorch/issues/159728) or is wrong."""
+        try:
+            free, total = self._module.mem_get_info()
+        except Exception:  # The type depends on the driver and on torch's version.
+            return None
+        return int(free) if 0 < free <= total else None
 
     def reset_peaks(self) -> None:
         """Forgets the peaks of memory so far, those of the host too."""
-        reset_peaks(self.kind)
+        if self._module is not None:
+            self._module.reset_peak_memory_stats()
+        reset_host_peak()
 
     def peak_bytes(self) -> int | None:
         """The most bytes that tensors held since the last reset; None on the CPU."""
-        return peak_device_bytes(self.kind)
+        return None if self._module is None else int(self._module.max_memory_allocated())
 
     def bandwidth(self, dtype: str) -> Bandwidth:
         """The bandwidth of the memory, measured once in a process."""
@@ -65,72 +87,9 @@ def available_devices() -> list[str]:
     return [device for device, module in modules.items() if module and module.is_available()] + ["cpu"]
 
 
-def check_device(device: str) -> None:
-    """UserError when torch cannot use the device here."""
-    if device not in (found := available_devices()):
-        why = f"no {device} device here (there is: {', '.join(found)})"
-        raise UserError(f"{why}; xpubench doctor says what is missing")
-
-
 def synchronizer(device: str) -> Callable[[], None]:
     """The function that waits until the device has done all its work; on the CPU it does nothing."""
     if device == "cpu":
         return lambda: None
     wait: Callable[[], None] = torch.get_device_module(device).synchronize
     return wait
-
-
-def device_name(device: str) -> str:
-    """The name that the driver reports, or the CPU's model name."""
-    if device == "cpu":
-        return cpu_name()
-    return str(torch.get_device_module(device).get_device_name())
-
-
-def device_driver(device: str) -> str | None:
-    """The driver's version, None where torch does not tell."""
-    if device == "cpu":
-        return None
-    if device == "cuda":
-        return read_text(NVIDIA_DRIVER)
-    version = getattr(_properties(device), "driver_version", None)
-    return None if version is None else str(version)
-
-
-def total_memory_bytes(device: str) -> int | None:
-    """The device's memory; on the CPU the machine's or, where smaller, its cgroup's limit."""
-    if device == "cpu":
-        return total_host_bytes()
-    total = getattr(_properties(device), "total_memory", None)
-    return int(total) if total else None
-
-
-def free_memory_bytes(device: str) -> int | None:
-    """The memory that is free now; None where the driver does not know it, such as that of most integrated
-    GPUs, whose `mem_get_info` raises (https://github.com/pytorch/pytorch/issues/159728) or is wrong."""
-    if device == "cpu":
-        return free_host_bytes()
-    try:
-        free, total = torch.get_device_module(device).mem_get_info()
-    except Exception:  # The type depends on the driver and on torch's version.
-        return None
-    return int(free) if 0 < free <= total else None
-
-
-def reset_peaks(device: str) -> None:
-    """Forgets the peaks of memory so far, those of the host too."""
-    if device != "cpu":
-        torch.get_device_module(device).reset_peak_memory_stats()
-    reset_host_peak()
-
-
-def peak_device_bytes(device: str) -> int | None:
-    """The most bytes that tensors held on the device since the last reset; None on the CPU."""
-    if device == "cpu":
-        return None
-    return int(torch.get_device_module(device).max_memory_allocated())
-
-
-def _properties(device: str) -> Any:
-    module = torch.get_device_module(device)
-    return module.get_device_properties(module.current_device())
