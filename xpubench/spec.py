@@ -130,10 +130,8 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         _check_least("--num-warmup", self.num_warmup, 0)
         if self.num_iter <= self.num_warmup:
-            raise UserError(
-                f"--num-iter {self.num_iter} counts the warm-up too and must be above "
-                f"--num-warmup {self.num_warmup}, or nothing is measured"
-            )
+            limit = f"must be above --num-warmup {self.num_warmup}, or nothing is measured"
+            raise UserError(f"--num-iter {self.num_iter} counts the warm-up too and {limit}")
         _check_least("--seed", self.seed, 0)
 
 

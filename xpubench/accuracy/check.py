@@ -54,10 +54,8 @@ def cpu_reference(spec: RunSpec, architecture: Architecture | None) -> divergenc
     """The check prompts' answers of the spec's model on the CPU in float32, eager, with a dynamic cache."""
     origin = registry.loader(spec.subject.runtime).origin(spec.subject)
     if origin is None:
-        raise UserError(
-            f"{spec.subject.model} does not say which checkpoint it was made of; give a record of that one "
-            "as --reference"
-        )
+        why = "does not say which checkpoint it was made of"
+        raise UserError(f"{spec.subject.model} {why}; give a record of that one as --reference")
     subject = Subject(
         **msgspec.structs.asdict(origin),
         device="cpu",

@@ -142,10 +142,8 @@ def load(path: Path) -> Trace:
         if len(loaded.prompt_ids) != prompts or {loaded.top_ids.shape, loaded.top_logprobs.shape} != {shape}:
             raise ValueError("its arrays do not belong together")
     except FileNotFoundError as error:
-        raise UserError(
-            f"the reference has no {path.name} beside it, which a run on real weights writes; "
-            "make the reference again"
-        ) from error
+        why = f"the reference has no {path.name} beside it, which a run on real weights writes"
+        raise UserError(f"{why}; make the reference again") from error
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a whole check file: {error}") from error
     return loaded

@@ -40,13 +40,8 @@ def answered(task: Any, done: Sequence[tuple[Any, Any]]) -> list[Item]:
     kept = next(iter(task.instances[0].filtered_resps))
     items = []
     for doc_id, requests in whole.items():
-        doc = requests[0].doc
-        sample = {
-            "doc_id": doc_id,
-            "doc": doc,
-            "target": task.doc_to_target(doc),
-            "resps": [request.resps for request in requests],
-        }
+        doc, resps = requests[0].doc, [request.resps for request in requests]
+        sample = {"doc_id": doc_id, "doc": doc, "target": task.doc_to_target(doc), "resps": resps}
         metrics = task.process_results(doc, [request.filtered_resps[kept] for request in requests])
         items.append(_item(task, sample | metrics))
     return items

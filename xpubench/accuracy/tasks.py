@@ -61,10 +61,8 @@ def _load(task: AccuracyTask, manager: Any) -> dict[str, Any]:
     try:
         return _leaves(get_task_dict([task.name], manager))
     except (ConnectionError, FileNotFoundError) as error:
-        raise UserError(
-            f"the data of {task.name} are not on this machine and the hub is out of reach; "
-            f"--acc-data FILE.jsonl gives those of {_ON_FILES}"
-        ) from error
+        why = f"the data of {task.name} are not on this machine and the hub is out of reach"
+        raise UserError(f"{why}; --acc-data FILE.jsonl gives those of {_ON_FILES}") from error
 
 
 def _leaves(tasks: dict[Any, Any]) -> dict[str, Any]:
@@ -87,9 +85,9 @@ def _on_file(task: AccuracyTask) -> Any:
     if sha256 != task.data_sha256:
         raise UserError(f"--acc-data {task.data} was changed just now; run it again")
     definition = Path(lm_eval.__file__).parent / "tasks" / "lambada" / f"{DEFINITIONS[task.name]}.yaml"
-    config: dict[str, Any] = yaml.safe_load(definition.read_text())
-    for name in ("tag", "dataset_path", "dataset_name", "validation_split"):
-        config.pop(name, None)
+    unwanted = ("tag", "dataset_path", "dataset_name", "validation_split")
+    fields = yaml.safe_load(definition.read_text()).items()
+    config = {name: value for name, value in fields if name not in unwanted}
     dataset = DatasetDict({"test": Dataset.from_list([{"text": text} for text in passages])})
     # Early versions of lm-eval lose the name of a task that is given as a definition.
     return ConfigurableTask(config=config | {"task": task.name, "custom_dataset": lambda **_: dataset})

@@ -110,10 +110,9 @@ def head_shares(heads: int, kv_heads: int, ranks: int) -> list[tuple[int, int]]:
     """Each rank's attention heads and key-value heads, as AutoTP distributes them: key-value heads one by
     one, and with each the attention heads that read it. UserError where some rank would have none."""
     if min(heads, kv_heads) < ranks:
-        raise UserError(
-            f"{ranks} ranks cannot share the model's {heads} attention heads and {kv_heads} key-value heads: "
-            f"start at most {min(heads, kv_heads)} ranks"
-        )
+        both = f"{heads} attention heads and {kv_heads} key-value heads"
+        hint = f"start at most {min(heads, kv_heads)} ranks"
+        raise UserError(f"{ranks} ranks cannot share the model's {both}: {hint}")
     shares = [kv_heads // ranks + (rank < kv_heads % ranks) for rank in range(ranks)]
     return [(heads * share // kv_heads, share) for share in shares]
 

@@ -93,11 +93,9 @@ def _dequantized(gguf_path: Path) -> dict[str, Any]:
         loaded = AutoModelForCausalLM.from_pretrained(
             str(gguf_path.parent), gguf_file=gguf_path.name, local_files_only=True
         )
-    return {
-        name: tensor.to(torch.float32).contiguous()
-        for name, tensor in loaded.state_dict().items()
-        if name != "lm_head.weight"
-    }
+    weights = {name: tensor.to(torch.float32).contiguous() for name, tensor in loaded.state_dict().items()}
+    weights.pop("lm_head.weight", None)
+    return weights
 
 
 def _write_tokenizer(fields: dict[str, Any], directory: Path) -> None:
@@ -113,16 +111,12 @@ def _write_tokenizer(fields: dict[str, Any], directory: Path) -> None:
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    kinds = fields["tokenizer.ggml.token_type"]
-    special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == SPECIAL_TYPE]
+    kinds = zip(tokens, fields["tokenizer.ggml.token_type"], strict=True)
+    special = [token for token, kind in kinds if kind == SPECIAL_TYPE]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": tokens[fields["tokenizer.ggml.bos_token_id"]],
-        "eos_token": tokens[fields["tokenizer.ggml.eos_token_id"]],
-        "pad_token": tokens[fields["tokenizer.ggml.padding_token_id"]],
-        "unk_token": tokens[fields["tokenizer.ggml.unknown_token_id"]],
         "chat_template": fields["tokenizer.chat_template"],
         "model_max_length": fields["llama.context_length"],
         "clean_up_tokenization_spaces": False,

@@ -82,11 +82,8 @@ def cannot_load(source: Source, error: Exception) -> RunFailure:
     if method is None:
         return RunFailure("unsupported", f"{source.name}: {first_line(error)}")
     needed = QUANTIZERS.get(str(method), "what transformers asks for")
-    return RunFailure(
-        "unsupported",
-        f"{source.name} holds {method} weights, which do not load here ({first_line(error)}); "
-        f"they need {needed}, on a device that it supports",
-    )
+    what = f"{source.name} holds {method} weights, which do not load here ({first_line(error)})"
+    return RunFailure("unsupported", f"{what}; they need {needed}, on a device that it supports")
 
 
 def _check_complete(source: Source, report: dict[str, Any]) -> None:
@@ -94,18 +91,11 @@ def _check_complete(source: Source, report: dict[str, Any]) -> None:
     mismatched = [one if isinstance(one, str) else one[0] for one in report["mismatched_keys"]]
     wrong = sorted({*report["missing_keys"], *mismatched})
     if wrong:
-        raise RunFailure(
-            "bad_model",
-            f"{source.directory} lacks {len(wrong)} of the weights that its config asks for, "
-            f"or has them in another shape, first {wrong[0]}",
-        )
+        what = f"lacks {len(wrong)} of the weights that its config asks for, or has them in another shape"
+        raise RunFailure("bad_model", f"{source.directory} {what}, first {wrong[0]}")
     if unexpected := sorted(report["unexpected_keys"]):
-        logger.warning(
-            "%s has %d weights that the model has no place for, first %s",
-            source.directory,
-            len(unexpected),
-            unexpected[0],
-        )
+        text = "%s has %d weights that the model has no place for, first %s"
+        logger.warning(text, source.directory, len(unexpected), unexpected[0])
 
 
 def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:

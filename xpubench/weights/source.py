@@ -167,10 +167,8 @@ def _check_weights(directory: Path, allow_pickle: bool) -> None:
     elif not pickle_files(directory):
         raise RunFailure("bad_model", f"{directory} holds no safetensors weights ({SAFETENSORS_FILE})")
     elif not allow_pickle:
-        raise UserError(
-            f"{directory} holds only .bin weights, which can run code when loaded; "
-            "--allow-pickle loads them if you trust their maker"
-        )
+        hint = "--allow-pickle loads them if you trust their maker"
+        raise UserError(f"{directory} holds only .bin weights, which can run code when loaded; {hint}")
 
 
 def weight_files(directory: Path) -> list[Path]:

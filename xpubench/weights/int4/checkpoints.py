@@ -49,7 +49,7 @@ def _float_tensors(model: Any, directory: Path) -> Iterator[tuple[str, torch.Ten
 
 def _stored_tensors(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Name and values of each tensor, from the .bin files where there are no others."""
-    for name, file in _stored(directory).items():
+    for name, file in _files_of_tensors(directory).items():
         yield name, _read(file, name)
     if not weight_files(directory):
         for file in pickle_files(directory):
@@ -85,7 +85,7 @@ def check_target(target: Path) -> None:
 
 def read_weights(directory: Path) -> Iterator[tuple[str, Weight]]:
     """Name and quantized weight of each parameter. RunFailure `bad_model` where one lacks its scales."""
-    stored = _stored(directory)
+    stored = _files_of_tensors(directory)
 
     def part(name: str) -> torch.Tensor:
         if name not in stored:
@@ -104,8 +104,7 @@ def read_weights(directory: Path) -> Iterator[tuple[str, Weight]]:
             yield one, part(one)
 
 
-def _stored(directory: Path) -> dict[str, Path]:
-    """The file of each tensor."""
+def _files_of_tensors(directory: Path) -> dict[str, Path]:
     stored: dict[str, Path] = {}
     for file in weight_files(directory):
         with safe_open(file, framework="pt") as opened:

@@ -135,7 +135,5 @@ def _check_widths(widths: dict[str, int], group_size: int) -> None:
     fitting = [str(size) for size in GROUP_SIZES if all(width % size == 0 for width in widths.values())]
     hint = f"--group_size {' or '.join(fitting)} fits" if fitting else "no group size fits this model"
     name, width = next(iter(wrong.items()))
-    raise UserError(
-        f"groups of {group_size} do not divide the width of {len(wrong)} of {len(widths)} layers, "
-        f"first {name} with {width}; {hint}"
-    )
+    layers = f"{len(wrong)} of {len(widths)} layers, first {name} with {width}"
+    raise UserError(f"groups of {group_size} do not divide the width of {layers}; {hint}")

@@ -57,11 +57,11 @@ def checkpoint_recipe(
     method = fields.get("quant_method")
     if method == NEURAL_COMPRESSOR_METHOD:
         if runs != method:
-            raise UserError(f"{directory} was saved by neural-compressor, {_hint(method)}")
+            raise UserError(f"{directory} was saved by neural-compressor, {_runtimes_for(method)}")
         found = _neural_compressor_recipe(fields, recipe)
     elif description := read_description(directory):
         if runs != OWN_INT4_METHOD:
-            raise UserError(f"{directory} was quantized by this tool, {_hint(OWN_INT4_METHOD)}")
+            raise UserError(f"{directory} was quantized by this tool, {_runtimes_for(OWN_INT4_METHOD)}")
         if Path(description.source).name.lower() != Path(model).name.lower():
             raise UserError(f"{directory} was quantized from {description.source}; run it with -m of that")
         found = description.recipe
@@ -86,7 +86,6 @@ def _neural_compressor_recipe(fields: dict[str, Any], asked: Quantization) -> Qu
         raise RunFailure("bad_model", f"the checkpoint's config names no {error}") from error
 
 
-def _hint(method: str) -> str:
-    """The runtimes that run checkpoints of a quantization method."""
+def _runtimes_for(method: str) -> str:
     names = [name for name, options in OPTIONS.items() if options.int4_method == method]
     return f"for --runtime {' or '.join(names)}"
