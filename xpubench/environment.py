@@ -1,4 +1,4 @@
-"""What surrounds a run, as its record holds it. Memory is in bytes; None is what cannot be known."""
+"""The environment of a run in its record. Memory is in bytes; None stands for what cannot be known."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -24,8 +24,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine: its processor, the cores that the process may use (`cgroup_cores` is the time of so many
-    cores that its cgroup grants), and how busy it was before the run."""
+    """The machine: its processor, the cores that the process may use (`cgroup_cores` is the processor time,
+    in cores, that its cgroup grants), and how busy it was before the run."""
 
     cpu: str
     physical_cores: int | None = None
@@ -43,7 +43,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """Versions of the packages that can change a figure, the device, the machine, and the variables that
-    steer the stacks. A run that failed before any of it was captured has none."""
+    configure the stacks. All are empty for a run that failed before they were captured."""
 
     harness: HarnessFacts | None = None
     python: str | None = None
@@ -54,7 +54,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, str] = {}
 
     def facts(self) -> Iterator[tuple[str, str]]:
-        """Each fact that is known by its dotted path, such as `host.cpu`."""
+        """Each known fact with its dotted path, such as `host.cpu`."""
         rest: list[tuple[str, Any]] = list(msgspec.to_builtins(self).items())
         while rest:
             path, value = rest.pop()

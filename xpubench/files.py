@@ -3,38 +3,35 @@
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 
 def write_aside(target: Path, data: bytes) -> None:
-    """Writes `data` beside `target` and renames it, so that no reader sees half of it; raises OSError."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target))
+    """Writes `data` beside `target` and renames it, so that no reader sees part of it; raises OSError."""
+    temporary = _beside(target)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 @contextlib.contextmanager
 def directory_aside(target: Path, *, replace: bool) -> Iterator[Path]:
-    """A new directory beside `target` that takes its place when the block ends well; raises OSError.
-
-    A directory that lies there by then is replaced as a whole, after a crash it is still there; or, without
-    `replace`, it stays, as another process was first and its copy is as good.
-    """
+    """A new directory beside `target` that takes its place when the block ends without an error; raises
+    OSError. With `replace`, an older directory is replaced at once; without, one that another process has
+    made stays."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target)))
+    aside = _beside(target)
+    aside.mkdir()
     try:
         yield aside
-        os.chmod(aside, 0o777 & ~_umask())
         try:
             os.rename(aside, target)
         except OSError:
@@ -47,7 +44,7 @@ def directory_aside(target: Path, *, replace: bool) -> Iterator[Path]:
 
 
 def _swap(new: Path, target: Path) -> None:
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target)))
+    old = _beside(target)
     os.rename(target, old)
     try:
         os.rename(new, target)
@@ -57,12 +54,6 @@ def _swap(new: Path, target: Path) -> None:
     shutil.rmtree(old)
 
 
-def _prefix(target: Path) -> str:
-    """What the name of a temporary file or directory begins with; cut, as names have at most 255 bytes."""
-    return f".{target.name[:48]}."
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(target: Path) -> Path:
+    """A new hidden path in the same directory. Names have at most 255 bytes, so the target's is cut."""
+    return target.with_name(f".{target.name[:48]}.{uuid4().hex}")

@@ -7,18 +7,16 @@ import msgspec
 from xpubench.catalog import CatalogDevice
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
-from xpubench.spec import DTYPE_BYTES, Quantization, RunSpec, Subject
+from xpubench.spec import DTYPE_BYTES, Quantization, RunSpec, Subject, Workload
 
 Bound = Literal["compute", "memory"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes and lower bounds of times. None where the device or its figure is not known.
-
-    `peak_bytes` adds to weights and KV cache an estimate of the prefill's activations; `fits` compares
-    weights and KV cache, which are exact, with the device's memory. Over several ranks, all figures are those
-    of the rank that holds the most, on a device of its own.
-    """
+    """Bytes and lower bounds of times. None where the device or its figure is not known. `peak_bytes` adds to
+    weights and KV cache an estimate of the prefill's activations; `fits` compares weights and KV cache, which
+    are exact, with the device's memory. Over several ranks, all figures are those of the rank that holds the
+    most, on a device of its own."""
 
     model: str
     dtype: str
@@ -42,61 +40,55 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     roofline_next_token_ms: float | None
 
 
-def make_plan(
-    architecture: Architecture,
-    *,
-    model: str,
-    dtype: str,
-    batch_size: int,
-    num_beams: int,
-    input_tokens: int,
-    new_tokens: int,
-    device: CatalogDevice | None,
-    quantization: Quantization | None = None,
-    ranks: int = 1,
-    stored: "StoredWeights | None" = None,
-) -> Plan:
-    """The plan of one workload. Roofline (Williams et al. 2009): a phase takes at least its bytes / the
-    bandwidth and at least its operations / the peak; a decoding step is bound by its bytes.
+class StoredWeights(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes of all weights, and of those that a decoding step reads."""
 
-    The prefill runs batch x beams sequences, as transformers repeats the prompt for each beam first. The
-    weights are those of dtype and recipe, or the `stored` ones where a runtime stores them in its own way.
-    UserError where so many ranks cannot share the model.
+    weights: int
+    step: int
+
+
+def plan_of(
+    architecture: Architecture | None,
+    spec: RunSpec,
+    device: CatalogDevice | None,
+    stored: StoredWeights | None = None,
+) -> Plan | None:
+    """The plan of a run, None where the architecture or, with a text prompt, the length is not known yet. The
+    weights are the `stored` ones of a loaded model, or those that the subject is known to store. UserError
+    where so many ranks cannot share the model.
+
+    Roofline (Williams et al. 2009): a phase takes at least its bytes / the bandwidth and at least its
+    operations / the peak; a decoding step is bound by its bytes. The prefill runs batch x beams sequences, as
+    transformers repeats the prompt for each beam first.
     """
-    architecture = architecture.part(ranks)
-    dtype_bytes = DTYPE_BYTES[dtype]
-    sequences = batch_size * num_beams
-    stored = stored or _stored(architecture, dtype, quantization)
-    kv_cache_bytes = architecture.kv_cache_bytes(
-        sequences=sequences, positions=input_tokens + new_tokens, dtype_bytes=dtype_bytes
-    )
+    subject, workload, input_tokens = spec.subject, spec.workload, spec.workload.input_tokens
+    if architecture is None or input_tokens is None:
+        return None
+    architecture = architecture.part(subject.tp_size)
+    sequences, dtype_bytes = workload.batch_size * workload.num_beams, DTYPE_BYTES[subject.dtype]
+    stored = stored or _stored(architecture, subject)
+    positions = input_tokens + workload.new_tokens
+    kv_cache = architecture.kv_cache_bytes(sequences=sequences, positions=positions, dtype_bytes=dtype_bytes)
     activations = activation_bytes(architecture, sequences, input_tokens, dtype_bytes)
-    step_bytes = decode_bytes_per_step(
-        architecture,
-        weight_bytes_per_step=stored.step,
-        sequences=sequences,
-        input_tokens=input_tokens,
-        new_tokens=new_tokens,
-        kv_value_bytes=dtype_bytes,
-    )
+    step_bytes = decode_bytes_per_step(architecture, workload, input_tokens, stored.step, dtype_bytes)
     prefill_flop = architecture.prefill_flop(sequences=sequences, tokens=input_tokens)
-    first_ms, bound = _first_token(stored.step, prefill_flop, dtype, device)
+    first_ms, bound = _first_token(stored.step, prefill_flop, subject.dtype, device)
     return Plan(
-        model=model,
-        dtype=dtype,
-        ranks=ranks,
-        quantization=quantization,
+        model=subject.model,
+        dtype=subject.dtype,
+        ranks=subject.tp_size,
+        quantization=subject.quantization,
         device=device.id if device else None,
-        batch_size=batch_size,
-        num_beams=num_beams,
+        batch_size=workload.batch_size,
+        num_beams=workload.num_beams,
         input_tokens=input_tokens,
-        new_tokens=new_tokens,
+        new_tokens=workload.new_tokens,
         weight_bytes=stored.weights,
-        kv_cache_bytes=kv_cache_bytes,
+        kv_cache_bytes=kv_cache,
         activation_bytes=activations,
-        peak_bytes=stored.weights + kv_cache_bytes + activations,
+        peak_bytes=stored.weights + kv_cache + activations,
         device_memory_bytes=device.memory_bytes if device else None,
-        fits=stored.weights + kv_cache_bytes <= device.memory_bytes if device else None,
+        fits=stored.weights + kv_cache <= device.memory_bytes if device else None,
         step_bytes=step_bytes,
         prefill_flop=prefill_flop,
         roofline_first_token_ms=first_ms,
@@ -105,18 +97,24 @@ def make_plan(
     )
 
 
-class StoredWeights(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes of all weights, and of those that a decoding step reads."""
+def own_weights(architecture: Architecture, subject: Subject) -> StoredWeights | None:
+    """The weights of a runtime that stores them in a precision of its own, None where it does not. A step is
+    taken to read the same share of them as of the architecture's parameters."""
+    weights = subject.options.weight_bytes(subject.model, architecture.parameter_count)
+    if weights is None:
+        return None
+    share = architecture.step_weight_parameters / architecture.parameter_count
+    return StoredWeights(weights=weights, step=int(weights * min(share, 1.0)))
 
-    weights: int
-    step: int
 
-
-def _stored(architecture: Architecture, dtype: str, recipe: Quantization | None) -> StoredWeights:
-    """A recipe stores the layers' matrices in 4 bits a value with a scale a group, and token table and output
-    head in one byte a value unless they stay high. Kernels store somewhat more beside a scale; modules that
-    the recipe keeps high by name are not known here."""
-    dtype_bytes = DTYPE_BYTES[dtype]
+def _stored(architecture: Architecture, subject: Subject) -> StoredWeights:
+    """The runtime's own weights, or those of dtype and recipe. A recipe stores the layers' matrices in 4 bits
+    a value with a scale a group, and token table and output head in one byte a value unless they stay high.
+    Kernels store somewhat more beside a scale; modules that the recipe keeps high by name are not known
+    here."""
+    if (own := own_weights(architecture, subject)) is not None:
+        return own
+    dtype_bytes, recipe = DTYPE_BYTES[subject.dtype], subject.quantization
     weights = architecture.parameter_count * dtype_bytes
     step = architecture.step_weight_parameters * dtype_bytes
     if recipe is not None:
@@ -131,20 +129,14 @@ def _stored(architecture: Architecture, dtype: str, recipe: Quantization | None)
 
 
 def decode_bytes_per_step(
-    architecture: Architecture,
-    *,
-    weight_bytes_per_step: int,
-    sequences: int,
-    input_tokens: int,
-    new_tokens: int,
-    kv_value_bytes: float,
+    architecture: Architecture, workload: Workload, input_tokens: int, weights: int, kv_value_bytes: float
 ) -> int:
-    """Bytes that a decoding step must read: the weights once, and each sequence's KV cache, as the mean over
-    the steps. The n-th step, from 1, attends to input_tokens + n tokens, of which it has computed the last
-    one's key and value itself."""
-    mean_positions = input_tokens + max(new_tokens - 2, 0) / 2
-    kv_bytes = sequences * mean_positions * architecture.kv_values_per_token * kv_value_bytes
-    return weight_bytes_per_step + int(kv_bytes)
+    """Bytes that a decoding step must read: those of the weights once, and each sequence's KV cache, as the
+    mean over the steps. The n-th step, from 1, attends to input_tokens + n tokens, of which it has computed
+    the last one's key and value itself."""
+    sequences = workload.batch_size * workload.num_beams
+    mean_positions = input_tokens + max(workload.new_tokens - 2, 0) / 2
+    return weights + int(sequences * mean_positions * architecture.kv_values_per_token * kv_value_bytes)
 
 
 def activation_bytes(architecture: Architecture, sequences: int, tokens: int, dtype_bytes: int) -> int:
@@ -167,50 +159,13 @@ def _first_token(
     return (compute_ms, "compute") if compute_ms > memory_ms else (memory_ms, "memory")
 
 
-def plan_of(
-    architecture: Architecture | None,
-    spec: RunSpec,
-    device: CatalogDevice | None,
-    stored: StoredWeights | None = None,
-) -> Plan | None:
-    """The spec's plan, None where the architecture or, with a text prompt, the length is not known yet. The
-    weights are the `stored` ones of a loaded model, or those that its runtime is known to store."""
-    workload = spec.workload
-    if architecture is None or workload.input_tokens is None:
-        return None
-    return make_plan(
-        architecture,
-        model=spec.subject.model,
-        dtype=spec.subject.dtype,
-        batch_size=workload.batch_size,
-        num_beams=workload.num_beams,
-        input_tokens=workload.input_tokens,
-        new_tokens=workload.new_tokens,
-        device=device,
-        quantization=spec.subject.quantization,
-        ranks=spec.subject.tp_size,
-        stored=stored or own_weights(architecture, spec.subject),
-    )
-
-
-def own_weights(architecture: Architecture, subject: Subject) -> StoredWeights | None:
-    """The weights of a runtime that stores them in a precision of its own, None where it does not. A step is
-    taken to read the same share of them as of the architecture's parameters."""
-    weights = subject.options.weight_bytes(subject.model, architecture.parameter_count)
-    if weights is None:
-        return None
-    share = architecture.step_weight_parameters / architecture.parameter_count
-    return StoredWeights(weights=weights, step=int(weights * min(share, 1.0)))
-
-
 def check_positions(architecture: Architecture | None, input_tokens: int | None, new_tokens: int) -> None:
     """UserError when prompt and new tokens need more positions than the model has."""
     limit = architecture.max_positions if architecture else None
     if input_tokens is not None and limit is not None and input_tokens + new_tokens > limit:
-        raise UserError(
-            f"{input_tokens} input and {new_tokens} new tokens are more than the model's {limit} positions; "
-            "lower --input-tokens or --max-new-tokens"
-        )
+        tokens = f"{input_tokens} input and {new_tokens} new tokens"
+        hint = "lower --input-tokens or --max-new-tokens"
+        raise UserError(f"{tokens} are more than the model's {limit} positions; {hint}")
 
 
 def lack_of_memory(
@@ -223,8 +178,7 @@ def lack_of_memory(
     # Each rank of a GPU run has its own device; those of a CPU run share the host's memory.
     if subject.device != "cpu":
         architecture = architecture.part(subject.tp_size)
-    stored = own_weights(architecture, subject) or _stored(architecture, subject.dtype, subject.quantization)
-    weights = stored.weights
+    weights = _stored(architecture, subject).weights
     kv_cache = architecture.kv_cache_bytes(
         sequences=workload.batch_size * workload.num_beams,
         # The length of a text is not known yet.
@@ -233,8 +187,6 @@ def lack_of_memory(
     )
     if weights + kv_cache <= available_bytes:
         return None
-    return RunFailure(
-        "oom",
-        f"not loaded: {weights / 1e9:.2f} GB of weights and {kv_cache / 1e9:.2f} GB of KV cache are more "
-        f"than the {available_bytes / 1e9:.2f} GB that {subject.device} has free",
-    )
+    needed = f"{weights / 1e9:.2f} GB of weights and {kv_cache / 1e9:.2f} GB of KV cache"
+    free = f"the {available_bytes / 1e9:.2f} GB that {subject.device} has free"
+    return RunFailure("oom", f"not loaded: {needed} are more than {free}")

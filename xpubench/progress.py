@@ -1,16 +1,16 @@
-"""Who is told how a run goes on."""
+"""The receiver of a run's progress."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Who is told how a run goes on."""
+    """The receiver of a run's progress."""
 
     def say(self, text: str) -> None:
-        """One line about what happens now."""
+        """Takes one line about what happens now."""
 
     def begin(self, title: str, total: int) -> None:
-        """At most `total` steps follow."""
+        """Announces at most `total` steps."""
 
     def step(self, text: str, count: int = 1) -> None:
-        """`count` steps are done."""
+        """Notes that `count` steps are done."""

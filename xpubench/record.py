@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -19,15 +19,16 @@ from xpubench.version_1 import from_version_1
 
 SCHEMA_VERSION = 2
 SPACE = re.compile(r"\s*")
+T = TypeVar("T")
 
 SyncPolicy = Literal["every_token", "end_to_end"]
 
 
 class Iteration(msgspec.Struct, frozen=True, kw_only=True):
-    """One `generate` call, in nanoseconds. The tokens' times are None where only the ends were stamped.
+    """One `generate` call, in nanoseconds. The tokens' times are None where only start and end were stamped.
 
-    Over ranks, a time is the latest rank's, and `ranks_ns` holds each rank's own stamps since the common
-    start: of its tokens, where they were stamped, and of its end.
+    Over ranks, a time is that of the latest rank, and `ranks_ns` holds each rank's own stamps since the
+    common start: those of its tokens, where they were taken, and that of its end.
     """
 
     sync_policy: SyncPolicy
@@ -40,14 +41,15 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
-    """Raw samples: the measured iterations, and the warm-up, which counts in no figure."""
+    """Raw samples: the measured iterations, and those of the warm-up, which no figure includes."""
 
     iterations: list[Iteration] = []
     warmup: list[Iteration] = []
 
 
 class Statistic(msgspec.Struct, frozen=True, kw_only=True):
-    """A summary of `n` samples in milliseconds; `ci95` is of the median. p99 only from 100 samples up."""
+    """A summary of `n` samples in milliseconds. `ci95` is the 95% interval of the median. `p99` is None below
+    100 samples."""
 
     median: float
     ci95: tuple[float, float] | None
@@ -60,9 +62,9 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="latency"):
-    """The figures of a latency run that went well. `perturbation`, the MBUs and `imbalance` are ratios; the
-    last is, over ranks, the slowest rank's end-to-end latency over the mean of all. The peaks of memory are
-    those of the measured iterations, `load_s` the time of the load."""
+    """The figures of a successful latency run. `perturbation`, the MBUs and `imbalance` are ratios; the last
+    is the slowest rank's end-to-end latency over the mean of all ranks. The peaks of memory are those of
+    warm-up and measured iterations, `load_s` is the time of the load in seconds."""
 
     first_token_ms: Statistic
     next_token_ms: Statistic | None
@@ -82,7 +84,7 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
 
 
 class AccuracySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="accuracy"):
-    """What an accuracy run took: the peaks of memory while it scored, and the time of the load."""
+    """The peaks of memory of an accuracy run while it scored, and the time of its load in seconds."""
 
     peak_device_bytes: int | None = None
     peak_host_bytes: int | None = None
@@ -90,13 +92,13 @@ class AccuracySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
 
 
 class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
-    """Bandwidths in GB/s (10^9 bytes), each of the fastest repeat, with all repeats' times beside them.
+    """Bandwidths in GB/s (10^9 bytes), each from the fastest repeat, with the times of all repeats.
 
     A copy counts the bytes read and written. A read is a sum. A matrix-vector product counts the matrix, in
-    the run's dtype or in float32, whichever is faster: a CPU without the dtype's instructions computes rather
-    than reads. The ceiling is the largest of the three: where stores first read what they overwrite, as on
-    most CPUs, a copy alone would be too low a ceiling for decoding, which only reads. The first records have
-    the copy alone.
+    the run's dtype or in float32, whichever is faster, as a CPU without instructions for the dtype is bound
+    by computing instead of reading. The ceiling is the largest of the three: where stores first read what
+    they overwrite, as on most CPUs, a copy alone would be too low a ceiling for decoding, which only reads.
+    The first records have only the copy.
     """
 
     ceiling_gb_per_s: float
@@ -120,7 +122,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     """One item of a task: the log-likelihood of its right answer (natural logarithm; None where the task has
-    none) and whether the model chose it."""
+    none) and whether the model chose that answer."""
 
     id: int
     loglikelihood: float | None
@@ -128,9 +130,10 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """What a task gave: `acc` and its standard error, the perplexity of the right answers and its standard
-    error (of tasks that score one text an item), all of lm-eval's metrics in `metrics` (None where one is no
-    number), and what they rest on. `partial` is a run of some items."""
+    """The result of a task: `acc` and its standard error, the perplexity of the right answers and its
+    standard error (of tasks that score one text an item), all of lm-eval's metrics in `metrics` (None where
+    one is not a number), and how they were computed. `partial` means that only some of the items were
+    scored."""
 
     task: str
     task_version: str
@@ -153,7 +156,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the tokens are from a reference's (see `xpubench.accuracy.divergence`). `mean_kl` is None of a
+    """How far the tokens are from a reference's (see `xpubench.accuracy.divergence`). `mean_kl` is None for a
     stack that hides its logits."""
 
     reference: str
@@ -164,7 +167,7 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Collectives(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a rank was in collectives, and how many it made, in one generation of the workload."""
+    """The time that a rank spent in collectives in one generation of the workload, and their number."""
 
     rank: int
     generation_ns: int
@@ -173,9 +176,9 @@ class Collectives(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
-    """What was looked at: how far the guide for Intel GPUs validated the model, the number of new tokens,
-    whether every step's logits were finite, and the cache that was really used. None: not looked at, or the
-    stack hides it."""
+    """The checks of a run: how far the guide for Intel GPUs validated the model, the number of new tokens,
+    whether every step's logits were finite, and the cache that was really used. None stands for what was not
+    checked or what the stack hides."""
 
     validation: str | None = None
     new_tokens: int | None = None
@@ -193,11 +196,11 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One run: what was asked, where it ran, what came out, and what to doubt.
+    """One run: its spec, its environment, its outcome, and the warnings about it.
 
     `plan` is what the run was expected to need, `bandwidth` what the device reached in the same process, and
-    `runtime` what was really loaded. A latency run has samples, a latency summary and maybe a divergence, an
-    accuracy run an accuracy and its own summary; a run that failed has a failure and what it had by then.
+    `runtime` what was really loaded. A latency run has samples, a latency summary and sometimes a divergence,
+    an accuracy run has an accuracy and its own summary; a failed run has a failure and what it had by then.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -220,12 +223,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def latency(self) -> LatencySummary | None:
-        """The summary of a latency run that went well."""
+        """The summary of a successful latency run."""
         return self.summary if isinstance(self.summary, LatencySummary) else None
 
 
 def now() -> str:
-    """The time in UTC as the record spells it."""
+    """The time in UTC in the record's format."""
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -234,13 +237,13 @@ def encode(record: Record) -> bytes:
     return msgspec.json.encode(record)
 
 
-# What brings the JSON of each schema version to the present one; a new version adds a line and keeps the
+# Converts the JSON of each schema version to the present one. A new version adds an entry and keeps the
 # others.
 READERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: from_version_1, 2: lambda data: data}
 
 
 def decode(text: bytes | str) -> Record:
-    """The record in a JSON text of any schema version so far; UserError when it is none."""
+    """The record in a JSON text of any schema version so far; UserError when there is none."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -249,8 +252,8 @@ def decode(text: bytes | str) -> Record:
 
 
 def decode_all(text: bytes) -> Iterator[Record]:
-    """The records of a text that holds one after the other, one a line or not; UserError names the line of
-    the first that is none."""
+    """The records of a text that holds any number of them, not necessarily one a line. UserError names the
+    line of the first text that is not a record."""
     decoder, place, whole = json.JSONDecoder(), 0, ""
     try:
         whole = text.decode().rstrip()
@@ -261,9 +264,8 @@ def decode_all(text: bytes) -> Iterator[Record]:
             place = space.end() if space else end
     except (ValueError, RecursionError) as error:
         why = str(error) if isinstance(error, UserError) else f"not JSON: {error}"
-        raise UserError(
-            f"{why} (from line {1 + whole.count(chr(10), 0, place)})" if place else why
-        ) from error
+        line = f" (from line {1 + whole.count(chr(10), 0, place)})" if place else ""
+        raise UserError(why + line) from error
 
 
 def _record_of(data: Any) -> Record:
@@ -277,24 +279,20 @@ def _record_of(data: Any) -> Record:
 
 
 def read_record(path: Path) -> Record:
-    """The record in the file `path`; UserError when it cannot be read or is none."""
-    try:
-        return decode(_content(path))
-    except UserError as error:
-        raise UserError(f"{path} is {error}") from error
+    """The record in the file `path`; UserError when it cannot be read or is not a record."""
+    return _read(path, decode)
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records in the file `path`, such as a baseline; UserError when it cannot be read or holds another
-    thing."""
+    """The records in the file `path`, such as a baseline; UserError when it cannot be read or holds anything
+    else."""
+    return _read(path, lambda text: list(decode_all(text)))
+
+
+def _read(path: Path, decoded: Callable[[bytes], T]) -> T:
     try:
-        return list(decode_all(_content(path)))
+        return decoded(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path} is no record that can be read: {error.strerror}") from error
     except UserError as error:
         raise UserError(f"{path} is {error}") from error
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"no record that can be read: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""Results directories: records as they are written, and as they are found with what else lies there."""
+"""Results directories: how records are written to them and found in them."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ from xpubench.errors import UserError
 from xpubench.files import write_aside
 from xpubench.record import Record, encode, read_record
 
-# A round of a suite has its own directory below the results directory, of this name and its number.
+# Each round of a suite has its own directory in the results directory, named by this and its number.
 ROUND = "round-"
 
 
@@ -21,57 +21,49 @@ class ResultsDirectory:
     """A directory with one JSON file a run, named by the run's id, and sidecar files of the same stem."""
 
     def __init__(self, path: Path) -> None:
-        """Makes the directory and proves that it can be written; UserError when it cannot."""
+        """Makes the directory; UserError when nothing can be written to it."""
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path):
                 pass
         except OSError as error:
-            raise UserError(
-                f"cannot write to the results directory {path}: {error.strerror}; "
-                "choose another with --results-dir"
-            ) from error
+            why = f"cannot write to the results directory {path}: {error.strerror}"
+            raise UserError(f"{why}; choose another with --results-dir") from error
 
     def record_path(self, record_id: str) -> Path:
-        """Where the record of that id lies."""
+        """The file of the record of that id."""
         return self.path / f"{record_id}.json"
 
     def tasks_path(self, record_id: str) -> Path:
-        """Where the ids of the tasks of a group lie, which is asked for under one id and has no record."""
+        """The file with the ids of the tasks of a group, which has one id but no record of its own."""
         return self.path / f".{record_id}.tasks.json"
 
     def tasks_of(self, record_id: str) -> list[str]:
-        """The ids of the records of a group's tasks; none where it is no group or was not done whole."""
+        """The ids of the records of a group's tasks; none where it is no group or was not completed."""
         try:
             return msgspec.json.decode(self.tasks_path(record_id).read_bytes(), type=list[str])
         except (OSError, msgspec.DecodeError):
             return []
 
     def stamp_of(self, record_id: str) -> tuple[int, int] | None:
-        """Which file holds a record, or the list of a group's tasks: another one once it is written anew,
-        None where there is none."""
-        for path in (self.record_path(record_id), self.tasks_path(record_id)):
-            if path.exists():
-                found = path.stat()
-                return found.st_ino, found.st_mtime_ns
-        return None
+        """Inode and time of the file of a record, or of a group's tasks, which change when it is written
+        anew; None where there is none."""
+        paths = (self.record_path(record_id), self.tasks_path(record_id))
+        found = next((path.stat() for path in paths if path.exists()), None)
+        return (found.st_ino, found.st_mtime_ns) if found else None
 
     def write_tasks(self, record_id: str, ids: list[str]) -> None:
-        """Notes that all tasks of a group have their records, of which none is the group's own."""
+        """Notes that all tasks of a group have records, and removes an older record of the group."""
         self.write_file(self.tasks_path(record_id).name, msgspec.json.encode(ids))
         self.record_path(record_id).unlink(missing_ok=True)
 
     def write(self, record: Record) -> Path:
-        """Writes the record for people to read as well, whole or not at all."""
-        text = msgspec.json.format(encode(record), indent=1)
-        return self.write_file(f"{record.id}.json", text)
+        """Writes the record as indented JSON, whole or not at all."""
+        return self.write_file(f"{record.id}.json", msgspec.json.format(encode(record), indent=1))
 
     def write_file(self, name: str, data: bytes) -> Path:
-        """Writes `data` aside and renames it to `name`, so that no reader sees half of it.
-
-        UserError when it cannot be written, such as on a full disk.
-        """
+        """Writes `data` to the file `name`, whole or not at all; UserError when that fails."""
         target = self.path / name
         try:
             write_aside(target, data)
@@ -88,28 +80,23 @@ class Found(NamedTuple):
 
 
 def records_in(directories: Sequence[Path], left_out: list[tuple[str, str]]) -> Iterator[Found]:
-    """Each record of the directories and of their rounds, one in memory at a time. The path of each file that
-    is no record is appended to `left_out` with the reason; sidecars of a record, which share its stem, and
-    hidden files are passed over.
-
-    UserError when a directory cannot be read, and at the end when no record was found.
-    """
+    """Each record of the directories and of their rounds, one in memory at a time. The path of each other
+    file is appended to `left_out` with the reason. Sidecars of a record, which share its stem, and hidden
+    files are skipped. UserError when a directory cannot be read, and at the end when no record was found."""
     places = [place for path in dict.fromkeys(directories) for place in (path, *rounds_of(path))]
     empty = True
     for found in chain.from_iterable(_files(place, left_out) for place in places):
         empty = False
         yield found
     if empty:
-        named, others = (
-            ", ".join(map(str, directories)),
-            f" ({len(left_out)} other files)" if left_out else "",
-        )
+        named = ", ".join(map(str, directories))
+        others = f" ({len(left_out)} other files)" if left_out else ""
         raise UserError(f"no records in {named}{others}; xpubench generate --results-dir DIR writes them")
 
 
 def writable(record: Record, path: Path) -> Record:
-    """The record that was read from `path`; UserError for one with half of a surrogate pair or a number that
-    no float can hold, which nothing could write again."""
+    """The record that was read from `path`. UserError for one that cannot be written again, as it has half of
+    a surrogate pair or a number too large for a float."""
     try:
         msgspec.msgpack.encode(record)
     except (UnicodeEncodeError, OverflowError, RecursionError) as error:
@@ -119,9 +106,8 @@ def writable(record: Record, path: Path) -> Record:
 
 def rounds_of(directory: Path) -> list[Path]:
     """The directories of the rounds of a suite or of several runtimes, in their order."""
-    named = (path for path in directory.glob(f"{ROUND}*") if path.name.removeprefix(ROUND).isdecimal())
-    found = [path for path in named if path.is_dir()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix(ROUND)))
+    named = [path for path in directory.glob(f"{ROUND}*/") if path.name.removeprefix(ROUND).isdecimal()]
+    return sorted(named, key=lambda path: int(path.name.removeprefix(ROUND)))
 
 
 def _files(directory: Path, left_out: list[tuple[str, str]]) -> Iterator[Found]:
@@ -133,7 +119,8 @@ def _files(directory: Path, left_out: list[tuple[str, str]]) -> Iterator[Found]:
     stems = {name.removesuffix(".json") for name in names if name.endswith(".json")}
     for name in names:
         path = directory / name
-        if name.startswith(".") or _is_sidecar(name, stems):
+        stem, dot, rest = name.partition(".")
+        if not stem or (dot and stem in stems and rest != "json"):
             continue
         if not name.endswith(".json"):
             left_out.append((str(path), "not a record: its name does not end in .json"))
@@ -142,8 +129,3 @@ def _files(directory: Path, left_out: list[tuple[str, str]]) -> Iterator[Found]:
             yield Found(path, writable(read_record(path), path))
         except UserError as error:
             left_out.append((str(path), str(error).removeprefix(f"{path} is ")))
-
-
-def _is_sidecar(name: str, stems: set[str]) -> bool:
-    stem, dot, rest = name.partition(".")
-    return bool(dot) and stem in stems and rest != "json"

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from xpubench.runtimes.options import AppliedQuantization
 from xpubench.runtimes.registry import DEFAULT, options_class
 
-# What stood in a subject and is now among the options of its runtime.
+# The fields of a subject that are now options of its runtime.
 MOVED = (
     *("runtime", "torch_compile", "ipex_optimize", "autocast", "allow_unoptimized", "shared_memory"),
     "openvino",
@@ -13,13 +14,11 @@ MOVED = (
 
 def from_version_1(data: dict[str, Any]) -> dict[str, Any]:
     """The fields of a record of version 1 by their names in version 2; UserError for an unknown runtime.
-
-    Version 1 had one set of fields for the options of all runtimes, open dictionaries where version 2 has
-    types, and of an accuracy run the time of the load and the peaks of memory in two other places.
-    """
+    Version 1 had one set of fields for the options of all runtimes, dictionaries where version 2 has types,
+    and other places for the load time and the peaks of memory of an accuracy run."""
     found = dict(data) | {"schema_version": 2}
     if isinstance(spec := found.get("spec"), dict):
-        # The first records were of latency alone and did not say so.
+        # The first records, all of latency, had no kind.
         found["spec"] = {"kind": "latency"} | spec
         if isinstance(subject := spec.get("subject"), dict):
             found["spec"]["subject"] = _subject(subject)
@@ -41,17 +40,13 @@ def _subject(subject: dict[str, Any]) -> dict[str, Any]:
 
 
 def _runtime(runtime: dict[str, Any]) -> dict[str, Any] | None:
-    # Records that were made up for tests may not name it.
+    # The fixtures of tests may not name it.
     if "name" not in runtime:
         return None
-    found = dict(runtime)
-    if isinstance(quantization := found.get("quantization"), dict):
-        found["quantization"] = _quantization(quantization.get("applied") or {})
-    return found
-
-
-def _quantization(applied: dict[str, Any]) -> dict[str, Any]:
-    """What was applied; the fields that are not ours are those of a library."""
-    ours = {"kernel", "weight_dtype", "compute_dtype", "scale_dtype", "int4", "int8", "high", "refused"}
+    if not isinstance(quantization := runtime.get("quantization"), dict):
+        return runtime
+    applied = quantization.get("applied") or {}
+    ours = set(AppliedQuantization.__struct_fields__)
     library = {name: value for name, value in applied.items() if name not in ours}
-    return {name: value for name, value in applied.items() if name in ours} | {"library": library}
+    known = {name: value for name, value in applied.items() if name in ours}
+    return runtime | {"quantization": known | {"library": library}}

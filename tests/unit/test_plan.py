@@ -6,21 +6,25 @@ import pytest
 
 from xpubench import catalog
 from xpubench.catalog.architecture import Architecture
-from xpubench.plan import Plan, decode_bytes_per_step, make_plan
-from xpubench.spec import Quantization
+from xpubench.plan import Plan, decode_bytes_per_step, plan_of
+from xpubench.spec import Dtype, Protocol, Quantization, RunSpec, Subject, Workload
 
 LLAMA_2_7B = Architecture.from_config(catalog.model("meta-llama/Llama-2-7b-hf").config())
 
 
-def plan(device: str | None = "max-1550", recipe: Quantization | None = None, **changes: int) -> Plan:
-    shape: dict[str, Any] = {
-        "batch_size": 1,
-        "num_beams": 1,
-        "input_tokens": 1024,
-        "new_tokens": 128,
-    } | changes
-    figures = catalog.device(device) if device else None
-    return make_plan(LLAMA_2_7B, model="llama", dtype="float16", device=figures, quantization=recipe, **shape)
+def plan(
+    device: str | None = "max-1550",
+    recipe: Quantization | None = None,
+    dtype: Dtype = "float16",
+    **changes: int,
+) -> Plan:
+    subject = Subject(model="llama", device="xpu", dtype=dtype, quantization=recipe)
+    shape: dict[str, Any] = {"input_tokens": 1024, "new_tokens": 128} | changes
+    workload = Workload(**shape)
+    spec = RunSpec(subject=subject, workload=workload, protocol=Protocol())
+    found = plan_of(LLAMA_2_7B, spec, catalog.device(device) if device else None)
+    assert found is not None
+    return found
 
 
 def test_weights_and_kv_cache() -> None:
@@ -56,9 +60,8 @@ def test_a_decoding_step_reads_weights_and_cache() -> None:
 
 
 def test_one_new_token_has_no_later_step_to_grow_for() -> None:
-    step = decode_bytes_per_step(
-        LLAMA_2_7B, weight_bytes_per_step=0, sequences=1, input_tokens=10, new_tokens=1, kv_value_bytes=2
-    )
+    workload = Workload(input_tokens=10, new_tokens=1)
+    step = decode_bytes_per_step(LLAMA_2_7B, workload, 10, 0, kv_value_bytes=2)
     assert step == 10 * 2 * 32 * 4096 * 2
 
 
@@ -72,16 +75,7 @@ def test_a_long_prompt_is_bound_by_compute_and_a_short_one_by_memory() -> None:
 
 
 def test_no_bound_of_the_first_token_without_a_peak_for_the_precision() -> None:
-    found = make_plan(
-        LLAMA_2_7B,
-        model="llama",
-        dtype="float32",
-        batch_size=1,
-        num_beams=1,
-        input_tokens=1024,
-        new_tokens=128,
-        device=catalog.device("max-1550"),
-    )
+    found = plan(dtype="float32")
     assert found.roofline_first_token_ms is None
     assert found.roofline_next_token_ms == pytest.approx(found.step_bytes / 3277e9 * 1e3)
 

@@ -84,11 +84,9 @@ def _generate(
 
 def compare(name: str, reference: Trace, own: Trace, logits: Logits) -> Divergence:
     """The divergence of a run with its `own` tokens, and its `logits` along the reference's tokens.
-
     `top1_agreement` is the share of positions with the same most probable token. `mean_kl` is the mean over
     the positions of KL(reference || run) in nats, over the reference's K kept tokens and one bucket for all
-    others: a lower bound of the KL over the whole vocabulary (data-processing inequality).
-    """
+    others: a lower bound of the KL over the whole vocabulary (data-processing inequality)."""
     logprobs = _log_softmax(logits)
     kept = np.take_along_axis(logprobs, reference.top_ids, axis=-1)
     p, log_q = np.exp(reference.top_logprobs.astype(np.float64)), kept.astype(np.float64)

@@ -60,10 +60,8 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
         """The same; UserError for an architecture that transformers itself cannot build."""
         config = self.config()
         if config["model_type"] in REMOTE_CODE_ONLY:
-            raise UserError(
-                f"{self.id} exists only as code on the hub, so there are no dummy weights; load the model "
-                "with --trust-remote-code"
-            )
+            why = "exists only as code on the hub, so there are no dummy weights"
+            raise UserError(f"{self.id} {why}; load the model with --trust-remote-code")
         return config
 
 
@@ -80,9 +78,10 @@ class CatalogDevice(msgspec.Struct, frozen=True, kw_only=True):
     peak_source: str | None = None
 
 
-def models() -> list[CatalogModel]:
+@cache
+def models() -> tuple[CatalogModel, ...]:
     """All models, in the catalog's order."""
-    return list(_models().values())
+    return msgspec.convert(_table("models"), tuple[CatalogModel, ...])
 
 
 def find_model(name: str) -> CatalogModel | None:
@@ -96,7 +95,7 @@ def find_model(name: str) -> CatalogModel | None:
 def model(name: str) -> CatalogModel:
     """The model of that id; UserError with the nearest ones when there is none."""
     if (found := find_model(name)) is None:
-        raise unknown("model", name, list(_models()))
+        raise unknown("model", name, [one.id for one in models()])
     return found
 
 
@@ -109,15 +108,16 @@ def status_of(name: str, model_type: str | None) -> Status:
     return "family" if model_type in known else "unknown"
 
 
-def devices() -> list[CatalogDevice]:
+@cache
+def devices() -> tuple[CatalogDevice, ...]:
     """All devices, in the catalog's order."""
-    return list(_devices().values())
+    return msgspec.convert(_table("devices"), tuple[CatalogDevice, ...])
 
 
 def device(name: str) -> CatalogDevice:
     """The device of that id; UserError with the nearest ones when there is none."""
-    if (found := _devices().get(name.lower())) is None:
-        raise unknown("device", name, list(_devices()))
+    if (found := next((one for one in devices() if one.id == name.lower()), None)) is None:
+        raise unknown("device", name, [one.id for one in devices()])
     return found
 
 
@@ -158,16 +158,6 @@ def local_directory(name: str) -> Path | None:
     return None
 
 
-@cache
-def _models() -> dict[str, CatalogModel]:
-    return {name: msgspec.convert(row, CatalogModel) for name, row in _table("models").items()}
-
-
-@cache
-def _devices() -> dict[str, CatalogDevice]:
-    return {name: msgspec.convert(row, CatalogDevice) for name, row in _table("devices").items()}
-
-
-def _table(name: str) -> dict[str, Any]:
+def _table(name: str) -> list[dict[str, Any]]:
     table = tomllib.loads((files(__name__) / f"{name}.toml").read_text())
-    return {name: {"id": name} | row for name, row in table.items()}
+    return [{"id": name} | row for name, row in table.items()]

@@ -9,10 +9,10 @@ from xpubench.catalog.architecture import Architecture
 from xpubench.cli.options import add_quantization_switch, recipe_from
 from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
-from xpubench.plan import Plan, check_positions, make_plan
+from xpubench.plan import Plan, check_positions, plan_of
 from xpubench.report.text import gb, gb_with_unit, number
 from xpubench.runtimes.registry import DEFAULT
-from xpubench.spec import DTYPE_BYTES, Workload
+from xpubench.spec import DTYPE_BYTES, Protocol, RunSpec, Subject, Workload
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +37,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan; that a model does not fit is an answer too."""
-    shape = {"batch_size": args.batch_size, "num_beams": args.num_beams, "input_tokens": args.input_tokens}
-    workload = Workload(new_tokens=args.max_new_tokens, **shape)
+    workload = Workload(
+        input_tokens=args.input_tokens,
+        new_tokens=args.max_new_tokens,
+        batch_size=args.batch_size,
+        num_beams=args.num_beams,
+    )
     if args.tp_size < 1:
         raise UserError(f"--tp-size must be at least 1, not {args.tp_size}")
     if args.woq and args.tp_size > 1:
@@ -46,16 +50,16 @@ def run(args: argparse.Namespace) -> int:
     figures = device(args.device) if args.device else None
     architecture = Architecture.from_config(config_of(args.model_id))
     check_positions(architecture, args.input_tokens, args.max_new_tokens)
-    plan = make_plan(
-        architecture,
-        model=args.model_id,
-        dtype=args.dtype,
-        new_tokens=args.max_new_tokens,
-        device=figures,
-        quantization=recipe_from(args, DEFAULT) if args.woq else None,
-        ranks=args.tp_size,
-        **shape,
-    )
+    recipe = recipe_from(args, DEFAULT) if args.woq else None
+    model = {
+        "model": args.model_id,
+        "device": args.device or "",
+        "dtype": args.dtype,
+        "tp_size": args.tp_size,
+    }
+    subject = Subject(quantization=recipe, **model)
+    plan = plan_of(architecture, RunSpec(subject=subject, workload=workload, protocol=Protocol()), figures)
+    assert plan is not None
     if args.json:
         print(msgspec.json.encode(plan).decode())
     else:

@@ -22,11 +22,9 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
 def measure_bandwidth(device: str, dtype: str = "bfloat16") -> Bandwidth:
-    """Times copies, reads and matrix-vector products of buffers far larger than the caches on the device.
-
-    The fastest repeat counts, as in STREAM (https://www.cs.virginia.edu/stream/ref.html), because other work
-    on the machine can only slow a repeat. Raises what the device raises when it cannot hold the buffers.
-    """
+    """Times copies, reads and matrix-vector products of buffers far larger than the caches on the device. The
+    fastest repeat counts, as in STREAM (https://www.cs.virginia.edu/stream/ref.html), because other work on
+    the machine can only slow a repeat. Raises what the device raises when it cannot hold the buffers."""
     size = _buffer_bytes(device)
     synchronize = synchronizer(device)
     with torch.inference_mode():

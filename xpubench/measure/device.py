@@ -61,16 +61,15 @@ def _bandwidth(kind: str, dtype: str) -> Bandwidth:
 
 def available_devices() -> list[str]:
     """The devices of this machine that torch can use, the preferred one first."""
-    return [device for device in ("xpu", "cuda") if _is_available(device)] + ["cpu"]
+    modules = {device: getattr(torch, device, None) for device in ("xpu", "cuda")}
+    return [device for device, module in modules.items() if module and module.is_available()] + ["cpu"]
 
 
 def check_device(device: str) -> None:
     """UserError when torch cannot use the device here."""
-    found = available_devices()
-    if device not in found:
-        raise UserError(
-            f"no {device} device here (there is: {', '.join(found)}); xpubench doctor says what is missing"
-        )
+    if device not in (found := available_devices()):
+        why = f"no {device} device here (there is: {', '.join(found)})"
+        raise UserError(f"{why}; xpubench doctor says what is missing")
 
 
 def synchronizer(device: str) -> Callable[[], None]:
@@ -135,8 +134,3 @@ def peak_device_bytes(device: str) -> int | None:
 def _properties(device: str) -> Any:
     module = torch.get_device_module(device)
     return module.get_device_properties(module.current_device())
-
-
-def _is_available(device: str) -> bool:
-    module: Any = getattr(torch, device, None)
-    return module is not None and bool(module.is_available())

@@ -13,11 +13,9 @@ TREND_ITERATIONS = 5
 
 
 def summarize(samples_ns: list[list[int]]) -> Statistic:
-    """Summarizes samples in nanoseconds, one row an iteration, in milliseconds.
-
-    The interval is a percentile bootstrap of the median that resamples whole iterations, because the tokens
-    of one iteration share its drift and are not independent. One iteration alone has no interval.
-    """
+    """Summarizes samples in nanoseconds, one row an iteration, in milliseconds. The interval is a percentile
+    bootstrap of the median that resamples whole iterations, because the tokens of one iteration share its
+    drift and are not independent. One iteration alone has no interval."""
     rows = np.asarray(samples_ns, dtype=np.float64) / 1e6
     pooled = rows.ravel()
     p50, p90, p99 = np.percentile(pooled, [50, 90, 99]).tolist()
@@ -36,13 +34,10 @@ def summarize(samples_ns: list[list[int]]) -> Statistic:
 def median_ratio(
     base_ns: SampleRows, new_ns: SampleRows, *, paired: bool = False
 ) -> tuple[float, float | None, float | None]:
-    """The ratio of the medians, new / base, and its 95% bootstrap interval.
-
-    A row holds the samples that share their drift: those of an iteration or, where runs were repeated, of a
-    round. Whole rows are resampled, on both sides independently, or `paired` where each row of one side
-    shares its drift with the same row of the other. No interval where a side has only one row. No side may be
-    empty.
-    """
+    """The ratio of the medians, new / base, and its 95% bootstrap interval. A row holds the samples that
+    share their drift: those of an iteration or, where runs were repeated, of a round. Whole rows are
+    resampled, on both sides independently, or `paired` where each row of one side shares its drift with the
+    same row of the other. No interval where a side has only one row. No side may be empty."""
     base, new = (float(np.median(np.concatenate(list(rows)))) for rows in (base_ns, new_ns))
     ratio = new / base
     if min(len(base_ns), len(new_ns)) < 2:

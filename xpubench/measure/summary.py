@@ -27,12 +27,10 @@ class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummary, list[str]]:
-    """The summary of a run and the warnings about it.
-
-    First and next token latencies come from the policy `every_token`, the end-to-end latency and
-    tokens/s (batch x new tokens / median) from `end_to_end`, which synchronizes only at the ends.
-    The perturbation is the median over the pairs of `every_token` / `end_to_end`.
-    """
+    """The summary of a run and the warnings about it. First and next token latencies come from the policy
+    `every_token`, the end-to-end latency and tokens/s (batch x new tokens / median) from `end_to_end`, which
+    synchronizes only at the ends. The perturbation is the median over the pairs of `every_token` /
+    `end_to_end`."""
     stamped = [one for one in samples.iterations if one.sync_policy == "every_token"]
     whole = [one for one in samples.iterations if one.sync_policy == "end_to_end"]
     warnings: list[str] = []

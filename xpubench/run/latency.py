@@ -219,18 +219,11 @@ def _summary_inputs(
 ) -> SummaryInputs:
     facts, workload = session.facts, spec.workload
     architecture, sheet = facts.architecture, facts.catalog_device
-    step_bytes = (
-        None
-        if architecture is None
-        else decode_bytes_per_step(
-            architecture.part(spec.subject.tp_size),
-            weight_bytes_per_step=setting.description.step_weight_bytes,
-            sequences=workload.batch_size * workload.num_beams,
-            input_tokens=input_tokens,
-            new_tokens=workload.new_tokens,
-            kv_value_bytes=session.generator.kv_value_bytes(architecture.head_dim),
-        )
-    )
+    step_bytes = None
+    if architecture is not None:
+        part, weights = architecture.part(spec.subject.tp_size), setting.description.step_weight_bytes
+        value_bytes = session.generator.kv_value_bytes(architecture.head_dim)
+        step_bytes = decode_bytes_per_step(part, workload, input_tokens, weights, value_bytes)
     return SummaryInputs(
         batch_size=workload.batch_size,
         input_tokens=input_tokens,

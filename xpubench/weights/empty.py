@@ -39,8 +39,9 @@ def parameter_places(model: torch.nn.Module) -> dict[str, list[tuple[torch.nn.Mo
     """The modules and attribute names of each parameter, several of a tied one, by its first name."""
     names: dict[int, str] = {}
     places: dict[str, list[tuple[torch.nn.Module, str]]] = {}
-    for path, module in model.named_modules():
-        for attribute, parameter in module.named_parameters(recurse=False):
-            name = names.setdefault(id(parameter), f"{path}.{attribute}" if path else attribute)
-            places.setdefault(name, []).append((module, attribute))
+    for path, parameter in model.named_parameters(remove_duplicate=False):
+        module, _, attribute = path.rpartition(".")
+        places.setdefault(names.setdefault(id(parameter), path), []).append(
+            (model.get_submodule(module), attribute)
+        )
     return places

@@ -18,12 +18,10 @@ WHOLE_BYTES = 64 << 20
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """A checkpoint or a LoRA adapter, as hexadecimal SHA-256 digests and times.
-
-    Copies of one checkpoint have the same `config` and `weights`. These two miss a change of the weights
-    between the samples that keeps the size of each file, such as one tensor edited in place; tuning a model
-    changes all of it. `weights_modified_ns` changes with every edit and every copy.
-    """
+    """A checkpoint or a LoRA adapter, as hexadecimal SHA-256 digests and times. Copies of one checkpoint have
+    the same `config` and `weights`. These two miss a change of the weights between the samples that keeps the
+    size of each file, such as one tensor edited in place; tuning a model changes all of it.
+    `weights_modified_ns` changes with every edit and every copy."""
 
     config: str  # of the fields of config.json or adapter_config.json, in any order
     weights: str  # of the size and the samples of each file that weights are loaded from

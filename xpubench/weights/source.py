@@ -44,11 +44,9 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 class Wanted(Protocol):
     """What names a checkpoint and says how it may be read: a subject, or the recipe of an export.
-
     `weights_from` is the embedded model, a local directory, or a name of the hub, `revision` the hub's
     branch, tag or commit. `allow_pickle` permits pickled weights, `trust_remote_code` code that comes with
-    the model.
-    """
+    the model."""
 
     @property
     def weights_from(self) -> str: ...
