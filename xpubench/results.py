@@ -100,8 +100,8 @@ def records_in(directories: Sequence[Path], left_out: list[tuple[str, str]]) -> 
         empty = False
         yield found
     if empty:
-        named, others = ", ".join(map(str, directories)), f" ({len(left_out)} other files)" if left_out else ""
-        raise UserError(f"no records in {named}{others}; xpubench generate --results-dir DIR writes them")
+        named = ", ".join(map(str, directories)) + (f" ({len(left_out)} other files)" if left_out else "")
+        raise UserError(f"no records in {named}; xpubench generate --results-dir DIR writes them")
 
 
 def writable(record: Record, path: Path) -> Record:

@@ -173,7 +173,10 @@ def specs_from(args: argparse.Namespace, device: str, beside: Sequence[str] = ()
     accuracy_flags = ("--acc-tasks", "--acc-iter", "--acc-data", "--num-fewshot")
     _refuse(args, "is for accuracy runs; give --accuracy-only too, or leave it out", *accuracy_flags)
     subject = _subject(args, device, beside)
-    protocol = Protocol(num_iter=args.num_iter, num_warmup=_num_warmup(args), seed=args.seed)
+    warmup = args.num_warmup
+    if warmup is None:
+        warmup = min(DEFAULT_WARMUP, max(args.num_iter, 0) // 2)
+    protocol = Protocol(num_iter=args.num_iter, num_warmup=warmup, seed=args.seed)
     if args.prompt is not None and args.input_tokens is not None:
         raise UserError("--prompt has a length of its own; leave out either --prompt or --input-tokens")
     if args.prompt is not None and args.dummy_weights:
@@ -274,8 +277,3 @@ def _batch_size(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, or auto, not {text!r}")
     return int(text)
-
-
-def _num_warmup(args: argparse.Namespace) -> int:
-    given: int | None = args.num_warmup
-    return min(DEFAULT_WARMUP, max(args.num_iter, 0) // 2) if given is None else given

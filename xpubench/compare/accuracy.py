@@ -37,12 +37,9 @@ class AccuracyComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_accuracies(base: Record, new: Record) -> AccuracyComparison:
-    """Compares accuracy item by item.
-
-    A drop of at least the model's limit (3 points where the catalog has none) is a regression, one of 1.5
-    points a warning. McNemar's exact test is the two-sided binomial test of the items on which the two
-    differ (McNemar 1947), and tells whether the difference is more than chance.
-    """
+    """Compares accuracy item by item. A drop of at least the model's limit (3 points where the catalog has
+    none) is a regression, one of 1.5 points a warning. McNemar's exact test is the two-sided binomial test of
+    the items on which the two differ (McNemar 1947), and tells whether the difference is more than chance."""
     if reason := _not_comparable(base, new):
         return AccuracyComparison(verdict="not comparable", reason=reason)
     one, other = cast("tuple[Accuracy, Accuracy]", (base.accuracy, new.accuracy))
