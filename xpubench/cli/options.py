@@ -109,13 +109,11 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the workload, of its measurement, and of accuracy tasks."""
     title = "workload (several values: every combination, with one load)"
     add = parser.add_argument_group(title).add_argument
-    for flag, kind, note in (
-        ("--input-tokens", int, "default: 1024"),
-        ("--max-new-tokens", int, f"default: {DEFAULT_NEW_TOKENS}"),
-        ("--batch-size", _batch_size, "default: 1; for accuracy auto, by the free memory"),
-        ("--num-beams", int, f"default: {DEFAULT_BEAMS}"),
-    ):
-        add(flag, type=kind, nargs="+", metavar="N", help=note)
+    add("--input-tokens", type=int, nargs="+", metavar="N", help="default: 1024")
+    add("--max-new-tokens", type=int, nargs="+", metavar="N", help=f"default: {DEFAULT_NEW_TOKENS}")
+    note = "default: 1; for accuracy auto, by the free memory"
+    add("--batch-size", type=_batch_size, nargs="+", metavar="N", help=note)
+    add("--num-beams", type=int, nargs="+", metavar="N", help=f"default: {DEFAULT_BEAMS}")
     add("--greedy", action="store_true", help="greedy search, whatever --num-beams says")
     add("--prompt", metavar="TEXT", help="generate from this text instead of --input-tokens ids")
     add = parser.add_argument_group("measuring").add_argument
