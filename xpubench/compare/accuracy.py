@@ -110,7 +110,7 @@ def _verdict(difference: float, limit: float) -> tuple[AccuracyVerdict, str]:
 
 def _not_comparable(base: Record, new: Record) -> str | None:
     for name, record in (("base", base), ("new", new)):
-        if record.status != "ok" or record.accuracy is None:
+        if record.status != "ok" or record.accuracy is None or not isinstance(record.spec, AccuracySpec):
             return f"the {name} record holds no accuracy (status {record.status})"
     one, other = (_identity(record) for record in (base, new))
     for name in one:
