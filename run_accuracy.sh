@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Accuracy of each validated model, one process each. Set in the environment: task, models, device, dtype, results, and flags
-# for the rest (such as flags="--ipex --acc-iter 200"). A model that fails does not stop the others, and what has a record
-# in the results directory is not run again unless rerun is "failed" or "all". The exit code is 1 when a run failed.
+# Measures the accuracy of each validated model, each in a process of its own. The environment sets task, models, device,
+# dtype, results, and flags for the rest (such as flags="--ipex --acc-iter 200"). A model that fails does not stop the
+# others. A run that has a record in the results directory is not made again unless rerun is "failed" or "all". The exit
+# code is 1 when a run failed.
 set -eu
 cd "$(dirname "$0")"
 python=python3

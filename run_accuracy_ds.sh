@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# As run_accuracy.sh, each model shared by np ranks under mpirun (default: the catalog's number, else 2).
+# Does what run_accuracy.sh does with each model shared by np ranks under mpirun (default: the catalog's number, else 2).
 unset TORCH_LLM_ALLREDUCE # it can run a device out of memory
 suite=accuracy-ds exec "$(dirname "$0")/run_accuracy.sh"

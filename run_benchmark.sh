@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Latency of each validated model, one process each. Set in the environment: models, beam, bs, input, output, iter, device,
-# dtype, results, and flags for the rest (such as flags="--ipex --use-static-cache"). A model that fails does not stop the
-# others, and what has a record in the results directory is not run again unless rerun is "failed" or "all".
-# The exit code is 1 when a run failed.
+# Measures the latency of each validated model, each in a process of its own. The environment sets models, beam, bs, input,
+# output, iter, device, dtype, results, and flags for the rest (such as flags="--ipex --use-static-cache"). A model that
+# fails does not stop the others. A run that has a record in the results directory is not made again unless rerun is
+# "failed" or "all". The exit code is 1 when a run failed.
 set -eu
 cd "$(dirname "$0")"
 python=python3

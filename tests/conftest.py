@@ -2,8 +2,9 @@
 
 import json
 import os
-import sys
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,14 +42,13 @@ CommandLine = Callable[..., Outcome]
 
 
 @pytest.fixture
-def xpubench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+def xpubench(capfd: pytest.CaptureFixture[str]) -> CommandLine:
     """`xpubench(*arguments)` as typed in a shell."""
 
     def run(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["xpubench", *map(str, arguments)])
         capfd.readouterr()
         try:
-            code = cli.main()
+            code = cli.main(list(map(str, arguments)))
         except SystemExit as leaving:  # argparse's --help and --version
             code = int(leaving.code or 0)
         out, err = capfd.readouterr()
@@ -73,6 +73,46 @@ def generate(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
         )
 
     return run
+
+
+@pytest.fixture
+def scripted(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
+    """`scripted(script, *flags)`: a short greedy run of the fake runtime, which does what the script says
+    (see `xpubench.runtimes.fake.script.Script`); its results in a directory of the test's own; later flags
+    win."""
+
+    def run(script: dict[str, Any], *flags: object) -> Outcome:
+        path = tmp_path / "script.json"
+        path.write_text(json.dumps(script))
+        shape = ["--greedy", "--input-tokens", 8, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1]
+        return xpubench(
+            *(
+                "generate",
+                "-m",
+                "smollm2-135m",
+                "--runtime",
+                "fake",
+                "--fake-script",
+                path,
+                "--device",
+                "cpu",
+            ),
+            *([] if "--accuracy-only" in flags else shape),
+            *("--results-dir", tmp_path / "results", "--json", *flags),
+        )
+
+    return run
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """While it lasts, this process can write no file beyond that many bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="session")

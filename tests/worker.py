@@ -2,10 +2,9 @@
 
     python tests/worker.py BEHAVIOUR < ORDER
 
-BEHAVIOUR is `ok`; `group`, whose tasks have the records; `print`, as libraries do; `nothing`, which says that
-it is done and has written no record; `late`, which is killed between a record and its report; or, at the
-first run: `hang` until it is told to end, which it writes down as a worker does; `deaf`, which does not
-hear that; `stop`, as when somebody else interrupts it; `kill` itself; `refuse` the order; `crash`.
+BEHAVIOUR is `ok`; `group`, whose tasks have the records; `nothing`, which says that it is done and has
+written no record; `late`, which is killed between a record and its report; or, at the first run: `refuse` the
+order, or `crash`.
 """
 
 import os
@@ -15,11 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from time import sleep
-
 import msgspec
 
-from tests.records import failed, latency_record, subject
+from tests.records import latency_record, subject
 from xpubench.errors import UserError
 from xpubench.process.reports import Send, Written, serve
 from xpubench.record import Record
@@ -36,8 +33,6 @@ def work(behaviour: str, order: Order, send: Send) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         send(Written(id, record.status))
 
-    if behaviour == "print":
-        print("a library's words")
     if behaviour == "nothing":
         return
     for index, spec in enumerate(order.specs):
@@ -46,19 +41,6 @@ def work(behaviour: str, order: Order, send: Send) -> None:
             raise UserError("there is no such thing")
         if index == 0 and behaviour == "crash":
             raise ZeroDivisionError("by zero")
-        if index == 0 and behaviour == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if index == 0 and behaviour == "deaf":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            sleep(60)
-        if index == 0 and behaviour in ("hang", "stop"):
-            try:
-                if behaviour == "stop":
-                    raise KeyboardInterrupt
-                sleep(60)
-            except KeyboardInterrupt:
-                write(failed(record, "interrupted", "interrupted by the user"), spec.id)
-                return
         if behaviour == "group":
             tasks = [f"{spec.id}-{name}" for name in ("first", "second")]
             for task in tasks:

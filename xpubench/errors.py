@@ -1,24 +1,16 @@
-"""The two ways in which a run can go wrong, and the words that name them."""
+"""The two kinds of errors, the failure classes, and the texts that errors share."""
 
 from difflib import get_close_matches
-from typing import Literal, get_args
+from typing import Literal
 
 FailureClass = Literal[
-    "oom",
-    "timeout",
-    "crash",
-    "unsupported",
-    "bad_model",
-    "numerics",
-    "short_output",
-    "interrupted",
+    "oom", "timeout", "crash", "unsupported", "bad_model", "numerics", "short_output", "interrupted"
 ]
-FAILURE_CLASSES: tuple[str, ...] = get_args(FailureClass)
 MOST_LISTED = 12
 
 
 class UserError(ValueError):
-    """What was asked cannot be done as asked; one line that says what to do. Exit code 2."""
+    """A request that cannot be carried out, in one line that says what to do instead. Exit code 2."""
 
 
 class RunFailure(Exception):
@@ -31,7 +23,7 @@ class RunFailure(Exception):
 
 
 def unknown(kind: str, name: str, known: list[str]) -> UserError:
-    """The error for a name that is not known, with the nearest known ones."""
+    """The error for an unknown name, with the nearest known ones."""
     lowered = {candidate.lower(): candidate for candidate in known}
     near = [lowered[match] for match in get_close_matches(name.lower(), lowered, n=3, cutoff=0.5)]
     if near:
@@ -39,11 +31,11 @@ def unknown(kind: str, name: str, known: list[str]) -> UserError:
     elif len(known) <= MOST_LISTED:
         hint = f"known: {', '.join(sorted(known))}"
     else:
-        hint = "no known one is near it"
+        hint = "no known one is similar"
     return UserError(f"unknown {kind} {name!r}; {hint}")
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, its type's name where it says nothing."""
+    """The first line of an error's message, or its type's name where the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""What went wrong, as one of the failure classes, and the record of it."""
+"""Errors as failure classes, and the records of runs that failed."""
 
 import errno
 import signal
@@ -8,33 +8,30 @@ import msgspec
 
 from xpubench.environment import Environment
 from xpubench.errors import RunFailure, first_line
-from xpubench.measure.oom import out_of_memory_kills
+from xpubench.measure.host import out_of_memory_kills
 from xpubench.plan import Plan
 from xpubench.record import Failure, Record, Samples, now
 from xpubench.results import ResultsDirectory
 from xpubench.spec import AccuracySpec, RunSpec
 
-# The end of a log or a traceback that a record keeps, and that a page shows.
+# How much of the end of a log or a traceback a record keeps and a page shows.
 LOG_TAIL_LINES = 20
 LOG_TAIL_CHARACTERS = 6000
-# Of torch's allocators, safetensors' mmap, and Level Zero, SYCL and OpenCL below them. OUT_OF_RESOURCES is
-# what Intel's driver says when an allocation that it granted lazily turns out not to fit:
+# What torch's allocators, safetensors' mmap, Level Zero, SYCL and OpenCL say. Intel's driver reports
+# OUT_OF_RESOURCES when an allocation that it granted lazily turns out not to fit:
 # https://github.com/intel/torch-xpu-ops/issues/1324
 OUT_OF_MEMORY_WORDS = (
-    "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "bad_alloc",
-    "out_of_device_memory",
-    "out_of_host_memory",
-    "out_of_resources",
+    *("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "bad_alloc"),
+    *("out_of_device_memory", "out_of_host_memory", "out_of_resources"),
+    # -997 (The plugin has emitted a backend specific error) and -999 (Unknown PI error) are what SYCL says on
+    # xpu when an allocation failed below it.
+    *("native api returns: -997", "native api returns: -999"),
 )
 
 
 def classify(error: BaseException, device: str) -> Failure:
-    """The failure class of an error, one line for people, and the end of an unexpected one's traceback,
-    which is then dropped: its frames hold the tensors that did not fit."""
+    """The failure class of an error, its message in one line, and the end of an unexpected error's traceback.
+    The error then loses its traceback, whose frames hold the tensors that did not fit."""
     if isinstance(error, RunFailure):
         return Failure(failure_class=error.failure_class, message=error.message)
     if isinstance(error, KeyboardInterrupt):
@@ -44,9 +41,8 @@ def classify(error: BaseException, device: str) -> Failure:
     if is_out_of_memory(error):
         message = f"out of memory on {device}: {first_line(error)}"
         return Failure(failure_class="oom", message=message, log_tail=tail)
-    return Failure(
-        failure_class="crash", message=f"{type(error).__name__}: {first_line(error)}", log_tail=tail
-    )
+    message = f"{type(error).__name__}: {first_line(error)}"
+    return Failure(failure_class="crash", message=message, log_tail=tail)
 
 
 def log_tail(text: str) -> str:
@@ -61,7 +57,7 @@ def failed_record(
     plan: Plan | None = None,
     samples: Samples | None = None,
 ) -> Record:
-    """The record of a run that failed, with the samples that it had taken."""
+    """The record of a run that failed, with the samples that it had taken by then."""
     return Record(
         id=spec.id,
         created=now(),
@@ -75,24 +71,22 @@ def failed_record(
 
 
 def death_of(who: str, kills_before: int, exit_code: int | None = None) -> Failure:
-    """The failure of a process that ended without telling how: `oom` where the kernel has killed for memory
-    since it had killed `kills_before` processes, else `crash`. `exit_code` is as subprocess has it, None
-    where it is not known."""
-    killed = exit_code is None or exit_code == -signal.SIGKILL
-    if killed and out_of_memory_kills() > kills_before:
+    """The failure of a process that ended without a report: `oom` where the kernel has killed more than
+    `kills_before` processes for memory, else `crash`. `exit_code` is negative for a signal, None where it is
+    not known."""
+    if exit_code in (None, -signal.SIGKILL) and out_of_memory_kills() > kills_before:
         return Failure(failure_class="oom", message=f"{who} was killed by the kernel, as memory ran out")
     if exit_code is None:
-        return Failure(failure_class="crash", message=f"{who} ended without a word, as a killed process does")
-    if exit_code < 0:
-        name = signal.Signals(-exit_code).name
-        return Failure(failure_class="crash", message=f"{who} was killed by {name}")
-    return Failure(
-        failure_class="crash", message=f"{who} ended with exit code {exit_code} before this run had a record"
-    )
+        how = "ended without a word, as a killed process does"
+    elif exit_code < 0:
+        how = f"was killed by {signal.Signals(-exit_code).name}"
+    else:
+        how = f"ended with exit code {exit_code} before this run had a record"
+    return Failure(failure_class="crash", message=f"{who} {how}")
 
 
 def write_as_failed(results: ResultsDirectory, record: Record, failure: Failure) -> Record:
-    """Writes a record, with what it holds so far, as that of a run which failed so."""
+    """Writes what a record holds so far as the record of a failed run."""
     failed = msgspec.structs.replace(record, status=failure.failure_class, failure=failure)
     results.write(failed)
     return failed
@@ -100,15 +94,10 @@ def write_as_failed(results: ResultsDirectory, record: Record, failure: Failure)
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on the device or on the host."""
-    if isinstance(error, MemoryError) or _is_torchs(error):
+    # torch's OutOfMemoryError is known by its name, so that torch need not be imported.
+    if any(kind.__name__ in ("MemoryError", "OutOfMemoryError") for kind in type(error).__mro__):
         return True
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(
-        words in str(error).lower() for words in OUT_OF_MEMORY_WORDS
-    )
-
-
-def _is_torchs(error: BaseException) -> bool:
-    """Whether an error is torch's OutOfMemoryError, told by its name so that torch need not be imported."""
-    return any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY_WORDS)

@@ -16,8 +16,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes and lower bounds of times. None where the device or its figure is not known.
 
     `peak_bytes` adds to weights and KV cache an estimate of the prefill's activations; `fits` compares
-    weights and KV cache, which are exact, with the device's memory. Over several ranks all is of the one
-    that holds the most, on a device of its own.
+    weights and KV cache, which are exact, with the device's memory. Over several ranks, all figures are those
+    of the rank that holds the most, on a device of its own.
     """
 
     model: str
@@ -59,29 +59,28 @@ def make_plan(
     """The plan of one workload. Roofline (Williams et al. 2009): a phase takes at least its bytes / the
     bandwidth and at least its operations / the peak; a decoding step is bound by its bytes.
 
-    The prompt's phase runs batch x beams sequences, as transformers repeats the prompt for each beam first.
-    The weights are those of dtype and recipe, or the `stored` ones where a runtime keeps its own.
+    The prefill runs batch x beams sequences, as transformers repeats the prompt for each beam first. The
+    weights are those of dtype and recipe, or the `stored` ones where a runtime stores them in its own way.
     UserError where so many ranks cannot share the model.
     """
     architecture = architecture.part(ranks)
     dtype_bytes = DTYPE_BYTES[dtype]
     sequences = batch_size * num_beams
-    stored = stored or _stored(architecture, dtype_bytes, quantization)
-    weight_bytes, step_weight_bytes = stored.weights, stored.step
+    stored = stored or _stored(architecture, dtype, quantization)
     kv_cache_bytes = architecture.kv_cache_bytes(
         sequences=sequences, positions=input_tokens + new_tokens, dtype_bytes=dtype_bytes
     )
     activations = activation_bytes(architecture, sequences, input_tokens, dtype_bytes)
     step_bytes = decode_bytes_per_step(
         architecture,
-        weight_bytes_per_step=step_weight_bytes,
+        weight_bytes_per_step=stored.step,
         sequences=sequences,
         input_tokens=input_tokens,
         new_tokens=new_tokens,
         kv_value_bytes=dtype_bytes,
     )
     prefill_flop = architecture.prefill_flop(sequences=sequences, tokens=input_tokens)
-    first_ms, bound = _first_token(step_weight_bytes, prefill_flop, dtype, device)
+    first_ms, bound = _first_token(stored.step, prefill_flop, dtype, device)
     return Plan(
         model=model,
         dtype=dtype,
@@ -92,12 +91,12 @@ def make_plan(
         num_beams=num_beams,
         input_tokens=input_tokens,
         new_tokens=new_tokens,
-        weight_bytes=weight_bytes,
+        weight_bytes=stored.weights,
         kv_cache_bytes=kv_cache_bytes,
         activation_bytes=activations,
-        peak_bytes=weight_bytes + kv_cache_bytes + activations,
+        peak_bytes=stored.weights + kv_cache_bytes + activations,
         device_memory_bytes=device.memory_bytes if device else None,
-        fits=weight_bytes + kv_cache_bytes <= device.memory_bytes if device else None,
+        fits=stored.weights + kv_cache_bytes <= device.memory_bytes if device else None,
         step_bytes=step_bytes,
         prefill_flop=prefill_flop,
         roofline_first_token_ms=first_ms,
@@ -113,36 +112,22 @@ class StoredWeights(msgspec.Struct, frozen=True, kw_only=True):
     step: int
 
 
-def _stored(architecture: Architecture, dtype_bytes: int, recipe: Quantization | None) -> StoredWeights:
-    saved = saved_bytes(architecture, dtype_bytes, recipe)
-    return StoredWeights(
-        weights=architecture.parameter_count * dtype_bytes - saved.weights,
-        step=architecture.step_weight_parameters * dtype_bytes - saved.step,
-    )
-
-
-class Saved(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes that quantization takes off the weights, and off those that a decoding step reads."""
-
-    weights: int
-    step: int
-
-
-def saved_bytes(architecture: Architecture, dtype_bytes: int, recipe: Quantization | None) -> Saved:
-    """What a recipe saves: the layers' matrices take 4 bits a value and a scale a group; token table and
-    output head one byte a value, unless they stay as they are. Kernels keep somewhat more beside a scale;
-    modules that the recipe keeps high by name are not known here."""
-    if recipe is None:
-        return Saved(weights=0, step=0)
-    int4_bytes = 0.5 + DTYPE_BYTES[recipe.scale_dtype] / recipe.group_size
-    layers = int(architecture.num_layers * architecture.linear_parameters * (dtype_bytes - int4_bytes))
-    if recipe.head != "int8":
-        return Saved(weights=layers, step=layers)
-    table, head = architecture.embedding_parameters, architecture.head_parameters
-    rest = dtype_bytes - 1
-    return Saved(
-        weights=layers + rest * (table + (0 if architecture.tied else head)), step=layers + rest * head
-    )
+def _stored(architecture: Architecture, dtype: str, recipe: Quantization | None) -> StoredWeights:
+    """A recipe stores the layers' matrices in 4 bits a value with a scale a group, and token table and output
+    head in one byte a value unless they stay high. Kernels store somewhat more beside a scale; modules that
+    the recipe keeps high by name are not known here."""
+    dtype_bytes = DTYPE_BYTES[dtype]
+    weights = architecture.parameter_count * dtype_bytes
+    step = architecture.step_weight_parameters * dtype_bytes
+    if recipe is not None:
+        int4_bytes = 0.5 + DTYPE_BYTES[recipe.scale_dtype] / recipe.group_size
+        saved = int(architecture.num_layers * architecture.linear_parameters * (dtype_bytes - int4_bytes))
+        weights, step = weights - saved, step - saved
+    if recipe is not None and recipe.head == "int8":
+        table, head = architecture.embedding_parameters, architecture.head_parameters
+        weights -= (dtype_bytes - 1) * (table if architecture.tied else table + head)
+        step -= (dtype_bytes - 1) * head
+    return StoredWeights(weights=weights, step=step)
 
 
 def decode_bytes_per_step(
@@ -154,13 +139,10 @@ def decode_bytes_per_step(
     new_tokens: int,
     kv_value_bytes: float,
 ) -> int:
-    """Bytes that a decoding step must read: the weights once, and each sequence's KV cache.
-
-    The mean over the steps that give the next tokens: the n-th of them, from 1, attends to
-    input_tokens + n tokens, of which the last one's key and value are at hand.
-    """
-    steps = new_tokens - 1
-    mean_positions = input_tokens + max(steps - 1, 0) / 2
+    """Bytes that a decoding step must read: the weights once, and each sequence's KV cache, as the mean over
+    the steps. The n-th step, from 1, attends to input_tokens + n tokens, of which it has computed the last
+    one's key and value itself."""
+    mean_positions = input_tokens + max(new_tokens - 2, 0) / 2
     kv_bytes = sequences * mean_positions * architecture.kv_values_per_token * kv_value_bytes
     return weight_bytes_per_step + int(kv_bytes)
 
@@ -177,12 +159,10 @@ def activation_bytes(architecture: Architecture, sequences: int, tokens: int, dt
 def _first_token(
     weight_bytes: int, flop: int, dtype: str, device: CatalogDevice | None
 ) -> tuple[float | None, Bound | None]:
-    if device is None:
+    # The catalog's peaks are those of 16-bit matrix engines; the weights' bytes alone would be far too low.
+    if device is None or device.peak_tflop_per_s is None or dtype == "float32":
         return None, None
     memory_ms = weight_bytes / device.bandwidth_gb_per_s / 1e6
-    # The catalog's peaks are those of 16-bit matrix engines; the weights' bytes alone would be far too low.
-    if device.peak_tflop_per_s is None or dtype == "float32":
-        return None, None
     compute_ms = flop / device.peak_tflop_per_s / 1e9
     return (compute_ms, "compute") if compute_ms > memory_ms else (memory_ms, "memory")
 
@@ -194,7 +174,7 @@ def plan_of(
     stored: StoredWeights | None = None,
 ) -> Plan | None:
     """The spec's plan, None where the architecture or, with a text prompt, the length is not known yet. The
-    weights are the `stored` ones of a loaded model, or else what its runtime is known to keep."""
+    weights are the `stored` ones of a loaded model, or those that its runtime is known to store."""
     workload = spec.workload
     if architecture is None or workload.input_tokens is None:
         return None
@@ -214,8 +194,8 @@ def plan_of(
 
 
 def own_weights(architecture: Architecture, subject: Subject) -> StoredWeights | None:
-    """The weights of a runtime that keeps them in a precision of its own, None where it does not. A step
-    reads the share of them that it reads of the architecture's parameters."""
+    """The weights of a runtime that stores them in a precision of its own, None where it does not. A step is
+    taken to read the same share of them as of the architecture's parameters."""
     weights = subject.options.weight_bytes(subject.model, architecture.parameter_count)
     if weights is None:
         return None
@@ -224,7 +204,7 @@ def own_weights(architecture: Architecture, subject: Subject) -> StoredWeights |
 
 
 def check_positions(architecture: Architecture | None, input_tokens: int | None, new_tokens: int) -> None:
-    """UserError when prompt and new tokens are more than the model has positions for."""
+    """UserError when prompt and new tokens need more positions than the model has."""
     limit = architecture.max_positions if architecture else None
     if input_tokens is not None and limit is not None and input_tokens + new_tokens > limit:
         raise UserError(
@@ -236,25 +216,25 @@ def check_positions(architecture: Architecture | None, input_tokens: int | None,
 def lack_of_memory(
     architecture: Architecture | None, spec: RunSpec, available_bytes: int | None
 ) -> RunFailure | None:
-    """The failure of a run whose weights and KV cache alone are more than the memory that is free."""
+    """The failure of a run whose weights and KV cache alone are more than the free memory."""
     if architecture is None or available_bytes is None:
         return None
-    workload, dtype_bytes = spec.workload, DTYPE_BYTES[spec.subject.dtype]
-    # The ranks of a GPU run have a device each; those of a CPU run share the host's memory.
-    if spec.subject.device != "cpu":
-        architecture = architecture.part(spec.subject.tp_size)
-    own = own_weights(architecture, spec.subject)
-    weights = (own or _stored(architecture, dtype_bytes, spec.subject.quantization)).weights
+    workload, subject = spec.workload, spec.subject
+    # Each rank of a GPU run has its own device; those of a CPU run share the host's memory.
+    if subject.device != "cpu":
+        architecture = architecture.part(subject.tp_size)
+    stored = own_weights(architecture, subject) or _stored(architecture, subject.dtype, subject.quantization)
+    weights = stored.weights
     kv_cache = architecture.kv_cache_bytes(
         sequences=workload.batch_size * workload.num_beams,
         # The length of a text is not known yet.
         positions=(workload.input_tokens or 0) + workload.new_tokens,
-        dtype_bytes=dtype_bytes,
+        dtype_bytes=DTYPE_BYTES[subject.dtype],
     )
     if weights + kv_cache <= available_bytes:
         return None
     return RunFailure(
         "oom",
         f"not loaded: {weights / 1e9:.2f} GB of weights and {kv_cache / 1e9:.2f} GB of KV cache are more "
-        f"than the {available_bytes / 1e9:.2f} GB that {spec.subject.device} has free",
+        f"than the {available_bytes / 1e9:.2f} GB that {subject.device} has free",
     )

@@ -21,13 +21,13 @@ GROUP_SIZES = (32, 64, 128, 256)
 
 
 class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """INT4 weight-only quantization by rounding to nearest (RTN), the recipe of the guide by default.
+    """INT4 weight-only quantization by rounding to nearest (RTN). The defaults are the recipe of the guide.
 
-    Each group of `group_size` values in a row of a linear layer shares a scale, kept in `scale_dtype` (the
+    Each group of `group_size` values in a row of a linear layer shares a scale, stored in `scale_dtype` (the
     grids are described in `xpubench.weights.int4.grids`). The token table and the output head are INT8 with a
-    scale a row, or with `head` "high" left in the model's precision, as are the modules whose names match
-    a glob of `high_precision`. `compute_dtype` None is the run's. `checkpoint` is where a quantized model
-    lies; None quantizes when it is loaded.
+    scale a row, or with `head` "high" stay in the model's precision, as do the modules whose names match a
+    glob of `high_precision`. `compute_dtype` None stands for the run's dtype. `checkpoint` is the directory
+    of a quantized model; with None, the model is quantized when it is loaded.
     """
 
     algorithm: Literal["RTN"] = "RTN"
@@ -40,7 +40,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     checkpoint: str | None = None
 
     def __post_init__(self) -> None:
-        # A checkpoint of neural-compressor may have others.
+        # A checkpoint of neural-compressor may have another group size.
         if self.checkpoint is None and self.group_size not in GROUP_SIZES:
             known = ", ".join(map(str, GROUP_SIZES))
             raise UserError(f"--group_size must be one of {known}, not {self.group_size}")
@@ -52,11 +52,9 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is loaded once: a model with its weights, on a device, through a runtime.
-
-    `options` are of the runtime alone, and their kind says which it is. `lora` is the directory of a PEFT
-    adapter. `tp_size` is the number of ranks that share the model.
-    """
+    """What is loaded once: a model with its weights, on a device, through a runtime. The type of `options`
+    tells the runtime. `lora` is the directory of a PEFT adapter. `tp_size` is the number of ranks that share
+    the model."""
 
     model: str
     device: str
@@ -81,13 +79,13 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     @property
     def weights_from(self) -> str:
-        """The name of what is loaded: a quantized checkpoint needs no float model."""
+        """The model or directory that the weights come from: the quantized checkpoint where there is one."""
         saved = self.quantization.checkpoint if self.quantization is not None else None
         return saved or self.model
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The shape of one `generate` call. `input_tokens` is None when a text `prompt` sets the length."""
+    """The shape of one `generate` call. `input_tokens` is None where a text `prompt` sets the length."""
 
     input_tokens: int | None
     new_tokens: int
@@ -101,53 +99,47 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise UserError("a workload takes either a number of input tokens or a prompt")
         if self.prompt == "":
             raise UserError("--prompt is empty; give a text, or leave it out for prompts of --input-tokens")
-        if self.prompt is not None:
-            _check_text(self.prompt)
-        for flag, value in (
-            ("--input-tokens", self.input_tokens),
-            ("--max-new-tokens", self.new_tokens),
-            ("--batch-size", self.batch_size),
-            ("--num-beams", self.num_beams),
-        ):
-            if value is not None and value < 1:
-                raise UserError(f"{flag} must be at least 1, not {value}")
+        try:
+            (self.prompt or "").encode()
+        except UnicodeEncodeError as error:
+            raise UserError("--prompt is not valid UTF-8 text") from error
+        _check_least("--input-tokens", self.input_tokens, 1)
+        _check_least("--max-new-tokens", self.new_tokens, 1)
+        _check_least("--batch-size", self.batch_size, 1)
+        _check_least("--num-beams", self.num_beams, 1)
 
     def title(self, input_tokens: int | None) -> str:
-        """The workload in a few words; `input_tokens` is the length of the prompt where it is known."""
+        """The workload in a few words, with the prompt's length where it is known."""
         length = "text" if input_tokens is None else input_tokens
         search = "greedy" if self.num_beams == 1 else f"{self.num_beams} beams"
         return f"{length} in, {self.new_tokens} out, batch {self.batch_size}, {search}, {self.cache} cache"
 
 
-def _check_text(prompt: str) -> None:
-    try:
-        prompt.encode()
-    except UnicodeEncodeError as error:
-        raise UserError("--prompt is not valid UTF-8 text") from error
+def _check_least(flag: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise UserError(f"{flag} must be at least {least}, not {value}")
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How it is measured. `num_iter` counts the warm-up, so `num_iter - num_warmup` are measured."""
+    """How often the workload runs. `num_iter` includes the warm-up: `num_iter - num_warmup` are measured."""
 
     num_iter: int = 10
     num_warmup: int = 3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_warmup < 0:
-            raise UserError(f"--num-warmup must be at least 0, not {self.num_warmup}")
+        _check_least("--num-warmup", self.num_warmup, 0)
         if self.num_iter <= self.num_warmup:
             raise UserError(
                 f"--num-iter {self.num_iter} counts the warm-up too and must be above "
                 f"--num-warmup {self.num_warmup}, or nothing is measured"
             )
-        if self.seed < 0:
-            raise UserError(f"--seed must be at least 0, not {self.seed}")
+        _check_least("--seed", self.seed, 0)
 
 
 class AccuracyTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An lm-eval task. `limit` is the number of items, None for all; `data` a local file of passages and
-    `data_sha256` its content; `batch_size` 0 is automatic."""
+    """An lm-eval task. `limit` is the number of items, None for all; `data` is a local file of passages and
+    `data_sha256` the digest of its content; `batch_size` 0 is automatic."""
 
     name: str
     limit: int | None = None
@@ -157,15 +149,14 @@ class AccuracyTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     data_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        for flag, value in (("--acc-iter", self.limit), ("--num-fewshot", self.num_fewshot)):
-            if value is not None and value < (1 if flag == "--acc-iter" else 0):
-                raise UserError(f"{flag} must be at least {1 if flag == '--acc-iter' else 0}, not {value}")
+        _check_least("--acc-iter", self.limit, 1)
+        _check_least("--num-fewshot", self.num_fewshot, 0)
 
 
 class RunSpec(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="latency"
 ):
-    """One latency run, whole. Specs with equal subjects share one load."""
+    """All of one latency run. Specs with equal subjects share one load."""
 
     subject: Subject
     workload: Workload
@@ -173,21 +164,21 @@ class RunSpec(
 
     @property
     def id(self) -> str:
-        """A stable hash of what differs from the defaults, so that a new field keeps old ids."""
+        """A stable hash of what differs from the defaults, so that a new field does not change old ids."""
         return _hash(self)
 
 
 class AccuracySpec(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", tag="accuracy"
 ):
-    """One accuracy run, whole."""
+    """All of one accuracy run."""
 
     subject: Subject
     task: AccuracyTask
 
     @property
     def id(self) -> str:
-        """As of a latency run; where the file of passages lies does not count, its content does."""
+        """As of a latency run. Of a file of passages, the content counts and the path does not."""
         return _hash(msgspec.structs.replace(self, task=msgspec.structs.replace(self.task, data=None)))
 
 
@@ -197,7 +188,7 @@ def _hash(spec: RunSpec | AccuracySpec) -> str:
     subject.pop("options", None)
     subject |= spec.subject.options.identity()
     if recipe is not None:
-        # The recipe makes the weights, wherever they lie.
+        # The recipe determines the weights, wherever they are stored.
         subject["quantization"] = msgspec.structs.replace(recipe, checkpoint=None)
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=_set_fields).encode()).hexdigest()[:16]
 

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from xpubench.environment import DeviceFacts
 from xpubench.measure import bandwidth
 from xpubench.measure.device import (
+    TorchDevice,
     available_devices,
     check_device,
     device_driver,
@@ -23,7 +24,6 @@ from xpubench.measure.device import (
     total_memory_bytes,
 )
 from xpubench.measure.environment import capture
-from xpubench.measure.torch_device import TorchDevice
 
 REAL = torch.xpu
 GB = 10**9

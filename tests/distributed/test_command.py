@@ -163,13 +163,13 @@ def test_failing_rank_ends_the_job_and_is_named(tiny: tuple[object, ...], tmp_pa
 
 
 def test_without_mpi4py(mpirun: Ranks) -> None:
-    done = mpirun(2, "-m", "tests.distributed.broken", "no-mpi4py", *SMOLLM2, *SHORT)
+    done = mpirun(1, "-m", "tests.distributed.broken", "no-mpi4py", *SMOLLM2, *SHORT)
     assert "mpi4py is not installed; pip install" in error_line(done)
     assert done.code == 2
 
 
 def test_results_that_cannot_be_written(mpirun: Ranks) -> None:
-    done = mpirun(2, SCRIPT, *SMOLLM2, *SHORT, "--results-dir", "/proc/nowhere")
+    done = mpirun(1, SCRIPT, *SMOLLM2, *SHORT, "--results-dir", "/proc/nowhere")
     assert "cannot write to the results directory" in error_line(done)
     assert done.code == 2
 
@@ -181,6 +181,19 @@ def test_quantized_checkpoint(mpirun: Ranks, tmp_path: Path) -> None:
     done = mpirun(2, SCRIPT, "-m", tmp_path, *SHORT, "--device", "cpu", "--results-dir", tmp_path / "results")
     assert "one device, not over ranks" in error_line(done)
     assert done.code == 2
+
+
+def test_checkpoint_that_lacks_a_weight(mpirun: Ranks, tiny: tuple[object, ...], tmp_path: Path) -> None:
+    shutil.copytree(str(tiny[1]), tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, weights, {"format": "pt"})
+    flags = ("-m", tmp_path / "model", *ON_CPU, *SHORT, "--results-dir", tmp_path / "results")
+    assert mpirun(2, SCRIPT, *flags).code == 1
+    record = only_record(tmp_path / "results")
+    assert record["status"] == "bad_model"
+    assert "model.layers.1.mlp.down_proj.weight" in record["failure"]["message"]
 
 
 def test_adapter_is_merged_or_refused(mpirun: Ranks, tiny: tuple[object, ...], tmp_path: Path) -> None:
@@ -227,14 +240,17 @@ def failed_record(results: Path) -> dict[str, Any]:
 
 
 def test_more_ranks_than_heads(mpirun: Ranks, tmp_path: Path) -> None:
-    done = mpirun(4, SCRIPT, *SMOLLM2, *SHORT, "--results-dir", tmp_path)
-    assert "at most 3 ranks" in error_line(done)
+    fields = json.loads(smollm2_directory().joinpath("config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"num_key_value_heads": 1}))
+    results = tmp_path / "results"
+    done = mpirun(2, SCRIPT, "-m", tmp_path, *SHORT, *ON_CPU, "--results-dir", results)
+    assert "at most 1 ranks" in error_line(done)
     assert done.code == 2
-    assert not list(tmp_path.glob("*.json"))
+    assert not list(results.glob("*.json"))
 
 
 def test_wrong_number_of_ranks(mpirun: Ranks) -> None:
-    done = mpirun(2, SCRIPT, *SMOLLM2, *SHORT, "--tp-size", 3)
+    done = mpirun(1, SCRIPT, *SMOLLM2, *SHORT, "--tp-size", 3)
     assert "--tp-size 3" in error_line(done)
     assert done.code == 2
 
@@ -282,12 +298,12 @@ def test_ranks_that_see_different_weights(tiny: tuple[object, ...], tmp_path: Pa
 def test_taken_port(mpirun: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("", 0)) as taken:
         monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
-        assert "unset MASTER_PORT" in error_line(mpirun(2, SCRIPT, *SMOLLM2, *SHORT))
+        assert "unset MASTER_PORT" in error_line(mpirun(1, SCRIPT, *SMOLLM2, *SHORT))
 
 
 def test_port_that_is_none(mpirun: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", "abc")
-    assert "MASTER_PORT is 'abc'" in error_line(mpirun(2, SCRIPT, *SMOLLM2, *SHORT))
+    assert "MASTER_PORT is 'abc'" in error_line(mpirun(1, SCRIPT, *SMOLLM2, *SHORT))
 
 
 def test_help_ends_all_ranks(mpirun: Ranks) -> None:

@@ -20,6 +20,8 @@ from xpubench.errors import RunFailure  # noqa: E402
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime  # noqa: E402
 from xpubench.spec import Subject  # noqa: E402
 
+# Of the fake runtime.
+SMOKE_RUN = ("--accuracy-only", "--acc-tasks", "lambada_smoke")
 PASSAGES = [json.loads(line)["text"] for line in SMOKE_FILE.read_text().splitlines()]
 
 
@@ -222,19 +224,9 @@ def test_data_that_only_the_hub_has(accuracy: CommandLine) -> None:
     assert "--acc-data" in done.error_line
 
 
-def test_an_interruption_keeps_the_items_that_are_done(
-    accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain, calls = PyTorchRuntime.target_logprobs, []
-
-    def interrupted(self: PyTorchRuntime, *arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return plain(self, *arguments)
-
-    monkeypatch.setattr(PyTorchRuntime, "target_logprobs", interrupted)
-    done = accuracy("--batch-size", 3, "--json")
+def test_an_interruption_keeps_the_items_that_are_done(scripted: CommandLine) -> None:
+    script = {"faults": [{"stage": "score", "call": 3, "error": "KeyboardInterrupt"}]}
+    done = scripted(script, *SMOKE_RUN, "--acc-iter", 12, "--batch-size", 3)
     assert done.code == 130
     (record,) = done.records
     assert record["status"] == "interrupted"
@@ -242,29 +234,43 @@ def test_an_interruption_keeps_the_items_that_are_done(
     assert record["accuracy"]["partial"] is True
 
 
-def test_nothing_right_at_all_is_no_accuracy(accuracy: CommandLine, tmp_path: Path) -> None:
+def test_a_smaller_batch_is_tried_where_memory_runs_out(scripted: CommandLine) -> None:
+    script = {"faults": [{"stage": "score", "call": 1, "error": "MemoryError"}]}
+    done = scripted(script, *SMOKE_RUN, "--acc-iter", 12, "--batch-size", 8)
+    assert done.code == 0
+    (record,) = done.records
+    assert (record["accuracy"]["n"], record["accuracy"]["batch_size"]) == (12, 4)
+
+
+def test_two_runs_differ_by_the_items_that_changed(
+    scripted: CommandLine, xpubench: CommandLine, tmp_path: Path
+) -> None:
+    words = [f" {text.split()[-1]}" for text in PASSAGES]
+    once = [word for word in words if words.count(word) == 1]
+    for name, wrong in (("base", once[:3]), ("new", once[2:10])):
+        script = {"logprobs": dict.fromkeys(wrong, -2.0)}
+        assert scripted(script, *SMOKE_RUN, "--results-dir", tmp_path / name).code == 0
+    done = xpubench("compare", tmp_path / "base", tmp_path / "new", "--json")
+    (run,) = json.loads(done.out)["runs"]
+    assert (run["accuracy"]["gained"], run["accuracy"]["lost"]) == (2, 7)
+    assert run["accuracy"]["n"] == 60
+
+
+def test_nothing_right_at_all_is_no_accuracy(scripted: CommandLine, tmp_path: Path) -> None:
     data = tmp_path / "x.jsonl"
-    data.write_text('{"text": "The cat sat on the xqzkv"}\n{"text": "He opened the wjrtt"}\n')
-    data.write_text(data.read_text() + '{"text": "She ran to the qqzrv"}\n\n')
-    task = ("--acc-tasks", "lambada_openai", "--acc-data", data, "--json")
-    done = accuracy(*task, "--acc-iter", 2)
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in PASSAGES[:3]) + "\n")
+    task = ("--accuracy-only", "--acc-tasks", "lambada_openai", "--acc-data", data)
+    done = scripted({"logprob": -2.0}, *task, "--acc-iter", 2)
     assert done.records[0]["status"] == "ok"
     assert any("accuracy 0" in line for line in done.records[0]["warnings"])
-    whole = accuracy(*task, "--acc-iter", 3)
+    whole = scripted({"logprob": -2.0}, *task)
     assert whole.code == 1
     assert whole.records[0]["status"] == "numerics"
     assert "accuracy 0 on all 3 items" in whole.error_line
 
 
-def test_nan_log_likelihoods_fail_the_run(accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = PyTorchRuntime.target_logprobs
-
-    def broken(self: PyTorchRuntime, *arguments: Any) -> Any:
-        logprobs, best = plain(self, *arguments)
-        return logprobs * float("nan"), best
-
-    monkeypatch.setattr(PyTorchRuntime, "target_logprobs", broken)
-    done = accuracy("--json")
+def test_nan_log_likelihoods_fail_the_run(scripted: CommandLine) -> None:
+    done = scripted({"logprob": None}, *SMOKE_RUN)
     assert done.code == 1
     assert done.records[0]["status"] == "numerics"
 
@@ -299,11 +305,13 @@ def test_examples_are_not_what_the_reference_had(accuracy: CommandLine) -> None:
     assert record["accuracy"]["reference"] is None
 
 
-def test_a_gap_to_the_reference_is_a_warning(accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    reference = {"acc": 0.05, "n": 1000, "source": "a test"}
-    monkeypatch.setattr("xpubench.run.accuracy._reference", lambda spec: reference)
-    record = accuracy("--json").records[0]
-    assert any("beyond noise" in line for line in record["warnings"])
+def test_a_gap_to_the_reference_is_a_warning(scripted: CommandLine) -> None:
+    """The catalog has 70% of smollm2-135m on these passages."""
+    share = {f" {text.split()[-1]}": -2.0 for text in PASSAGES[:40]}
+    near = {f" {text.split()[-1]}": -2.0 for text in PASSAGES[:20]}
+    for logprobs, beyond in ((share, True), (near, False)):
+        record = scripted({"logprobs": logprobs}, *SMOKE_RUN).records[0]
+        assert any("beyond noise" in line for line in record["warnings"]) is beyond
 
 
 def test_a_context_of_spaces_is_scored_as_no_context(runtime: PyTorchRuntime) -> None:

@@ -11,7 +11,6 @@ lm_eval_tasks = pytest.importorskip("lm_eval.tasks")
 
 from tests.conftest import CommandLine  # noqa: E402  # after the check that it is installed
 from xpubench.record import decode  # noqa: E402
-from xpubench.runtimes.pytorch.runtime import PyTorchRuntime  # noqa: E402
 
 DOCUMENTS = [
     {"question": "The sky on a clear day is", "choices": [" green", " blue"], "answer": " blue"},
@@ -48,9 +47,14 @@ TASKS = {
 
 @pytest.fixture
 def accuracy(
-    xpubench: CommandLine, smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    xpubench: CommandLine,
+    scripted: CommandLine,
+    smollm2: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> CommandLine:
-    """`accuracy(task, *flags)`: a task of ours on the CPU in float32."""
+    """`accuracy(task, *flags, script=None)`: a task of ours on the CPU, of the embedded model in float32 or,
+    with a script, of the fake runtime."""
     data, here = tmp_path / "data.json", tmp_path / "tasks"
     data.write_text("".join(json.dumps(document) + "\n" for document in DOCUMENTS))
     here.mkdir()
@@ -66,10 +70,13 @@ def accuracy(
         lambda include_defaults=True: plain(include_path=str(here), include_defaults=False),
     )
 
-    def run(task: str, *flags: object) -> Any:
+    def run(task: str, *flags: object, script: dict[str, Any] | None = None) -> Any:
+        task_flags = ("--accuracy-only", "--acc-tasks", *task.split(), *flags)
+        if script is not None:
+            return scripted(script, *task_flags)
         return xpubench(
-            *("generate", "-m", smollm2, "--device", "cpu", "--dtype", "float32", "--accuracy-only"),
-            *("--acc-tasks", *task.split(), "--json", "--results-dir", tmp_path / "results", *flags),
+            *("generate", "-m", smollm2, "--device", "cpu", "--dtype", "float32", *task_flags),
+            *("--json", "--results-dir", tmp_path / "results"),
         )
 
     return run
@@ -134,59 +141,37 @@ def test_rolling_log_likelihoods_are_the_items(accuracy: CommandLine) -> None:
 
 
 @pytest.mark.parametrize("task", ["rolling", "continuing", "choosing"])
-def test_nan_fails_the_run_and_its_record_can_be_read(
-    accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch, task: str
-) -> None:
-    plain = PyTorchRuntime.target_logprobs
-
-    def broken(self: PyTorchRuntime, *arguments: Any) -> Any:
-        logprobs, best = plain(self, *arguments)
-        return logprobs * float("nan"), best
-
-    monkeypatch.setattr(PyTorchRuntime, "target_logprobs", broken)
-    done = accuracy(task)
+def test_nan_fails_the_run_and_its_record_can_be_read(accuracy: CommandLine, task: str) -> None:
+    done = accuracy(task, script={"logprob": None})
     assert done.code == 1
     assert done.records[0]["status"] == "numerics"
     assert decode(done.out).accuracy is not None
 
 
 @pytest.mark.parametrize(("task", "calls_before"), [("choosing", 6), ("rolling", 2), ("continuing", 2)])
-def test_an_interruption_keeps_whole_items(
-    accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch, task: str, calls_before: int
-) -> None:
-    plain, calls = PyTorchRuntime.target_logprobs, []
-
-    def interrupted(self: PyTorchRuntime, *arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) > calls_before:
-            raise KeyboardInterrupt
-        return plain(self, *arguments)
-
-    whole = {item["id"]: item for item in accuracy(task, "--batch-size", 1).records[0]["accuracy"]["items"]}
-    monkeypatch.setattr(PyTorchRuntime, "target_logprobs", interrupted)
-    record = accuracy(task, "--batch-size", 1).records[0]
+def test_an_interruption_keeps_whole_items(accuracy: CommandLine, task: str, calls_before: int) -> None:
+    # Each text has another log-probability.
+    answers = {choice for one in DOCUMENTS for choice in one["choices"]}
+    texts = sorted(answers | {f"{one['question']}{one['answer']}" for one in DOCUMENTS})
+    script = {"logprobs": {text: -0.1 - 0.1 * index for index, text in enumerate(texts)}}
+    stop = {"faults": [{"stage": "score", "call": calls_before + 1, "error": "KeyboardInterrupt"}]}
+    (whole,) = accuracy(task, "--batch-size", 1, script=script).records
+    (record,) = accuracy(task, "--batch-size", 1, script=script | stop).records
     assert record["status"] == "interrupted"
     found = record["accuracy"]
     assert 0 < found["n"] < 4
     assert found["partial"] is True
     assert found["reference"] is None
     assert any("the longest first" in line for line in record["warnings"])
+    known = {item["id"]: item for item in whole["accuracy"]["items"]}
+    assert len({item["loglikelihood"] for item in known.values()}) == 4
     for item in found["items"]:
-        assert item["loglikelihood"] == pytest.approx(whole[item["id"]]["loglikelihood"], abs=1e-4)
-        assert item["correct"] == whole[item["id"]]["correct"]
+        assert item == known[item["id"]]
 
 
-def test_an_interruption_keeps_texts(accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, calls = PyTorchRuntime.generate, []
-
-    def interrupted(self: PyTorchRuntime, *arguments: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return plain(self, *arguments)
-
-    monkeypatch.setattr(PyTorchRuntime, "generate", interrupted)
-    record = accuracy("writing").records[0]
+def test_an_interruption_keeps_texts(accuracy: CommandLine) -> None:
+    script = {"faults": [{"stage": "generate", "call": 3, "error": "KeyboardInterrupt"}]}
+    record = accuracy("writing", script=script).records[0]
     assert record["status"] == "interrupted"
     assert [item["id"] for item in record["accuracy"]["items"]] == [0, 1]
     assert [item["correct"] for item in record["accuracy"]["items"]] == [False, False]

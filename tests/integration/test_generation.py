@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from transformers import AutoModelForCausalLM
 from tests.conftest import CommandLine
 from xpubench.prompts import random_prompt
 from xpubench.record import read_record
-from xpubench.weights.pretrained import load_pretrained
 
 
 def _tokens_are_those_of_plain_transformers(
@@ -88,19 +86,9 @@ def test_what_a_record_holds(generate: CommandLine, tiny_llama: Path, tmp_path: 
     assert read_record(path).id == record["id"]
 
 
-def test_several_shapes_load_the_model_once(
-    generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    loads = []
-
-    def counted(*arguments: Any, **named: Any) -> Any:
-        loads.append(arguments)
-        return load_pretrained(*arguments, **named)
-
-    monkeypatch.setattr("xpubench.weights.load.load_pretrained", counted)
+def test_several_shapes_have_a_static_cache_of_their_own(generate: CommandLine, tiny_llama: Path) -> None:
     done = generate(tiny_llama, "--input-tokens", 40, 8, "--batch-size", 1, 2, "--use-static-cache", "--json")
     assert done.code == 0
-    assert len(loads) == 1
     shapes = {
         (one["spec"]["workload"]["input_tokens"], one["spec"]["workload"]["batch_size"]): one
         for one in done.records

@@ -8,10 +8,10 @@ import torch
 
 from xpubench.errors import UserError
 from xpubench.failures import is_out_of_memory
-from xpubench.measure import device as devices
-from xpubench.measure import environment
+from xpubench.measure import environment, host
 from xpubench.measure.bandwidth import measure_bandwidth
 from xpubench.measure.device import (
+    TorchDevice,
     available_devices,
     check_device,
     device_driver,
@@ -23,7 +23,6 @@ from xpubench.measure.device import (
     total_memory_bytes,
 )
 from xpubench.measure.host import CLEAR_REFS, peak_host_bytes
-from xpubench.measure.torch_device import TorchDevice
 from xpubench.record import Bandwidth
 
 BLOCK_BYTES = 256 * 2**20
@@ -182,8 +181,8 @@ def _write_cgroups(monkeypatch: pytest.MonkeyPatch, root: Path, tree: dict[str, 
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text + "\n")
     (root / "own").write_text(own + "\n")
-    monkeypatch.setattr(devices, "CGROUPS", root)
-    monkeypatch.setattr(devices, "OWN_CGROUPS", root / "own")
+    monkeypatch.setattr(host, "CGROUPS", root)
+    monkeypatch.setattr(host, "OWN_CGROUPS", root / "own")
 
 
 def test_the_cpus_own_allocator_runs_out() -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -16,11 +16,13 @@ import pytest
 from tests.conftest import ROOT
 from xpubench.record import Record, read_record
 
-# Long enough that no test sees its end.
 FLAGS = (
-    "--dummy-weights --device cpu --dtype float32 --greedy --input-tokens 8 16 --max-new-tokens 4 "
-    "--num-iter 1000000 --num-warmup 1"
+    "--device cpu --dtype float32 --greedy --input-tokens 8 16 --max-new-tokens 4 --num-iter 1000000 "
+    "--num-warmup 1"
 )
+# Long enough that no test sees its end, in the one run or before it.
+MEASURING = {"faults": [{"stage": "generate", "hang_s": 0.02, "prints": "it generates"}]}
+LOADING = {"faults": [{"stage": "load", "hang_s": 600}]}
 
 
 class Ended(NamedTuple):
@@ -31,34 +33,39 @@ class Ended(NamedTuple):
     left: list[psutil.Process]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("tiny")
-    config = {
-        "model_type": "llama",
-        **dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size"), 64),
-        **{"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
-    }
-    (directory / "config.json").write_text(json.dumps(config))
-    return directory
-
-
-def commands(model: Path, results: Path) -> dict[str, list[str]]:
-    """One run, a suite, and two runtimes in turns: of the same model and shapes."""
-    suite = results.parent / "suite.toml"
-    suite.write_text(f'title = "t"\n[[grid]]\nmodels = ["{model}"]\nflags = "{FLAGS}"\n')
-    generate = [sys.executable, "-m", "xpubench", "generate", "-m", str(model), *FLAGS.split()]
+def commands(results: Path, script: dict[str, Any]) -> dict[str, list[str]]:
+    """One run, a suite, and two runtimes in turns, of the same shapes on the fake runtime; and one run of the
+    default runtime."""
+    file, suite = results.parent / "script.json", results.parent / "suite.toml"
+    file.write_text(json.dumps(script))
+    fake = f"--fake-script {file}"
+    suite.write_text(
+        f'title = "t"\n[[grid]]\nmodels = ["smollm2-135m"]\nflags = "{FLAGS} --runtime fake {fake}"\n'
+    )
+    xpubench, into = [sys.executable, "-m", "xpubench"], ["--results-dir", str(results)]
+    generate = [*xpubench, "generate", "-m", "smollm2-135m", *FLAGS.split(), *into]
     return {
-        "single": [*generate, "--results-dir", str(results)],
-        "suite": [sys.executable, "-m", "xpubench", "suite", str(suite), "--results-dir", str(results)],
-        "turns": [*generate, "--runtime", "pytorch,ipex", "--rounds", "2", "--results-dir", str(results)],
+        "single": [*generate, "--runtime", "fake", *fake.split()],
+        "suite": [*xpubench, "suite", str(suite), *into],
+        "turns": [*generate, "--runtime", "fake,pytorch", "--rounds", "2", *fake.split()],
+        "stock": generate,
     }
 
 
 def measuring(process: psutil.Process, results: Path) -> bool:
-    """Whether a run has loaded its model and generates."""
+    """Whether a run generates for the second time, when nothing is left to import."""
+    return said(results, "it generates", 2)
+
+
+def loading(process: psutil.Process, results: Path) -> bool:
+    """Whether a run has begun to load its model."""
+    return said(results, "loading smollm2-135m", 1)
+
+
+def said(results: Path, text: str, times: int) -> bool:
+    """Whether a log, or standard error, has the text so many times."""
     logs = [*results.rglob("logs/*.log"), results.parent / "stderr"]
-    return any("8 in, 4 out" in log.read_text() for log in logs if log.exists())
+    return any(log.read_text().count(text) >= times for log in logs if log.exists())
 
 
 def importing(process: psutil.Process, results: Path) -> bool:
@@ -112,9 +119,9 @@ def ended_by(
         ("turns", signal.SIGTERM),
     ],
 )
-def test_a_signal_while_measuring(model: Path, tmp_path: Path, what: str, number: signal.Signals) -> None:
+def test_a_signal_while_measuring(tmp_path: Path, what: str, number: signal.Signals) -> None:
     results = tmp_path / "results"
-    ended = ended_by(commands(model, results)[what], results, measuring, number)
+    ended = ended_by(commands(results, MEASURING)[what], results, measuring, number)
     assert ended.left == []
     assert ended.code == 128 + number
     (record,) = ended.records
@@ -126,46 +133,46 @@ def test_a_signal_while_measuring(model: Path, tmp_path: Path, what: str, number
 @pytest.mark.parametrize(
     ("what", "moment", "number"),
     [
-        ("single", importing, signal.SIGHUP),
+        ("stock", importing, signal.SIGHUP),
+        ("single", loading, signal.SIGINT),
         ("suite", started_worker, signal.SIGTERM),
-        ("suite", importing, signal.SIGHUP),
+        ("suite", loading, signal.SIGHUP),
         ("turns", started_worker, signal.SIGINT),
     ],
 )
 def test_a_signal_during_the_start(
-    model: Path,
     tmp_path: Path,
     what: str,
     moment: Callable[[psutil.Process, Path], bool],
     number: signal.Signals,
 ) -> None:
     results = tmp_path / "results"
-    ended = ended_by(commands(model, results)[what], results, moment, number)
+    ended = ended_by(commands(results, LOADING)[what], results, moment, number)
     assert ended.left == []
     assert ended.code == 128 + number
     assert {record.status for record in ended.records} == {"interrupted"}
 
 
 @pytest.mark.parametrize("what", ["single", "suite"])
-def test_further_signals_during_the_exit_change_nothing(model: Path, tmp_path: Path, what: str) -> None:
+def test_further_signals_during_the_exit_change_nothing(tmp_path: Path, what: str) -> None:
     results = tmp_path / "results"
-    ended = ended_by(commands(model, results)[what], results, measuring, *[signal.SIGTERM] * 20)
+    ended = ended_by(commands(results, MEASURING)[what], results, measuring, *[signal.SIGTERM] * 20)
     assert ended.left == []
     assert ended.code == 143
     assert [record.status for record in ended.records] == ["interrupted"]
 
 
-def test_what_nohup_ignores_stays_ignored(model: Path, tmp_path: Path) -> None:
+def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    command = ["nohup", *commands(model, results)["suite"]]
+    command = ["nohup", *commands(results, MEASURING)["suite"]]
     ended = ended_by(command, results, measuring, signal.SIGHUP, signal.SIGTERM)
     assert ended.left == []
     assert ended.code == 143
 
 
-def test_a_killed_suite_takes_its_worker_along(model: Path, tmp_path: Path) -> None:
+def test_a_killed_suite_takes_its_worker_along(tmp_path: Path) -> None:
     results = tmp_path / "results"
-    ended = ended_by(commands(model, results)["suite"], results, started_worker, signal.SIGKILL)
+    ended = ended_by(commands(results, LOADING)["suite"], results, started_worker, signal.SIGKILL)
     assert ended.left == []
     assert ended.code == -signal.SIGKILL
 
@@ -174,7 +181,8 @@ def test_a_command_ends_with_the_parent_that_started_it(tmp_path: Path) -> None:
     bound = [sys.executable, "-m", "xpubench.process.bound_to_parent"]
     code = (
         "import os, subprocess, sys, time\n"
-        f"one = subprocess.Popen([*{bound!r}, str(os.getpid()), 'sleep', '60'])\n"
+        f"command = [*{bound!r}, str(os.getpid()), 'sleep', '60']\n"
+        "one = subprocess.Popen(command, stdout=subprocess.DEVNULL)\n"
         "print(one.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
@@ -184,7 +192,8 @@ def test_a_command_ends_with_the_parent_that_started_it(tmp_path: Path) -> None:
     while "bound_to_parent" in " ".join(child.cmdline()):
         time.sleep(0.05)
     parent.kill()
-    parent.communicate()
+    parent.wait()
+    parent.stdout.close()
     psutil.wait_procs([child], timeout=10)
     assert not child.is_running()
     # A parent that has ended already is another one's number.

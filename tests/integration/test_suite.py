@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,26 +15,20 @@ import pytest
 
 from tests.conftest import ROOT, CommandLine
 
-FLAGS = "--dummy-weights --device cpu --dtype float32 --greedy --num-iter 2 --num-warmup 1"
+FLAGS = "--device cpu --dtype float32 --greedy --num-iter 2 --num-warmup 1"
+LOADING = {"faults": [{"stage": "load", "hang_s": 600}]}
 
 
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two processes of two shapes each."""
-    directory = tmp_path_factory.mktemp("suite")
-    config = {
-        "model_type": "llama",
-        **dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size"), 64),
-        **{"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
-    }
-    (directory / "tiny").mkdir()
-    (directory / "tiny" / "config.json").write_text(json.dumps(config))
-    file = directory / "two.toml"
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    """Two processes of two shapes each, of the fake runtime with `script.json` beside it."""
+    (tmp_path / "script.json").write_text("{}")
+    file = tmp_path / "two.toml"
     file.write_text(
         f"""title = "a test"
 [[grid]]
-models = ["{directory}/tiny"]
-flags = "{FLAGS} --input-tokens 8 16 --max-new-tokens 4"
+models = ["smollm2-135m"]
+flags = "{FLAGS} --runtime fake --fake-script {tmp_path}/script.json --input-tokens 8 16 --max-new-tokens 4"
 vary = [["", "--use-static-cache"]]
 """
     )
@@ -73,35 +66,30 @@ def started(suite: Path, results: Directory, *flags: object) -> "subprocess.Pope
     )
 
 
-def worker_of(process: "subprocess.Popen[str]") -> psutil.Process:
+def worker_of(process: "subprocess.Popen[str]", results: Directory) -> psutil.Process:
+    """The worker of a suite, when it has begun to load its model once more."""
+    before = loads(results)
     for _ in range(600):
         children = psutil.Process(process.pid).children()
-        if children and "xpubench.run.worker" in children[0].cmdline():
+        if children and "xpubench.run.worker" in children[0].cmdline() and loads(results) > before:
             return children[0]
         time.sleep(0.05)
     raise AssertionError("no worker")
 
 
-@pytest.fixture(scope="module")
-def finished(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """What the whole suite says, and its results."""
-    results = tmp_path_factory.mktemp("finished") / "results"
-    process = started(suite, Directory(results))
-    out, _ = process.communicate(timeout=250)
-    assert process.returncode == 0, out
-    return out, results
+def loads(results: Directory) -> int:
+    return sum(log.read_text().count("loading smollm2-135m") for log in results.path.glob("logs/*.log"))
 
 
 def test_all_runs_then_none_then_those_asked_for(
-    xpubench: CommandLine, suite: Path, finished: tuple[str, Path], results: Directory
+    xpubench: CommandLine, suite: Path, results: Directory
 ) -> None:
-    out, whole = finished
-    assert "4 of 4 runs to make" in out
-    assert "[4/4] ok" in out
-    shutil.copytree(whole, results.path)
+    arguments = ("suite", suite, "--results-dir", results.path)
+    done = xpubench(*arguments)
+    assert (done.code, "4 of 4 runs to make" in done.out) == (0, True)
+    assert "[4/4] ok" in done.out
     assert results.statuses == {"ok": 4}
     made = results.made
-    arguments = ("suite", suite, "--results-dir", results.path)
     done = xpubench(*arguments)
     assert (done.code, "0 of 4 runs" in done.out) == (0, True)
     assert results.made == made
@@ -117,17 +105,17 @@ def test_all_runs_then_none_then_those_asked_for(
     assert sum(results.made[name] == made[name] for name in made) == 3
 
 
-def test_whatever_is_killed_it_goes_on_later(
-    suite: Path, finished: tuple[str, Path], results: Directory, xpubench: CommandLine
-) -> None:
+def test_whatever_is_killed_it_goes_on_later(suite: Path, results: Directory, xpubench: CommandLine) -> None:
     """Ctrl-C, a killed suite, a second one beside it, a killed worker: with one worker's runs to make."""
-    shutil.copytree(finished[1], results.path)
+    assert xpubench("suite", suite, "--results-dir", results.path).code == 0
     for record in results.records:
         if record["spec"]["workload"].get("cache") == "static":
             (results.path / f"{record['id']}.json").unlink()
+    script = suite.parent / "script.json"
+    script.write_text(json.dumps(LOADING))
 
     with started(suite, results) as interrupted:
-        worker = worker_of(interrupted)
+        worker = worker_of(interrupted, results)
         beside = xpubench("suite", suite, "--results-dir", results.path)
         assert (beside.code, "another suite" in beside.error_line) == (2, True)
         interrupted.send_signal(signal.SIGINT)
@@ -135,17 +123,20 @@ def test_whatever_is_killed_it_goes_on_later(
     assert interrupted.returncode == 130
     assert "goes on from here" in out
     assert not worker.is_running()
-    assert results.statuses == {"ok": 2, "interrupted": 1}
+    # Both runs of the worker were still to be made.
+    assert results.statuses == {"ok": 2, "interrupted": 2}
 
-    with started(suite, results) as killed:
-        worker = worker_of(killed)
+    with started(suite, results, "--rerun", "failed") as killed:
+        worker = worker_of(killed, results)
         killed.kill()
     psutil.wait_procs([worker], timeout=10)
     assert not worker.is_running()
-    assert results.statuses == {"ok": 2, "interrupted": 1}
+    assert results.statuses == {"ok": 2, "interrupted": 2}
 
-    with started(suite, results) as going_on:
-        worker_of(going_on).kill()
+    with started(suite, results, "--rerun", "failed") as going_on:
+        worker = worker_of(going_on, results)
+        script.write_text("{}")
+        worker.kill()
         out, _ = going_on.communicate(timeout=250)
     assert going_on.returncode == 1
     assert results.statuses == {"ok": 3, "crash": 1}
@@ -156,51 +147,63 @@ def test_whatever_is_killed_it_goes_on_later(
 
 
 def test_a_model_that_is_not_there_does_not_stop_the_others(
-    xpubench: CommandLine, suite: Path, finished: tuple[str, Path], results: Directory
+    xpubench: CommandLine, suite: Path, results: Directory
 ) -> None:
-    shutil.copytree(finished[1], results.path)
-    tiny, none = suite.parent / "tiny", suite.parent / "none"
-    done = xpubench("suite", suite, "--results-dir", results.path, "--models", none, tiny)
+    none = suite.parent / "none"
+    done = xpubench("suite", suite, "--results-dir", results.path, "--models", none, "smollm2-135m")
     assert done.code == 1
     assert results.statuses == {"ok": 4, "unsupported": 4}
     failed = [record for record in results.records if record["status"] == "unsupported"]
     assert all("no such directory" in record["failure"]["message"] for record in failed)
 
 
+def fake_flags(suite: Path) -> str:
+    return f"--runtime fake --fake-script {suite.parent}/script.json"
+
+
+def run_script(name: str, results: Directory, **variables: str) -> "subprocess.CompletedProcess[str]":
+    if not (ROOT / ".venv/bin/python").exists():
+        pytest.skip("the scripts take the default environment")
+    own = {"results": str(results.path), "device": "cpu"}
+    return subprocess.run(
+        ["bash", ROOT / name], env=os.environ | own | variables, capture_output=True, text=True
+    )
+
+
+SHAPE = {"input": "8", "output": "4", "iter": "2"}
+
+
 @pytest.mark.parametrize(
     ("script", "variables", "runs"),
     [
         ("run_benchmark.sh", {"beam": "1 2", "dtype": "float32"}, 2),
-        ("run_benchmark_woq.sh", {"beam": "1", "flags": "--dummy-weights --group_size 32"}, 1),
-        ("run_benchmark_ds.sh", {"beam": "1", "dtype": "float32"}, 1),
+        ("run_benchmark_woq.sh", {"beam": "1", "flags": "--group_size 32"}, 1),
     ],
 )
 def test_the_one_click_scripts(
     suite: Path, results: Directory, script: str, variables: dict[str, str], runs: int
 ) -> None:
-    if not (ROOT / ".venv/bin/python").exists():
-        pytest.skip("the scripts take the default environment")
-    shape = {"input": "8", "output": "4", "iter": "2", "device": "cpu", "flags": "--dummy-weights"}
-    models = {"models": str(suite.parent / "tiny"), "results": str(results.path)}
-    done = subprocess.run(
-        ["bash", ROOT / script], env=os.environ | shape | models | variables, capture_output=True, text=True
-    )
+    more = {"models": "smollm2-135m", "flags": f"{fake_flags(suite)} {variables.get('flags', '')}"}
+    done = run_script(script, results, **SHAPE | variables | more)
     assert done.returncode == 0, done.stdout + done.stderr
     assert results.statuses == {"ok": runs}
     for record in results.records:
         workload, subject = record["spec"]["workload"], record["spec"]["subject"]
         assert (workload["input_tokens"], workload["new_tokens"]) == (8, 4)
         assert (subject.get("quantization") is not None) == ("woq" in script)
-        assert subject.get("tp_size", 1) == (2 if "_ds" in script else 1)
 
 
-def test_the_accuracy_script(results: Directory) -> None:
-    if not (ROOT / ".venv/bin/python").exists():
-        pytest.skip("the scripts take the default environment")
-    variables = {"models": "smollm2-135m none/such", "task": "lambada_smoke", "device": "cpu"}
-    more = {"flags": "--acc-iter 4", "results": str(results.path)}
-    done = subprocess.run(
-        ["bash", ROOT / "run_accuracy.sh"], env=os.environ | variables | more, capture_output=True, text=True
-    )
+def test_the_one_click_script_over_ranks(tiny_llama: Path, results: Directory) -> None:
+    more = {"models": str(tiny_llama), "beam": "1", "dtype": "float32", "flags": "--dummy-weights"}
+    done = run_script("run_benchmark_ds.sh", results, **SHAPE, **more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = results.records
+    assert (record["status"], record["spec"]["subject"]["tp_size"]) == ("ok", 2)
+    assert record["spec"]["workload"]["input_tokens"] == 8
+
+
+def test_the_accuracy_script(suite: Path, results: Directory) -> None:
+    more = {"models": "smollm2-135m none/such", "flags": f"--acc-iter 4 {fake_flags(suite)}"}
+    done = run_script("run_accuracy.sh", results, task="lambada_smoke", **more)
     assert done.returncode == 1, done.stdout + done.stderr
     assert results.statuses == {"ok": 1, "unsupported": 1}

@@ -9,7 +9,7 @@ import pytest
 ipex = pytest.importorskip("intel_extension_for_pytorch")
 
 from tests.conftest import CommandLine  # noqa: E402  # after the check that there is something to test
-from xpubench.runtimes.ipex.runtime import is_optimized  # noqa: E402
+from xpubench.runtimes.ipex.runtime import optimized_blocks  # noqa: E402
 
 
 @pytest.mark.parametrize("search", [["--greedy"], ["--num-beams", "4"]], ids=["greedy", "beams"])
@@ -103,7 +103,7 @@ def test_the_calls_of_the_contract_fit_the_real_functions() -> None:
         "qconfig_summary_file=None, low_precision_checkpoint=None, sample_inputs=None, deployment_mode=True, "
         "cache_weight_for_large_batch=False)"
     )
-    assert not is_optimized(object(), "cpu")  # type: ignore[arg-type]
+    assert optimized_blocks(object(), "cpu", 2) == 0  # type: ignore[arg-type]
 
 
 def test_accuracy_is_that_of_plain_transformers(xpubench: CommandLine, smollm2: Path, tmp_path: Path) -> None:

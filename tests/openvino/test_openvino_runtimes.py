@@ -227,7 +227,7 @@ def test_exports_that_cannot_be(
         (["--runtime", "openvino-base", "--ov-config", "THREADS"], "KEY=VALUE"),
         (["--runtime", "openvino-base", "--ov-config", "INFERENCE_NUM_THREADS=all"], "INFERENCE_NUM_THREADS"),
         (["--runtime", "openvino", "--ov-device", "GPU"], "finds no GPU"),
-        (["--kv-cache-precision", "u8"], "speaks to OpenVINO"),
+        (["--kv-cache-precision", "u8"], "has no effect on --runtime pytorch"),
         (["--runtime", "openvino", "--prompt-lookup"], "openvino-genai"),
         (["--runtime", "openvino-genai", "--num-assistant-tokens", 3], "--draft-model or --prompt-lookup"),
         (["--runtime", "openvino-genai", "--ov-scheduler", "cache_sizes=1"], "did you mean cache_size"),
@@ -386,3 +386,15 @@ def test_nothing_is_sent_and_no_consent_is_written(
     assert done.returncode == 0, done.stderr
     assert not (home / "intel").exists()
     shutil.rmtree(home)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_plan_has_the_bytes_of_the_ir(generate: CommandLine, llama: Path, runtime: str) -> None:
+    (record,) = generate(llama, "--runtime", runtime, "--weight-format", "int8", "--greedy", "--json").records
+    (plain,) = generate(llama, "--greedy", "--json").records
+    assert record["plan"]["weight_bytes"] == record["runtime"]["weight_bytes"]
+    assert record["plan"]["weight_bytes"] < 0.5 * plain["plan"]["weight_bytes"]
+    # One plan: the peak and the bytes of a step rest on the same weights.
+    other = record["plan"]["kv_cache_bytes"] + record["plan"]["activation_bytes"]
+    assert record["plan"]["peak_bytes"] == record["plan"]["weight_bytes"] + other
+    assert record["plan"]["step_bytes"] > record["runtime"]["step_weight_bytes"]

@@ -1,6 +1,7 @@
 """Which rooms of the package import which, read from every import statement, those inside functions too."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -22,13 +23,21 @@ FORBIDDEN = {
 
 
 def imports_of(path: Path) -> Iterator[str]:
-    """The dotted names that a module imports, `a.b` for `from a import b` too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """The dotted names that a module imports when it runs, `a.b` for `from a import b` too."""
+    tree = ast.parse(path.read_text())
+    for_types = {id(node) for block in ast.walk(tree) if _is_for_types(block) for node in ast.walk(block)}
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def types_of(path: Path) -> Iterator[str]:
@@ -39,6 +48,48 @@ def types_of(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.Assign):
             names = [target.id for target in node.targets if isinstance(target, ast.Name)]
             yield from (name for name in names if name[0].isupper() and not name.isupper())
+
+
+# From below to above: a module imports from lower layers and from its own room alone.
+LAYERS = (
+    ("errors", "environment", "files", "progress", "prompts"),
+    ("catalog", "options"),
+    ("spec", "version_1"),
+    ("plan",),
+    ("record",),
+    ("results", "measure", "weights"),
+    ("failures",),
+    ("process", "compare"),
+    ("runtimes",),
+    ("accuracy", "distributed"),
+    ("run", "report"),
+    ("cli",),
+    ("__main__",),
+)
+# What a runtime declares without its stack lies below the specs.
+DECLARED = re.compile(r"xpubench\.(runtimes\.(registry|options|\w+\.options)|distributed\.options)\b")
+
+
+def layer_of(module: str) -> tuple[int, str]:
+    """The layer of a module and its room."""
+    room = "options" if DECLARED.match(module) else module.split(".")[1]
+    return next((index, room) for index, layer in enumerate(LAYERS) if room in layer)
+
+
+def test_imports_run_one_way() -> None:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        if module == "xpubench.__init__":
+            continue
+        layer, room = layer_of(module)
+        for name in imports_of(path):
+            if not name.startswith("xpubench."):
+                continue
+            other, other_room = layer_of(name)
+            if other_room != room and other >= layer:
+                found.append(f"{path.relative_to(ROOT)}: {name}")
+    assert found == []
 
 
 @pytest.mark.parametrize("room", FORBIDDEN)

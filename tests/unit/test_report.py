@@ -5,8 +5,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -276,17 +274,3 @@ def test_an_output_that_cannot_be_written_is_wrong_use(
     assert "-o report.html" in xpubench("report", results).error_line
     assert "two directories" in xpubench("report", "--diff", results, "-o", tmp_path / "x").error_line
     assert sorted(os.listdir(tmp_path)) == ["results"]
-
-
-def test_the_commands_import_neither_torch_nor_transformers(results: Path, tmp_path: Path) -> None:
-    write(results, latency_record(subject(LLAMA)))
-    code = (
-        "import sys; from xpubench.cli.main import main; main(); "
-        "sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
-    )
-    for command in (
-        ["report", results, "-o", tmp_path / "r.html"],
-        ["report", "--diff", results, results, "-o", tmp_path / "d.html"],
-        ["history", results, "--model", LLAMA, "-o", tmp_path / "h.html"],
-    ):
-        subprocess.run([sys.executable, "-c", code, *map(str, command)], check=True, capture_output=True)

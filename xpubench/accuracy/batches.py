@@ -1,4 +1,4 @@
-"""Batches of sequences of like length, by a budget of tokens that halves when memory runs out."""
+"""Batches of sequences of similar length, within a budget of tokens that halves when memory runs out."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -7,8 +7,8 @@ from xpubench.failures import is_out_of_memory
 
 
 class Batch(NamedTuple):
-    """A batch that is done: how many sequences it had, and the budget and the batch size that it was formed
-    by."""
+    """A batch that is done: its number of sequences, and the budget and batch size that it was formed
+    with."""
 
     sequences: int
     budget: int
@@ -16,25 +16,19 @@ class Batch(NamedTuple):
 
 
 def form_batch(lengths: Sequence[int], budget: int, batch_size: int) -> int:
-    """How many of the sequences, longest first, go into the next batch: `batch_size` of them, or with 0 as
-    many as fit into `budget` tokens when padded to the first one's length; at least one."""
+    """The number of sequences, longest first, in the next batch: `batch_size`, or with 0 as many as fit into
+    `budget` tokens when they are padded to the first one's length; at least one."""
     if batch_size:
         return min(batch_size, len(lengths))
     return max(1, min(len(lengths), budget // lengths[0]))
 
 
 def run_batches(
-    lengths: Sequence[int],
-    work: Callable[[list[int]], None],
-    *,
-    budget: int,
-    batch_size: int,
+    lengths: Sequence[int], work: Callable[[list[int]], None], *, budget: int, batch_size: int
 ) -> Iterator[Batch]:
-    """Calls `work` with the indices of each batch, longest sequences first, and yields what is done.
-
-    When memory runs out, budget and batch size halve and the same sequences are tried again; what is done
-    stays done. One sequence alone that does not fit raises its error.
-    """
+    """Calls `work` with the indices of each batch, longest sequences first, and yields each batch when it is
+    done. When memory runs out, budget and batch size halve and the rest is tried again. The error of a single
+    sequence that does not fit is raised."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     start = 0
     while start < len(order):

@@ -20,15 +20,16 @@ from xpubench.runtimes.base import Generator, Logits, TokenIds
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Workload
 
-# The rest of the vocabulary is one bucket: enough for a KL that the tail hardly changes, and small on disk.
+# How many of the most probable tokens a trace keeps. The rest of the vocabulary is one bucket, which hardly
+# changes the KL divergence.
 KEPT = 256
-# Of a user's prompt; its first tokens serve the check as well as all.
+# How many tokens of a user's prompt the check takes.
 LONGEST_PROMPT = 256
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run answered to the check prompts: P prompts of L ids, N new tokens each, and at each new
-    token the K most probable ids with their log-probabilities (natural logarithm)."""
+    """A run's answers to the check prompts: P prompts of L ids, N new tokens each, and at each new token the
+    K most probable ids with their log-probabilities (natural logarithm)."""
 
     prompt_ids: Any  # int64 (P, L)
     tokens: Any  # int64 (P, N)
@@ -37,28 +38,20 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_prompts(vocabulary: Vocabulary, prompt: str | None, seed: int) -> TokenIds:
-    """The prompts of the check, of one length: the user's, else our own texts, else random ids."""
+    """The prompts of the check, all of one length: the user's, else `CHECK_TEXTS`, else random ids."""
     if prompt is not None:
         return np.array([vocabulary.encode(prompt)[:LONGEST_PROMPT]], dtype=np.int64)
     if vocabulary.tokenizer is None:
-        return random_prompt(
-            vocabulary.size,
-            vocabulary.special_ids,
-            batch_size=len(CHECK_TEXTS),
-            length=CHECK_TOKENS,
-            seed=seed,
-            index=0,
-        )
+        size, special_ids, count = vocabulary.size, vocabulary.special_ids, len(CHECK_TEXTS)
+        return random_prompt(size, special_ids, batch_size=count, length=CHECK_TOKENS, seed=seed, index=0)
     encoded = [vocabulary.encode(text)[:CHECK_TOKENS] for text in CHECK_TEXTS]
     length = min(len(ids) for ids in encoded)
     return np.array([ids[:length] for ids in encoded], dtype=np.int64)
 
 
 def trace(generator: Generator, prompt_ids: TokenIds, workload: Workload) -> Trace:
-    """Generates from the prompts and keeps the most probable tokens at each position.
-
-    Raises RunFailure `numerics` where a logit is NaN or infinite.
-    """
+    """Generates from the prompts and keeps the most probable tokens at each position. RunFailure `numerics`
+    where a logit is NaN or infinite."""
     tokens, logits = _generate(generator, prompt_ids, workload, None)
     logprobs = _log_softmax(logits)
     kept = min(KEPT, logprobs.shape[-1])
@@ -68,8 +61,8 @@ def trace(generator: Generator, prompt_ids: TokenIds, workload: Workload) -> Tra
 
 
 def forced_logits(generator: Generator, prompt_ids: TokenIds, tokens: TokenIds, workload: Workload) -> Logits:
-    """Logits that predict each of `tokens`, float32 of shape (P, N, vocabulary), from generating along them:
-    through the same steps, cache and compiled code as any generation."""
+    """The logits at each of `tokens`, float32 of shape (P, N, vocabulary), from a generation that is forced
+    along them, with the same steps, cache and compiled code as any other."""
     return _generate(generator, prompt_ids, workload, tokens)[1]
 
 
@@ -90,7 +83,7 @@ def _generate(
 
 
 def compare(name: str, reference: Trace, own: Trace, logits: Logits) -> Divergence:
-    """The divergence of `own` tokens, and of the `logits` along the reference's tokens, from it.
+    """The divergence of a run with its `own` tokens, and its `logits` along the reference's tokens.
 
     `top1_agreement` is the share of positions with the same most probable token. `mean_kl` is the mean over
     the positions of KL(reference || run) in nats, over the reference's K kept tokens and one bucket for all
@@ -106,8 +99,8 @@ def compare(name: str, reference: Trace, own: Trace, logits: Logits) -> Divergen
 
 
 def compare_tokens(name: str, reference: Trace, generator: Generator, workload: Workload) -> Divergence:
-    """The divergence of a runtime that hides its logits: its tokens alone. Along the reference's tokens it
-    is forced by prompts that end in more and more of them, and asked for one token each time."""
+    """The divergence of a runtime that hides its logits, from its tokens alone. Prompts that end in more and
+    more of the reference's tokens force it along them, one new token each time."""
 
     def after(forced: int, new_tokens: int) -> TokenIds:
         prompts = np.concatenate([reference.prompt_ids, reference.tokens[:, :forced]], axis=1)
@@ -146,7 +139,10 @@ def load(path: Path) -> Trace:
     try:
         with np.load(path) as arrays:
             loaded = Trace(**{name: arrays[name] for name in Trace.__struct_fields__})
-        _check_shapes(loaded)
+        prompts, steps = loaded.tokens.shape
+        shape = (prompts, steps, loaded.top_ids.shape[-1])
+        if len(loaded.prompt_ids) != prompts or {loaded.top_ids.shape, loaded.top_logprobs.shape} != {shape}:
+            raise ValueError("its arrays do not belong together")
     except FileNotFoundError as error:
         raise UserError(
             f"the reference has no {path.name} beside it, which a run on real weights writes; "
@@ -157,15 +153,6 @@ def load(path: Path) -> Trace:
     return loaded
 
 
-def _check_shapes(trace: Trace) -> None:
-    prompts, steps = trace.tokens.shape
-    kept = trace.top_ids.shape[-1]
-    if trace.prompt_ids.shape[0] != prompts or not (
-        trace.top_ids.shape == trace.top_logprobs.shape == (prompts, steps, kept)
-    ):
-        raise ValueError("its arrays do not belong together")
-
-
 def _log_softmax(logits: Logits) -> NDArray[np.float32]:
     shifted = logits - logits.max(-1, keepdims=True)
     result: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
@@ -173,7 +160,7 @@ def _log_softmax(logits: Logits) -> NDArray[np.float32]:
 
 
 def _rest(kept: NDArray[np.float64]) -> NDArray[np.float64]:
-    # Rounding can leave a rest of zero or below where the kept tokens hold all of the probability.
+    # The rest can round to zero or below where the kept tokens have all of the probability.
     rest: NDArray[np.float64] = np.maximum(1 - kept.sum(-1), 1e-9)
     return rest
 

@@ -1,4 +1,4 @@
-"""Items of a record from what lm-eval logged, or from the requests that were answered before a run broke."""
+"""Items of a record from lm-eval's log, or from the requests that were answered before a run broke off."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,19 +8,19 @@ import numpy as np
 
 from xpubench.record import Item
 
-# What says whether an item is right, the first that a task has.
+# The metrics that say whether an item is right, of which the first that a task has counts.
 RIGHT = ("acc", "exact_match")
 
 
 def logged(task: Any, samples: Sequence[dict[str, Any]]) -> list[Item]:
-    """One item a document of lm-eval's log. A task with several filters logs each document once a filter;
-    the first filter's are kept."""
+    """One item for each document of lm-eval's log, which has a document once for each filter of the task; the
+    first filter counts."""
     return [_item(task, sample) for sample in samples if sample["filter"] == samples[0]["filter"]]
 
 
 def answered(task: Any, done: Sequence[tuple[Any, Any]]) -> list[Item]:
-    """The items whose requests are all answered, made by the task as lm-eval makes its log; `done` holds
-    requests and answers in the order in which they came."""
+    """The items whose requests are all answered, made by the task as for lm-eval's log. `done` holds requests
+    and answers in the order of the answers."""
     responses = defaultdict(list)
     for request, answer in done:
         responses[id(request)].append(answer)
@@ -62,8 +62,8 @@ def _item(task: Any, sample: dict[str, Any]) -> Item:
 
 
 def _loglikelihood(task: Any, sample: dict[str, Any]) -> float | None:
-    """Of the document's answer: a text's own, or of several choices the right one's (the most probable one's
-    where several are right); None of generated texts, and where no choice is right."""
+    """The log-likelihood of a text or of the right choice (the most probable one where several are right);
+    None for generated texts, and where no choice is right."""
     answers = [responses[0] for responses in sample["resps"]]
     if task.OUTPUT_TYPE == "multiple_choice":
         right = [choice for choice in _right_choices(task, sample) if 0 <= choice < len(answers)]
@@ -75,8 +75,7 @@ def _loglikelihood(task: Any, sample: dict[str, Any]) -> float | None:
 
 def _right_choices(task: Any, sample: dict[str, Any]) -> list[int]:
     # With several contexts and one ending, the task's text is the number of the right context.
-    several_contexts = getattr(task, "multiple_input", 0)
-    target = task.doc_to_text(sample["doc"]) if several_contexts else sample["target"]
+    target = task.doc_to_text(sample["doc"]) if getattr(task, "multiple_input", 0) else sample["target"]
     if isinstance(target, str):
         choices = task.doc_to_choice(sample["doc"])
         return [choices.index(target)] if target in choices else []

@@ -1,4 +1,4 @@
-"""A runtime as a model of lm-eval: logits are asked only where they are scored."""
+"""A runtime as a model of lm-eval, which computes logits only where they are scored."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ from xpubench.spec import Workload
 
 DEFAULT_MAX_LENGTH = 2048
 DEFAULT_NEW_TOKENS = 256
-# Generation goes on in pieces, so that an early end does not cost the whole length.
+# Texts are generated in pieces of this many tokens, so that one that ends early does not take the full time.
 PIECE = 64
 
 TokenPair = tuple[list[int], list[int]]  # the ids of a context and of its continuation
@@ -28,9 +28,9 @@ Answer = tuple[float, bool]  # the log-likelihood of a continuation, and whether
 
 
 class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
-    """lm-eval's view of a loaded runtime. `batch_size` 0 forms batches by `budget` tokens; both are what was
-    last used, after memory ran out. `done` holds each request that is answered, with lm-eval's answer,
-    `seconds` the time that they took, and `truncated` counts those that were cut from the left."""
+    """lm-eval's view of a loaded runtime. `batch_size` 0 forms batches of `budget` tokens; both shrink when
+    memory runs out. `done` holds the answered requests with their answers, `seconds` is the time that they
+    took, and `truncated` counts those that were cut from the left."""
 
     def __init__(
         self,
@@ -68,37 +68,21 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         return self.eot_token_id if bos is None else int(bos)
 
     @cached_property
-    def _begin(self) -> str:
+    def _first_text(self) -> str:
         """The text of the token that begins a sequence."""
         return str(self.tokenizer.decode([self.prefix_token_id]))
-
-    @property
-    def tokenizer_name(self) -> str:
-        return str(self.tokenizer.name_or_path).replace("/", "__")
-
-    def apply_chat_template(
-        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
-    ) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                chat_history,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
-            )
-        )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         # The tokenizer adds its special tokens, unless the text begins with them.
         if add_special_tokens is None:
-            add_special_tokens = not string.startswith(self._begin)
+            add_special_tokens = not string.startswith(self._first_text)
         return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:
         for request in requests:
             if not any(request.args):
                 raise _nothing_to_score(*request.args)
-        # TemplateLM encodes the requests, and gives their texts and ids to `_loglikelihood_tokens`.
+        # TemplateLM encodes the requests and passes them to `_loglikelihood_tokens` in the same order.
         self._asked = requests
         answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
         return answers
@@ -125,7 +109,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         return sums
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts one by one: sequences of unlike length cannot share a batch of the runtime's."""
+        """Texts one by one, as the runtime's batches have sequences of one length."""
         self._progress.begin("generating", len(requests))
         self.batch_size = 1
         texts = []
@@ -141,17 +125,17 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[Answer]:
         for texts, _context, continuation in requests:
-            # lm-eval's own model stops here too: nothing would be scored, and pass for certain and right.
+            # As in lm-eval's own models: an empty continuation would score as certain and right.
             if not continuation:
                 raise _nothing_to_score(*texts)
-        # A context of spaces alone has no token of its own, as they go to the continuation.
+        # A context of spaces alone has no token, as they are encoded with the continuation.
         pairs = [(context or [self.prefix_token_id], end) for _texts, context, end in requests]
         asked = self._asked
         return self._score(pairs, lambda index, answer: self.done.append((asked[index], answer)))
 
     def _score(self, pairs: Sequence[TokenPair], keep: Callable[[int, Answer], None]) -> list[Answer]:
-        """Log-likelihood of each continuation, and whether it is the greedy one; `keep` is told of each with
-        its index when it is known. What does not fit into the model's positions is cut from the left."""
+        """The answer for each pair; `keep` gets each one with its index as soon as it is known. What does not
+        fit into the model's positions is cut from the left."""
         sequences = [(context + continuation)[-self.max_length - 1 :] for context, continuation in pairs]
         self.truncated += sum(len(context) + len(end) > self.max_length + 1 for context, end in pairs)
         ends = [min(len(end), len(whole) - 1) for (_, end), whole in zip(pairs, sequences, strict=True)]
@@ -165,10 +149,9 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
                 inputs = sequences[index][:-1]
                 ids[row, : len(inputs)] = inputs
                 rows[row, len(inputs) - ends[index] : len(inputs)] = True
-            targets = np.concatenate(
-                [sequences[index][len(sequences[index]) - ends[index] :] for index in batch]
-            )
-            logprobs, best = self.scorer.target_logprobs(ids, rows, targets.astype(np.int64))
+            targets = [sequences[index][len(sequences[index]) - ends[index] :] for index in batch]
+            flat = np.concatenate(targets).astype(np.int64)
+            logprobs, best = self.scorer.target_logprobs(ids, rows, flat)
             cuts = np.cumsum([ends[index] for index in batch])[:-1]
             for index, part, right in zip(batch, np.split(logprobs, cuts), np.split(best, cuts), strict=True):
                 answers[index] = (float(part.sum(dtype=np.float64)), bool(right.all()))
@@ -184,7 +167,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
 
     @contextmanager
     def _timed(self, total: int) -> Iterator[Callable[[int], None]]:
-        """Adds what happens inside to `seconds`; the function tells how many more of `total` are done."""
+        """Adds the time of the block to `seconds`. Its function takes how many more of `total` are done."""
         start, done = perf_counter(), 0
 
         def tell(count: int) -> None:
@@ -206,10 +189,8 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         wanted = int(settings.get("max_gen_toks", DEFAULT_NEW_TOKENS))
         room = self.max_length - wanted
         if room < 1:
-            raise RunFailure(
-                "unsupported",
-                f"the task generates up to {wanted} tokens, and the model takes {self.max_length} in all",
-            )
+            lengths = f"generates up to {wanted} tokens, and the model takes {self.max_length} in all"
+            raise RunFailure("unsupported", f"the task {lengths}")
         ids = self.tok_encode(context)
         self.truncated += len(ids) > room
         ids = ids[-room:]
@@ -230,7 +211,5 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
 
 
 def _nothing_to_score(context: str, continuation: str) -> RunFailure:
-    return RunFailure(
-        "unsupported",
-        f"{continuation!r} has no token of its own behind {context[-20:]!r}, so that nothing can be scored",
-    )
+    what = f"{continuation!r} has no token of its own after {context[-20:]!r}"
+    return RunFailure("unsupported", f"{what}, so that nothing can be scored")

@@ -1,4 +1,4 @@
-"""lm-eval's tasks by name, and the LAMBADA ones on a local file of passages."""
+"""lm-eval's tasks by name, and the LAMBADA tasks on a local file of passages."""
 
 import hashlib
 import json
@@ -16,18 +16,13 @@ from xpubench.spec import AccuracySpec, AccuracyTask
 SMOKE = "lambada_smoke"
 SMOKE_FILE = Path(str(files("xpubench.accuracy") / "lambada_smoke.jsonl"))
 # The smoke passages have the prompt, the target and the metrics of lm-eval's lambada_standard.
-DEFINITIONS = {
-    SMOKE: "lambada_standard",
-    "lambada_standard": "lambada_standard",
-    "lambada_openai": "lambada_openai",
-}
+DEFINITIONS = {name: name for name in ("lambada_standard", "lambada_openai")} | {SMOKE: "lambada_standard"}
 _ON_FILES = " and ".join(name for name in DEFINITIONS if name != SMOKE)
 
 
 def with_data(task: AccuracyTask) -> AccuracyTask:
-    """The task with its local file and the hash of its content; UserError for a file that is not passages.
-
-    The smoke passages are the smoke task's own, whatever file the others are given."""
+    """The task with its local file and the digest of its content. The smoke task always has its own file.
+    UserError for a file that does not hold passages."""
     if task.name == SMOKE:
         task = msgspec.structs.replace(task, data=str(SMOKE_FILE))
     if task.data is None:
@@ -41,10 +36,9 @@ TaskRuns = dict[str, tuple[AccuracySpec, Any]]
 
 
 def load_tasks(specs: list[AccuracySpec]) -> tuple[TaskRuns, dict[str, list[str]]]:
-    """By the ids of their runs, lm-eval's tasks with their data, a group's or tag's as one run a task; and
-    by the id of each group the ids of its tasks.
-
-    UserError for a name that lm-eval does not know, and for data that cannot be had."""
+    """lm-eval's tasks with their data by the ids of their runs, where each task of a group or tag is one run;
+    and the ids of the tasks by the id of their group. UserError for a name that lm-eval does not know, and
+    for data that are not available."""
     manager = _task_manager([spec.task for spec in specs])
     found: TaskRuns = {}
     groups: dict[str, list[str]] = {}
@@ -81,8 +75,8 @@ def _leaves(tasks: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _on_file(task: AccuracyTask) -> Any:
-    """lm-eval's own definition on the local file's passages. `datasets` is given the passages themselves: it
-    knows files by path and time, and would take an old content for the new one."""
+    """lm-eval's own definition on the local file's passages. `datasets` gets the passages instead of the
+    path, as it would take a file with a known path and time from its cache."""
     import lm_eval
     import yaml
     from datasets import Dataset, DatasetDict
@@ -97,12 +91,12 @@ def _on_file(task: AccuracyTask) -> Any:
     for name in ("tag", "dataset_path", "dataset_name", "validation_split"):
         config.pop(name, None)
     dataset = DatasetDict({"test": Dataset.from_list([{"text": text} for text in passages])})
-    # A ready task: early versions lose the name of one that is given as its definition.
+    # Early versions of lm-eval lose the name of a task that is given as a definition.
     return ConfigurableTask(config=config | {"task": task.name, "custom_dataset": lambda **_: dataset})
 
 
 def _task_manager(tasks: list[AccuracyTask]) -> Any:
-    """lm-eval's index of tasks, None where all are local; UserError for a name that it does not know."""
+    """lm-eval's index of tasks, None where all have local data. UserError for an unknown name."""
     names = [task.name for task in tasks if task.data is None]
     if not names:
         return None
@@ -123,14 +117,14 @@ def check_installed() -> None:
 
 
 def stay_offline() -> None:
-    """Keeps the libraries from asking the hub about files that lie here; before they are imported."""
+    """Keeps the libraries from asking the hub about cached files. Must be called before they are imported."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         os.environ[name] = "1"
 
 
 def _passages(path: Path) -> tuple[str, list[str]]:
-    """The sha256 of a file with one {"text": "..."} a line, and its texts; UserError names the first line
-    that is not. Empty lines at the end do not count."""
+    """The SHA-256 of a file with one {"text": "..."} a line, and its texts. Empty lines at the end are
+    ignored. UserError names the first invalid line."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -148,12 +142,11 @@ def _passage(line: bytes, place: str) -> str:
     except ValueError as error:
         raise UserError(f"{place}: not JSON: {error}") from error
     text = passage.get("text") if isinstance(passage, dict) else None
-    # As the task's definition splits it: all before the last space, and the word behind it.
+    # The task's definition splits a passage at the last space.
     context, _, word = text.rpartition(" ") if isinstance(text, str) else ("", "", "")
     if not isinstance(text, str) or not context.strip() or not word.strip():
-        raise UserError(
-            f'{place}: not {{"text": "..."}} of two words or more that ends in a space and a word'
-        )
+        form = '{"text": "..."} of two words or more that ends in a space and a word'
+        raise UserError(f"{place}: not {form}")
     try:
         text.encode()
     except UnicodeEncodeError as error:

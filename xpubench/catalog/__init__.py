@@ -1,4 +1,4 @@
-"""The validated models and the devices, as data files beside this module, and their lookup by name."""
+"""The known models and devices, which are data files beside this module, and their lookup by name."""
 
 import json
 import tomllib
@@ -12,13 +12,11 @@ import msgspec
 from xpubench.errors import UserError, unknown
 
 SMOLLM2 = "smollm2-135m"
-# Of the known families, those whose architecture transformers holds only as code from the hub.
+# The known families whose architecture exists only as code on the hub, not in transformers.
 REMOTE_CODE_ONLY = frozenset({"baichuan"})
-# A lower accuracy than the reference by more than so many percentage points is a regression, where the
-# catalog has no other limit for the model.
+# The default of a model's limit: an accuracy below the reference by more percentage points is a regression.
 ACCURACY_LIMIT_POINTS = 3.0
-# Files of the whole test sets, by their content: on these, a local run is what a model's reference
-# accuracy is of.
+# The digests of files with whole test sets. A run on one of them compares with a model's reference accuracy.
 TEST_SETS = {
     "lambada_openai": "4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226",
     "lambada_standard": "e3d98f56b609fecade1e937dcf08cf2a76100c2862d54eb04126afec7fe5e1e2",
@@ -28,7 +26,7 @@ Status = Literal["validated", "family", "embedded", "unknown"]
 
 
 class PublishedAccuracy(msgspec.Struct, frozen=True, kw_only=True):
-    """An accuracy that somebody published: of `n` items, in `source`."""
+    """An accuracy on `n` items that was published in `source`."""
 
     acc: float
     n: int
@@ -36,10 +34,9 @@ class PublishedAccuracy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A model: what the guide for Intel GPUs validated it for, where its architecture lies, and its reference
-    accuracies by task. A drop of more than `accuracy_limit_points`
-    percentage points is a regression. `ranks` is how many shared it in the guide's own sharded runs, where
-    these are published."""
+    """A model: what the guide for Intel GPUs validated it for, the name of the file with its architecture,
+    and its reference accuracies by task. A drop by more than `accuracy_limit_points` percentage points is a
+    regression. `ranks` is the number of ranks in the guide's own sharded runs, where these are published."""
 
     id: str
     family: str
@@ -57,11 +54,10 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
     def config(self) -> dict[str, Any]:
         """The fields of the model's transformers config."""
         path = files(__name__) / "architectures" / f"{self.architecture}.json"
-        fields: dict[str, Any] = json.loads(path.read_text())
-        return fields
+        return dict(json.loads(path.read_text()))
 
     def native_config(self) -> dict[str, Any]:
-        """The same, of an architecture that transformers can build itself; UserError for the others."""
+        """The same; UserError for an architecture that transformers itself cannot build."""
         config = self.config()
         if config["model_type"] in REMOTE_CODE_ONLY:
             raise UserError(
@@ -90,28 +86,25 @@ def models() -> list[CatalogModel]:
 
 
 def find_model(name: str) -> CatalogModel | None:
-    """The model of that id, in any case, with or without the organisation before the slash."""
+    """The model of that id, whether upper or lower case, with or without the organisation before the
+    slash."""
     wanted = name.lower()
-    for model_id, found in _models().items():
-        if wanted in (model_id.lower(), model_id.lower().rpartition("/")[2]):
-            return found
-    return None
+    found = (one for one in models() if wanted in (one.id.lower(), one.id.lower().rpartition("/")[2]))
+    return next(found, None)
 
 
 def model(name: str) -> CatalogModel:
     """The model of that id; UserError with the nearest ones when there is none."""
-    found = find_model(name)
-    if found is None:
+    if (found := find_model(name)) is None:
         raise unknown("model", name, list(_models()))
     return found
 
 
 def status_of(name: str, model_type: str | None) -> Status:
-    """How far a model is validated: itself, only others of its architecture's family, or not at all."""
-    found = find_model(name)
-    if found is not None:
+    """Whether the model itself is validated, only others of its architecture's family, or neither."""
+    if (found := find_model(name)) is not None:
         return found.status
-    # chatglm is what GLM-4's own code on the hub calls the architecture.
+    # GLM-4's own code on the hub calls its architecture chatglm.
     known = {"chatglm"} | {one.config()["model_type"] for one in models() if one.status == "validated"}
     return "family" if model_type in known else "unknown"
 
@@ -123,18 +116,14 @@ def devices() -> list[CatalogDevice]:
 
 def device(name: str) -> CatalogDevice:
     """The device of that id; UserError with the nearest ones when there is none."""
-    found = _devices().get(name.lower())
-    if found is None:
+    if (found := _devices().get(name.lower())) is None:
         raise unknown("device", name, list(_devices()))
     return found
 
 
 def identify_device(reported_name: str, memory_bytes: int | None) -> CatalogDevice | None:
-    """The device that a driver reports by that name and memory, None when the catalog has none.
-
-    A Max 1550 shows as its card or as its tiles, under one name; the nearer memory tells which, and without
-    it nothing does.
-    """
+    """The device that a driver reports by that name and memory, None when the catalog has none. The card and
+    a tile of a Max 1550 have the same name and are told apart by their memory alone."""
     reported = reported_name.lower()
     named = [one for one in devices() if any(part.lower() in reported for part in one.reported)]
     if memory_bytes is None:
@@ -143,11 +132,8 @@ def identify_device(reported_name: str, memory_bytes: int | None) -> CatalogDevi
 
 
 def config_of(name: str) -> dict[str, Any]:
-    """The transformers config of a catalog's model or of a directory, without a hub. UserError without."""
-    directory = Path(name).expanduser()
-    if not directory.is_dir() or not name:
-        if directory.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-            raise UserError(f"no such directory: {name}")
+    """The transformers config of a model of the catalog or of a directory; UserError where there is none."""
+    if (directory := local_directory(name)) is None:
         return model(name).config()
     try:
         config = json.loads((directory / "config.json").read_text())
@@ -158,17 +144,30 @@ def config_of(name: str) -> dict[str, Any]:
     return config
 
 
+def local_directory(name: str) -> Path | None:
+    """The directory of that path, None for a name of the catalog or the hub. UserError for the path of
+    something else."""
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # ~someone who has no home
+        path = Path(name)
+    if name and path.is_dir():
+        return path
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.is_file():
+        raise UserError(f"no such directory: {name}; a local model is a directory with config.json")
+    return None
+
+
 @cache
 def _models() -> dict[str, CatalogModel]:
-    return {name: msgspec.convert({"id": name} | row, CatalogModel) for name, row in _table("models").items()}
+    return {name: msgspec.convert(row, CatalogModel) for name, row in _table("models").items()}
 
 
 @cache
 def _devices() -> dict[str, CatalogDevice]:
-    return {
-        name: msgspec.convert({"id": name} | row, CatalogDevice) for name, row in _table("devices").items()
-    }
+    return {name: msgspec.convert(row, CatalogDevice) for name, row in _table("devices").items()}
 
 
 def _table(name: str) -> dict[str, Any]:
-    return tomllib.loads((files(__name__) / f"{name}.toml").read_text())
+    table = tomllib.loads((files(__name__) / f"{name}.toml").read_text())
+    return {name: {"id": name} | row for name, row in table.items()}

@@ -41,43 +41,42 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         except KeyError as error:
             raise UserError(f"the config of this {model_type} model has no {error}") from error
         except (TypeError, ValueError, ZeroDivisionError) as error:
-            raise UserError(
-                f"the config of this {model_type} model has a size that is none: {error}"
-            ) from error
+            raise UserError(f"the config of this {model_type} model has an invalid size: {error}") from error
 
     @property
     def parameter_count(self) -> int:
         """All parameters; a tied head counts once."""
+        tables = self.embedding_parameters + self.position_parameters
         head = 0 if self.tied else self.head_parameters
-        return self.num_layers * self.layer_parameters + self._tables + self.other_parameters + head
+        return self.num_layers * self.layer_parameters + tables + self.other_parameters + head
 
     @property
     def step_weight_parameters(self) -> int:
-        """The parameters that one decoding step reads: all but the tables, of which it reads a row a
+        """The parameters that one decoding step reads: all but the tables, of which it reads one row for each
         sequence. A tied embedding is read whole, as the head."""
         return self.num_layers * self.layer_parameters + self.other_parameters + self.head_parameters
 
     @property
     def kv_values_per_token(self) -> int:
-        """Keys and values of one token in all layers."""
+        """The number of keys' and values' elements that one token has in all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
     def kv_cache_bytes(self, *, sequences: int, positions: int, dtype_bytes: int) -> int:
-        """Bytes of the KV cache; a sliding window, which can make it smaller, is not counted on."""
+        """Bytes of the KV cache. A sliding window could make it smaller, which this ignores."""
         return sequences * positions * self.kv_values_per_token * dtype_bytes
 
     def prefill_flop(self, *, sequences: int, tokens: int) -> int:
-        """Floating point operations of a prompt: 2 a parameter and token, the head at the last token only,
-        and 4 a head dimension for each pair of a token and one that it attends to."""
+        """Floating point operations of a prompt: 2 for each parameter and token, the head at the last token
+        only, and 4 for each head dimension and pair of a token and one that it attends to."""
         dense = 2 * (self.num_layers * self.layer_parameters + self.other_parameters) * tokens
         pairs = tokens * (tokens + 1) // 2
         attention = 4 * self.num_layers * self.num_heads * self.head_dim * pairs
         return sequences * (dense + attention + 2 * self.head_parameters)
 
     def part(self, ranks: int) -> "Architecture":
-        """What the first of several ranks holds, which has the most: its heads, its share of the other
-        matrices and of the head, which is its own where it was tied; tables and norms are whole. UserError
-        where some rank would be left without a head."""
+        """The sizes on the first of several ranks, which holds the most: its attention heads, its share of
+        the other matrices and of the output head, which is no longer tied then; tables and norms are whole.
+        UserError where some rank would have no attention head."""
         if ranks == 1:
             return self
         heads, kv_heads = head_shares(self.num_heads, self.num_kv_heads, ranks)[0]
@@ -92,19 +91,15 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
             num_kv_heads=kv_heads,
             intermediate_size=intermediate,
             tied=False,
-            # Biases are few, and some are whole on each rank: all of them are counted so.
+            # Biases are few and some are whole on each rank, so all are counted as whole.
             layer_parameters=self.layer_parameters - self.linear_parameters + linear,
             linear_parameters=linear,
             head_parameters=self.vocab_size * _first_share(self.head_parameters // self.vocab_size, ranks),
         )
 
-    @property
-    def _tables(self) -> int:
-        return self.embedding_parameters + self.position_parameters
-
 
 def architecture_of(config: dict[str, Any]) -> Architecture | None:
-    """The architecture in a transformers config, None where it is none that the planner knows."""
+    """The architecture of a transformers config, None where the planner does not know it."""
     try:
         return Architecture.from_config(config)
     except UserError:
@@ -112,8 +107,8 @@ def architecture_of(config: dict[str, Any]) -> Architecture | None:
 
 
 def head_shares(heads: int, kv_heads: int, ranks: int) -> list[tuple[int, int]]:
-    """Each rank's attention heads and key-value heads, as AutoTP deals them out: key-value heads one by one,
-    and with each the attention heads that read it. UserError where some rank would be left without one."""
+    """Each rank's attention heads and key-value heads, as AutoTP distributes them: key-value heads one by
+    one, and with each the attention heads that read it. UserError where some rank would have none."""
     if min(heads, kv_heads) < ranks:
         raise UserError(
             f"{ranks} ranks cannot share the model's {heads} attention heads and {kv_heads} key-value heads: "
@@ -124,31 +119,20 @@ def head_shares(heads: int, kv_heads: int, ranks: int) -> list[tuple[int, int]]:
 
 
 def _first_share(size: int, ranks: int) -> int:
-    """The first rank's share of a size that AutoTP deals out in grains of 64."""
-    return -(-(size // _GRAIN) // ranks) * _GRAIN if size >= _GRAIN else -(-size // ranks)
+    """The first rank's share of a size that AutoTP distributes in multiples of 64."""
+    return -(-(size // _MULTIPLE) // ranks) * _MULTIPLE if size >= _MULTIPLE else -(-size // ranks)
 
 
-def _llama_like(config: Config) -> Architecture:
-    """Llama, Mistral, Qwen2, Qwen3, Phi-3, GLM, GLM-4 and Baichuan: RMS norms, a gated MLP, rotary
-    positions or ALiBi; they differ in biases and in norms within the layer. Sizes that a config leaves out
-    have the defaults of transformers' classes."""
-    model_type = config["model_type"]
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    kv_heads = config.get("num_key_value_heads") or heads
-    head_dim = config.get("head_dim") or (128 if model_type in _WIDE_HEADS else hidden // heads)
-    query, key_value = heads * head_dim, 2 * kv_heads * head_dim
-    biased = model_type not in _NEVER_BIASED and bool(config.get("attention_bias", model_type in _BIASED))
-    biased = biased or model_type == "qwen2"
-    output_biased = biased and model_type not in _OUTPUT_NEVER_BIASED
-    attention = hidden * (query + key_value) + query * hidden
-    intermediate = config["intermediate_size"]
-    mlp = 3 * hidden * intermediate
-    linear = attention + mlp
-    attention += (query + key_value) * biased + hidden * output_biased
-    mlp += (2 * intermediate + hidden) * bool(config.get("mlp_bias", False))
-    norms = (4 if model_type == "glm4" else 2) * hidden
-    norms += 2 * head_dim * (model_type == "qwen3")
-    table = config["vocab_size"] * hidden
+def _decoder(
+    config: Config, *, vectors: int, other: int, mlp_matrices: int = 2, kv_heads: int = 0, head_dim: int = 0
+) -> Architecture:
+    """From a config in the names of Llama's. `vectors` counts the biases and norms of one layer, `other` the
+    parameters outside layers and tables."""
+    model_type, vocab_size = config["model_type"], config["vocab_size"]
+    hidden, heads, intermediate = (config[name] for name in _SIZES)
+    kv_heads, head_dim = kv_heads or heads, head_dim or hidden // heads
+    linear = 2 * hidden * head_dim * (heads + kv_heads) + mlp_matrices * hidden * intermediate
+    table = vocab_size * (config.get("word_embed_proj_dim") or hidden)
     return Architecture(
         model_type=model_type,
         num_layers=config["num_hidden_layers"],
@@ -157,15 +141,33 @@ def _llama_like(config: Config) -> Architecture:
         num_kv_heads=kv_heads,
         head_dim=head_dim,
         intermediate_size=intermediate,
-        vocab_size=config["vocab_size"],
+        vocab_size=vocab_size,
         max_positions=config.get("max_position_embeddings"),
-        tied=bool(config.get("tie_word_embeddings", False)),
-        layer_parameters=attention + mlp + norms,
+        tied=bool(config.get("tie_word_embeddings", model_type in _TIED)),
+        layer_parameters=linear + vectors,
         linear_parameters=linear,
-        other_parameters=hidden,
+        other_parameters=other,
         embedding_parameters=table,
-        position_parameters=0,
+        # OPT's table of learned positions starts at 2.
+        position_parameters=(config["max_position_embeddings"] + 2) * hidden if model_type == "opt" else 0,
         head_parameters=table,
+    )
+
+
+def _llama_like(config: Config) -> Architecture:
+    """Models with RMS norms, a gated MLP, and rotary positions or ALiBi, which differ in biases and in norms
+    within the layer. Sizes that a config leaves out have the defaults of transformers' classes."""
+    model_type = config["model_type"]
+    hidden, heads, intermediate = (config[name] for name in _SIZES)
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or (128 if model_type in _WIDE_HEADS else hidden // heads)
+    biased = model_type not in _NEVER_BIASED and bool(config.get("attention_bias", model_type in _BIASED))
+    biased = biased or model_type == "qwen2"
+    vectors = ((heads + 2 * kv_heads) * head_dim + hidden * (model_type not in _OUTPUT_NEVER_BIASED)) * biased
+    vectors += (2 * intermediate + hidden) * bool(config.get("mlp_bias", False))
+    vectors += (4 if model_type == "glm4" else 2) * hidden + 2 * head_dim * (model_type == "qwen3")
+    return _decoder(
+        config, vectors=vectors, other=hidden, mlp_matrices=3, kv_heads=kv_heads, head_dim=head_dim
     )
 
 
@@ -173,112 +175,63 @@ def _chatglm(config: Config) -> Architecture:
     """GLM-4-9B as its own code on the hub names it: the architecture that transformers calls glm."""
     names = {
         "vocab_size": "padded_vocab_size",
-        "hidden_size": "hidden_size",
         "intermediate_size": "ffn_hidden_size",
         "num_hidden_layers": "num_layers",
-        "num_attention_heads": "num_attention_heads",
         "num_key_value_heads": "multi_query_group_num",
         "head_dim": "kv_channels",
         "max_position_embeddings": "seq_length",
         "attention_bias": "add_qkv_bias",
-        "tie_word_embeddings": "tie_word_embeddings",
     }
-    return _llama_like({"model_type": "glm"} | {name: config[theirs] for name, theirs in names.items()})
+    renamed = {name: config[theirs] for name, theirs in names.items()}
+    return _llama_like(config | renamed | {"model_type": "glm"})
 
 
 def _gptj(config: Config) -> Architecture:
-    hidden, heads = config["n_embd"], config["n_head"]
-    intermediate = config.get("n_inner") or 4 * hidden
-    table = config["vocab_size"] * hidden
-    return Architecture(
-        model_type="gptj",
-        num_layers=config["n_layer"],
-        hidden_size=hidden,
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=hidden // heads,
-        intermediate_size=intermediate,
-        vocab_size=config["vocab_size"],
-        max_positions=config["n_positions"],
-        tied=bool(config.get("tie_word_embeddings", False)),
-        layer_parameters=4 * hidden * hidden + _biased_mlp(hidden, intermediate) + 2 * hidden,
-        linear_parameters=4 * hidden * hidden + 2 * hidden * intermediate,
-        # The final norm, and the head's bias, which is its own where the table is tied too.
-        other_parameters=2 * hidden + config["vocab_size"],
-        embedding_parameters=table,
-        position_parameters=0,
-        head_parameters=table,
-    )
+    names = ("n_embd", "n_head", "n_layer", "n_positions")
+    hidden, heads, layers, positions = (config[name] for name in names)
+    renamed = {
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "intermediate_size": config.get("n_inner") or 4 * hidden,
+        "max_position_embeddings": positions,
+    }
+    # The final norm, and the head's bias, which it keeps where the table is tied.
+    other = 2 * hidden + config["vocab_size"]
+    return _decoder(config | renamed, vectors=renamed["intermediate_size"] + 3 * hidden, other=other)
 
 
 def _opt(config: Config) -> Architecture:
-    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    hidden, intermediate = config["hidden_size"], config["ffn_dim"]
     width = config.get("word_embed_proj_dim") or hidden
-    final_norm = config.get("do_layer_norm_before", True) and not config.get(
-        "_remove_final_layer_norm", False
-    )
-    projections = 2 * width * hidden if width != hidden else 0
-    table = config["vocab_size"] * width
-    return Architecture(
-        model_type="opt",
-        num_layers=config["num_hidden_layers"],
-        hidden_size=hidden,
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=hidden // heads,
-        intermediate_size=config["ffn_dim"],
-        vocab_size=config["vocab_size"],
-        max_positions=config["max_position_embeddings"],
-        tied=bool(config.get("tie_word_embeddings", True)),
-        layer_parameters=4 * (hidden * hidden + hidden) + _biased_mlp(hidden, config["ffn_dim"]) + 4 * hidden,
-        linear_parameters=4 * hidden * hidden + 2 * hidden * config["ffn_dim"],
-        other_parameters=2 * hidden * bool(final_norm) + projections,
-        embedding_parameters=table,
-        # The table of learned positions starts at 2.
-        position_parameters=(config["max_position_embeddings"] + 2) * hidden,
-        head_parameters=table,
-    )
+    final_norm = config.get("do_layer_norm_before", True) and not config.get("_remove_final_layer_norm")
+    other = 2 * hidden * bool(final_norm) + 2 * width * hidden * (width != hidden)
+    renamed = config | {"intermediate_size": intermediate}
+    return _decoder(renamed, vectors=intermediate + 9 * hidden, other=other)
 
 
 def _bloom(config: Config) -> Architecture:
     hidden = config.get("hidden_size") or config["n_embed"]
-    heads = config.get("n_head") or config["num_attention_heads"]
-    table = config["vocab_size"] * hidden
-    return Architecture(
-        model_type="bloom",
-        num_layers=config.get("n_layer") or config["num_hidden_layers"],
-        hidden_size=hidden,
-        num_heads=heads,
-        num_kv_heads=heads,
-        head_dim=hidden // heads,
-        intermediate_size=4 * hidden,
-        vocab_size=config["vocab_size"],
-        max_positions=None,
-        tied=bool(config.get("tie_word_embeddings", True)),
-        layer_parameters=4 * (hidden * hidden + hidden) + _biased_mlp(hidden, 4 * hidden) + 4 * hidden,
-        linear_parameters=12 * hidden * hidden,
-        other_parameters=4 * hidden,
-        embedding_parameters=table,
-        position_parameters=0,
-        head_parameters=table,
-    )
+    renamed = {
+        "hidden_size": hidden,
+        "num_attention_heads": config.get("n_head") or config["num_attention_heads"],
+        "num_hidden_layers": config.get("n_layer") or config["num_hidden_layers"],
+        "intermediate_size": 4 * hidden,
+        "max_position_embeddings": None,  # ALiBi
+    }
+    return _decoder(config | renamed, vectors=13 * hidden, other=4 * hidden)
 
 
-def _biased_mlp(hidden: int, intermediate: int) -> int:
-    return 2 * hidden * intermediate + intermediate + hidden
-
-
-_GRAIN = 64
+_SIZES = ("hidden_size", "num_attention_heads", "intermediate_size")
+_MULTIPLE = 64
+_TIED = ("opt", "bloom")
 _WIDE_HEADS = ("qwen3", "glm", "glm4")
 _BIASED = ("glm", "glm4")
 _NEVER_BIASED = ("mistral", "phi3", "baichuan")
 _OUTPUT_NEVER_BIASED = ("qwen2", "glm", "glm4")
 
 _BUILDERS: dict[str, Callable[[Config], Architecture]] = {
-    **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "phi3", "glm", "glm4", "baichuan"),
-        _llama_like,
-    ),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "phi3", "glm", "glm4", "baichuan"), _llama_like),
     "chatglm": _chatglm,
     "gptj": _gptj,
     "opt": _opt,

@@ -14,7 +14,7 @@ from xpubench.errors import UserError
 from xpubench.process.output import own_stdout, quiet
 from xpubench.process.signals import exit_code
 from xpubench.record import encode
-from xpubench.run.order import Order, Spec, perform, stay_offline_if_all_is_here
+from xpubench.run.order import Order, Spec, perform, set_variables
 from xpubench.runtimes import registry
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         return run_side_by_side(args, names)
     # A wrong flag is told before torch, whose import takes seconds, looks for devices.
     order = order_for(args, names[0], args.device or "cpu")
-    stay_offline_if_all_is_here(order)
+    set_variables(order)
     quiet()
     with own_stdout() as out:
         from xpubench.cli.console import Reporter
@@ -69,7 +69,7 @@ def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
     where they contradict; flags of other runtimes are skipped where they name several."""
     if len(runtime_names(args)) == 1 and args.rounds is not None:
         raise UserError(
-            f"--rounds repeats several runtimes in turns: name them, such as --runtime "
+            "--rounds repeats several runtimes in turns: name them, such as --runtime "
             f"{','.join(registry.listed()[:2])}; xpubench suite --rounds repeats one"
         )
     if not args.profile_name.replace("-", "").replace("_", "").isalnum():

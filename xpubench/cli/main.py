@@ -37,9 +37,10 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-def main() -> int:
-    """`xpubench COMMAND ...`; returns the exit code: 0 done, 1 a run failed, 2 wrong use."""
-    return guarded(lambda: _run(sys.argv[1:]))
+def main(arguments: list[str] | None = None) -> int:
+    """`xpubench COMMAND ...`, by default with the arguments of this process; returns the exit code: 0 done,
+    1 a run failed, 2 wrong use."""
+    return guarded(lambda: _run(sys.argv[1:] if arguments is None else arguments))
 
 
 def script(name: str) -> int:

@@ -18,7 +18,9 @@ COLUMNS = (
 def print_plan(orders: Sequence[Order], directories: Sequence[Path]) -> None:
     """A table of the runs, with the time that the finished ones took and the least that the others can."""
     specs = [spec for order in orders for spec in order.specs]
-    devices = {name: device_of(name) for name in dict.fromkeys(spec.subject.device for spec in specs)}
+    # One subject for each device.
+    subjects = {spec.subject.device: spec.subject for spec in reversed(specs)}
+    devices = {name: device_of(subject) for name, subject in subjects.items()}
     runs = outlooks(specs, directories, devices)
     print_table(COLUMNS, (_cells(run, len(directories)) for run in runs))
     pending, first, last = sum(run.pending for run in runs), directories[0], directories[-1]

@@ -1,6 +1,7 @@
-"""The memory bandwidth that this process reaches on the device: the ceiling that MBU is a share of."""
+"""The memory bandwidth that this process reaches on the device, which is the ceiling for MBU."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
 
@@ -23,14 +24,14 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 def measure_bandwidth(device: str, dtype: str = "bfloat16") -> Bandwidth:
     """Times copies, reads and matrix-vector products of buffers far larger than the caches on the device.
 
-    The fastest repeat counts, as in STREAM (https://www.cs.virginia.edu/stream/ref.html): what else runs on
-    the machine only ever takes away. Raises what the device raises when it cannot hold the buffers.
+    The fastest repeat counts, as in STREAM (https://www.cs.virginia.edu/stream/ref.html), because other work
+    on the machine can only slow a repeat. Raises what the device raises when it cannot hold the buffers.
     """
     size = _buffer_bytes(device)
     synchronize = synchronizer(device)
     with torch.inference_mode():
         source = torch.ones(size // 4, dtype=torch.float32, device=device)
-        copy_ns = _time_copies(source, synchronize)
+        copy_ns = _time(partial(torch.empty_like(source).copy_, source), synchronize)
         read_ns = _time(source.sum, synchronize)
         kinds = dict.fromkeys(("float32", dtype))
         products = {kind: _time_products(source, kind, synchronize) for kind in kinds}
@@ -53,7 +54,7 @@ def measure_bandwidth(device: str, dtype: str = "bfloat16") -> Bandwidth:
 
 
 def _buffer_bytes(device: str) -> int:
-    """A power of two of which two buffers take at most half of the free memory."""
+    """A power of two. Two buffers of this size take at most half of the free memory."""
     wanted = CPU_BUFFER_BYTES if device == "cpu" else DEVICE_BUFFER_BYTES
     while device == "cpu" and wanted < CACHES * _last_level_cache_bytes():
         wanted *= 2
@@ -64,7 +65,7 @@ def _buffer_bytes(device: str) -> int:
 
 
 def _last_level_cache_bytes() -> int:
-    """The L3 caches of the machine together; 0 where the kernel does not tell."""
+    """The sum of the machine's L3 caches; 0 where the kernel does not tell."""
     caches = {}
     for directory in CPUS.glob("cpu[0-9]*/cache/index3"):
         try:
@@ -75,16 +76,11 @@ def _last_level_cache_bytes() -> int:
     return sum(caches.values())
 
 
-def _time_copies(source: torch.Tensor, synchronize: Callable[[], None]) -> list[int]:
-    target = torch.empty_like(source)
-    return _time(lambda: target.copy_(source), synchronize)
-
-
 def _time_products(source: torch.Tensor, dtype: str, synchronize: Callable[[], None]) -> list[int]:
-    # The bytes seen as another dtype: their values do not matter, and no second buffer is needed.
+    # The source's bytes serve as a matrix of any dtype, as their values do not matter.
     matrix = source.view(getattr(torch, dtype)).view(-1, COLUMNS)
     vector = torch.ones(1, COLUMNS, dtype=matrix.dtype, device=matrix.device)
-    # As a model's layer calls it, so that the product takes the same kernels.
+    # A model's linear layer makes this call, which therefore takes the same kernels.
     return _time(lambda: torch.nn.functional.linear(vector, matrix), synchronize)
 
 

@@ -1,4 +1,4 @@
-"""Medians of bootstrap samples that resample whole rows, by their definition and fast."""
+"""Medians of bootstrap samples that resample whole rows: by definition, and fast."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 2000
-# Each bootstrap sample's median is looked for in one of so many cells of the sorted samples.
+# The sorted samples are cut into this many cells, in one of which each median is found.
 CELLS = 128
-# How many numbers an array of a block of bootstrap samples has at most: 8 MB.
+# The most numbers in an array of a block of bootstrap samples, which then takes 8 MB.
 BLOCK = 1 << 20
 
 Floats = NDArray[np.float64]
@@ -26,11 +26,8 @@ def medians_by_definition(rows: SampleRows, seed: int) -> Floats:
 
 def resampled_medians(rows: SampleRows, seed: int) -> Floats:
     """As `medians_by_definition`, to the bit, without building a bootstrap sample: all samples are sorted
-    once, and weighed by how often their row was drawn. Memory is linear in the number of samples and of rows.
-
-    `rows` may be of unequal length, none of them empty. They are seeded, so that one record always has one
-    interval.
-    """
+    once, and weighted by how often their row was drawn. Memory is linear in the number of samples and of
+    rows. The rows may be of unequal length, and none may be empty. The same seed gives the same medians."""
     pooled = np.concatenate([np.asarray(row, dtype=np.float64) for row in rows])
     order = np.argsort(pooled, kind="stable")
     values = pooled[order]
@@ -45,7 +42,7 @@ def resampled_medians(rows: SampleRows, seed: int) -> Floats:
     row_of = np.append(row_of, np.full(width * cells - len(values), len(rows))).reshape(cells, width)
     medians = []
     for draws in _draws(len(rows), seed, max(len(rows), width, cells)):
-        # A product of matrices, which BLAS would spread over threads: slow where others use the processor.
+        # BLAS would spread a product of matrices over threads, which is slow on a busy processor.
         weights: Counts = np.einsum("ri,ci->rc", draws[:, :-1], before)
         total = weights[:, -1]
         # An even number of samples has two middle ones.

@@ -1,4 +1,4 @@
-"""The clock that stamps each token of a transformers `generate` call from a public seam."""
+"""Observers of transformers' `generate` through its public arguments: times, logits, finiteness."""
 
 from collections.abc import Callable
 from time import perf_counter_ns
@@ -11,28 +11,30 @@ from transformers import LogitsProcessor, StoppingCriteria
 
 
 class TokenClock(StoppingCriteria):  # type: ignore[misc]  # transformers carries no types here
-    """Stamps every step of greedy search, sampling and beam search, and never stops one.
-
-    Each step's criteria run after the new token is chosen, so a stamp behind `synchronize` is the
-    moment when the token is known on the host.
-    """
+    """Stamps every step of greedy search, sampling and beam search, and never stops one. Stopping criteria
+    run after a step's token is chosen, so a stamp after `synchronize` is the moment when the host knows
+    it."""
 
     def __init__(self, synchronize: Callable[[], None]) -> None:
         self.stamps_ns: list[int] = []
         self._synchronize = synchronize
-        self._going_on: torch.Tensor | None = None
+        self._no_stops: torch.Tensor | None = None
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+    def stamp(self) -> None:
+        """Notes that all which was asked of the device so far is done."""
         self._synchronize()
         self.stamps_ns.append(perf_counter_ns())
-        if self._going_on is None or self._going_on.shape[0] != input_ids.shape[0]:
-            self._going_on = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-        return self._going_on
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self.stamp()
+        if self._no_stops is None or self._no_stops.shape[0] != input_ids.shape[0]:
+            self._no_stops = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+        return self._no_stops
 
 
 class LogitsTracer(LogitsProcessor):  # type: ignore[misc]  # transformers carries no types here
     """Keeps each step's logits, float32 of shape (batch, vocabulary), on the host. With `forced` tokens, of
-    shape (batch, steps), it leaves the generation no other choice than those."""
+    shape (batch, steps), the generation can choose only those."""
 
     def __init__(self, forced: torch.Tensor | None) -> None:
         self.logits: list[NDArray[np.float32]] = []
@@ -40,7 +42,7 @@ class LogitsTracer(LogitsProcessor):  # type: ignore[misc]  # transformers carri
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         step = len(self.logits)
-        # A copy: on the CPU the array would share memory that later steps may write to.
+        # Without a copy, the array would share memory on the CPU that later steps may write to.
         self.logits.append(scores.float().cpu().numpy().copy())
         if self._forced is None:
             return scores
@@ -48,7 +50,7 @@ class LogitsTracer(LogitsProcessor):  # type: ignore[misc]  # transformers carri
 
 
 class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers carries no types here
-    """Sees each step's logits and remembers, on the device, whether all were finite."""
+    """Remembers on the device whether the logits of all steps were finite."""
 
     def __init__(self) -> None:
         self._all_finite: torch.Tensor | None = None

@@ -1,15 +1,62 @@
-"""The device of a run: whether it is there, how to wait for it, its name, driver and memory."""
+"""The device of a run as torch sees it: whether it is there, its name, driver, memory and bandwidth."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from xpubench.environment import DeviceFacts
 from xpubench.errors import UserError
 from xpubench.measure.host import cpu_name, free_host_bytes, read_text, reset_host_peak, total_host_bytes
+from xpubench.record import Bandwidth
 
 NVIDIA_DRIVER = Path("/sys/module/nvidia/version")
+
+
+class TorchDevice:
+    """The present device of a kind: xpu, cuda or cpu."""
+
+    def __init__(self, kind: str) -> None:
+        """UserError when torch cannot use such a device here."""
+        check_device(kind)
+        self.kind = kind
+
+    def facts(self) -> DeviceFacts:
+        """Name, driver and memory, of which the free part is that of this moment."""
+        return DeviceFacts(
+            kind=self.kind,
+            name=device_name(self.kind),
+            driver=device_driver(self.kind),
+            total_memory_bytes=total_memory_bytes(self.kind),
+            free_memory_bytes=free_memory_bytes(self.kind),
+        )
+
+    def reset_peaks(self) -> None:
+        """Forgets the peaks of memory so far, those of the host too."""
+        reset_peaks(self.kind)
+
+    def peak_bytes(self) -> int | None:
+        """The most bytes that tensors held since the last reset; None on the CPU."""
+        return peak_device_bytes(self.kind)
+
+    def bandwidth(self, dtype: str) -> Bandwidth:
+        """The bandwidth of the memory, measured once in a process."""
+        return _bandwidth(self.kind, dtype)
+
+    def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
+        """Runs `generate` once under torch's profiler: a Chrome trace as JSON, and a table of operators."""
+        from xpubench.measure.profile import profile
+
+        return profile(generate, self.kind)
+
+
+@cache
+def _bandwidth(kind: str, dtype: str) -> Bandwidth:
+    from xpubench.measure.bandwidth import measure_bandwidth
+
+    return measure_bandwidth(kind, dtype)
 
 
 def available_devices() -> list[str]:
@@ -27,9 +74,9 @@ def check_device(device: str) -> None:
 
 
 def synchronizer(device: str) -> Callable[[], None]:
-    """What waits until the device has done all its work; nothing on the CPU."""
+    """The function that waits until the device has done all its work; on the CPU it does nothing."""
     if device == "cpu":
-        return _nothing
+        return lambda: None
     wait: Callable[[], None] = torch.get_device_module(device).synchronize
     return wait
 
@@ -60,26 +107,26 @@ def total_memory_bytes(device: str) -> int | None:
 
 
 def free_memory_bytes(device: str) -> int | None:
-    """The memory that is free now; None where the driver does not know, as of most integrated GPUs, whose
-    `mem_get_info` raises (https://github.com/pytorch/pytorch/issues/159728) or gives what cannot be."""
+    """The memory that is free now; None where the driver does not know it, such as that of most integrated
+    GPUs, whose `mem_get_info` raises (https://github.com/pytorch/pytorch/issues/159728) or is wrong."""
     if device == "cpu":
         return free_host_bytes()
     try:
         free, total = torch.get_device_module(device).mem_get_info()
-    except Exception:  # whatever this driver and this torch have for "unknown"
+    except Exception:  # The type depends on the driver and on torch's version.
         return None
     return int(free) if 0 < free <= total else None
 
 
 def reset_peaks(device: str) -> None:
-    """Forgets the peaks of memory so far, so that the next ones are those of what follows."""
+    """Forgets the peaks of memory so far, those of the host too."""
     if device != "cpu":
         torch.get_device_module(device).reset_peak_memory_stats()
     reset_host_peak()
 
 
 def peak_device_bytes(device: str) -> int | None:
-    """The most bytes that tensors held on the device since the last reset; None on the CPU: nobody counts."""
+    """The most bytes that tensors held on the device since the last reset; None on the CPU."""
     if device == "cpu":
         return None
     return int(torch.get_device_module(device).max_memory_allocated())
@@ -88,10 +135,6 @@ def peak_device_bytes(device: str) -> int | None:
 def _properties(device: str) -> Any:
     module = torch.get_device_module(device)
     return module.get_device_properties(module.current_device())
-
-
-def _nothing() -> None:
-    return None
 
 
 def _is_available(device: str) -> bool:

@@ -1,4 +1,4 @@
-"""What surrounds a run and can explain its figures: versions, device, machine, load, variables, commit."""
+"""The environment that can explain a run's figures: versions, device, host, load, variables, commit."""
 
 import os
 import platform
@@ -14,35 +14,16 @@ import xpubench
 from xpubench.environment import DeviceFacts, Environment, HarnessFacts, HostFacts
 from xpubench.measure.host import cgroup_directories, cpu_name, free_host_bytes, read_text, total_host_bytes
 
-# Those of no runtime in particular.
+# The packages that belong to no runtime in particular.
 PACKAGES = (
     *("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy"),
     *("triton", "peft", "lm-eval"),
 )
+# What the names of the recorded variables begin with.
 VARIABLES = (
-    "ATEN_",
-    "CCL_",
-    "CUDA_",
-    "DNNL_",
-    "GOMP_",
-    "I_MPI_",
-    "IPEX_",
-    "KMP_",
-    "LD_PRELOAD",
-    "LLM_",
-    "MALLOC_",
-    "MKL_",
-    "MKLDNN_",
-    "ONEAPI_",
-    "ONEDNN_",
-    "OMP_",
-    "PYTORCH_",
-    "SYCL_",
-    "TORCHINDUCTOR_",
-    "TORCH_",
-    "UR_",
-    "ZE_",
-    "ZES_",
+    *("ATEN_", "CUDA_", "IPEX_", "LLM_", "PYTORCH_", "TORCHINDUCTOR_", "TORCH_"),
+    *("CCL_", "DNNL_", "I_MPI_", "MKL_", "MKLDNN_", "ONEAPI_", "ONEDNN_", "SYCL_", "UR_", "ZE_", "ZES_"),
+    *("GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "OMP_"),
 )
 SECRETS = ("TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH")
 CPUS = Path("/sys/devices/system/cpu")
@@ -51,7 +32,7 @@ BUSY = 0.5
 
 
 def capture(device: DeviceFacts, packages: Iterable[str]) -> Environment:
-    """All of it, with the versions of `packages`, which can change a figure, of those that are installed."""
+    """The present environment, with the versions of `packages` where they are installed."""
     torch = sys.modules.get("torch")
     return Environment(
         harness=HarnessFacts(version=xpubench.__version__, commit=_commit()),
@@ -89,7 +70,7 @@ def installed_versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def relevant_variables(variables: dict[str, str]) -> dict[str, str]:
-    """The variables that steer the stacks, without any whose name speaks of a secret."""
+    """The variables that configure the stacks, without any whose name suggests a secret."""
     return {
         name: value
         for name, value in sorted(variables.items())
@@ -98,26 +79,23 @@ def relevant_variables(variables: dict[str, str]) -> dict[str, str]:
 
 
 def noise_warnings(environment: Environment) -> list[str]:
-    """What in a captured environment makes the figures less steady than they could be."""
+    """Warnings about what makes the figures of a run in this environment noisier than necessary."""
     host = environment.host
     if host is None or host.logical_cores is None or host.allowed_cores is None:
         return []
     cores, allowed = host.logical_cores, host.allowed_cores
     warnings = []
-    # The load is the whole machine's, whatever this process may use of it.
+    # The load average counts the whole machine, including cores that this process may not use.
     if host.load_average_1min is not None and host.load_average_1min > BUSY * cores:
         warnings.append(
             f"the machine was busy before the run: load average {host.load_average_1min:.1f} on {cores} cores"
         )
     if host.torch_threads is not None and host.torch_threads > allowed:
-        warnings.append(
-            f"torch's {host.torch_threads} threads share {allowed} allowed cores; "
-            f"set OMP_NUM_THREADS={allowed}"
-        )
+        threads = f"torch's {host.torch_threads} threads share {allowed} allowed cores"
+        warnings.append(f"{threads}; set OMP_NUM_THREADS={allowed}")
     elif allowed < cores:
         warnings.append(f"the process may use {allowed} of {cores} cores: the figures are not the machine's")
-    slow = [governor for governor in host.governors if governor != "performance"]
-    if slow:
+    if slow := [governor for governor in host.governors if governor != "performance"]:
         warnings.append(f"CPU frequency governor {', '.join(slow)}: set performance for steady figures")
     if host.cgroup_cores is not None and host.cgroup_cores < allowed:
         warnings.append(
@@ -131,17 +109,11 @@ def _commit() -> str | None:
     root = Path(xpubench.__file__).parent.parent
     if not (root / ".git").exists():
         return None
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def _governors() -> list[str]:
@@ -157,7 +129,7 @@ def _turbo() -> bool | None:
 
 
 def _cgroup_cores() -> float | None:
-    """The cores' worth of time that the tightest cgroup allows; None without a limit."""
+    """The processor time, in cores, that the strictest cgroup allows; None without a limit."""
     limits = []
     for directory in cgroup_directories("cpu"):
         text = read_text(directory / "cpu.max") or " ".join(

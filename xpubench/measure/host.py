@@ -1,4 +1,4 @@
-"""The machine around a run, asked without torch: its processor, its memory, the limits of its cgroups."""
+"""The host of a run, without torch: its processor, its memory, the limits of its cgroups."""
 
 import contextlib
 import functools
@@ -13,6 +13,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
+VMSTAT = Path("/proc/vmstat")
 RESET_PEAK = "5"  # proc(5): resets the peak resident set size to the present one
 
 
@@ -29,21 +30,24 @@ def free_host_bytes() -> int:
 
 
 def reset_host_peak() -> None:
-    """Forgets the peak so far. Some containers do not permit it: the peak is then the whole process's."""
+    """Forgets the peak so far. Where a container does not permit that, the peak is the whole process's."""
     with contextlib.suppress(OSError):
         CLEAR_REFS.write_text(RESET_PEAK)
 
 
 def peak_host_bytes() -> int:
-    """The process's peak resident set size in bytes since the last reset, or since its start where the kernel
-    lets nobody reset it (proc(5), VmHWM; getrusage(2), ru_maxrss, where it tells no VmHWM)."""
-    try:
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    """The process's peak resident set size in bytes since the last reset, or since its start where it cannot
+    be reset (proc(5), VmHWM; where that is missing getrusage(2), ru_maxrss)."""
+    for line in (read_text(STATUS) or "").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def out_of_memory_kills() -> int:
+    """How many processes the kernel has killed for memory since it started; 0 where it does not tell."""
+    counters = dict(line.split() for line in (read_text(VMSTAT) or "").splitlines())
+    return int(counters.get("oom_kill", 0))
 
 
 def cgroup_directories(controller: str) -> list[Path]:
@@ -61,8 +65,8 @@ def cgroup_directories(controller: str) -> list[Path]:
 
 
 def _cgroup_memory() -> Iterator[tuple[int, int]]:
-    """The limit and the use in bytes of each cgroup that has a limit; a cache of files is no use."""
-    yield 2**63 - 1, 0  # no limit, so that there is always a least one
+    """The limit and the use in bytes of each cgroup that has a limit. The cache of files does not count."""
+    yield 2**63 - 1, 0  # There is always at least this pair, which limits nothing.
     for directory in cgroup_directories("memory"):
         for limit_name, used_name, cache_name in (
             ("memory.max", "memory.current", "inactive_file"),
@@ -76,7 +80,7 @@ def _cgroup_memory() -> Iterator[tuple[int, int]]:
 
 
 def read_text(path: Path) -> str | None:
-    """A file's text without the space around it; None where it cannot be read."""
+    """A file's text without surrounding white space; None where it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""The order of the generations: warm-up until steady, then pairs under both sync policies."""
+"""The order of a run's generations: a warm-up, then pairs under both sync policies."""
 
 from collections.abc import Callable, Iterator
 
@@ -27,8 +27,8 @@ def steady(one: Iteration, other: Iteration) -> bool:
 
 
 def pairs(once: Once, count: int, first_index: int) -> Iterator[Iteration]:
-    """`count` pairs of generations of one prompt, one under each policy, the order alternating so that
-    drift hits both alike."""
+    """`count` pairs of generations of one prompt, one under each policy. Their order alternates, so that
+    drift affects both policies alike."""
     order: tuple[SyncPolicy, SyncPolicy] = ("every_token", "end_to_end")
     for pair in range(count):
         for sync_policy in order if pair % 2 == 0 else reversed(order):

@@ -1,4 +1,4 @@
-"""The operators of one generation: a Chrome trace and a table, from torch's profiler."""
+"""The operators of one generation, from torch's profiler."""
 
 import os
 import tempfile
@@ -10,12 +10,13 @@ from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
 ROWS = 40
-# What the process groups and DeepSpeed's shared-memory all-reduce call their work.
+# The names of the collectives of the process groups and of DeepSpeed's shared-memory all-reduce.
 COLLECTIVES = ("gloo:", "nccl:", "xccl:", "deepspeed::inference_all_reduce")
 
 
 def profile(generate: Callable[[], object], device: str) -> tuple[bytes, str]:
-    """Runs `generate` once under the profiler; a Chrome trace as JSON, and the operators by own time."""
+    """Runs `generate` once under the profiler: a Chrome trace as JSON, and a table of operators by own
+    time."""
     with _profiler(device, record_shapes=True) as profiler:
         generate()
     with tempfile.TemporaryDirectory() as directory:
@@ -37,10 +38,7 @@ def time_in_collectives(generate: Callable[[], object], device: str) -> tuple[in
 
 
 def _profiler(device: str, **named: Any) -> torch_profile:
-    # Kineto announces its stages on standard error, in the middle of our own lines.
+    # Otherwise Kineto writes about its stages to standard error, between the harness's own lines.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    return torch_profile(activities=_activities(device), **named)
-
-
-def _activities(device: str) -> list[ProfilerActivity]:
-    return [ProfilerActivity.CPU, *([] if device == "cpu" else [getattr(ProfilerActivity, device.upper())])]
+    activities = [getattr(ProfilerActivity, kind.upper()) for kind in dict.fromkeys(("cpu", device))]
+    return torch_profile(activities=activities, **named)

@@ -1,8 +1,8 @@
-"""Summaries of raw samples, with their interval and what speaks against trusting them."""
+"""Summaries of raw samples with their intervals, and warnings about noisy ones."""
 
 import numpy as np
 
-from xpubench.measure.bootstrap import SampleRows, resampled_medians
+from xpubench.measure.bootstrap import Floats, SampleRows, resampled_medians
 from xpubench.record import Statistic
 
 MAX_VARIATION = 0.05
@@ -15,15 +15,15 @@ TREND_ITERATIONS = 5
 def summarize(samples_ns: list[list[int]]) -> Statistic:
     """Summarizes samples in nanoseconds, one row an iteration, in milliseconds.
 
-    The interval is a percentile bootstrap of the median that resamples whole iterations: the tokens of
-    one iteration share its drift and are not independent. One iteration alone has no interval.
+    The interval is a percentile bootstrap of the median that resamples whole iterations, because the tokens
+    of one iteration share its drift and are not independent. One iteration alone has no interval.
     """
     rows = np.asarray(samples_ns, dtype=np.float64) / 1e6
     pooled = rows.ravel()
     p50, p90, p99 = np.percentile(pooled, [50, 90, 99]).tolist()
     return Statistic(
         median=p50,
-        ci95=_median_interval(rows) if len(rows) > 1 else None,
+        ci95=_interval(resampled_medians(rows, seed=0)) if len(rows) > 1 else None,
         mean=float(pooled.mean()),
         stdev=float(pooled.std(ddof=1)) if pooled.size > 1 else None,
         p50=p50,
@@ -38,23 +38,21 @@ def median_ratio(
 ) -> tuple[float, float | None, float | None]:
     """The ratio of the medians, new / base, and its 95% bootstrap interval.
 
-    A row is what drifts together: an iteration, or where runs were repeated all samples of a round. Whole
-    rows are resampled, on both sides independently, or `paired` where row by row both sides met the same
-    drift. Where a side has one row alone, there is no interval. Neither side may be empty.
+    A row holds the samples that share their drift: those of an iteration or, where runs were repeated, of a
+    round. Whole rows are resampled, on both sides independently, or `paired` where each row of one side
+    shares its drift with the same row of the other. No interval where a side has only one row. No side may be
+    empty.
     """
-    base, new = (
-        np.concatenate([np.asarray(row, dtype=np.float64) for row in rows]) for rows in (base_ns, new_ns)
-    )
-    ratio = float(np.median(new) / np.median(base))
+    base, new = (float(np.median(np.concatenate(list(rows)))) for rows in (base_ns, new_ns))
+    ratio = new / base
     if min(len(base_ns), len(new_ns)) < 2:
         return ratio, None, None
     ratios = resampled_medians(new_ns, seed=0 if paired else 1) / resampled_medians(base_ns, seed=0)
-    low, high = np.percentile(ratios, [2.5, 97.5]).tolist()
-    return ratio, low, high
+    return ratio, *_interval(ratios)
 
 
-def _median_interval(rows: SampleRows) -> tuple[float, float]:
-    low, high = np.percentile(resampled_medians(rows, seed=0), [2.5, 97.5]).tolist()
+def _interval(resampled: Floats) -> tuple[float, float]:
+    low, high = np.percentile(resampled, [2.5, 97.5]).tolist()
     return low, high
 
 
@@ -62,25 +60,18 @@ def doubts(name: str, samples_ns: list[list[int]], statistic: Statistic) -> list
     """Warnings about a statistic: too much variation, a trend over the iterations."""
     found = []
     if statistic.stdev is not None and statistic.stdev > MAX_VARIATION * statistic.mean:
-        found.append(
-            f"{name}: coefficient of variation {statistic.stdev / statistic.mean:.1%} over {statistic.n} "
-            f"samples is above {MAX_VARIATION:.0%}"
-        )
-    if len(samples_ns) >= TREND_ITERATIONS and (
-        change := _trend([float(np.median(row)) for row in samples_ns])
-    ):
+        variation = f"coefficient of variation {statistic.stdev / statistic.mean:.1%}"
+        found.append(f"{name}: {variation} over {statistic.n} samples is above {MAX_VARIATION:.0%}")
+    medians = [float(np.median(row)) for row in samples_ns]
+    if len(medians) >= TREND_ITERATIONS and (change := _trend(medians)):
         found.append(f"{name}: a trend over the iterations, {change:+.1%} from the first to the last")
     return found
 
 
 def too_few(iterations: int) -> list[str]:
-    """A warning about a run of so few measured iterations that its noise cannot be judged."""
-    if iterations >= MIN_ITERATIONS:
-        return []
-    return [
-        f"measured iterations: {iterations}; at least {MIN_ITERATIONS} are needed "
-        "to judge the noise; raise --num-iter"
-    ]
+    """A warning about a run with too few measured iterations to judge its noise."""
+    needed = f"at least {MIN_ITERATIONS} are needed to judge the noise; raise --num-iter"
+    return [] if iterations >= MIN_ITERATIONS else [f"measured iterations: {iterations}; {needed}"]
 
 
 def _trend(medians: list[float]) -> float | None:

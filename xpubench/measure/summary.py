@@ -1,4 +1,4 @@
-"""From the raw samples of a run to its figures and what to doubt about them."""
+"""From the raw samples of a run to its figures and the warnings about them."""
 
 from statistics import fmean, median
 
@@ -8,12 +8,12 @@ from xpubench.measure.iterations import STEADY, steady
 from xpubench.measure.statistics import doubts, summarize, too_few
 from xpubench.record import Iteration, LatencySummary, Samples, Statistic
 
-# Both policies measure the same work; above this ratio the stamps themselves cost time.
+# Both policies measure the same work. Above this ratio of their times, the stamps themselves cost time.
 MAX_PERTURBATION = 1.05
 
 
 class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a summary needs beside the samples. Bandwidths in GB/s, memory in bytes."""
+    """What a summary needs in addition to the samples. Bandwidths are in GB/s, memory in bytes."""
 
     batch_size: int
     input_tokens: int
@@ -60,22 +60,17 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
     for name, value in (("measured bandwidth", measured), ("data sheet's bandwidth", datasheet)):
         if value is not None and value > 1:
             warnings.append(f"MBU {value:.2f} of the {name} is above 1: a bug of the measurement, report it")
+    given = msgspec.structs.asdict(facts)
     summary = LatencySummary(
         first_token_ms=first,
         next_token_ms=next_token,
         end_to_end_ms=end_to_end,
-        tokens_per_s=facts.batch_size * facts.new_tokens / (end_to_end.median / 1e3),
+        tokens_per_s=given.pop("batch_size") * given.pop("new_tokens") / (end_to_end.median / 1e3),
         perturbation=perturbation,
         mbu_measured=measured,
         mbu_datasheet=datasheet,
-        bandwidth_measured_gb_per_s=facts.bandwidth_measured_gb_per_s,
-        bandwidth_datasheet_gb_per_s=facts.bandwidth_datasheet_gb_per_s,
-        step_bytes=facts.step_bytes,
-        peak_device_bytes=facts.peak_device_bytes,
-        peak_host_bytes=facts.peak_host_bytes,
-        load_s=facts.load_s,
-        input_tokens=facts.input_tokens,
         imbalance=_imbalance(samples.iterations),
+        **given,
     )
     return summary, too_few(len(stamped)) + unsteady(samples.warmup) + warnings
 
@@ -104,7 +99,7 @@ def _mbu(step_bytes: int | None, step_ms: float | None, gb_per_s: float | None) 
 
 
 def median_iteration(samples: Samples) -> Iteration | None:
-    """The stamped iteration whose median next token latency is the middle one of all."""
+    """The stamped iteration whose median next token latency is the median of all."""
     stamped = [one for one in samples.iterations if one.sync_policy == "every_token"]
     ordered = sorted(stamped, key=lambda one: median(one.next_token_ns or [one.end_to_end_ns]))
     return ordered[(len(ordered) - 1) // 2] if ordered else None

@@ -8,11 +8,8 @@ from xpubench.record import Iteration, SyncPolicy
 
 
 class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """`time.perf_counter_ns` stamps: at the call, at each new token, at the return.
-
-    `token_ns` is empty under the policy `end_to_end`, which stamps nothing in between. `ranks` holds each
-    rank's own times where these are the latest of several.
-    """
+    """`time.perf_counter_ns` stamps: at the call, at each new token, at the return. `token_ns` is empty under
+    the policy `end_to_end`. `ranks` holds each rank's own times where these are the latest of several."""
 
     sync_policy: SyncPolicy
     start_ns: int
@@ -35,13 +32,13 @@ class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def since_start_ns(self) -> list[int]:
-        """All stamps but the first, counted from it."""
+        """The stamps after the start, as nanoseconds since it."""
         return [stamp - self.start_ns for stamp in (*self.token_ns, self.end_ns)]
 
 
 def latest(ranks: list[TokenTimes]) -> TokenTimes:
-    """The times of a generation by ranks that started together: each token is there when the last rank has
-    it. The start is 0."""
+    """The times of a generation by ranks that started together: each stamp is that of the last rank, counted
+    from the start."""
     *token_ns, end_ns = (max(stamps) for stamps in zip(*(one.since_start_ns for one in ranks), strict=True))
     return TokenTimes(
         sync_policy=ranks[0].sync_policy, start_ns=0, token_ns=token_ns, end_ns=end_ns, ranks=ranks

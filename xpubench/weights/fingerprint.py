@@ -11,32 +11,30 @@ import msgspec
 from xpubench.weights import lora
 from xpubench.weights.source import pickle_files, weight_files
 
-# Of each file of weights, so many samples of so many bytes are read, spread evenly from its start.
+# Each file of weights is read in this many evenly spread samples of this many bytes.
 SAMPLES, SAMPLE_BYTES = 64, 4096
-# Larger files that are not weights, such as another format's copy of them, are sampled too.
+# Larger files that are not weights, such as a copy of them in another format, are sampled too.
 WHOLE_BYTES = 64 << 20
 
 
 class Fingerprint(msgspec.Struct, frozen=True, kw_only=True):
     """A checkpoint or a LoRA adapter, as hexadecimal SHA-256 digests and times.
 
-    Copies of one checkpoint have the same `config` and `weights`. What these two can miss is a change of
-    the weights between the samples that leaves the size of each file as it was, such as one tensor edited
-    in place; a tuned model changes everywhere. `weights_modified_ns` changes then too, and with each copy.
+    Copies of one checkpoint have the same `config` and `weights`. These two miss a change of the weights
+    between the samples that keeps the size of each file, such as one tensor edited in place; tuning a model
+    changes all of it. `weights_modified_ns` changes with every edit and every copy.
     """
 
-    config: str  # of the fields of config.json or adapter_config.json, in whatever order
+    config: str  # of the fields of config.json or adapter_config.json, in any order
     weights: str  # of the size and the samples of each file that weights are loaded from
     others: str  # of the names and the content of the other files: tokenizer, generation config, code
     weights_modified_ns: tuple[int, ...]  # of each file of weights, since 1970
 
 
 def fingerprint(directory: Path) -> Fingerprint:
-    """The fingerprint of the checkpoint or LoRA adapter in a directory, without its subdirectories.
-
-    Raises RunFailure `bad_model` where the index of the weights is broken, OSError and ValueError where the
-    config cannot be read.
-    """
+    """The fingerprint of the checkpoint or LoRA adapter in a directory, without its subdirectories. Raises
+    RunFailure `bad_model` where the index of the weights is broken, OSError and ValueError where the config
+    cannot be read."""
     weights = weight_files(directory) or pickle_files(directory)
     config = directory / "config.json"
     if not config.exists():
@@ -52,7 +50,7 @@ def fingerprint(directory: Path) -> Fingerprint:
 
 
 def config_digest(config: dict[str, Any]) -> str:
-    """The digest of a config's fields, in whatever order they stand."""
+    """The digest of a config's fields, in any order."""
     return _digest([json.dumps(config, sort_keys=True).encode()])
 
 
@@ -73,6 +71,6 @@ def _sampled(path: Path) -> bytes:
 def _digest(parts: Iterable[bytes]) -> str:
     known = hashlib.sha256()
     for part in parts:
-        # The digest of each part, so that no two lists of parts run into the same bytes.
+        # Each part is digested alone, so that no two lists of parts give the same bytes.
         known.update(hashlib.sha256(part).digest())
     return known.hexdigest()

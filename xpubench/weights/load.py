@@ -1,17 +1,20 @@
-"""A subject's weights on its device, from wherever it wants them."""
+"""A subject's model on its device with the weights that the subject names."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 
 from xpubench.runtimes.options import AppliedQuantization
 from xpubench.spec import Quantization, Subject
-from xpubench.weights.dummy import build_dummy
-from xpubench.weights.int4.kernels import tensor_class
-from xpubench.weights.int4.load import load_quantized
+from xpubench.weights.dummy import build_dummy, dummy_tensors
+from xpubench.weights.empty import empty_model
+from xpubench.weights.int4.checkpoints import read_weights, source_weights
+from xpubench.weights.int4.layout import Weight, fill, layout, quantized
 from xpubench.weights.lora import merged
-from xpubench.weights.pretrained import load_pretrained
+from xpubench.weights.pretrained import load_pretrained, load_tokenizer
 from xpubench.weights.source import read_config, source_of
 
 
@@ -47,11 +50,22 @@ def load_weights(subject: Subject) -> LoadedWeights:
 
 
 def _quantized(subject: Subject, recipe: Quantization) -> LoadedWeights:
-    model, tokenizer, revision, applied = load_quantized(subject, recipe)
-    quantization = AppliedQuantization(
-        kernel=tensor_class(subject.device).__name__,
-        compute_dtype=subject.dtype,
-        scale_dtype=subject.dtype,
-        **msgspec.structs.asdict(applied),
-    )
-    return LoadedWeights(model=model, tokenizer=tokenizer, revision=revision, quantization=quantization)
+    """The model in INT4. The whole float model is never in memory."""
+    device, dtype = subject.device, getattr(torch, subject.dtype)
+    if subject.weights == "dummy":
+        config = read_config(subject.model, revision=subject.revision, trust_remote_code=False)
+        model = empty_model(config, dtype)
+        tensors = dummy_tensors(model, device=device, seed=0)
+        made = quantized(tensors, layout(model, recipe), recipe)
+        applied = fill(model, ((name, weight) for name, _, weight in made), device=device, dtype=dtype)
+        return LoadedWeights(model=model, quantization=applied)
+    source = source_of(subject)
+    model = empty_model(source.config, dtype)
+    weights: Iterable[tuple[str, Weight]]
+    if recipe.checkpoint is not None:
+        weights = read_weights(source.directory)
+    else:
+        weights = ((name, weight) for name, _, weight in source_weights(model, source, recipe))
+    applied = fill(model, weights, device=device, dtype=dtype)
+    tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
+    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision, quantization=applied)

@@ -1,4 +1,4 @@
-"""LoRA adapters in PEFT's format: checked against their base model, and merged into it."""
+"""LoRA adapters in PEFT's format, which are checked against their base model and merged into it."""
 
 import json
 from pathlib import Path
@@ -25,8 +25,8 @@ def read_adapter(adapter: Path) -> dict[str, Any]:
 
 
 def check_adapter(adapter: Path, base: dict[str, Any]) -> None:
-    """UserError where the adapter's weights do not fit a base model of the config `base`; RunFailure
-    `unsupported` where the installed transformers does not know the base's architecture."""
+    """UserError where the adapter's weights do not fit a base model of the config `base`. RunFailure as
+    `empty_model`."""
     import torch
 
     from xpubench.weights.empty import empty_model
@@ -54,10 +54,10 @@ def merged(model: Any, adapter: Path) -> Any:
 
 
 def scale_of(adapter: Path) -> float:
-    """By what PEFT multiplies the product of the adapter's two matrices."""
+    """The factor that PEFT applies to the product of the adapter's two matrices."""
     config = read_adapter(adapter)
     rank = float(config["r"])
-    return float(float(config["lora_alpha"]) / (rank**0.5 if config.get("use_rslora") else rank))
+    return float(config["lora_alpha"]) / (float(rank**0.5) if config.get("use_rslora") else rank)
 
 
 def _shapes(adapter: Path) -> dict[str, list[int]]:

@@ -1,4 +1,4 @@
-"""A checkpoint's weights and tokenizer, loaded in the asked precision straight to the device."""
+"""A checkpoint's weights and tokenizer, loaded in the asked precision to the device."""
 
 import errno
 import json
@@ -17,14 +17,14 @@ from xpubench.errors import RunFailure, first_line
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source
 
-# transformers 5 renamed the argument and warns about the old name; earlier versions know only that.
+# transformers 5 renamed this argument and warns about the old name, which earlier versions need.
 DTYPE_ARGUMENT = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5 else "torch_dtype"
-# What transformers' own models raise on a config or a file that makes no sense. RuntimeError is not among
-# them: a device that fails or is full raises that.
-NONSENSE = (OSError, ValueError, TypeError, KeyError, UnpicklingError, SafetensorError, StrictDataclassError)
+# What transformers' own models raise for an invalid config or file. RuntimeError is not among them, as it is
+# raised for a device that fails or is full.
+INVALID = (OSError, ValueError, TypeError, KeyError, UnpicklingError, SafetensorError, StrictDataclassError)
 TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "merges*", "*.model")
 
-# What runs the quantized checkpoints of the hub as they are, as transformers' documentation names it.
+# The packages that run quantized checkpoints of the hub, by transformers' documentation.
 QUANTIZERS = {
     "gptq": "pip install gptqmodel optimum",
     "awq": "pip install gptqmodel (autoawq before transformers 5)",
@@ -38,12 +38,10 @@ logger = logging.getLogger(__name__)
 def load_pretrained(
     source: Source, *, dtype: str, device: str, trust_remote_code: bool, allow_pickle: bool
 ) -> tuple[Any, Any]:
-    """The model in evaluation mode and its tokenizer, None where the checkpoint has none.
-
-    Weights that the model has no place for are warned about and left out. Raises RunFailure `bad_model` when
-    weights are missing or of another shape than the config says, or when config or files make no sense.
-    """
-    # Two seconds of imports, which runtimes that want the tokenizer alone are spared.
+    """The model in evaluation mode and its tokenizer, None where the checkpoint has none. Weights that the
+    model has no place for are left out with a warning. RunFailure `bad_model` when weights are missing or of
+    another shape than the config says, or when config or files are invalid."""
+    # This import takes two seconds, which runtimes that need only the tokenizer save.
     from transformers import AutoModelForCausalLM
 
     try:
@@ -54,7 +52,7 @@ def load_pretrained(
                 device_map={"": device},
                 use_safetensors=None if allow_pickle else True,
                 trust_remote_code=trust_remote_code,
-                # Only so do all versions report the shapes; they are refused below.
+                # All versions then report wrong shapes, which `_check_complete` refuses.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
                 local_files_only=True,
@@ -65,11 +63,10 @@ def load_pretrained(
         # Early versions leave a weight of another shape on the meta device, and then fail to move it.
         if "meta tensor" not in str(error):
             raise
-        raise RunFailure(
-            "bad_model", f"{source.directory} has weights of another shape than its config asks for"
-        ) from error
-    except NONSENSE as error:
-        # Code from the hub fails for reasons of its own, and needs its traceback.
+        reason = f"{source.directory} has weights of another shape than its config asks for"
+        raise RunFailure("bad_model", reason) from error
+    except INVALID as error:
+        # The traceback shows where code from the hub failed.
         if trust_remote_code or getattr(error, "errno", None) == errno.ENOMEM:
             raise
         if "quantization_config" in source.config and isinstance(error, ValueError):
@@ -80,7 +77,7 @@ def load_pretrained(
 
 
 def cannot_load(source: Source, error: Exception) -> RunFailure:
-    """A quantized checkpoint that the installed libraries or the device cannot run as it is."""
+    """The failure of a quantized checkpoint that the installed libraries or the device cannot run."""
     method = (source.config.get("quantization_config") or {}).get("quant_method")
     if method is None:
         return RunFailure("unsupported", f"{source.name}: {first_line(error)}")
@@ -93,7 +90,7 @@ def cannot_load(source: Source, error: Exception) -> RunFailure:
 
 
 def _check_complete(source: Source, report: dict[str, Any]) -> None:
-    # A mismatch is a name alone or with the two shapes, by version.
+    # A mismatch is a name, in some versions with the two shapes.
     mismatched = [one if isinstance(one, str) else one[0] for one in report["mismatched_keys"]]
     wrong = sorted({*report["missing_keys"], *mismatched})
     if wrong:
@@ -113,7 +110,7 @@ def _check_complete(source: Source, report: dict[str, Any]) -> None:
 
 def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
     """The tokenizer of a checkpoint's directory, None where it has none."""
-    # Without a file of its own, transformers 5 makes an empty tokenizer for some architectures.
+    # Without files, transformers 5 makes an empty tokenizer for some architectures.
     if not tokenizer_files(directory):
         return None
     try:
@@ -121,16 +118,15 @@ def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
             return _tokenizer_class(directory).from_pretrained(
                 directory, trust_remote_code=trust_remote_code, local_files_only=True
             )
-    # tokenizers raises bare exceptions. Latency needs token ids alone; what needs a text says that there is
-    # no tokenizer.
+    # tokenizers raises bare exceptions. Latency needs no tokenizer, and whatever does need one checks for it.
     except Exception as error:
         logger.warning("the tokenizer of %s cannot be loaded: %s", directory, first_line(error))
         return None
 
 
 def _tokenizer_class(directory: Path) -> Any:
-    """What loads a tokenizer. AutoTokenizer finds the class of any, at the price of two seconds of imports
-    that OpenVINO's runtimes need for nothing else; transformers 5 saves most under one class's name."""
+    """The class that loads a tokenizer. AutoTokenizer loads any, but its import takes two seconds, which are
+    saved where the config names the class under which transformers 5 saves most tokenizers."""
     try:
         name = json.loads((directory / "tokenizer_config.json").read_text())["tokenizer_class"]
     except (OSError, ValueError, KeyError, TypeError):

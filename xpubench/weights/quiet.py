@@ -1,4 +1,4 @@
-"""transformers without its chatter: what matters of it is said by us, in one line."""
+"""transformers without its progress bars and warnings."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from transformers.utils import logging
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no warnings of transformers inside; afterwards they are as they were."""
+    """Turns transformers' progress bars and warnings off within the block."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""From a model's name to a directory that holds a whole checkpoint, checked before anything is loaded."""
+"""From a model's name to a directory with its checkpoint, which is checked before anything is loaded."""
 
 import errno
 import json
@@ -17,16 +17,16 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from xpubench.catalog import SMOLLM2, find_model, models
+from xpubench.catalog import SMOLLM2, find_model, local_directory, models
 from xpubench.errors import RunFailure, UserError, first_line, unknown
 from xpubench.weights.embedded import smollm2_directory
 
 CONFIG_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
 SAFETENSORS = "*.safetensors"
 PICKLES = "*.bin"
-# The files from which transformers loads; others of these kinds may lie beside them.
+# The files from which transformers loads, or whose indices (NAME.index.json) name them.
 SAFETENSORS_FILE = "model.safetensors"
-PICKLE_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+PICKLE_FILE = "pytorch_model.bin"
 CODE = "*.py"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -43,99 +43,78 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wanted(Protocol):
-    """What names a checkpoint and says how it may be read: a subject, or the recipe of an export."""
+    """What names a checkpoint and says how it may be read: a subject, or the recipe of an export.
+
+    `weights_from` is the embedded model, a local directory, or a name of the hub, `revision` the hub's
+    branch, tag or commit. `allow_pickle` permits pickled weights, `trust_remote_code` code that comes with
+    the model.
+    """
 
     @property
-    def weights_from(self) -> str:
-        """The embedded model, a local directory, or a name of the hub."""
+    def weights_from(self) -> str: ...
 
     @property
-    def revision(self) -> str | None:
-        """The hub's branch, tag or commit."""
+    def revision(self) -> str | None: ...
 
     @property
-    def allow_pickle(self) -> bool:
-        """Whether pickled weights may be loaded."""
+    def allow_pickle(self) -> bool: ...
 
     @property
-    def trust_remote_code(self) -> bool:
-        """Whether code that comes with the model may run."""
+    def trust_remote_code(self) -> bool: ...
 
 
 def source_of(wanted: Wanted) -> Source:
-    """The checkpoint of what is wanted: the embedded model, a local directory, or one of the hub.
-
-    Raises UserError for what the user must change, RunFailure `bad_model` for a broken checkpoint and
-    `unsupported` for an architecture that cannot be loaded.
-    """
-    name = wanted.weights_from
-    directory = _directory(name, wanted.revision, wanted.allow_pickle, wanted.trust_remote_code)
+    """The wanted checkpoint, downloaded where it is not local. Raises UserError for what the user must
+    change, RunFailure `bad_model` for a broken checkpoint and `unsupported` for an unknown architecture."""
+    directory = _directory(wanted)
     config = _read_json(directory / "config.json")
     _check_architecture(config, wanted.trust_remote_code)
     _check_weights(directory, wanted.allow_pickle)
-    return Source(name=name, directory=directory, config=config, revision=_commit(directory))
+    # The hub's cache names its directories by their commits.
+    in_hub_cache = directory.parent.name == "snapshots" and COMMIT.fullmatch(directory.name)
+    revision = directory.name if in_hub_cache else None
+    return Source(name=wanted.weights_from, directory=directory, config=config, revision=revision)
 
 
 def read_config(name: str, *, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
-    """The fields of a model's config, without its weights: the catalog's, a directory's, or the hub's."""
-    local = _local_directory(name)
+    """The fields of a model's config from the catalog, a directory or the hub, without its weights."""
+    local = local_directory(name)
     if local is None and (known := find_model(name)) is not None:
         return known.config()
-    directory = local or _download(name, revision, ("config.json",))
+    directory = local or _download(name, revision, ["config.json"])
     config = _read_json(directory / "config.json")
     _check_architecture(config, trust_remote_code)
     return config
 
 
-def _directory(name: str, revision: str | None, allow_pickle: bool, trust_remote_code: bool) -> Path:
+def _directory(wanted: Wanted) -> Path:
+    name = wanted.weights_from
     if name.lower() == SMOLLM2:
         return smollm2_directory()
-    local = _local_directory(name)
-    if local is not None:
+    if (local := local_directory(name)) is not None:
         return local
-    wanted = [*CONFIG_FILES, SAFETENSORS, *([CODE] if trust_remote_code else [])]
-    directory = _download(name, revision, wanted)
-    if allow_pickle and not any(directory.glob(SAFETENSORS)):
-        directory = _download(name, revision, [*wanted, PICKLES])
+    patterns = [*CONFIG_FILES, SAFETENSORS, *([CODE] if wanted.trust_remote_code else [])]
+    directory = _download(name, wanted.revision, patterns)
+    if wanted.allow_pickle and not any(directory.glob(SAFETENSORS)):
+        directory = _download(name, wanted.revision, [*patterns, PICKLES])
     return directory
 
 
-def _commit(directory: Path) -> str | None:
-    """The commit that the hub's cache names its directories by."""
-    in_hub_cache = directory.parent.name == "snapshots" and COMMIT.fullmatch(directory.name)
-    return directory.name if in_hub_cache else None
-
-
-def _local_directory(name: str) -> Path | None:
-    try:
-        path = Path(name).expanduser()
-    except RuntimeError:  # ~someone who has no home
-        path = Path(name)
-    if path.is_dir():
-        return path
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
-        raise UserError(f"no such directory: {name}; a local model is a directory with config.json")
-    return None
-
-
-def _download(name: str, revision: str | None, patterns: list[str] | tuple[str, ...]) -> Path:
-    known = find_model(name)
-    hub_id = known.id if known is not None else name
+def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
+    hub_id = known.id if (known := find_model(name)) else name
     if not HUB_ID.fullmatch(hub_id):
         raise unknown("model", name, [one.id for one in models()])
     try:
-        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=patterns))
     except GatedRepoError as error:
-        raise UserError(
-            f"{hub_id} is gated: accept its terms on the hub and log in with `hf auth login`"
-        ) from error
+        hint = "accept its terms on the hub and log in with `hf auth login`"
+        raise UserError(f"{hub_id} is gated: {hint}") from error
     except RevisionNotFoundError as error:
         raise UserError(f"{hub_id} has no revision {revision!r} on the hub") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
-        raise UserError(
-            f"no model {hub_id} on the hub, or not for you; check the name, or log in with `hf auth login`"
-        ) from error
-    # By version the hub's library speaks through requests, httpx or httpx2, whose errors share no base.
+        hint = "check the name, or log in with `hf auth login`"
+        raise UserError(f"no model {hub_id} on the hub, or not for you; {hint}") from error
+    # Versions of the hub's library use requests, httpx or httpx2, whose errors have no common base class.
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
             raise UserError(f"cannot download {hub_id}: {error}; set HF_HOME to another directory") from error
@@ -161,9 +140,13 @@ def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise RunFailure("bad_model", "config.json names no architecture (model_type)")
-    if model_type in CONFIG_MAPPING_NAMES and _is_named_causal(model_type, config):
+    native = model_type in CONFIG_MAPPING_NAMES
+    # The class's name as in transformers, such as GPTNeoXForCausalLM, spares a run of an exported model two
+    # seconds of imports.
+    class_name = model_type.replace("_", "") + "forcausallm"
+    named = config.get("architectures")
+    if native and isinstance(named, list) and class_name in [str(one).lower() for one in named]:
         return
-    # Two seconds of imports, which a run of an exported model would need for nothing else.
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
@@ -171,33 +154,21 @@ def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None
     if "AutoModelForCausalLM" in (config.get("auto_map") or {}):
         if trust_remote_code:
             return
-        raise RunFailure(
-            "unsupported",
-            f"the architecture {model_type!r} comes as code with the model; --trust-remote-code runs it",
-        )
-    if model_type in CONFIG_MAPPING_NAMES:
-        raise RunFailure("unsupported", f"the architecture {model_type!r} is no causal language model")
-    raise RunFailure(
-        "unsupported", f"the architecture {model_type!r} is not known to the installed transformers"
-    )
-
-
-def _is_named_causal(model_type: str, config: dict[str, Any]) -> bool:
-    """Whether the config names the model's class as transformers does, such as GPTNeoXForCausalLM."""
-    architectures = config.get("architectures")
-    name = model_type.replace("_", "") + "forcausallm"
-    return isinstance(architectures, list) and name in [str(one).lower() for one in architectures]
+        reason = "comes as code with the model; --trust-remote-code runs it"
+    elif native:
+        reason = "is no causal language model"
+    else:
+        reason = "is not known to the installed transformers"
+    raise RunFailure("unsupported", f"the architecture {model_type!r} {reason}")
 
 
 def _check_weights(directory: Path, allow_pickle: bool) -> None:
-    files = weight_files(directory)
-    for file in files:
-        _check_safetensors(file)
-    if files:
-        return
-    if not any((directory / name).exists() for name in PICKLE_FILES):
+    if files := weight_files(directory):
+        for file in files:
+            _check_safetensors(file)
+    elif not pickle_files(directory):
         raise RunFailure("bad_model", f"{directory} holds no safetensors weights ({SAFETENSORS_FILE})")
-    if not allow_pickle:
+    elif not allow_pickle:
         raise UserError(
             f"{directory} holds only .bin weights, which can run code when loaded; "
             "--allow-pickle loads them if you trust their maker"
@@ -205,13 +176,20 @@ def _check_weights(directory: Path, allow_pickle: bool) -> None:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files that make up the checkpoint, empty when it has none.
+    """The safetensors files that make up the checkpoint, empty when it has none. RunFailure `bad_model` where
+    its index is invalid or a file is missing."""
+    return _shards(directory, SAFETENSORS_FILE)
 
-    RunFailure `bad_model` where its index makes no sense or a file is missing.
-    """
-    index = directory / f"{SAFETENSORS_FILE}.index.json"
+
+def pickle_files(directory: Path) -> list[Path]:
+    """The .bin files that make up the checkpoint, as `weight_files`."""
+    return _shards(directory, PICKLE_FILE)
+
+
+def _shards(directory: Path, name: str) -> list[Path]:
+    """The file of that name, or those that its index names."""
+    single, index = directory / name, directory / f"{name}.index.json"
     if not index.exists():
-        single = directory / SAFETENSORS_FILE
         return [single] if single.exists() else []
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
@@ -223,26 +201,14 @@ def weight_files(directory: Path) -> list[Path]:
     return [directory / shard for shard in shards]
 
 
-def pickle_files(directory: Path) -> list[Path]:
-    """The .bin files that make up the checkpoint, empty when it has none."""
-    single, index = (directory / name for name in PICKLE_FILES)
-    if index.exists():
-        return [directory / name for name in sorted(set(_read_json(index)["weight_map"].values()))]
-    return [single] if single.exists() else []
-
-
 def _check_safetensors(path: Path) -> None:
-    """RunFailure `bad_model` where the file's header is broken, or needs more or fewer bytes than there are.
-
-    Opening a file reads its header and none of the weights.
-    """
+    """RunFailure `bad_model` where the file's header is broken or does not fit the file's size. Opening a
+    file reads its header and none of the weights."""
     try:
         with safe_open(path, framework="numpy"):
             pass
     except OSError as error:
         raise RunFailure("bad_model", f"{path} cannot be read: {first_line(error)}") from error
     except SafetensorError as error:
-        size = path.stat().st_size
-        raise RunFailure(
-            "bad_model", f"{path} is not a whole safetensors file ({size:,} bytes): {first_line(error)}"
-        ) from error
+        what = f"is not a whole safetensors file ({path.stat().st_size:,} bytes)"
+        raise RunFailure("bad_model", f"{path} {what}: {first_line(error)}") from error

@@ -16,14 +16,20 @@ FLAGS = (
     flag("--disable-auto-cast", action="store_true", help="run without autocast"),
     flag("--allow-unoptimized", action="store_true", help="measure a model that IPEX left as it was"),
 )
+# Without it IPEX's output heads give the logits of the last position alone. IPEX reads it when imported.
+SCORING_VARIABLES = {"LLM_ACC_TEST": "1"}
+# IPEX takes the rows of a batch beyond the first for beams there.
+SCORED_ALONE = frozenset({"gptj", "baichuan"})
 FLAGS_TITLE = "IPEX (with --ipex)"
 
 
 class IpexDescription(TransformersDescription, kw_only=True, frozen=True, tag="ipex"):
-    """A model after IPEX: whether `ipex.llm.optimize` did its work, whether the model runs under autocast,
-    and the variables that the stack needs (None: not set)."""
+    """A model after IPEX: how many of its decoder blocks `ipex.llm.optimize` replaced, and whether these are
+    all, whether the model runs under autocast, and the variables that the stack needs (None: not set)."""
 
     ipex_optimized: bool | None = None
+    decoder_blocks: int | None = None
+    optimized_blocks: int | None = None
     autocast: bool | None = None
     environment: dict[str, str | None] = {}
 
@@ -44,6 +50,8 @@ class IpexOptions(PyTorchOptions, kw_only=True, frozen=True, tag="ipex"):
     int4_head: ClassVar[str] = "high"
     # On the CPU IPEX runs INT4 models in float32 alone.
     int4_dtypes: ClassVar[dict[str, str]] = {"cpu": "float32"}
+    scoring_variables: ClassVar[dict[str, str]] = SCORING_VARIABLES
+    scored_alone: ClassVar[frozenset[str]] = SCORED_ALONE
     flags: ClassVar[tuple[Flag, ...]] = (*PyTorchOptions.flags, *FLAGS)
     flags_title: ClassVar[str] = FLAGS_TITLE
     shortcut: ClassVar[Flag | None] = flag("--ipex", help="optimize with ipex.llm.optimize (--runtime ipex)")

@@ -5,11 +5,14 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from itertools import count
 from typing import Any
 
 import torch
 
 from xpubench.errors import RunFailure, UserError
+from xpubench.measure.clock import TokenClock
 from xpubench.runtimes.base import Quantizer
 from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn, save_rtn
 from xpubench.runtimes.ipex.options import ipex_options
@@ -21,12 +24,21 @@ INSTALL = "install the IPEX stack in an environment of its own: pip install -r r
 NEEDED_VARIABLES = {"SYCL_PI_LEVEL_ZERO_USE_IMMEDIATE_COMMANDLISTS": "2"}
 FORBIDDEN_VARIABLES = ("TORCH_LLM_ALLREDUCE",)
 XPU_LAYERS = "intel_extension_for_pytorch.transformers.models.xpu"
+# IPEX imports them with every `llm.optimize` on xpu and declares neither.
+XPU_IMPORTS = ("diffusers", "einops")
+# The kernels of the optimized layers take no other dtype on xpu, and no other number of beams over a static
+# cache.
+XPU_DTYPE = "float16"
+BEAM_WIDTHS = (1, 4)
+# No token has this id: IPEX's own beam search needs an end-of-sequence token, which must end no run.
+NO_TOKEN = -1
 
 
 class IpexRuntime(PyTorchRuntime):
     """A transformers model that IPEX optimized, or that the user allowed it to leave as it was."""
 
     optimized = False
+    blocks = optimized_blocks = 0
 
     @classmethod
     def set_up(cls) -> None:
@@ -38,6 +50,8 @@ class IpexRuntime(PyTorchRuntime):
             raise UserError(f"IPEX runs on xpu and cpu, not on {subject.device}; leave out --ipex")
         super().check(subject)
         import_ipex()
+        if _optimizes_on_xpu(subject):
+            _check_xpu(subject)
 
     @classmethod
     def check_quantization(cls, subject: Subject, recipe: Quantization) -> None:
@@ -56,11 +70,61 @@ class IpexRuntime(PyTorchRuntime):
             return super().weights(subject)
         return load_rtn(subject, subject.quantization)
 
+    def prepare(self, workload: Workload) -> None:
+        if self._has_own_beam_search(workload) and workload.num_beams not in BEAM_WIDTHS:
+            raise RunFailure(
+                "unsupported",
+                f"IPEX's static cache takes {' or '.join(map(str, BEAM_WIDTHS))} beams, not "
+                f"{workload.num_beams}; change --num-beams, or leave out --use-static-cache",
+            )
+        super().prepare(workload)
+
+    @contextlib.contextmanager
+    def stamped(self, clock: TokenClock, workload: Workload) -> Iterator[dict[str, Any]]:
+        """IPEX's own beam search calls no stopping criteria. There a hook before each pass of the model but
+        the first stamps the token of the step before, and the end of `generate` stamps the last token."""
+        if not self._has_own_beam_search(workload):
+            with super().stamped(clock, workload) as arguments:
+                yield arguments
+            return
+        passes = count()
+
+        def before_pass(*_: object) -> None:
+            if next(passes) > 0:
+                clock.stamp()
+
+        hook = self.model.register_forward_pre_hook(before_pass)
+        try:
+            yield {}
+            clock.stamp()
+        finally:
+            hook.remove()
+
+    def _has_own_beam_search(self, workload: Workload) -> bool:
+        """Whether IPEX searches by a loop of its own instead of transformers'."""
+        return (
+            self.subject.device == "xpu"
+            and self.optimized
+            and workload.num_beams > 1
+            and workload.cache == "static"
+        )
+
+    def _arguments(self, input_ids: torch.Tensor, workload: Workload, **more: Any) -> dict[str, Any]:
+        arguments = super()._arguments(input_ids, workload, **more)
+        if self._has_own_beam_search(workload):
+            arguments["eos_token_id"] = NO_TOKEN
+        return arguments
+
+    def to_optimize(self, model: Any) -> Any:
+        """What `ipex.llm.optimize` is handed: the model on its device."""
+        return model
+
     def optimize(self) -> None:
-        """Optimizes; RunFailure `unsupported` when that left the model as it was."""
+        """Optimizes; RunFailure `unsupported` when that left a part of the model as it was."""
         ipex = import_ipex()
         subject = self.subject
         model = self.model.eval().to(subject.device).to(memory_format=torch.channels_last)
+        blocks = len(decoder_blocks(model))
         dtype = getattr(torch, subject.dtype)
         try:
             if ipex_options(subject).ipex_optimize:
@@ -68,7 +132,10 @@ class IpexRuntime(PyTorchRuntime):
                 # The CPU's optimizer takes another kind of configuration and finds the INT4 layers itself.
                 if subject.quantization is not None and subject.device == "xpu":
                     more["quantization_config"] = model.quantization_config
-                model = ipex.llm.optimize(model, dtype=dtype, device=subject.device, inplace=True, **more)
+                optimized = ipex.llm.optimize(
+                    self.to_optimize(model), dtype=dtype, device=subject.device, inplace=True, **more
+                )
+                model = getattr(optimized, "module", optimized)
             else:
                 model = ipex.optimize(model, dtype=dtype, inplace=True)
         except RuntimeError as error:
@@ -76,7 +143,9 @@ class IpexRuntime(PyTorchRuntime):
                 raise UserError(f"this build of IPEX has no {subject.device}; {INSTALL}") from error
             raise
         self.model = model
-        self.optimized = ipex_options(subject).ipex_optimize and is_optimized(model, subject.device)
+        self.blocks = blocks
+        self.optimized_blocks = optimized_blocks(model, subject.device, blocks)
+        self.optimized = ipex_options(subject).ipex_optimize and self.optimized_blocks == blocks > 0
         if (
             ipex_options(subject).ipex_optimize
             and not self.optimized
@@ -84,8 +153,8 @@ class IpexRuntime(PyTorchRuntime):
         ):
             raise RunFailure(
                 "unsupported",
-                f"IPEX left {type(model).__name__} unoptimized; measure it so with --allow-unoptimized, "
-                "or without --ipex",
+                f"IPEX left {type(model).__name__} unoptimized ({self.optimized_blocks} of {blocks} decoder "
+                "blocks are its own); measure it so with --allow-unoptimized, or without --ipex",
             )
         super().optimize()
 
@@ -117,9 +186,27 @@ class IpexRuntime(PyTorchRuntime):
     def described(self) -> dict[str, Any]:
         return super().described() | {
             "ipex_optimized": self.optimized,
+            "decoder_blocks": self.blocks,
+            "optimized_blocks": self.optimized_blocks,
             "autocast": self.autocast,
             "environment": environment(),
         }
+
+
+def _optimizes_on_xpu(subject: Subject) -> bool:
+    return subject.device == "xpu" and ipex_options(subject).ipex_optimize
+
+
+def _check_xpu(subject: Subject) -> None:
+    """UserError for what IPEX's optimized layers lack or refuse on xpu."""
+    for name in XPU_IMPORTS:
+        if find_spec(name) is None:
+            raise UserError(f"ipex.llm.optimize imports {name}, which is not installed; pip install {name}")
+    if subject.dtype != XPU_DTYPE:
+        raise UserError(
+            f"IPEX's optimized layers compute in {XPU_DTYPE} alone on xpu, not in {subject.dtype}; give "
+            f"--dtype {XPU_DTYPE}, or --disable_optimize_transformers"
+        )
 
 
 def set_environment() -> None:
@@ -151,12 +238,18 @@ def import_ipex() -> Any:
     return ipex
 
 
-def is_optimized(model: torch.nn.Module, device: str) -> bool:
-    """Whether `ipex.llm.optimize` did its work: it traces the model on the CPU and replaces the layers by
-    its own classes on xpu, and returns a model that it does not know as it was."""
+def decoder_blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The layers of the model's body: the longest list of modules in it."""
+    lists = [list(one) for one in model.modules() if isinstance(one, torch.nn.ModuleList)]
+    return max(lists, key=len, default=[])
+
+
+def optimized_blocks(model: torch.nn.Module, device: str, blocks: int) -> int:
+    """How many decoder blocks `ipex.llm.optimize` made its own. On the CPU it traces the whole model, on xpu
+    it replaces each block by a class of its own; a model that it does not know comes back as it was."""
     if device == "cpu":
-        return hasattr(model, "trace_graph")
-    return any(type(module).__module__.startswith(XPU_LAYERS) for module in model.modules())
+        return blocks if hasattr(model, "trace_graph") else 0
+    return sum(type(block).__module__.startswith(XPU_LAYERS) for block in decoder_blocks(model))
 
 
 def _version(package: str) -> str:

@@ -1,13 +1,14 @@
 """The directory of an INT4 model: quantized safetensors, the source's config with the recipe, the tokenizer.
 
-Independent of device and kernel: packed codes and scales (see `xpubench.weights.int4.grids`), which are
-brought into a kernel's form when they are loaded. Written and read a tensor at a time.
+The files hold packed codes and scales (see `xpubench.weights.int4.grids`) for any device, which are brought
+into a kernel's form when they are loaded. One tensor is written or read at a time.
 """
 
 import json
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -16,18 +17,38 @@ from safetensors.torch import save_file
 
 from xpubench.errors import RunFailure, UserError
 from xpubench.files import directory_aside
+from xpubench.spec import Quantization
+from xpubench.weights.empty import parameter_places
 from xpubench.weights.int4.grids import Int4Weight, Int8Weight
-from xpubench.weights.int4.layout import Weight
+from xpubench.weights.int4.layout import Weight, layout, quantized
 from xpubench.weights.int4.recipes import Description, read_description
-from xpubench.weights.source import CONFIG_FILES, SAFETENSORS_FILE, pickle_files, weight_files
+from xpubench.weights.source import CONFIG_FILES, SAFETENSORS_FILE, Source, pickle_files, weight_files
 
 PACKED, INT8, SCALES, ZEROS = ".int4_packed", ".int8", ".scales", ".zeros"
-# A file is written when it has so many bytes: what waits is held twice while it is written.
+# The largest size of a file. The tensors of one are in memory twice while they are written.
 SHARD_BYTES = 128 << 20
 
 
-def float_tensors(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Name and values of each tensor of a checkpoint, one at a time; of .bin files where it has no other."""
+def source_weights(
+    model: Any, source: Source, recipe: Quantization
+) -> Iterator[tuple[str, torch.Tensor, Weight]]:
+    """Name in the empty model, float values and quantized weight of each parameter of a checkpoint."""
+    return quantized(_float_tensors(model, source.directory), layout(model, recipe), recipe)
+
+
+def _float_tensors(model: Any, directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a checkpoint by their names in the model: some checkpoints leave the prefix of the
+    model's body out or repeat it. Tensors that the model has no place for, such as the second copy of a tied
+    one, are left out."""
+    known, prefix = set(parameter_places(model)), f"{model.base_model_prefix}."
+    for name, tensor in _stored_tensors(directory):
+        candidates = (name, prefix + name, name.removeprefix(prefix))
+        if place := next((one for one in candidates if one in known), None):
+            yield place, tensor
+
+
+def _stored_tensors(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Name and values of each tensor, from the .bin files where there are no others."""
     for name, file in _stored(directory).items():
         yield name, _read(file, name)
     if not weight_files(directory):
@@ -38,10 +59,8 @@ def float_tensors(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
 def write(
     target: Path, source: Path, weights: Iterable[tuple[str, Weight]], description: Description
 ) -> None:
-    """Writes the checkpoint whole or not at all; one that lies there is replaced.
-
-    Raises UserError when something else lies there or it cannot be written.
-    """
+    """Writes the checkpoint whole or not at all, and replaces one that is there. UserError when something
+    else is there or it cannot be written."""
     check_target(target)
     try:
         with directory_aside(target, replace=True) as aside:
@@ -58,10 +77,9 @@ def write(
 
 
 def check_target(target: Path) -> None:
-    """UserError when something other than an INT4 checkpoint lies at `target`."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not target.is_dir() or read_description(target) is None:
+    """UserError when `target` is something other than an INT4 checkpoint or an empty directory."""
+    empty = target.is_dir() and not any(target.iterdir())
+    if target.exists() and not empty and (not target.is_dir() or read_description(target) is None):
         raise UserError(f"{target} exists and is no INT4 checkpoint; choose another directory")
 
 
@@ -87,7 +105,7 @@ def read_weights(directory: Path) -> Iterator[tuple[str, Weight]]:
 
 
 def _stored(directory: Path) -> dict[str, Path]:
-    """The file in which each tensor lies."""
+    """The file of each tensor."""
     stored: dict[str, Path] = {}
     for file in weight_files(directory):
         with safe_open(file, framework="pt") as opened:
@@ -96,38 +114,33 @@ def _stored(directory: Path) -> dict[str, Path]:
 
 
 def _read(file: Path, name: str) -> torch.Tensor:
-    # Opened anew for each tensor: the pages of those before it do not stay in memory.
+    # The file is opened anew for each tensor, so that the pages of earlier ones do not stay in memory.
     with safe_open(file, framework="pt") as opened:
         tensor: torch.Tensor = opened.get_tensor(name)
     return tensor
 
 
 def _write_weights(directory: Path, weights: Iterable[tuple[str, Weight]]) -> None:
-    waiting: dict[str, torch.Tensor] = {}
     index: dict[str, str] = {}
-    count = 0
+    for number, shard in enumerate(_shards(weights), 1):
+        name = f"model-{number:05}.safetensors"
+        save_file(shard, directory / name, metadata={"format": "pt"})
+        index |= dict.fromkeys(shard, name)
+    total = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    fields = {"metadata": {"total_size": total}, "weight_map": index}
+    (directory / f"{SAFETENSORS_FILE}.index.json").write_text(json.dumps(fields, indent=1))
 
-    def flush() -> None:
-        nonlocal count
-        if not waiting:
-            return
-        count += 1
-        name = f"model-{count:05}.safetensors"
-        save_file(waiting, directory / name, metadata={"format": "pt"})
-        index.update(dict.fromkeys(waiting, name))
-        waiting.clear()
 
+def _shards(weights: Iterable[tuple[str, Weight]]) -> Iterator[dict[str, torch.Tensor]]:
+    shard: dict[str, torch.Tensor] = {}
     for name, weight in weights:
         parts = {part: tensor.contiguous() for part, tensor in _parts(name, weight).items()}
-        size = sum(tensor.nbytes for tensor in parts.values())
-        if sum(tensor.nbytes for tensor in waiting.values()) + size > SHARD_BYTES:
-            flush()
-        waiting |= parts
-    flush()
-    total = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
-    (directory / f"{SAFETENSORS_FILE}.index.json").write_text(
-        json.dumps({"metadata": {"total_size": total}, "weight_map": index}, indent=1)
-    )
+        if shard and sum(tensor.nbytes for tensor in (shard | parts).values()) > SHARD_BYTES:
+            yield shard
+            shard = {}
+        shard |= parts
+    if shard:
+        yield shard
 
 
 def _parts(name: str, weight: Weight) -> dict[str, torch.Tensor]:

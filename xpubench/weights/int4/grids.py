@@ -3,13 +3,13 @@
 A weight of shape (N, K) is cut along each row into G = K / group size groups that share a scale s:
 
 - `int4_fullrange`: value = q * s with q in -8..7, where s = e / -8 and e is the group's value of largest
-  magnitude, so that e itself lies on the grid. A negative scale is meant.
+  magnitude, so that e itself is on the grid. The scale may be negative.
 - `int4_clip`: value = q * s with q in -7..7 and s = max|w| / 7.
 - `int4_asym`: value = (u - z) * s with u in 0..15, s = (max - min) / 15 over a range widened to hold 0, and
   the whole zero point z = round(-min / s).
 
 The first and the last are those of neural-compressor's RTN (`quant_tensor`, symmetric with and without
-`full_range`, and asymmetric); here the scale is rounded to the type it is kept in before the values are.
+`full_range`, and asymmetric). Here the scale is rounded to its stored type before it quantizes the values.
 """
 
 import msgspec
@@ -18,14 +18,14 @@ import torch
 from xpubench.errors import RunFailure
 from xpubench.spec import Quantization
 
-# Rows are quantized in blocks of about so many values, so that float32 copies stay small.
+# Rows are quantized in blocks of about this many values, so that float32 copies stay small.
 BLOCK_VALUES = 1 << 23
 MIDDLE = 8
 
 
 class Int4Weight(msgspec.Struct, frozen=True, kw_only=True):
-    """`packed`: int32 (N, K/8), eight codes u from the lowest bits on; `scales`: (N, G); `zeros`: uint8
-    (N, G), None where all are 8. A value is (u - zero) * scale."""
+    """`packed`: the codes u as of `pack`, int32 (N, K/8); `scales`: (N, G); `zeros`: uint8 (N, G), None where
+    all are 8. A value is (u - zero) * scale."""
 
     packed: torch.Tensor
     scales: torch.Tensor
@@ -46,7 +46,7 @@ class Int4Weight(msgspec.Struct, frozen=True, kw_only=True):
         return unpack(self.packed)
 
     def values(self) -> torch.Tensor:
-        """The weight that it stands for, float32 (N, K)."""
+        """The weight in float32, of shape (N, K)."""
         rows, groups = self.scales.shape
         zeros = MIDDLE if self.zeros is None else self.zeros[..., None].float()
         codes = self.codes().view(rows, groups, -1).float()
@@ -60,13 +60,13 @@ class Int8Weight(msgspec.Struct, frozen=True, kw_only=True):
     scales: torch.Tensor
 
     def values(self) -> torch.Tensor:
-        """The weight that it stands for, float32 (N, K)."""
+        """The weight in float32, of shape (N, K)."""
         return self.values8.float() * self.scales[:, None].float()
 
 
 class QuantizationError(msgspec.Struct, frozen=True, kw_only=True):
     """How far a quantized weight is from its source: ||w' - w|| / ||w|| (L2) and max |w' - w|. The two sums
-    of squares allow for the same over many weights."""
+    of squares give the relative error over many weights."""
 
     relative_l2: float
     max_abs: float
@@ -76,9 +76,7 @@ class QuantizationError(msgspec.Struct, frozen=True, kw_only=True):
 
 def quantize_int4(weight: torch.Tensor, recipe: Quantization) -> Int4Weight:
     """The weight (N, K), of any floating type, on the recipe's grid; K is a multiple of the group size.
-
-    Raises RunFailure `numerics` where a value is NaN or infinite, or a scale overflows its type.
-    """
+    RunFailure `numerics` where a value is NaN or infinite, or a scale overflows its type."""
     blocks = [_int4_block(rows, recipe) for rows in weight.split(_rows_at_once(weight))]
     zeros = [block.zeros for block in blocks if block.zeros is not None]
     return Int4Weight(
@@ -89,16 +87,13 @@ def quantize_int4(weight: torch.Tensor, recipe: Quantization) -> Int4Weight:
 
 
 def quantize_int8(weight: torch.Tensor) -> Int8Weight:
-    """The weight (N, K) in -127..127 with a scale a row; failures as of INT4."""
-    values8 = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
-    scales = torch.empty(weight.shape[0], dtype=torch.bfloat16, device=weight.device)
-    step = _rows_at_once(weight)
-    for start in range(0, len(weight), step):
-        rows = weight[start : start + step].float()
-        scale = _kept((rows.abs().amax(-1) / 127), torch.bfloat16)
-        scales[start : start + step] = scale
-        values8[start : start + step] = (rows / scale.float()[:, None]).round_().clamp_(-127, 127)
-    return Int8Weight(values8=values8, scales=scales)
+    """The weight (N, K) in -127..127 with a scale a row. Raises as `quantize_int4`."""
+    values, scales = [], []
+    for rows in weight.split(_rows_at_once(weight)):
+        scale = _stored_scales(rows.float().abs().amax(-1) / 127, torch.bfloat16)
+        scales.append(scale)
+        values.append((rows / scale.float()[:, None]).round_().clamp_(-127, 127).to(torch.int8))
+    return Int8Weight(values8=torch.cat(values), scales=torch.cat(scales))
 
 
 def error_of(weight: torch.Tensor, quantized: Int4Weight | Int8Weight) -> QuantizationError:
@@ -122,45 +117,40 @@ def _int4_block(weight: torch.Tensor, recipe: Quantization) -> Int4Weight:
     rows, width = weight.shape
     groups = weight.float().view(rows, width // recipe.group_size, recipe.group_size)
     low, high = groups.amin(-1), groups.amax(-1)
-    kept_dtype = getattr(torch, recipe.scale_dtype)
-    zeros = None
+    least = 0
     if recipe.weight_dtype == "int4_fullrange":
-        scales = _kept(torch.where(high > -low, high, low) / -8, kept_dtype)
+        scales = torch.where(high > -low, high, low) / -8
     elif recipe.weight_dtype == "int4_clip":
-        scales = _kept(torch.maximum(high, -low) / 7, kept_dtype)
+        scales, least = torch.maximum(high, -low) / 7, 1
     else:
         low, high = low.clamp(max=0), high.clamp(min=0)
-        scales = _kept((high - low) / 15, kept_dtype)
-        zeros = (-low / scales.float()).round_().clamp_(0, 15)
+        scales = (high - low) / 15
+    scales = _stored_scales(scales, getattr(torch, recipe.scale_dtype))
     steps = (groups / scales.float()[..., None]).round_()
-    if zeros is None:
-        least = -8 if recipe.weight_dtype == "int4_fullrange" else -7
-        codes = steps.clamp_(least, 7).add_(MIDDLE)
-    else:
-        codes = steps.add_(zeros[..., None]).clamp_(0, 15)
-    return Int4Weight(
-        packed=pack(codes.to(torch.uint8).view(rows, width)),
-        scales=scales,
-        zeros=None if zeros is None else zeros.to(torch.uint8),
-    )
+    zeros = None
+    if recipe.weight_dtype == "int4_asym":
+        zeros = (-low / scales.float()).round_().clamp_(0, 15)
+    codes = steps.add_(MIDDLE if zeros is None else zeros[..., None]).clamp_(least, 15)
+    packed = pack(codes.to(torch.uint8).view(rows, width))
+    return Int4Weight(packed=packed, scales=scales, zeros=None if zeros is None else zeros.to(torch.uint8))
 
 
 def pack(codes: torch.Tensor) -> torch.Tensor:
-    """Codes, uint8 (N, K) in 0..15, as int32 (N, K/8), eight from the lowest bits on."""
+    """Codes, uint8 (N, K) in 0..15, as int32 (N, K/8) with eight codes each, the first in the lowest bits."""
     return (codes[:, ::2] | codes[:, 1::2] << 4).contiguous().view(torch.int32)
 
 
 def unpack(packed: torch.Tensor) -> torch.Tensor:
-    """The codes, uint8 (N, K), in packed ones, int32 (N, K/8)."""
+    """The inverse of `pack`."""
     pairs = packed.contiguous().view(torch.uint8)
     return torch.stack((pairs & 15, pairs >> 4), dim=-1).view(packed.shape[0], -1)
 
 
-def _kept(scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The scales in the type that they are kept in; a group of zeros gets a scale that divides."""
+def _stored_scales(scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The scales in the type that they are stored in; that of a group of zeros is 1, which can divide."""
     if not bool(torch.isfinite(scales).all()):
         raise RunFailure("numerics", "a weight is NaN or infinite and has no INT4 grid")
-    kept = scales.to(dtype)
-    if not bool(torch.isfinite(kept).all()):
+    stored = scales.to(dtype)
+    if not bool(torch.isfinite(stored).all()):
         raise RunFailure("numerics", f"a scale is too large for {dtype}; use another --scale_dtype")
-    return torch.where(kept == 0, torch.ones_like(kept), kept)
+    return torch.where(stored == 0, torch.ones_like(stored), stored)

@@ -1,7 +1,7 @@
 """Quantized weights in the form that each device's INT4 kernel takes, through torchao's tensors.
 
-On xpu and cuda these are torchao's own formats (`plain_int32`, tile-packed); on the CPU its tensor stands in
-a prototype module of torchao 0.18. The values are ours: torchao's own quantizer has another grid.
+On xpu and cuda these are torchao's own formats (`plain_int32`, tile-packed); the CPU's tensor is in a
+prototype module of torchao 0.18. torchao's own quantizer, which has another grid, is not used.
 """
 
 from importlib import import_module
@@ -13,6 +13,8 @@ from torch.nn import functional
 from xpubench.errors import UserError
 from xpubench.weights.int4.grids import MIDDLE, Int4Weight, Int8Weight, unpack
 
+Parts = tuple[torch.Tensor, ...]
+
 INSTALL = "install torchao: pip install torchao==0.18.0"
 CLASSES = {
     "cpu": ("torchao.prototype.quantization.int4.int4_opaque_tensor", "Int4OpaqueTensor"),
@@ -22,9 +24,9 @@ CLASSES = {
 # The kernel of the CPU takes blocks of 16 rows.
 CPU_ROWS = 16
 CUDA_ROWS, CUDA_COLUMNS, CUDA_INNER_TILES = 8, 1024, 8
-# Up to so many rows of activations the INT8 kernel of the CPU is faster than a product in 16 bits.
+# Up to this many rows of activations, the INT8 kernel of the CPU is faster than a product in 16 bits.
 INT8_ROWS = 32
-# Of the output head that are expanded to 16 bits at a time.
+# How many rows of the output head are expanded to 16 bits at a time.
 EXPANDED_ROWS = 16_384
 
 
@@ -38,7 +40,7 @@ def tensor_class(device: str) -> Any:
 
 
 def kernel_takes(shape: tuple[int, int], device: str) -> bool:
-    """Whether the device's kernel takes a weight of that shape; those of xpu and cuda pad it."""
+    """Whether the device's kernel takes a weight of that shape. The kernels of xpu and cuda pad it."""
     return device != "cpu" or shape[0] % CPU_ROWS == 0
 
 
@@ -50,20 +52,16 @@ def int4_parameter(weight: Int4Weight, device: str, dtype: torch.dtype) -> torch
     return _frozen(tensor_class(device)(*parts, [1, weight.group_size], torch.Size(weight.shape)))
 
 
-def xpu_parts(
-    packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def xpu_parts(packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor) -> Parts:
     """qdata, scale and zero point (groups, N) of `Int4PlainInt32Tensor`, whose kernel computes
     (u - zero) * scale; from packed codes (N, K/8), scales and zeros (N, groups)."""
     qdata = torch.ops.aten._convert_weight_to_int4pack(packed.view(torch.uint8), 8)
     return qdata, scales.t().contiguous(), zeros.t().contiguous().to(torch.int8)
 
 
-def cuda_parts(
-    packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """qdata, scales and offsets of `Int4TilePackedTo4dTensor`, in bfloat16 as its kernel wants them. Rows and
-    columns are filled up to what it takes, with weights of zero."""
+def cuda_parts(packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor) -> Parts:
+    """qdata, scales and offsets of `Int4TilePackedTo4dTensor`, in the bfloat16 that its kernel needs. Rows
+    and columns are padded to the multiples that it takes, with weights of zero."""
     codes = unpack(packed)
     rows, columns = -codes.shape[0] % CUDA_ROWS, -codes.shape[1] % CUDA_COLUMNS
     more = (0, columns * scales.shape[1] // codes.shape[1], 0, rows)
@@ -75,16 +73,14 @@ def cuda_parts(
     return qdata, _scales_and_offsets(scales, zeros)
 
 
-def cpu_parts(
-    packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def cpu_parts(packed: torch.Tensor, scales: torch.Tensor, zeros: torch.Tensor) -> Parts:
     """qdata, scales and offsets of `Int4OpaqueTensor`."""
     qdata = torch.ops.aten._convert_weight_to_int4pack_for_cpu(unpack(packed).int(), 1)
     return qdata, _scales_and_offsets(scales, zeros)
 
 
 def _scales_and_offsets(scales: torch.Tensor, zeros: torch.Tensor) -> torch.Tensor:
-    """(groups, N, 2): these kernels compute (u - 8) * scale + offset."""
+    """Scales and offsets of shape (groups, N, 2), for kernels that compute (u - 8) * scale + offset."""
     offsets = (MIDDLE - zeros) * scales
     return torch.stack((scales, offsets), dim=-1).transpose(0, 1).contiguous()
 
@@ -94,21 +90,19 @@ PARTS = {"cpu": cpu_parts, "xpu": xpu_parts, "cuda": cuda_parts}
 
 def int8_parameters(weight: Int8Weight, device: str, dtype: torch.dtype) -> Int8Weight:
     """The weight as parameters on the device, which table and head can share."""
-    # Copied: the CPU's INT8 kernel crashes on memory that is not aligned, as a mapped file's is.
+    # The values are copied, as the CPU's INT8 kernel crashes on unaligned memory such as a mapped file's.
     values8, scales = weight.values8.to(device, copy=True), weight.scales.to(device, dtype)
     return Int8Weight(values8=_frozen(values8), scales=_frozen(scales))
 
 
 def stored_bytes(parameter: torch.Tensor) -> int:
-    """The bytes that a parameter really takes; one of torchao's says those of the values it stands for."""
-    parts = getattr(type(parameter), "tensor_data_names", None)
-    if parts is None:
-        return int(parameter.nbytes)
-    return sum(stored_bytes(getattr(parameter, name)) for name in parts)
+    """The bytes that a parameter takes. `nbytes` of torchao's tensors counts the unquantized values."""
+    names = getattr(type(parameter), "tensor_data_names", None)
+    return sum(stored_bytes(getattr(parameter, name)) for name in names) if names else int(parameter.nbytes)
 
 
 class Int8Embedding(torch.nn.Module):  # type: ignore[misc]
-    """A token table in INT8: looks up rows and expands them to the model's dtype."""
+    """A token table in INT8, whose rows are expanded to the model's dtype when they are looked up."""
 
     def __init__(self, weight: Int8Weight) -> None:
         super().__init__()
@@ -136,10 +130,9 @@ class Int8Head(torch.nn.Module):  # type: ignore[misc]
         if len(rows) <= INT8_ROWS:
             logits = torch.ops.aten._weight_int8pack_mm(rows, self.weight, self.scales)
         else:
-            parts = [
-                functional.linear(rows, part.to(rows.dtype)) for part in self.weight.split(EXPANDED_ROWS)
-            ]
-            logits = torch.cat(parts, dim=-1) * self.scales
+            parts = self.weight.split(EXPANDED_ROWS)
+            products = [functional.linear(rows, part.to(rows.dtype)) for part in parts]
+            logits = torch.cat(products, dim=-1) * self.scales
         if self.bias is not None:
             logits = logits + self.bias
         return logits.view(*hidden.shape[:-1], -1)

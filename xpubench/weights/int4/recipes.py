@@ -1,4 +1,4 @@
-"""What a quantized checkpoint says of itself in its config, read without torch."""
+"""The recipe in the config of a quantized checkpoint, read without torch."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ NEURAL_COMPRESSOR_METHOD = "rtn"
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """What an INT4 checkpoint of this tool holds in its config: recipe, source model and its commit."""
+    """What the config of an INT4 checkpoint of this tool holds: recipe, source model and its commit."""
 
     quant_method: str = OWN_INT4_METHOD
     recipe: Quantization
@@ -26,7 +26,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def quantization_fields(directory: Path) -> dict[str, Any]:
-    """The `quantization_config` in the config of a checkpoint, empty where it has none or is unreadable."""
+    """The `quantization_config` of a checkpoint's config, empty where there is none or it is unreadable."""
     try:
         config = json.loads((directory / "config.json").read_text())
     except (OSError, ValueError):
@@ -36,10 +36,8 @@ def quantization_fields(directory: Path) -> dict[str, Any]:
 
 
 def read_description(directory: Path) -> Description | None:
-    """What the checkpoint in a directory says of itself, None where it is no INT4 checkpoint of this tool.
-
-    RunFailure `bad_model` where it is one and cannot be understood.
-    """
+    """The description in the config of a directory, None where it is no INT4 checkpoint of this tool.
+    RunFailure `bad_model` where it is one with an invalid description."""
     fields = quantization_fields(directory)
     if fields.get("quant_method") != OWN_INT4_METHOD:
         return None
@@ -53,11 +51,8 @@ def checkpoint_recipe(
     directory: Path, recipe: Quantization, model: str, runs: str, given: set[str]
 ) -> Quantization:
     """The recipe of the quantized model in a directory, to be run for `model` by a runtime that `runs`
-    checkpoints of one quantization method.
-
-    UserError when it is none, of another model or for another runtime, or when it differs from `recipe` in
-    one of the fields `given`.
-    """
+    checkpoints of one quantization method. UserError when there is none, when it is of another model or for
+    another runtime, or when it differs from `recipe` in one of the fields `given`."""
     fields = quantization_fields(directory)
     method = fields.get("quant_method")
     if method == NEURAL_COMPRESSOR_METHOD:
@@ -76,17 +71,14 @@ def checkpoint_recipe(
         raise UserError(f"no quantized model in {directory}; xpubench quantize MODEL {directory} makes one")
     for name in sorted(given - {"compute_dtype"}):
         if getattr(found, name) != getattr(recipe, name):
-            raise UserError(
-                f"{directory} has {name} {getattr(found, name)}, asked is {getattr(recipe, name)}; "
-                "leave the flag out to run it as it is"
-            )
-    return msgspec.structs.replace(
-        found, checkpoint=str(directory), compute_dtype=recipe.compute_dtype or found.compute_dtype
-    )
+            both = f"{name} {getattr(found, name)}, asked is {getattr(recipe, name)}"
+            raise UserError(f"{directory} has {both}; leave the flag out to run it as it is")
+    compute_dtype = recipe.compute_dtype or found.compute_dtype
+    return msgspec.structs.replace(found, checkpoint=str(directory), compute_dtype=compute_dtype)
 
 
 def _neural_compressor_recipe(fields: dict[str, Any], asked: Quantization) -> Quantization:
-    """neural-compressor writes what it applied; its symmetric grid has two names, of which it keeps none."""
+    """The recipe that neural-compressor says it applied. It does not say which of two symmetric grids."""
     grid = asked.weight_dtype if fields.get("sym", True) else "int4_asym"
     try:
         return Quantization(weight_dtype=grid, group_size=fields["group_size"], head="high")
@@ -95,6 +87,6 @@ def _neural_compressor_recipe(fields: dict[str, Any], asked: Quantization) -> Qu
 
 
 def _hint(method: str) -> str:
-    """What runs checkpoints of a quantization method."""
+    """The runtimes that run checkpoints of a quantization method."""
     names = [name for name, options in OPTIONS.items() if options.int4_method == method]
     return f"for --runtime {' or '.join(names)}"

@@ -1,0 +1,88 @@
+"""Stock PyTorch on the emulated xpu, without IPEX: latency, accuracy, ranks and what `doctor` says."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.ipex_xpu.conftest import SHAPE, Command, Outcome
+from tests.ipex_xpu.source import HOW, find_source
+
+ModelOf = Callable[[str], Path]
+ErrorOf = Callable[[str, Outcome], float]
+
+
+@pytest.fixture
+def stock(command: Command, tmp_path: Path) -> Command:
+    """`stock(model, *flags, **variables)`: the script on xpu in float16."""
+
+    def run(model: object, *flags: object, **options: str) -> Outcome:
+        return command(
+            *(sys.executable, "run_generation.py", "-m", model, "--benchmark", "--device", "xpu"),
+            *("--dtype", "float16", *SHAPE, "--results-dir", tmp_path / "results", "--json", *flags),
+            **options,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("--greedy", "--use-static-cache"), ("--num-beams", 4, "--batch-size", 2)],
+    ids=["greedy", "beams"],
+)
+def test_tokens_and_record(
+    stock: Command, model_of: ModelOf, error_of: ErrorOf, flags: tuple[object, ...]
+) -> None:
+    done = stock(model_of("qwen2"), *flags)
+    assert done.code == 0, done.err
+    assert error_of("qwen2", done) <= 1
+    (record,) = done.records
+    assert record["spec"]["subject"]["runtime"] == "pytorch"
+    device = record["environment"]["device"]
+    assert (device["kind"], device["name"]) == ("xpu", "Emulated Data Center GPU Max")
+    assert device["driver"] == "0.0.0+emulated"
+    assert 0 < device["free_memory_bytes"] <= device["total_memory_bytes"]
+    assert record["summary"]["peak_device_bytes"] > record["runtime"]["weight_bytes"]
+
+
+def test_a_gpu_that_does_not_know_its_free_memory(stock: Command, model_of: ModelOf) -> None:
+    done = stock(model_of("qwen2"), "--greedy", profile="mtl")
+    assert done.code == 0, done.err
+    assert done.records[0]["environment"]["device"]["free_memory_bytes"] is None
+
+
+def test_a_model_that_does_not_fit(stock: Command, model_of: ModelOf) -> None:
+    done = stock(model_of("qwen2"), "--greedy", XPU_EMULATION_MIB="1")
+    assert (done.code, done.records[0]["status"]) == (1, "oom")
+
+
+def test_ranks_over_the_emulated_collectives(
+    command: Command, model_of: ModelOf, error_of: ErrorOf, source: Path, tmp_path: Path
+) -> None:
+    """IPEX is there, unused: DeepSpeed 0.16.9 takes no xpu without it when DS_ACCELERATOR names xpu."""
+    done = command(
+        *("mpirun", "-np", 2, sys.executable, "run_generation_with_deepspeed.py", "-m", model_of("llama3")),
+        *("--benchmark", "--device", "xpu", "--dtype", "float16", *SHAPE, "--greedy"),
+        *("--results-dir", tmp_path / "results", "--json"),
+        source=source,
+        XPU_EMULATION_DEVICES="2",
+    )
+    assert done.code == 0, done.err
+    assert error_of("llama3", done) <= 1
+    (record,) = done.records
+    assert record["runtime"]["backend"] == "xccl"
+    assert [rank["device"] for rank in record["runtime"]["ranks"]] == ["xpu:0", "xpu:1"]
+
+
+@pytest.mark.parametrize("with_ipex", [False, True], ids=["stock", "ipex"])
+def test_doctor_sees_the_device(command: Command, with_ipex: bool) -> None:
+    source = find_source() if with_ipex else None
+    if with_ipex and source is None:
+        pytest.skip(HOW)
+    done = command(Path(sys.executable).parent / "xpubench", "doctor", "--json", source=source)
+    found = {one["capability"]: one["state"] for one in json.loads(done.out.strip().splitlines()[-1])}
+    assert found["PyTorch on xpu"] == "ready"
+    assert (found["IPEX on xpu"] == "ready") is with_ipex

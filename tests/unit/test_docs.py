@@ -1,0 +1,69 @@
+"""The documentation says what the code does, where a program can tell."""
+
+import argparse
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, CommandLine
+from xpubench.cli import tensor_parallel
+from xpubench.cli.main import COMMANDS
+from xpubench.record import decode
+
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+# Flags of other programs: mpirun, torchrun and pip.
+OTHERS = {"--prepend-rank", "--bind-to", "--allow-run-as-root", "--nproc-per-node", "--no-deps"}
+
+
+def code_in(page: Path) -> list[str]:
+    """The indented lines of a page, and what stands between backticks."""
+    text = page.read_text()
+    return [*re.findall(r"^ {4}.*", text, re.MULTILINE), *re.findall(r"`([^`\n]+)`", text)]
+
+
+def test_the_page_of_the_records_fields_is_what_the_types_give() -> None:
+    written = runpy.run_path(str(DOCS / "record.py"))["page"]()
+    assert (DOCS / "record.md").read_text() == written, "make docs writes the page anew"
+
+
+def test_the_example_on_that_page_is_a_record() -> None:
+    record = decode((DOCS / "record-example.json").read_text())
+    assert record.spec.id == record.id
+    assert record.latency is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page: Path) -> None:
+    linked = [page.parent / target for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text())]
+    named = re.findall(r"(?<![\w/])(?:xpubench|benchmarks|tests|docs)/[\w./-]*\w", "\n".join(code_in(page)))
+    found = {*linked, *(ROOT / name for name in named)}
+    assert [str(path) for path in sorted(found) if not path.exists()] == []
+
+
+def test_commands_that_the_pages_name_are_there() -> None:
+    code = "\n".join(line for page in PAGES for line in code_in(page))
+    named = set(re.findall(r"\bxpubench ([a-z]+)", code))
+    assert len(named) > 5
+    assert named <= set(COMMANDS)
+
+
+def test_flags_that_the_pages_name_are_there(xpubench: CommandLine) -> None:
+    # The changelog names flags that are gone.
+    code = "\n".join(line for page in PAGES if page.name != "CHANGELOG.md" for line in code_in(page))
+    named = set(re.findall(r"--[a-z][\w-]+", code))
+    ranks = argparse.ArgumentParser()
+    tensor_parallel.add_flags(ranks)
+    helps = [ranks.format_help(), *(xpubench(command, "--help").out for command in COMMANDS)]
+    known = set(re.findall(r"--[a-z][\w-]*", "\n".join(helps)))
+    assert len(named) > 30
+    assert named - known - OTHERS == set()
+
+
+def test_the_layout_names_every_room() -> None:
+    _, _, rest = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layout\n")
+    layout = rest.partition("\n## ")[0]
+    there = [path for path in (ROOT / "xpubench").iterdir() if not path.name.startswith(("_", "py.typed"))]
+    assert [path.name for path in there if not re.search(rf"\b{re.escape(path.name)}(?![\w.])", layout)] == []

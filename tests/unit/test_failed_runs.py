@@ -1,0 +1,136 @@
+"""`generate` where something goes wrong while a model runs: what is kept, and what the record says."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CommandLine
+from xpubench.record import read_record
+
+# A model that fits anywhere, of 128 positions.
+CONFIG = {
+    "model_type": "llama",
+    **dict.fromkeys(("hidden_size", "intermediate_size", "vocab_size"), 64),
+    **{"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
+    "max_position_embeddings": 128,
+}
+
+
+def test_a_run_that_cannot_fit_says_so_before_it_loads(scripted: CommandLine) -> None:
+    script = {
+        "device": {"free_memory_bytes": 10**11},
+        "faults": [{"stage": "load", "error": "AssertionError", "message": "it loads"}],
+    }
+    done = scripted(script, "-m", "bigscience/bloom", "--dtype", "float32")
+    assert done.code == 1
+    (record,) = done.records
+    assert record["status"] == "oom"
+    assert "not loaded: 704.99 GB of weights" in record["failure"]["message"]
+
+
+def test_one_shape_that_does_not_fit_does_not_stop_the_others(scripted: CommandLine) -> None:
+    done = scripted({"device": {"free_memory_bytes": 10**10}}, "--batch-size", 10**6, 1)
+    assert done.code == 1
+    assert {one["status"] for one in done.records} == {"oom", "ok"}
+
+
+def test_running_out_of_memory_while_generating(scripted: CommandLine) -> None:
+    out = {"stage": "generate", "input_tokens": 9, "error": "MemoryError", "message": "bad alloc"}
+    done = scripted({"faults": [out]}, "--input-tokens", 9, 8)
+    assert done.code == 1
+    assert [one["status"] for one in done.records] == ["oom", "ok"]
+    assert "out of memory on cpu" in done.error_line
+
+
+def test_an_unexpected_error_is_a_crash_with_its_traceback(scripted: CommandLine) -> None:
+    done = scripted({"faults": [{"stage": "generate", "error": "AssertionError", "message": "surprise"}]})
+    assert done.code == 1
+    (record,) = done.records
+    assert record["status"] == "crash"
+    assert record["failure"]["message"] == "AssertionError: surprise"
+    tail = record["failure"]["log_tail"]
+    assert ", in happen\n" in tail
+    assert tail.endswith("AssertionError: surprise")
+
+
+@pytest.mark.parametrize("stage", ["device", "check", "fetch", "load"])
+def test_an_error_that_ends_all_shapes_tells_each_of_them_where(scripted: CommandLine, stage: str) -> None:
+    fault = {"stage": stage, "error": "AssertionError", "message": "surprise"}
+    done = scripted({"faults": [fault]}, "--batch-size", 1, 2)
+    assert [one["status"] for one in done.records] == ["crash", "crash"]
+    assert all(one["failure"]["log_tail"].endswith("AssertionError: surprise") for one in done.records)
+    assert all(", in happen\n" in one["failure"]["log_tail"] for one in done.records)
+
+
+def test_an_interrupted_run_keeps_its_samples(scripted: CommandLine) -> None:
+    # One warm-up, two measured.
+    script = {"faults": [{"stage": "generate", "call": 4, "error": "KeyboardInterrupt"}]}
+    done = scripted(script, "--num-iter", 4, "--input-tokens", 8, 9)
+    assert done.code == 130
+    (record,) = done.records
+    assert record["status"] == "interrupted"
+    assert len(record["samples"]["iterations"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ({"logits": [[0.0] * 299 + [None]]}, "on the check prompts"),
+        ({"logits_finite": False}, "while generating"),
+    ],
+)
+def test_logits_that_are_no_numbers_fail_the_run(
+    scripted: CommandLine, script: dict[str, object], message: str
+) -> None:
+    done = scripted(script)
+    assert done.code == 1
+    (record,) = done.records
+    assert record["status"] == "numerics"
+    assert record["failure"]["message"].endswith(message)
+    assert record["summary"] is None
+
+
+def test_an_interruption_while_profiling_keeps_the_record(scripted: CommandLine, tmp_path: Path) -> None:
+    done = scripted({"faults": [{"stage": "profile", "error": "KeyboardInterrupt"}]}, "--profile")
+    assert done.code == 130
+    (path,) = (tmp_path / "results").glob("*.json")
+    assert read_record(path).status == "ok"
+
+
+def test_a_profile_that_fails_is_a_warning(scripted: CommandLine) -> None:
+    done = scripted({"faults": [{"stage": "profile", "error": "RuntimeError", "message": "no"}]}, "--profile")
+    (record,) = done.records
+    assert (done.code, record["status"]) == (0, "ok")
+    assert "not profiled: RuntimeError: no" in record["warnings"]
+
+
+def test_too_many_positions_are_refused_before_the_load(scripted: CommandLine, tmp_path: Path) -> None:
+    loads = {"stage": "load", "error": "AssertionError", "message": "it loads"}
+    script = {"config": CONFIG, "faults": [loads]}
+    done = scripted(script, "--input-tokens", 120, "--max-new-tokens", 9)
+    assert done.code == 2
+    assert "128 positions" in done.error_line
+    assert not list((tmp_path / "results").glob("*.json"))
+
+
+def test_a_prompt_that_is_too_long(xpubench: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "script.json").write_text("{}")
+    done = xpubench(
+        *("generate", "-m", "smollm2-135m", "--device", "cpu", "--greedy", "--prompt", "word " * 1700),
+        *("--runtime", "fake", "--fake-script", tmp_path / "script.json", "--results-dir", tmp_path),
+    )
+    assert done.code == 2
+    assert "8192 positions" in done.error_line
+
+
+def test_several_shapes_load_the_model_once(scripted: CommandLine) -> None:
+    done = scripted(
+        {"faults": [{"stage": "load", "prints": "the model is loaded"}]},
+        *("--input-tokens", 40, 8, "--batch-size", 1, 2),
+    )
+    assert done.code == 0
+    assert done.err.count("the model is loaded") == 1
+    shapes = [one["spec"]["workload"] for one in done.records]
+    assert [(one["input_tokens"], one.get("batch_size", 1)) for one in shapes] == [
+        *((40, 1), (8, 1), (40, 2), (8, 2))
+    ]

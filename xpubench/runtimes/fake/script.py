@@ -1,0 +1,172 @@
+"""What a fake runtime does, as data."""
+
+import math
+import os
+import signal
+import sys
+from itertools import cycle, islice
+from pathlib import Path
+from time import sleep
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+import numpy as np
+
+from xpubench.errors import FailureClass, RunFailure, UserError
+from xpubench.measure.times import TokenTimes
+from xpubench.record import SyncPolicy
+from xpubench.runtimes.base import Logits, TokenIds
+
+Stage = Literal[
+    "device", "check", "fetch", "load", "prepare", "trace", "verify", "generate", "score", "profile"
+]
+T = TypeVar("T")
+# At least one of them.
+Some = Annotated[tuple[T, ...], msgspec.Meta(min_length=1)]
+ERRORS: dict[str, type[BaseException]] = {
+    error.__name__: error
+    for error in (AssertionError, ConnectionError, KeyboardInterrupt, MemoryError, RuntimeError)
+}
+MASKED = -10.0
+
+
+class ScriptedTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The times of one generation in nanoseconds: to the first token, between the later ones, which are
+    repeated where more tokens are asked for, and from the last one to the return."""
+
+    first_token_ns: int = 2_000_000
+    next_token_ns: Some[int] = (1_000_000,)
+    return_ns: int = 0
+
+    def stamps(self, sync_policy: SyncPolicy, start_ns: int, new_tokens: int) -> TokenTimes:
+        """The stamps of a generation that is called at `start_ns`."""
+        token_ns = [start_ns + self.first_token_ns]
+        for interval_ns in islice(cycle(self.next_token_ns), new_tokens - 1):
+            token_ns.append(token_ns[-1] + interval_ns)
+        return TokenTimes(
+            sync_policy=sync_policy,
+            start_ns=start_ns,
+            token_ns=token_ns if sync_policy == "every_token" else [],
+            end_ns=token_ns[-1] + self.return_ns,
+        )
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What goes wrong at a stage: at its call number `call` since the load, from 1 (None: at every call), of
+    a workload with `input_tokens` (None: of any).
+
+    The fields below happen in their order: something is printed as a library would, the process turns deaf
+    to SIGTERM, the stage takes `hang_s` more seconds, a signal ends the process, or an exit code does; or a
+    failure of that class, an error of that name, or a UserError is raised with the message.
+    """
+
+    stage: Stage
+    call: int | None = None
+    input_tokens: int | None = None
+    prints: str | None = None
+    deaf: bool = False
+    hang_s: float = 0.0
+    signal: int | None = None
+    exit_code: int | None = None
+    failure: FailureClass | None = None
+    error: str | None = None
+    message: str | None = None
+
+    def happen(self) -> None:
+        """Raises, or ends the process, as the fields say."""
+        if self.prints is not None:
+            print(self.prints)
+        if self.deaf:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sleep(self.hang_s)
+        sys.stdout.flush()
+        if self.signal is not None:
+            os.kill(os.getpid(), self.signal)
+        if self.exit_code is not None:
+            os._exit(self.exit_code)
+        if self.failure is not None:
+            raise RunFailure(self.failure, self.message or "as scripted")
+        if self.error is not None:
+            raise ERRORS[self.error](self.message or "as scripted")
+        if self.message is not None:
+            raise UserError(self.message)
+
+
+class ScriptedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is known of the device. Memory is in bytes, the bandwidth in GB/s."""
+
+    name: str = "Scripted device"
+    driver: str | None = None
+    total_memory_bytes: int | None = 2**40
+    free_memory_bytes: int | None = 2**40
+    peak_bytes: int | None = None
+    bandwidth_gb_per_s: float = 1000.0
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole run of the stack.
+
+    `config` is the model's, the catalog's by default. Each generation under a policy takes the next of its
+    times, from the first again where they end and in each workload. A greedy step takes the next of `tokens`,
+    and of `logits`, rows of `vocabulary_size` numbers where null is NaN; without these, all of the
+    probability lies on the step's token. `logprobs` holds by their texts what each token of a scored text
+    has as log-probability, null for NaN, and `logprob` that of all others; above log(1/2) the token is the
+    most probable one. `doubts` become warnings of the record. A stack that hides its logits has `scores`
+    false.
+    """
+
+    config: dict[str, Any] | None = None
+    device: ScriptedDevice = ScriptedDevice()
+    every_token: Some[ScriptedTimes] = (ScriptedTimes(),)
+    end_to_end: Some[ScriptedTimes] = (ScriptedTimes(),)
+    vocabulary_size: int = 300
+    tokenizer: bool = True
+    tokens: Some[int] = (100, 101, 102, 103)
+    logits: Some[list[float | None]] | None = None
+    logits_finite: bool | None = True
+    scores: bool = True
+    scores_rows_alone: bool = True
+    logprob: float | None = -0.1
+    logprobs: dict[str, float | None] = {}
+    cache: str | None = None
+    weight_bytes: int = 1_000_000
+    step_weight_bytes: int = 1_000_000
+    doubts: list[str] = []
+    faults: list[Fault] = []
+
+    def reach(self, stage: Stage, call: int = 1, input_tokens: int | None = None) -> None:
+        """Has the faults happen that are due at this call of the stage."""
+        for fault in self.faults:
+            if (
+                fault.stage == stage
+                and fault.call in (None, call)
+                and fault.input_tokens in (None, input_tokens)
+            ):
+                fault.happen()
+
+    def step_tokens(self, batch: int, count: int) -> TokenIds:
+        """The tokens of the first `count` steps, int64 of shape (batch, count)."""
+        return np.tile(np.resize(np.array(self.tokens, dtype=np.int64), count), (batch, 1))
+
+    def step_logits(self, tokens: TokenIds) -> Logits:
+        """Logits of steps that chose these tokens, float32 of shape (batch, steps, vocabulary)."""
+        if self.logits is not None:
+            rows = np.array(self.logits, dtype=np.float32)  # null becomes NaN
+            steps = np.resize(rows, (tokens.shape[1], self.vocabulary_size))
+            return np.tile(steps, (len(tokens), 1, 1))
+        found = np.full((*tokens.shape, self.vocabulary_size), MASKED, dtype=np.float32)
+        np.put_along_axis(found, tokens[..., None], 0.0, axis=-1)
+        return found
+
+    def logprob_of(self, text: str) -> float:
+        """The log-probability of each token of a scored text, NaN where the script says null."""
+        value = self.logprobs.get(text, self.logprob)
+        return math.nan if value is None else value
+
+
+def read_script(path: str) -> Script:
+    """The script in a file; UserError where there is none."""
+    try:
+        return msgspec.json.decode(Path(path).read_bytes(), type=Script)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UserError(f"{path} is not a script of the fake runtime: {error}") from error
