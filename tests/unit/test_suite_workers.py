@@ -232,13 +232,13 @@ def test_the_plan_tells_what_finished_runs_took(suite: Suite) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("title = 1", "makes no sense"),
-        ("nonsense", "makes no sense"),
-        ('title = "t"\n[[grid]]\nmodels = "all"', "makes no sense"),
+        ("title = 1", "is not valid"),
+        ("nonsense", "is not valid"),
+        ('title = "t"\n[[grid]]\nmodels = "all"', "is not valid"),
         ('title = "t"\ngrid = []', "no runs"),
         ('title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "--colour"', "unrecognized arguments: --colour"),
         ('title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "it\'s"', "No closing quotation"),
-        ('title = "t"\n[[grid]]\nmodels = ["m"]\nranks = 0', "makes no sense"),
+        ('title = "t"\n[[grid]]\nmodels = ["m"]\nranks = 0', "is not valid"),
         ('title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "--runtime pytorch,openvino"', "name one --runtime"),
         ('title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "--rounds 2"', "--rounds repeats several"),
         ('title = "t"\n[[grid]]\nmodels = ["m"]\nflags = "--help"', "unrecognized arguments: --help"),

@@ -13,8 +13,8 @@ WARM_UP, REPEATS = 3, 15
 
 
 class AllReduce(msgspec.Struct, frozen=True, kw_only=True):
-    """The sum of a tensor of `size_bytes` over all ranks: the latest rank's median time, and the rate at
-    which a rank's data move in a ring, 2 (n - 1) / n of the bytes over that time, in GB/s."""
+    """The sum of a tensor of `size_bytes` over all n ranks: the median time of the slowest rank, and the rate
+    at which each rank's data move in a ring, 2 (n - 1) / n of the bytes over that time, in GB/s."""
 
     size_bytes: int
     latency_us: float
@@ -24,7 +24,7 @@ class AllReduce(msgspec.Struct, frozen=True, kw_only=True):
 def measure_all_reduce(
     device: str, synchronize: Callable[[], None], gather: Callable[[float], list[float]]
 ) -> list[AllReduce]:
-    """One line for each size; every rank calls it, and `gather` collects a number of each."""
+    """Measures each size; every rank calls it, and `gather` collects one number from each rank."""
     ranks = dist.get_world_size()
     found = []
     for size_bytes in SIZES_BYTES:
@@ -38,11 +38,6 @@ def measure_all_reduce(
             synchronize()
             times_ns.append(perf_counter_ns() - start_ns)
         latest_ns = max(gather(median(times_ns[WARM_UP:])))
-        found.append(
-            AllReduce(
-                size_bytes=size_bytes,
-                latency_us=latest_ns / 1e3,
-                bus_gb_per_s=2 * (ranks - 1) / ranks * size_bytes / latest_ns,
-            )
-        )
+        bus_gb_per_s = 2 * (ranks - 1) / ranks * size_bytes / latest_ns
+        found.append(AllReduce(size_bytes=size_bytes, latency_us=latest_ns / 1e3, bus_gb_per_s=bus_gb_per_s))
     return found

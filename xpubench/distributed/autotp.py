@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ SHM = Path("/dev/shm")
 
 
 def import_deepspeed(device: str) -> Any:
-    """The DeepSpeed module, quiet and set to the device; UserError where it is missing or does not import."""
+    """The DeepSpeed module, silent and set to the device; UserError where it does not import."""
     os.environ.setdefault("DS_ACCELERATOR", device)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     try:
@@ -42,7 +43,7 @@ def check_backend(device: str) -> None:
 
 
 def device_index(job: RankGroup, device: str) -> int:
-    """The device of this rank among those that it sees; UserError where there are fewer than ranks."""
+    """The index of this rank's device among those that it sees; UserError where there are too few."""
     if device == "cpu":
         return job.local_rank
     count = torch.get_device_module(device).device_count()
@@ -68,52 +69,46 @@ def check_shared_memory(job: RankGroup) -> None:
 
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
     for lock in Path(root).glob(f"**/{SHM_OPERATOR}/lock"):
-        raise UserError(f"{lock} is of a build that runs or was killed; if none runs, remove it")
+        raise UserError(f"{lock} belongs to a build that runs or was killed; if none runs, remove it")
 
 
 def start(job: RankGroup, device: str, *, shared_memory: bool = False) -> None:
-    """Makes the process group of all ranks on their devices of a kind, once a process."""
+    """Makes the process group of all ranks on devices of that kind; a second call does nothing."""
     deepspeed = import_deepspeed(device)
     if dist.is_initialized():
         return
     index = device_index(job, device)
-    # DeepSpeed chooses the device by it.
+    # DeepSpeed chooses the device by this variable.
     os.environ["LOCAL_RANK"] = str(index)
     if device != "cpu":
         torch.get_device_module(device).set_device(index)
     deepspeed.ops.__compatible_ops__[SHM_OPERATOR] = shared_memory
     if shared_memory:
-        # Unless both are equal its initialization crashes, and no MPI sets it.
+        # No MPI sets LOCAL_SIZE, and the initialization crashes unless both are equal.
         os.environ["LOCAL_SIZE"] = os.environ["WORLD_SIZE"]
         remove_buffers(job)
-    dist.init_process_group(
-        BACKENDS[device],
-        store=job.process_group_store(),
-        rank=job.rank,
-        world_size=job.size,
-        timeout=job.timeout,
-    )
+    backend, timeout = BACKENDS[device], job.timeout
+    store = job.process_group_store()
+    dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.size, timeout=timeout)
     with muted():
-        deepspeed.init_distributed(
-            BACKENDS[device], auto_mpi_discovery=False, verbose=False, timeout=job.timeout
-        )
-    # Without it, a rank could sum into a buffer that another has not mapped yet.
+        deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
+    # Without a barrier, a rank could sum into a buffer that another has not mapped yet.
     dist.barrier()
     if shared_memory:
-        # All have them open: they go with the job, however that ends.
+        # All ranks have the buffers open, so that they are freed when the job ends in any way.
         remove_buffers(job)
 
 
 def stop() -> None:
-    """Leaves the process group, without which processes end in random crashes."""
+    """Leaves the process group; processes that do not can crash at their end."""
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
 def remove_buffers(job: RankGroup) -> None:
-    """Deletes the files of this job's all-reduce buffers, 66 MB a rank, which DeepSpeed never does. Those
-    that an earlier job left under this one's port would give wrong sums."""
+    """Deletes the files of this job's all-reduce buffers, 66 MB for each rank, which DeepSpeed never does.
+    Files that an earlier job with the same port left would give wrong sums."""
     if job.rank == 0:
         names = f"{SHM_FILES}_{os.getuid()}_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_*"
         for path in SHM.glob(names):
@@ -121,39 +116,29 @@ def remove_buffers(job: RankGroup) -> None:
     job.gather(None)
 
 
-class _Ranks:
-    """DeepSpeed's view of a model that all ranks share."""
-
-    def get_model_parallel_group(self) -> Any:
-        return dist.group.WORLD
-
-    def get_model_parallel_world_size(self) -> int:
-        return int(dist.get_world_size())
-
-    def get_model_parallel_rank(self) -> int:
-        return int(dist.get_rank())
-
-
 def shard(model: Any, dtype: torch.dtype, device: str) -> Any:
-    """The model with AutoTP's layers in place of its own, this rank's part of it; weights on the meta device
-    become room of the part's size on the device, not yet filled.
+    """This rank's part of the model, with AutoTP's layers in place of its own. Weights on the meta device
+    become uninitialized weights of the part's size on the device.
 
-    The engine around it is let go: it refuses beams and long prompts.
+    DeepSpeed's engine around the model is dropped, because it refuses beams and long prompts.
     """
     size = dist.get_world_size()
     if size == 1:
         return model
     deepspeed = import_deepspeed(device)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    all_ranks = SimpleNamespace(
+        get_model_parallel_group=lambda: dist.group.WORLD,
+        get_model_parallel_world_size=dist.get_world_size,
+        get_model_parallel_rank=dist.get_rank,
+    )
+    parallel = {"tp_size": size, "tp_group": dist.group.WORLD, "mpu": all_ranks}
     with muted():
         engine = deepspeed.init_inference(
-            model,
-            tensor_parallel={"tp_size": size, "tp_group": dist.group.WORLD, "mpu": _Ranks()},
-            dtype=dtype,
-            replace_with_kernel_inject=False,
+            model, tensor_parallel=parallel, dtype=dtype, replace_with_kernel_inject=False
         )
     sharded = engine.module
-    # DeepSpeed makes empty room for the buffers of a model on the meta device as well.
+    # DeepSpeed leaves the buffers of a model on the meta device uninitialized too.
     for name, buffer in sharded.named_buffers():
         if name in buffers and buffer.shape == buffers[name].shape:
             buffer.copy_(buffers[name])
@@ -161,8 +146,8 @@ def shard(model: Any, dtype: torch.dtype, device: str) -> Any:
 
 
 def tell_config(model: Any, rank: int, size: int) -> None:
-    """Writes this rank's heads into the model's config, by which some attentions cut their queries and by
-    which static caches are made."""
+    """Writes this rank's number of heads into the model's config, which some attentions and the static caches
+    take their shapes from."""
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
@@ -173,8 +158,8 @@ def tell_config(model: Any, rank: int, size: int) -> None:
 
 
 def keep_mask(model: Any) -> None:
-    """Has a model with ALiBi (Bloom) see an attention mask at each step. Without one, transformers makes the
-    biases of all heads by itself; with one, DeepSpeed makes those of this rank's."""
+    """Gives a model with ALiBi (Bloom) an attention mask at each step. Without a mask, transformers makes the
+    biases of all heads; with one, DeepSpeed makes those of this rank's heads."""
     body = model.base_model
     if not hasattr(body, "build_alibi_tensor"):
         return
@@ -193,13 +178,13 @@ def keep_mask(model: Any) -> None:
 
 
 def check_sharded(model: Any, size: int) -> None:
-    """RunFailure `unsupported` where AutoTP left the model as it was."""
+    """RunFailure `unsupported` where AutoTP did not shard the model."""
     if size > 1 and not any(hasattr(module, "mp_group") for module in model.modules()):
         raise RunFailure("unsupported", "AutoTP does not shard this model: every rank would hold all of it")
 
 
 @contextlib.contextmanager
 def muted() -> Any:
-    """What DeepSpeed prints on every rank goes nowhere."""
+    """Drops what DeepSpeed prints on every rank."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 
 import msgspec
 
-# Of each launcher: the rank, the number of ranks, and both on this host alone. Some set no number of ranks.
+# Each launcher's variables for the rank, the number of ranks, and both counted on this host alone. Some
+# launchers do not set the number of ranks.
 VARIABLES: dict[str, tuple[str, str, str, str]] = {
     "torchrun": ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
     "Open MPI": (
-        "OMPI_COMM_WORLD_RANK",
-        "OMPI_COMM_WORLD_SIZE",
-        "OMPI_COMM_WORLD_LOCAL_RANK",
-        "OMPI_COMM_WORLD_LOCAL_SIZE",
+        *("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        *("OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
     ),
     "PALS": ("PALS_RANKID", "PALS_SIZE", "PALS_LOCAL_RANKID", "PALS_LOCAL_SIZE"),
     "Intel MPI or MPICH": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
@@ -20,7 +19,7 @@ VARIABLES: dict[str, tuple[str, str, str, str]] = {
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """What a launcher told this process; None is what it did not tell."""
+    """What a launcher set for this process; None where it did not set the value."""
 
     launcher: str
     rank: int
@@ -35,27 +34,24 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def launch_of(variables: Mapping[str, str]) -> Launch | None:
-    """What the environment says of a launcher; None where none started this process.
+    """The launcher by the environment; None where none started this process.
 
-    torchrun's plain names are also set by people and by other tools: with an MPI's own beside them, they
-    count only where torchrun itself left its mark.
+    People and other tools set torchrun's plain names too. Beside an MPI's own variables they count only where
+    torchrun also set its run id.
     """
     found = [name for name, names in VARIABLES.items() if variables.get(names[0], "").isdecimal()]
     if "torchrun" in found and len(found) > 1 and "TORCHELASTIC_RUN_ID" not in variables:
         found.remove("torchrun")
     if not found:
         return None
-    rank, size, local_rank, local_size = (_number(variables.get(name)) for name in VARIABLES[found[0]])
+    texts = (variables.get(name, "") for name in VARIABLES[found[0]])
+    rank, size, local_rank, local_size = (int(text) if text.isdecimal() else None for text in texts)
     return Launch(launcher=found[0], rank=rank or 0, size=size, local_rank=local_rank, local_size=local_size)
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isdecimal() else None
-
-
 def silence() -> None:
-    """Silences this rank, whatever writes, because libraries print on every rank; and keeps it from the hub,
-    because rank 0 alone downloads, before the others look."""
+    """Drops all output of this rank, because libraries print on every rank, and keeps it from the hub,
+    because rank 0 downloads everything before the other ranks look for it."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)

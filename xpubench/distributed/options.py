@@ -1,7 +1,7 @@
 """The flags, options and descriptions of the runtimes that share one model among ranks."""
 
 import argparse
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import msgspec
 
@@ -10,18 +10,12 @@ from xpubench.runtimes.ipex import options as ipex
 from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
 from xpubench.runtimes.pytorch.options import TransformersDescription
 
-FLAGS = (
-    flag(
-        "--shm",
-        action="store_true",
-        dest="shared_memory",
-        help="on one host's CPU: sum through shared memory",
-    ),
-)
+SHM_HELP = "on one host's CPU: sum through shared memory"
+FLAGS = (flag("--shm", action="store_true", dest="shared_memory", help=SHM_HELP),)
 
 
 class RankFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """A rank: where it runs, what it holds, and the most memory that it took while loading and in all."""
+    """A rank: where it runs, what it holds, and its peaks of memory during the load and during all."""
 
     rank: int
     host: str
@@ -36,8 +30,8 @@ class RankFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShardedDescription(TransformersDescription, kw_only=True, frozen=True, tag="deepspeed"):
-    """A sharded model: the backend of its collectives, whether they go through shared memory, whether each
-    rank read its slices alone, and its ranks."""
+    """A sharded model: the backend of its collectives, whether they use shared memory, whether each rank read
+    only its slices, and its ranks."""
 
     backend: str | None = None
     shared_memory: bool = False
@@ -54,7 +48,7 @@ class ShardedIpexDescription(ShardedDescription, kw_only=True, frozen=True, tag=
 
 
 class DeepSpeedOptions(RuntimeOptions, kw_only=True, frozen=True, tag="deepspeed"):
-    """`shared_memory` has the ranks of one host sum through its memory."""
+    """With `shared_memory`, the ranks of one host sum through its memory."""
 
     loader: ClassVar[str] = "xpubench.distributed.runtime:TensorParallelRuntime"
     description: ClassVar[type[RuntimeDescription]] = ShardedDescription
@@ -71,7 +65,7 @@ class DeepSpeedOptions(RuntimeOptions, kw_only=True, frozen=True, tag="deepspeed
     def from_args(cls, args: argparse.Namespace, device: str) -> Self:
         if args.shared_memory and device != "cpu":
             raise UserError("--shm is for ranks on a CPU; leave it out")
-        return cls(shared_memory=args.shared_memory)
+        return cls(**cls.fields_from(args))
 
 
 class DeepSpeedIpexOptions(DeepSpeedOptions, kw_only=True, frozen=True, tag="deepspeed-ipex"):
@@ -87,10 +81,8 @@ class DeepSpeedIpexOptions(DeepSpeedOptions, kw_only=True, frozen=True, tag="dee
     allow_unoptimized: bool = False
 
     @classmethod
-    def from_args(cls, args: argparse.Namespace, device: str) -> Self:
-        return cls(
-            shared_memory=DeepSpeedOptions.from_args(args, device).shared_memory,
-            ipex_optimize=not args.disable_optimize_transformers,
-            autocast=not args.disable_auto_cast,
-            allow_unoptimized=args.allow_unoptimized,
-        )
+    def fields_from(cls, args: argparse.Namespace) -> dict[str, Any]:
+        return super().fields_from(args) | {
+            "ipex_optimize": not args.disable_optimize_transformers,
+            "autocast": not args.disable_auto_cast,
+        }

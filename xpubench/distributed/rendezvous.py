@@ -1,4 +1,4 @@
-"""The ranks that share one model: how they meet, exchange data beside the collectives, and end together."""
+"""The ranks that share one model: how they meet, exchange data without collectives, and end together."""
 
 import atexit
 import os
@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
@@ -27,7 +28,7 @@ from xpubench.record import Failure
 
 T = TypeVar("T")
 INSTALL = "pip install 'xpubench[deepspeed]', which brings mpirun too"
-# A follower waits for rank 0's next command as long as rank 0 lives, whose end closes the store.
+# A follower waits for rank 0's next command until the end of rank 0, which closes the store.
 FOREVER = timedelta(days=365)
 MEET = timedelta(minutes=5)
 # How long an error on one rank waits for the same error on the others before it ends the job.
@@ -46,17 +47,17 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RankGroup:
-    """This process among the ranks. Every rank calls `gather` and `agree` alike and in the same order."""
+    """This process among the ranks. Every rank makes the same calls of `gather`, `share` and `agree`."""
 
     def __init__(self, launch: Launch, timeout: timedelta) -> None:
-        """Meets the other ranks. UserError where that cannot work, on every rank that notices."""
+        """Meets the other ranks. UserError, on every rank that notices, where they cannot meet."""
         self._mpi = _mpi(launch) if launch.with_mpi else None
         if self._mpi is not None:
             self.rank, self.size = self._mpi.Get_rank(), self._mpi.Get_size()
         else:
             self.rank, self.size = launch.rank, launch.size or 1
         self.timeout = timeout
-        self._turn = 0
+        self._turns = count()
         self._watchdog: WatchdogConnection | None = None
         sys.excepthook = self._end_in_error
         threading.excepthook = lambda caught: self._end_in_error(
@@ -64,18 +65,22 @@ class RankGroup:
         )
         self._store, self._address = self._meet()
         hosts = self.gather(socket.gethostname())
-        local_rank = launch.local_rank
-        if local_rank is None:
-            local_rank = hosts[: self.rank].count(hosts[self.rank])
-        self.places: list[Place] = self.gather(
-            Place(rank=self.rank, host=hosts[self.rank], pid=os.getpid(), local_rank=local_rank)
+        counted = hosts[: self.rank].count(hosts[self.rank])
+        self.local_rank = counted if launch.local_rank is None else launch.local_rank
+        place = Place(rank=self.rank, host=hosts[self.rank], pid=os.getpid(), local_rank=self.local_rank)
+        self.places: list[Place] = self.gather(place)
+        # DeepSpeed and the communication libraries read these variables.
+        os.environ.update(
+            RANK=str(self.rank),
+            WORLD_SIZE=str(self.size),
+            LOCAL_RANK=str(self.local_rank),
+            MASTER_ADDR=self._address,
         )
-        self.local_rank = local_rank
-        self._set_variables()
+        if self._mpi is not None:
+            os.environ["MASTER_PORT"] = str(self._store.port)
 
     @property
     def one_host(self) -> bool:
-        """Whether all ranks run on one host."""
         return len({place.host for place in self.places}) == 1
 
     def process_group_store(self) -> Store:
@@ -84,17 +89,17 @@ class RankGroup:
 
     def gather(self, value: Any) -> list[Any]:
         """Each rank's value, by rank, on every rank."""
-        turn = self._next_turn()
+        turn = next(self._turns)
         self._store.set(f"{turn}/{self.rank}", pickle.dumps(value))
         return [pickle.loads(self._get(f"{turn}/{rank}", self.timeout)) for rank in range(self.size)]
 
-    def share(self, data: bytes) -> bytes:
-        """Rank 0's data, on every rank."""
-        turn = self._next_turn()
+    def share(self, data: bytes, timeout: timedelta | None = None) -> bytes:
+        """Rank 0's data, on every rank; `timeout` is by default the group's."""
+        turn = next(self._turns)
         if self.rank == 0:
             self._store.set(f"{turn}/0", data)
             return data
-        return self._get(f"{turn}/0", self.timeout)
+        return self._get(f"{turn}/0", timeout or self.timeout)
 
     def agree(self, problem: str | None) -> None:
         """UserError on every rank when one of them has a problem: the first one's."""
@@ -103,12 +108,11 @@ class RankGroup:
             return
         rank, text = found[0]
         everyone = len({one for _, one in found}) == 1 and len(found) == self.size
-        place = self.places[rank] if hasattr(self, "places") else None
-        where = "" if everyone or rank == 0 else f"rank {rank}{f' on {place.host}' if place else ''}: "
+        where = "" if everyone or rank == 0 else f"rank {rank} on {self.places[rank].host}: "
         raise UserError(where + text)
 
     def agreed(self, work: Callable[[], T]) -> T:
-        """What the work gives, which every rank does; UserError on every rank when it fails on one."""
+        """The result of work that every rank does; UserError on every rank when it fails on one."""
         problem = None
         try:
             result = work()
@@ -118,20 +122,20 @@ class RankGroup:
         return result
 
     def send(self, command: Any) -> None:
-        """Rank 0's next command, for all others."""
-        self._store.set(f"command/{self._next_turn()}", pickle.dumps(command))
+        """Sends rank 0's next command to all others."""
+        self.share(pickle.dumps(command))
 
     def receive(self) -> Any:
         """The next command, on a rank other than 0."""
-        return pickle.loads(self._get(f"command/{self._next_turn()}", FOREVER))
+        return pickle.loads(self.share(b"", FOREVER))
 
     def all_failed(self, error: BaseException) -> bool:
-        """On a rank whose work has failed: whether every other rank's fails too, within the grace. Where some
-        rank's does not, it waits in a collective for ever, and the job must end."""
-        turn = self._next_turn()
+        """On a rank whose work has failed: whether the work of every other rank fails too within `GRACE_S`
+        seconds. If not, some rank waits in a collective for ever, and the job must end."""
+        turn = next(self._turns)
         self._store.set(f"failed/{turn}/{self.rank}", type(error).__name__)
         until = monotonic() + GRACE_S
-        # Asked now and then, as a wait that ends in vain writes warnings of its own.
+        # Polled, because the store's own wait writes warnings when it times out.
         while not self._store.check([f"failed/{turn}/{rank}" for rank in range(self.size)]):
             if monotonic() > until:
                 return False
@@ -139,19 +143,20 @@ class RankGroup:
         return True
 
     def skip_turn(self) -> None:
-        """What `all_failed` counts, on a rank whose work went well."""
-        self._next_turn()
+        """Counts the turn that `all_failed` takes, on a rank whose work succeeded."""
+        next(self._turns)
 
     def watch(self, drafts: list[bytes], results: str) -> None:
-        """Begins to be watched: should a rank end without a word, each record of `drafts` that is not written
-        by then is written to the directory `results` as a failure. Rank 0 names the drafts."""
+        """Starts the watchdog: if a rank is killed, it writes each record of `drafts` that is not written by
+        then to the directory `results` as a failure. Only rank 0's drafts count."""
         port = start_watchdog(self._address, self.size, drafts, results) if self.rank == 0 else None
         port = self.gather(port)[0]
         self._watchdog = WatchdogConnection(self._address, port, msgspec.to_builtins(self.places[self.rank]))
 
     @contextmanager
-    def hurried(self) -> Iterator[None]:
-        """Work that must be done within the timeout, even where it hangs deaf to everything."""
+    def deadline(self) -> Iterator[None]:
+        """Has the watchdog kill the job unless the block ends within the timeout. It serves collectives that
+        neither time out themselves nor hear signals."""
         if self._watchdog is None or self.rank != 0:
             yield
             return
@@ -170,7 +175,7 @@ class RankGroup:
         os._exit(1)
 
     def leave(self) -> None:
-        """Ends being watched: what happens from here on is no failure of the job."""
+        """Says goodbye to the watchdog: what happens from here on is no failure of the job."""
         if self._watchdog is not None:
             self._watchdog.close()
             self._watchdog = None
@@ -194,7 +199,7 @@ class RankGroup:
             mine = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
             return PrefixStore("xpubench", self._tcp_store(address, port, mine)), address
         hosts = self._mpi.allgather(socket.gethostname())
-        _take_names_off()
+        _unlink_shared_memory()
         address = os.environ.get("MASTER_ADDR") or (LOOPBACK if len(set(hosts)) == 1 else hosts[0])
         store, problem = None, None
         if self.rank == 0:
@@ -219,25 +224,10 @@ class RankGroup:
                 f"the ranks cannot meet at {address}:{port}; set MASTER_ADDR to an address of rank 0's host"
             ) from error
 
-    def _set_variables(self) -> None:
-        """What DeepSpeed and the communication libraries read."""
-        os.environ.update(
-            RANK=str(self.rank),
-            WORLD_SIZE=str(self.size),
-            LOCAL_RANK=str(self.local_rank),
-            MASTER_ADDR=self._address,
-        )
-        if self._mpi is not None:
-            os.environ["MASTER_PORT"] = str(self._store.port)
-
     def _get(self, key: str, timeout: timedelta) -> bytes:
         self._store.wait([key], timeout)
         value: bytes = self._store.get(key)
         return value
-
-    def _next_turn(self) -> int:
-        self._turn += 1
-        return self._turn
 
 
 def _mpi(launch: Launch) -> Any:
@@ -252,7 +242,7 @@ def _mpi(launch: Launch) -> Any:
     except RuntimeError as error:
         raise UserError(f"mpi4py finds no MPI library; {INSTALL}") from error
     library = MPI.Get_library_version().splitlines()[0].strip(" \0")
-    # Under Open MPI another library ends the process when it is initialized.
+    # Initializing another library under Open MPI ends the process.
     if launch.launcher == "Open MPI" and not library.startswith("Open MPI"):
         raise UserError(
             f"mpirun of Open MPI started the ranks, but mpi4py takes {library}; name Open MPI's library with "
@@ -281,9 +271,9 @@ def _master_port() -> int | None:
     return int(text)
 
 
-def _take_names_off() -> None:
-    """Removes the files of MPICH's shared memory, which all ranks have open by now: it goes with the job,
-    however that ends, where MPICH would leave it behind a killed one."""
+def _unlink_shared_memory() -> None:
+    """Removes the files of MPICH's shared memory, which all ranks have open by now. The memory is freed when
+    the job ends in any way, whereas MPICH leaves the files of a killed job behind."""
     for path in MPICH_SHM.findall(Path("/proc/self/maps").read_text()):
         Path(path).unlink(missing_ok=True)
 
@@ -292,14 +282,14 @@ _current: RankGroup | None = None
 
 
 def join(launch: Launch, timeout: timedelta) -> RankGroup:
-    """Makes this process one of its job's ranks, once."""
+    """Makes this process one of its job's ranks; called once in a process."""
     global _current
     _current = RankGroup(launch, timeout)
     return _current
 
 
 def current() -> RankGroup:
-    """The job that this process is a rank of; UserError where it is none's."""
+    """The group that this process is a rank of; UserError where it is in none."""
     if _current is None:
         raise UserError(
             "this process was not started as one of several ranks; type "

@@ -2,19 +2,16 @@
 
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import msgspec
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from xpubench.catalog.architecture import architecture_of, head_shares
@@ -30,7 +27,7 @@ from xpubench.measure.times import latest
 from xpubench.process.signals import ENDING
 from xpubench.record import Collectives, Failure, SyncPolicy
 from xpubench.runtimes import registry
-from xpubench.runtimes.base import Generation, Generator, Logits, Rows, TokenIds, Verification
+from xpubench.runtimes.base import Generation, Generator, Logits, Rows, Scores, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject, Workload
@@ -41,32 +38,30 @@ from xpubench.weights.source import read_config, source_of, weight_files
 
 P = ParamSpec("P")
 R = TypeVar("R")
-# What gloo and the stores say of a collective that ended at its timeout.
+# The errors of gloo and of the stores contain these words when a collective times out.
 TIMEOUT_WORDS = ("timed out", "timeout")
-# The others are still waiting, or are deaf to what interrupts rank 0.
+# After these failures the other ranks still wait, or do not see what interrupted rank 0.
 ENDS_THE_JOB = ("timeout", "interrupted")
 
 
-def together(
-    method: Callable[Concatenate[Any, P], R],
-) -> Callable[Concatenate[Any, P], R]:
+def together(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
     """Runs a method on all ranks: where rank 0 calls it, the others are told to call it too."""
 
     @wraps(method)
     def on_all_ranks(self: Any, /, *arguments: P.args, **named: P.kwargs) -> R:
         if self.job.rank == 0:
             self.job.send((method.__name__, arguments, named))
-        # gloo ends a collective that hangs by itself; the others may be deaf in theirs.
-        deaf = _options_of(self.subject).shared_memory or self.subject.device != "cpu"
-        with in_step(self.job, self.subject.device), self.job.hurried() if deaf else nullcontext():
+        # Collectives of gloo time out; others hang for ever.
+        hangs = _options_of(self.subject).shared_memory or self.subject.device != "cpu"
+        with in_step(self.job, self.subject.device), self.job.deadline() if hangs else nullcontext():
             return method(self, *arguments, **named)
 
     return on_all_ranks
 
 
-class OnAllRanks(PyTorchRuntime):
-    """What a sharded model adds to a runtime: every call happens on all ranks, and times are the latest
-    rank's."""
+class TensorParallelRuntime(PyTorchRuntime):
+    """A transformers model that AutoTP shards: every call happens on all ranks, and times are those of the
+    latest rank."""
 
     job: rendezvous.RankGroup
     reads_slices = False
@@ -75,7 +70,7 @@ class OnAllRanks(PyTorchRuntime):
     @classmethod
     def set_up(cls) -> None:
         super().set_up()
-        # The memory that this path asks for does not go back.
+        # The all-reduce that this variable turns on never frees its memory.
         os.environ.pop("TORCH_LLM_ALLREDUCE", None)
 
     @classmethod
@@ -86,10 +81,8 @@ class OnAllRanks(PyTorchRuntime):
         autotp.check_backend(subject.device)
         if _options_of(subject).shared_memory:
             autotp.check_shared_memory(job)
-        config = read_config(
-            subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
-        )
-        # A slice of such weights is no slice of the model's: their scales lie beside them.
+        config = _config(subject)
+        # A slice of a quantized weight lacks its scales, which lie beside the weight.
         if "quantization_config" in config:
             raise UserError(
                 f"{subject.model} is a quantized checkpoint, which runs on one device, not over ranks"
@@ -109,18 +102,14 @@ class OnAllRanks(PyTorchRuntime):
             cls.job = job
             runtime = super().load(subject)
             runtime.load_peak_host_bytes = peak_host_bytes()
-            # Tried out now, on all ranks, which must all score in one way.
+            # All ranks must score in the same way.
             runtime.scores_rows_alone = all(job.gather(runtime.scores_rows_alone))
         return runtime
 
     @classmethod
     def weights(cls, subject: Subject) -> LoadedWeights:
         job = rendezvous.current()
-        dtype = getattr(torch, subject.dtype)
-
-        def shard(model: Any, dtype: torch.dtype) -> Any:
-            return autotp.shard(model, dtype, subject.device)
-
+        dtype, shard = getattr(torch, subject.dtype), partial(autotp.shard, device=subject.device)
         loaded = _part(subject, dtype, shard) if job.size > 1 else None
         cls.reads_slices = loaded is not None
         if loaded is None:
@@ -148,7 +137,7 @@ class OnAllRanks(PyTorchRuntime):
     @together
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         verification = super().verify(prompt_ids, workload)
-        # Once more, as the first generation of a shape pays for what the others find ready.
+        # A second generation, because the first of a shape also pays for one-time work.
         dist.barrier()
         start_ns = perf_counter_ns()
         again = super().verify
@@ -168,9 +157,7 @@ class OnAllRanks(PyTorchRuntime):
         return super().trace(prompt_ids, workload, forced)
 
     @together
-    def target_logprobs(
-        self, token_ids: TokenIds, rows: Rows, targets: TokenIds
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
         return super().target_logprobs(token_ids, rows, targets)
 
     @together
@@ -178,12 +165,11 @@ class OnAllRanks(PyTorchRuntime):
         return super().describe()
 
     def described(self) -> dict[str, Any]:
-        description = super().described()
-        device = self.subject.device
+        description, device = super().described(), self.subject.device
         place = self.job.places[self.job.rank]
         own = RankFacts(
             rank=self.job.rank,
-            host=socket.gethostname(),
+            host=place.host,
             process=place.pid,
             device=device if device == "cpu" else f"{device}:{self.model.device.index}",
             device_name=device_name(device),
@@ -205,17 +191,13 @@ class OnAllRanks(PyTorchRuntime):
         super().close()
 
 
-class TensorParallelRuntime(OnAllRanks):
-    """A transformers model that AutoTP shards."""
-
-
 def _options_of(subject: Subject) -> DeepSpeedOptions:
     assert isinstance(subject.options, DeepSpeedOptions)
     return subject.options
 
 
 def follow(job: rendezvous.RankGroup) -> None:
-    """What a rank other than 0 does: the runtime's calls that rank 0 tells it, until that one leaves."""
+    """What a rank other than 0 does: it makes the runtime's calls that rank 0 sends, until rank 0 leaves."""
     runtime: Generator | None = None
     while True:
         name, arguments, named = job.receive()
@@ -226,21 +208,21 @@ def follow(job: rendezvous.RankGroup) -> None:
                 runtime = registry.loader(arguments[0].runtime).load(*arguments)
             else:
                 getattr(runtime, name)(*arguments, **named)
-        # All ranks have failed alike, and rank 0 says so.
+        # All ranks failed alike, and rank 0 reports it.
         except (Exception, KeyboardInterrupt):
             continue
 
 
 @contextmanager
 def in_step(job: rendezvous.RankGroup, device: str) -> Iterator[None]:
-    """Work that all ranks do at once. What fails on all of them is raised; what fails on some ends the job,
-    as the others wait for those for ever."""
+    """Work that all ranks do at once. A failure on all of them is raised; a failure on some ends the job,
+    because the others wait for those for ever."""
     try:
         yield
     except BaseException as error:
         failure = _failure(error, device, job)
-        # A launcher that ends the others after one has died must not make an interruption of its death.
-        with undisturbed():
+        # A launcher signals the other ranks when one has died, which must not count as an interruption.
+        with ignored_signals():
             if failure.failure_class in ENDS_THE_JOB or not job.all_failed(error):
                 job.fail(failure)
         raise
@@ -248,8 +230,7 @@ def in_step(job: rendezvous.RankGroup, device: str) -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Work that signals do not interrupt."""
+def ignored_signals() -> Iterator[None]:
     before = [(number, signal.signal(number, signal.SIG_IGN)) for number in ENDING]
     try:
         yield
@@ -262,7 +243,7 @@ def _failure(error: BaseException, device: str, job: rendezvous.RankGroup) -> Fa
     if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in TIMEOUT_WORDS):
         seconds = job.timeout.total_seconds()
         error = RunFailure("timeout", f"waited {seconds:g} s for the other ranks in a collective")
-    # The caller still needs the traceback, which classifying drops.
+    # `classify` drops the traceback, which the caller still needs.
     where = error.__traceback__
     failure = classify(error, device)
     error.__traceback__ = where
@@ -282,35 +263,33 @@ def _check_same_model(job: rendezvous.RankGroup, subject: Subject) -> None:
 
 def _seen(subject: Subject) -> list[str]:
     """What must be the same on all ranks: the config and the weights of the model, and those of its adapter.
-    The times of files and the tokenizer may differ, which rank 0 alone uses."""
+    The times of files may differ, and the tokenizer too, which only rank 0 uses."""
     if subject.weights == "dummy":
-        config = read_config(
-            subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
-        )
-        return [config_digest(config)]
+        return [config_digest(_config(subject))]
     found = [fingerprint(source_of(subject).directory)]
     if subject.lora is not None:
         found.append(fingerprint(Path(subject.lora)))
     return [digest for one in found for digest in (one.config, one.weights)]
 
 
+def _config(subject: Subject) -> dict[str, Any]:
+    trust = subject.trust_remote_code
+    return read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+
+
 def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> LoadedWeights | None:
     """This rank's part of the model from its slices alone, None where it has to be cut from the whole one."""
-    trust = subject.trust_remote_code
     if subject.weights == "dummy":
-        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
-        return LoadedWeights(
-            model=sharded(
-                config, dtype, shard, lambda model: DummyWeights(model, device=subject.device, seed=0)
-            )
-        )
+        model = sharded(_config(subject), dtype, shard, partial(DummyWeights, device=subject.device, seed=0))
+        return None if model is None else LoadedWeights(model=model)
     source = source_of(subject)
     # An adapter is merged into whole weights.
     if subject.lora is not None or not weight_files(source.directory):
         return None
     if source.config.get("model_type") not in CONFIG_MAPPING_NAMES:
         return None
-    model = sharded(source.config, dtype, shard, lambda model: CheckpointWeights.of(source, model))
-    return LoadedWeights(
-        model=model, tokenizer=load_tokenizer(source.directory, trust), revision=source.revision
-    )
+    model = sharded(source.config, dtype, shard, partial(CheckpointWeights.of, source))
+    if model is None:
+        return None
+    tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
+    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision)

@@ -1,17 +1,17 @@
-"""A rank's part of a model, filled from the slices of the weights that it is made of and nothing more.
+"""A rank's part of a model, for which only the needed slices of the weights are read.
 
-AutoTP itself says what those are: it shards a model of one layer whose weights are the numbers of their own
-rows, then one of their columns; what it leaves on this rank are the rows and columns to read.
+AutoTP shows which slices these are: it shards a model of one layer in which each weight holds the numbers of
+its own rows, and then one with those of its columns. The numbers left on this rank are the slices to read.
 """
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import msgspec
 import torch
 from safetensors import safe_open
-from transformers import PretrainedConfig
 
 from xpubench.weights.dummy import BLOCK, SPREAD, TURN, Filler
 from xpubench.weights.empty import empty_model, transformers_config
@@ -21,9 +21,9 @@ Segments = list[tuple[int, int]]  # (start, stop) of runs of rows or of columns
 Shard = Callable[[Any, torch.dtype], Any]  # shards a model and gives this rank's part
 
 LAYER = re.compile(r"\.\d+\.")
-# Of a matrix at a time: what is in flight beside the part itself.
+# So many bytes of a matrix are read at once, in addition to the part itself.
 CHUNK_BYTES = 4 << 20
-# Vocabularies are never cut here, and a probe's need not be long.
+# AutoTP does not cut vocabularies here, so that the probe's can be short.
 PROBE_VOCABULARY = 64
 
 
@@ -35,15 +35,12 @@ class Cut(msgspec.Struct, frozen=True):
 
     def shape_of(self, whole: torch.Size) -> tuple[int, ...]:
         """The shape of the part of a weight of that shape."""
-        cuts = (self.rows, self.columns)[: len(whole)]
-        return tuple(
-            size if cut is None else sum(stop - start for start, stop in cut)
-            for size, cut in zip(whole, [*cuts, *[None] * (len(whole) - len(cuts))], strict=True)
-        )
+        cuts = zip_longest(whole, (self.rows, self.columns)[: len(whole)])
+        return tuple(size if cut is None else sum(stop - start for start, stop in cut) for size, cut in cuts)
 
 
 class WeightReader(Protocol):
-    """Where whole weights lie, by their names in the whole model."""
+    """Reads weights by their names in the whole model."""
 
     def read(self, name: str, start: int, stop: int, columns: Segments | None) -> torch.Tensor:
         """Rows `start` to `stop` of a weight, and of these the columns."""
@@ -52,8 +49,8 @@ class WeightReader(Protocol):
 def sharded(
     config: dict[str, Any], dtype: torch.dtype, shard: Shard, weights: Callable[[Any], WeightReader | None]
 ) -> Any | None:
-    """This rank's part of the config's model in `dtype`, read slice by slice. None where it cannot be: where
-    `weights`, which is given the empty model, has none for it, or where the layers are not cut alike."""
+    """This rank's part of the config's model in `dtype`, read slice by slice. None where that is impossible:
+    where `weights`, called with the empty model, returns None, or where the layers are not cut alike."""
     model = empty_model(config, dtype)
     source = weights(model)
     if source is None:
@@ -73,14 +70,16 @@ def sharded(
 
 
 def probe(config: dict[str, Any], shard: Shard) -> dict[str, Cut]:
-    """How each weight of the first layer, and of what is outside the layers, is cut for this rank."""
+    """How the weights of the first layer, and those outside the layers, are cut for this rank."""
     rows, columns = (_numbers(config, shard, axis) for axis in (0, 1))
     return {name: Cut(rows[name], columns[name]) for name in rows}
 
 
 def _numbers(config: dict[str, Any], shard: Shard, axis: int) -> dict[str, Segments | None]:
-    """What this rank holds of each weight along one axis."""
-    model = empty_model(_small(config), torch.float32)
+    """The slices along one axis that this rank holds of each weight of one layer with a short vocabulary."""
+    small = transformers_config({name: value for name, value in config.items() if name != "layer_types"})
+    small.update({"num_hidden_layers": 1, "vocab_size": PROBE_VOCABULARY, "pad_token_id": 0})
+    model = empty_model(small, torch.float32)
     lengths = {}
     for module_name, module in model.named_modules():
         for name, empty in module.named_parameters(recurse=False):
@@ -96,7 +95,7 @@ def _numbers(config: dict[str, Any], shard: Shard, axis: int) -> dict[str, Segme
         if axis >= parameter.dim() or name not in lengths:
             found[name] = None
             continue
-        if parameter.numel() == 0:  # narrow layers leave a rank with nothing
+        if parameter.numel() == 0:  # a narrow layer can leave a rank without a slice
             found[name] = None if parameter.shape[axis] else []
             continue
         line = parameter if parameter.dim() == 1 else parameter[:, 0] if axis == 0 else parameter[0]
@@ -119,19 +118,12 @@ def segments(numbers: list[int], length: int) -> Segments | None:
     return None if runs == [(0, length)] else runs
 
 
-def _small(config: dict[str, Any]) -> PretrainedConfig:
-    """The config of one layer of the model, with a short vocabulary."""
-    small = transformers_config({name: value for name, value in config.items() if name != "layer_types"})
-    small.update({"num_hidden_layers": 1, "vocab_size": PROBE_VOCABULARY, "pad_token_id": 0})
-    return small
-
-
 def fill(parameter: torch.Tensor, source: WeightReader, name: str, cut: Cut, whole: torch.Size) -> None:
     """Copies a weight's slices into the parameter, a few rows at a time."""
-    row_bytes = max(1, whole.numel() // whole[0] * parameter.element_size())
-    place = 0
     if parameter.numel() == 0:
         return
+    row_bytes = max(1, whole.numel() // whole[0] * parameter.element_size())
+    place = 0
     with torch.no_grad():
         for start, stop in chunks(cut.rows or [(0, whole[0])], max(1, CHUNK_BYTES // row_bytes)):
             piece = source.read(name, start, stop, cut.columns)
@@ -154,7 +146,7 @@ class CheckpointWeights:
 
     @classmethod
     def of(cls, source: Source, model: Any) -> "CheckpointWeights | None":
-        """The checkpoint as weights of that model; None where it lacks one, or has it in another shape."""
+        """The checkpoint's weights for that model; None where one is missing or has another shape."""
         stored: dict[str, tuple[Any, tuple[int, ...]]] = {}
         for path in weight_files(source.directory):
             with safe_open(path, "pt") as file:
@@ -166,7 +158,7 @@ class CheckpointWeights:
             names.setdefault(id(parameter), []).append(name)
         files = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
-            # Tied weights are stored once, and some checkpoints are of the body alone.
+            # Tied weights are stored once, and some checkpoints hold only the body.
             known = names[id(parameter)]
             keys = [key for one in known for key in (one, one.removeprefix(prefix)) if key in stored]
             if not keys or stored[keys[0]][1] != tuple(parameter.shape):
@@ -176,7 +168,7 @@ class CheckpointWeights:
 
     def read(self, name: str, start: int, stop: int, columns: Segments | None) -> torch.Tensor:
         path, key = self._files[name]
-        # Opened anew each time: what was read through one opening counts as the process's memory.
+        # The file is opened for each read, because the pages read through one mapping count as memory in use.
         with safe_open(path, "pt") as file:
             part = file.get_slice(key)
             if columns is None:
@@ -186,7 +178,7 @@ class CheckpointWeights:
 
 
 class DummyWeights:
-    """The random weights of `build_dummy`, any part of them."""
+    """Any part of the random weights of `build_dummy`."""
 
     def __init__(self, model: Any, *, device: str, seed: int) -> None:
         self._filler = Filler(device, seed, getattr(model.config, "initializer_range", None) or SPREAD)
@@ -195,7 +187,7 @@ class DummyWeights:
         for module_name, module in model.named_modules():
             for name, empty in module.named_parameters(recurse=False):
                 turn = turns.setdefault(id(empty), len(turns) + 1)
-                # A copy, as sharding cuts the parameter itself.
+                # A copy, because sharding cuts the parameter itself.
                 self._made[f"{module_name}.{name}"] = name, torch.empty_like(empty), turn * TURN % BLOCK
         self._last: tuple[str, torch.Tensor] | None = None
 

@@ -1,18 +1,17 @@
 """A small process beside rank 0 that outlives it: it writes the records of the runs when a rank dies.
 
-MPI's launchers kill every rank when one dies, rank 0 too, before that one could write anything. So each rank
+MPI's launchers kill every rank when one dies, and rank 0 too, before it can write anything. So each rank
 holds a connection to the watchdog, and one that closes without a goodbye belongs to a rank that was killed.
 """
 
+import asyncio
 import contextlib
 import json
 import os
-import selectors
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,11 @@ from xpubench.process import signals
 from xpubench.record import Failure, decode
 from xpubench.results import ResultsDirectory
 
+# The watchdog ends when no rank has come within this time.
 ALONE_S = 60.0
 ANSWER_S = 10.0
+# A message holds at most a failure with the end of its traceback.
+MOST_BYTES = 1 << 24
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -37,7 +39,7 @@ class WatchdogConnection:
         self.say({"place": place})
 
     def say(self, message: dict[str, Any]) -> None:
-        """Sends one message; a watchdog that is gone is no reason to stop."""
+        """Sends one message; nothing fails where the watchdog is gone."""
         with contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
@@ -54,8 +56,8 @@ class WatchdogConnection:
 
 
 def start_watchdog(address: str, size: int, drafts: list[bytes], results: str) -> int:
-    """Starts the watchdog of `size` ranks, which reach it at that address, and returns the port at which it
-    listens. `drafts` are the encoded records of the runs, should a rank die."""
+    """Starts the watchdog of `size` ranks, which reach it at that address, and returns its port. `drafts` are
+    the encoded records of the runs, to which it adds the failure if a rank dies."""
     process = subprocess.Popen(
         [sys.executable, "-m", "xpubench.distributed.watchdog"],
         stdin=subprocess.PIPE,
@@ -87,84 +89,73 @@ class Watchdog:
         self._results = ResultsDirectory(Path(order["results"]))
         self._drafts = [decode(text) for text in order["drafts"]]
         self._before = {draft.id: self._results.stamp_of(draft.id) for draft in self._drafts}
-        address = order["address"]
-        self._listener = socket.create_server((address if address in LOOPBACK else "", 0))
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listener, selectors.EVENT_READ)
-        self._places: dict[socket.socket, dict[str, Any]] = {}
-        self._unread: dict[socket.socket, bytes] = {}
-        self._left = 0
-        self._deadline: tuple[float, float] | None = None
+        self._known = self._left = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._over = asyncio.Event()
 
-    @property
-    def port(self) -> int:
-        return int(self._listener.getsockname()[1])
+    async def run(self) -> None:
+        """Prints its port, and returns when all ranks have left, one has failed, or none has come."""
+        address = self._order["address"]
+        listener = socket.create_server((address if address in LOOPBACK else "", 0))
+        server = await asyncio.start_server(self._listen, sock=listener, limit=MOST_BYTES)
+        print(listener.getsockname()[1], flush=True)
+        # The launcher waits until no process holds its ranks' output any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        asyncio.get_running_loop().call_later(ALONE_S, self._end_if_alone)
+        await self._over.wait()
+        server.close()
 
-    def run(self) -> None:
-        """Returns when all ranks have left or one has failed."""
-        alone_until = time.monotonic() + ALONE_S
-        while self._left < self._order["size"]:
-            # In the order in which they came: the first connection to close is of the first rank to die.
-            for key, _ in self._selector.select(1.0):
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif self._hear(key.fileobj):  # type: ignore[arg-type]
+    def _end_if_alone(self) -> None:
+        if not self._known:
+            self._over.set()
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Listens to one connection, which need not be a rank's: it may be a scan of ports."""
+        place: dict[str, Any] | None = None
+        with contextlib.suppress(ConnectionError):
+            async for line in reader:
+                message = json.loads(line)
+                if "place" in message:
+                    place = message["place"]
+                    self._known += 1
+                elif "within_s" in message:
+                    self._set_deadline(message["within_s"])
+                elif "failure" in message:
+                    failure = msgspec.convert(message["failure"], Failure)
+                    text = f"{_who(place)}: {failure.message}"
+                    self._record(msgspec.structs.replace(failure, message=text))
+                    writer.write(b".")
+                    await writer.drain()
                     return
-            if self._deadline is not None and time.monotonic() > self._deadline[0]:
-                self._record(_timeout(self._deadline[1]))
-                os.kill(self._order["parent"], signal.SIGKILL)
-                return
-            if not self._unread and time.monotonic() > alone_until:
-                return
+                elif "bye" in message:
+                    self._left += 1
+                    if self._left == self._order["size"]:
+                        self._over.set()
+                    return
+        if place is not None:
+            self._record(death_of(_who(place), self._kills))
 
-    def _accept(self) -> None:
-        line, _ = self._listener.accept()
-        self._unread[line] = b""
-        self._selector.register(line, selectors.EVENT_READ)
+    def _set_deadline(self, seconds: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if seconds is not None:
+            self._deadline = asyncio.get_running_loop().call_later(seconds, self._time_out, seconds)
 
-    def _hear(self, line: socket.socket) -> bool:
-        """Whether what a rank said, or its silence, is the end of all."""
-        try:
-            data = line.recv(1 << 20)
-        except OSError:
-            data = b""
-        if not data and line not in self._places:  # no rank, such as a scan of ports
-            self._drop(line)
-            return False
-        if not data:
-            self._record(death_of(_who(self._places[line]), self._kills))
-            return True
-        *messages, self._unread[line] = (self._unread[line] + data).split(b"\n")
-        for line_of_json in messages:
-            message = json.loads(line_of_json)
-            if "place" in message:
-                self._places[line] = message["place"]
-            elif "within_s" in message:
-                seconds = message["within_s"]
-                self._deadline = None if seconds is None else (time.monotonic() + seconds, seconds)
-            elif "failure" in message:
-                failure = msgspec.convert(message["failure"], Failure)
-                text = f"{_who(self._places.get(line))}: {failure.message}"
-                self._record(msgspec.structs.replace(failure, message=text))
-                with contextlib.suppress(OSError):
-                    line.sendall(b".")
-                return True
-            elif "bye" in message:
-                self._drop(line)
-                self._left += 1
-                return False
-        return False
-
-    def _drop(self, line: socket.socket) -> None:
-        self._selector.unregister(line)
-        line.close()
+    def _time_out(self, seconds: float) -> None:
+        message = f"the ranks did not finish their step within {seconds:g} s"
+        self._record(Failure(failure_class="timeout", message=message))
+        os.kill(self._order["parent"], signal.SIGKILL)
 
     def _record(self, failure: Failure) -> None:
-        """Writes each draft as that failure, but for those whose run has its record by now."""
+        """Ends the watch: writes each draft as that failure, unless its run has a record by now. What happens
+        after the first failure follows from it and is not recorded."""
+        if self._over.is_set():
+            return
+        self._over.set()
         for draft in self._drafts:
             if self._results.stamp_of(draft.id) == self._before[draft.id]:
                 write_as_failed(self._results, draft, failure)
-        # One write, or a launcher that prefixes lines splits it.
+        # One write, because a launcher that prefixes lines could split several.
         with contextlib.suppress(OSError):
             os.write(2, f"error: {failure.failure_class}: {failure.message}\n".encode())
 
@@ -173,20 +164,10 @@ def _who(place: dict[str, Any] | None) -> str:
     return "a rank" if place is None else f"rank {place['rank']} on {place['host']} (process {place['pid']})"
 
 
-def _timeout(seconds: float) -> Failure:
-    return Failure(
-        failure_class="timeout", message=f"the ranks did not finish their step within {seconds:g} s"
-    )
-
-
-def main() -> None:
-    watchdog = Watchdog(json.loads(sys.stdin.readline()))
-    print(watchdog.port, flush=True)
-    # The launcher waits for the end of its ranks' output, and so for whoever holds it.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    signals.ignore()
-    watchdog.run()
+async def _main() -> None:
+    await Watchdog(json.loads(sys.stdin.readline())).run()
 
 
 if __name__ == "__main__":
-    main()
+    signals.ignore()
+    asyncio.run(_main())

@@ -1,1 +1,1 @@
-"""Processes: whose words reach which stream, the signals that end one, and child processes."""
+"""Processes: their output, the signals that end one, and child processes."""

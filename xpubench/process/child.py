@@ -1,5 +1,4 @@
-"""A program of this package as a child process: its order goes in, its reports come out, and it leaves no
-process behind."""
+"""A program of this package as a child process: it takes an order, reports, and leaves no process behind."""
 
 import contextlib
 import os
@@ -9,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from time import monotonic
-from types import TracebackType
 from typing import IO, Self
 
 import psutil
@@ -21,16 +18,14 @@ from xpubench.measure.oom import out_of_memory_kills
 from xpubench.process.reports import Done, End, Failed, Refused, Report, Said, decode_report
 
 POLL_S = 0.2
-# Between asking a process to end and killing it.
+# The seconds between asking a process to end and killing it.
 GRACE_S = 10.0
 BOUND_TO_PARENT = (sys.executable, "-m", "xpubench.process.bound_to_parent")
 
 
 class Child:
-    """A running child and all that it starts. The kernel kills it when this process ends in any way.
-
-    As a context manager it has no running process when it is left.
-    """
+    """A running child and all that it starts. The kernel kills it when this process ends in any way, and
+    leaving it as a context manager ends it."""
 
     def __init__(self, command: Sequence[str], order: bytes, log: IO[bytes]) -> None:
         """Starts `command`, whose standard input is the order and whose standard error is the log."""
@@ -49,25 +44,23 @@ class Child:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.end()
         assert self._process.stdout is not None
         self._process.stdout.close()
 
     @property
     def exit_code(self) -> int | None:
-        """As subprocess has it: below 0 the number of the signal that ended it, None while it runs."""
+        """The exit code, or the negative number of the signal that ended the child; None while it runs."""
         return self._process.poll()
 
     def reports(self) -> Iterator[Report | None]:
-        """Each report when it comes until the process has ended, and None whenever `POLL_S` seconds pass
-        without one. Other lines of its standard output go to the log."""
+        """Yields each report when it arrives until the process has ended, and None whenever `POLL_S` seconds
+        pass without one. Other lines of its standard output go to the log."""
         assert self._process.stdout is not None
         source, unread = self._process.stdout.fileno(), b""
         while True:
-            # Asked first: what the process wrote before its end can be read after it.
+            # The end is looked at before the output, so that nothing written before the end is missed.
             ended = self.exit_code is not None
             ready, _, _ = select.select([source], [], [], 0 if ended else POLL_S)
             data = os.read(source, 1 << 16) if ready else b""
@@ -91,9 +84,8 @@ class Child:
         started = self._descendants()
         if self.exit_code is None:
             self._signal(signal.SIGTERM)
-            until_s = monotonic() + GRACE_S
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(until_s - monotonic())
+                self._process.wait(GRACE_S)
             started += self._descendants()
         self._signal(signal.SIGKILL)
         for one in started:
@@ -106,7 +98,7 @@ class Child:
             os.killpg(self._process.pid, number)
 
     def _descendants(self) -> list[psutil.Process]:
-        """Also those that left the process group, as a launcher's ranks do."""
+        """Also the processes that left the process group, as a launcher's ranks do."""
         try:
             return list(psutil.Process(self._process.pid).children(recursive=True))
         except psutil.NoSuchProcess:
@@ -114,8 +106,8 @@ class Child:
 
 
 def carry_out(command: Sequence[str], order: bytes, say: Callable[[str], None], who: str) -> None:
-    """Has a child carry out an order, and tells what it says. Raises what the child reported: UserError or
-    RunFailure, and the latter too where it died; `who` is the child's name in that message."""
+    """Has a child carry out an order, and passes on to `say` what it says. Raises the UserError or RunFailure
+    that the child reports, and RunFailure where it dies; `who` names the child in that message."""
     end: End | None = None
     kills = out_of_memory_kills()
     with tempfile.TemporaryFile() as log, Child(command, order, log) as child:

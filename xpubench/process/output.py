@@ -1,4 +1,4 @@
-"""Whose words reach which stream: ours the standard output, the libraries' the standard error or none."""
+"""Keeps standard output for this program; what libraries print goes to standard error or nowhere."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ def quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    # torchao, which transformers imports where it is, warns about each of its extensions that does not load.
+    # transformers imports torchao, which warns about each of its extensions that does not load.
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not sys.warnoptions:
@@ -26,7 +26,7 @@ def quiet() -> None:
 
 @contextlib.contextmanager
 def own_stdout() -> Iterator[TextIO]:
-    """The standard output for our own words alone: what libraries print there goes to standard error."""
+    """Yields the real standard output; inside, what libraries print there goes to standard error."""
     if sys.stdout is None:
         raise UserError("standard output is closed; redirect it to a file or to /dev/null")
     sys.stdout.flush()

@@ -1,7 +1,7 @@
-"""What a child process of this package tells its parent: JSON lines on its standard output.
+"""What a child process of this package reports to its parent: JSON lines on its standard output.
 
-The child reads one order, a line of JSON, from its standard input. While it works it reports what it is doing
-and what it has written, and the last line is how it ended.
+The child reads one order, a line of JSON, from its standard input. While it works it reports what it does and
+what it has written, and its last line says how it ended.
 """
 
 import os
@@ -42,8 +42,8 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="report"):
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="report"):
-    """The end: a failure that became no record. Its class is `crash` for an error that nobody expected, and
-    then its log tail is the end of the traceback."""
+    """The end: a failure that became no record. An unexpected error has the class `crash`, and the end of its
+    traceback as the log tail."""
 
     failure: Failure
 
@@ -56,7 +56,7 @@ _decoder = msgspec.json.Decoder(Report)
 
 
 def decode_report(line: bytes) -> Report | None:
-    """The report in a line of a child's output, None where it is none: launchers print there too."""
+    """The report in a line of a child's output; None for other lines, such as a launcher's."""
     try:
         report: Report = _decoder.decode(line)
     except msgspec.DecodeError:

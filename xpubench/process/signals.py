@@ -8,12 +8,12 @@ from time import monotonic
 from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Longer than any exit: a supervisor waits for its worker's, and kills it in the end.
+# This is longer than any exit, which includes a supervisor's wait for its worker.
 EXIT_S = 60.0
 
 
 class _Received:
-    """The first signal that came, and when the last one that counted came, by the monotonic clock."""
+    """The first signal that came, and the time of the last one that interrupted, by the monotonic clock."""
 
     number: int | None = None
     at_s = 0.0
@@ -26,10 +26,10 @@ _received = _Received()
 def as_interruptions() -> Iterator[None]:
     """While it lasts, SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the main thread.
 
-    Further signals change nothing, because the first one's exit is under way. After `EXIT_S` seconds a signal
-    interrupts again, in case that a library swallowed the first one. A signal that the parent process has set
-    to be ignored, as nohup does, stays ignored. Once a signal came, all are ignored for the rest of the
-    process, because Python takes its own handlers away before it has ended.
+    Further signals change nothing, because the exit is under way. After `EXIT_S` seconds a signal interrupts
+    again, in case a library swallowed the first one. A signal that the parent process ignores, as under
+    nohup, stays ignored. After a signal, all are ignored when the block is left, because Python removes its
+    own handlers before the process has ended.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -52,7 +52,7 @@ def exit_code() -> int:
 
 
 def ignore() -> None:
-    """Has this process ignore these signals: another one ends it."""
+    """Has this process ignore these signals, because another process ends it."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
 

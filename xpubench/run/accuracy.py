@@ -1,4 +1,4 @@
-"""Accuracy specs of one subject to records: load once, run lm-eval, keep each item."""
+"""From accuracy specs of one subject to records: load once, run lm-eval, keep each item."""
 
 import math
 from collections.abc import Iterator
@@ -13,20 +13,16 @@ from xpubench.accuracy.lm import RuntimeLM
 from xpubench.accuracy.tasks import SMOKE, load_tasks
 from xpubench.catalog import TEST_SETS, PublishedAccuracy, find_model, status_of
 from xpubench.errors import RunFailure, UserError
-from xpubench.failures import classify, failed_record
 from xpubench.measure.host import peak_host_bytes
 from xpubench.plan import activation_bytes
 from xpubench.progress import Progress
 from xpubench.record import Accuracy, AccuracySummary, Item, Record, RunChecks, now
 from xpubench.results import ResultsDirectory
 from xpubench.run.session import Facts, Session
-from xpubench.runtimes.registry import options_class
 from xpubench.spec import DTYPE_BYTES, AccuracySpec
 
-Tasks = tuple[dict[str, tuple[AccuracySpec, Any]], dict[str, list[str]]]
-
 # lm-eval bootstraps some standard errors in forked processes, which hang beside torch's threads. Those of
-# accuracy and perplexity are taken from the items here.
+# accuracy and perplexity are computed here from the items.
 NO_BOOTSTRAP = 0
 # The share of the free memory that the activations of a batch may take, and the number of tokens beyond
 # which a larger batch gains nothing.
@@ -38,37 +34,32 @@ NO_METRICS = ("sample_len", "sample_count")
 
 
 def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress) -> Iterator[Record]:
-    """Runs the tasks of one subject, which is loaded once, and yields each record when it is written; of a
-    group or tag, one record a task.
+    """Runs the tasks of one subject, which is loaded once, and yields each record when it is written; a group
+    or a tag has one record for each of its tasks.
 
-    An interruption keeps the items that were done. Raises UserError for what cannot be done as asked.
+    An interruption keeps the finished items. Raises UserError for what cannot be done as asked.
     """
     if specs[0].subject.weights == "dummy":
         raise UserError("accuracy means nothing with --dummy-weights; leave one of the two out")
     with Session(specs, results, progress) as session:
-        made: list[Tasks] = []
-        yield from session.attempt(lambda: made.append(load_tasks(specs)))
-        if not session.specs:
+        try:
+            tasks, groups = load_tasks(specs)
+            session.specs = [spec for spec, _ in tasks.values()]
+            session.check()
+            if reason := session.subject.options.hides_logits:
+                raise RunFailure("unsupported", reason)
+            session.fetch()
+            session.load()
+        except BaseException as error:
+            yield from session.fail_all(error)
             return
-        tasks, groups = made[0]
-        session.specs = [spec for spec, _ in tasks.values()]
-        yield from session.attempt(lambda: _load(session))
-        for spec in session.specs:
-            record = session.write(_evaluated(session, spec, tasks[spec.id][1]))
+        for spec, task in tasks.values():
+            record = session.write(_evaluated(session, spec, task))
             yield record
             if record.status == "interrupted":
                 return
-        if session.specs:
-            for group, ids in groups.items():
-                results.write_tasks(group, ids)
-
-
-def _load(session: Session[AccuracySpec]) -> None:
-    session.check()
-    if reason := options_class(session.subject.runtime).hides_logits:
-        raise RunFailure("unsupported", reason)
-    session.fetch()
-    session.load()
+        for group, ids in groups.items():
+            results.write_tasks(group, ids)
 
 
 def _evaluated(session: Session[AccuracySpec], spec: AccuracySpec, task: Any) -> Record:
@@ -84,22 +75,18 @@ def _evaluated(session: Session[AccuracySpec], spec: AccuracySpec, task: Any) ->
     facts.device.reset_peaks()
     try:
         found = _simple_evaluate(lm, spec, task)
-    except UserError:
-        raise
     except BaseException as error:
-        failed = failed_record(spec, session.environment, classify(error, spec.subject.device))
+        (failed,) = session.failed(error, [spec])
         if not (items := answered(task, lm.done)):
             return failed
-        accuracy = _accuracy(lm, spec, task, items, {}, "", partial=True)
-        warnings = [
-            f"the {accuracy.n} items that were done when it ended, the longest first: no sample of the task",
-            *_warnings(accuracy),
-        ]
-        return msgspec.structs.replace(failed, accuracy=accuracy, warnings=warnings)
+        accuracy = _accuracy(lm, spec, task, items, {}, partial=True)
+        warning = f"the run ended after {accuracy.n} items, the longest ones: no sample of the task"
+        return msgspec.structs.replace(failed, accuracy=accuracy, warnings=[warning, *_warnings(accuracy)])
     accuracy = _of_results(lm, spec, task, found)
     if failure := numerics(accuracy):
-        failed = failed_record(spec, session.environment, classify(failure, spec.subject.device))
+        (failed,) = session.failed(failure, [spec])
         return msgspec.structs.replace(failed, accuracy=accuracy)
+    partial = f"a partial run: the first {accuracy.n} items of {accuracy.task}"
     return Record(
         id=spec.id,
         created=now(),
@@ -114,12 +101,12 @@ def _evaluated(session: Session[AccuracySpec], spec: AccuracySpec, task: Any) ->
         runtime=generator.describe(),
         checks=RunChecks(validation=status_of(spec.subject.model, facts.config.get("model_type"))),
         accuracy=accuracy,
-        warnings=[*_partial(accuracy), *_warnings(accuracy), *generator.doubts()],
+        warnings=[*([partial] if accuracy.partial else []), *_warnings(accuracy), *generator.doubts()],
     )
 
 
 def token_budget(spec: AccuracySpec, facts: Facts) -> int:
-    """Tokens of a batch: what a quarter of the free memory holds of activations, up to the device's most."""
+    """Tokens of a batch: as many as a quarter of the free memory holds activations of, up to MOST_TOKENS."""
     most = MOST_TOKENS[spec.subject.device]
     free = facts.device.facts().free_memory_bytes
     if free is None or facts.architecture is None:
@@ -152,17 +139,14 @@ def _of_results(lm: RuntimeLM, spec: AccuracySpec, task: Any, found: dict[str, A
         if isinstance(value, int | float) and key not in NO_METRICS
     }
     samples, count = found["samples"][name], found["n-samples"][name]
-    chosen = "" if samples[0]["filter"] == "none" else f",{samples[0]['filter']}"
-    return _accuracy(
-        lm,
-        spec,
-        task,
-        logged(task, samples),
-        metrics,
-        chosen,
-        task_version=str(found["versions"].get(name, "")),
-        partial=count["effective"] < count["original"],
+    accuracy = _accuracy(
+        lm, spec, task, logged(task, samples), metrics, partial=count["effective"] < count["original"]
     )
+    # The metrics of the items' filter have its name at the end of theirs.
+    suffix = "" if samples[0]["filter"] == "none" else f",{samples[0]['filter']}"
+    own = next((metrics[name + suffix] for name in RIGHT if name + suffix in metrics), accuracy.acc)
+    task_version = str(found["versions"].get(name, ""))
+    return msgspec.structs.replace(accuracy, acc=own, task_version=task_version, reference=_reference(spec))
 
 
 def _accuracy(
@@ -171,22 +155,19 @@ def _accuracy(
     task: Any,
     items: list[Item],
     metrics: dict[str, float | None],
-    chosen: str,
     *,
     partial: bool,
-    task_version: str = "",
 ) -> Accuracy:
-    """`chosen` is the end of the names of the metrics that belong to the items."""
     items = sorted(items, key=lambda item: item.id)
     correct = [float(item.correct) for item in items if item.correct is not None]
-    own = next((f"{name}{chosen}" for name in RIGHT if f"{name}{chosen}" in metrics), None)
     losses = [-item.loglikelihood for item in items if item.loglikelihood is not None]
-    perplexity = _perplexity(losses) if task.OUTPUT_TYPE == "loglikelihood" else None
-    spread = _stderr(losses)
+    mean, spread = fmean(losses) if losses else math.inf, _stderr(losses)
+    has_perplexity = task.OUTPUT_TYPE == "loglikelihood" and mean < LARGEST_EXPONENT
+    perplexity = math.exp(mean) if has_perplexity else None
     return Accuracy(
         task=spec.task.name,
-        task_version=task_version,
-        acc=metrics[own] if own else fmean(correct) if correct else None,
+        task_version="",
+        acc=fmean(correct) if correct else None,
         acc_stderr=_stderr(correct),
         perplexity=perplexity,
         # The delta method: d exp(x) = exp(x) dx.
@@ -202,14 +183,7 @@ def _accuracy(
         padding_side="right",
         scores_rows_alone=lm.scorer.scores_rows_alone,
         lm_eval_version=version("lm-eval"),
-        # What an interruption leaves are the longest items, not the first ones.
-        reference=_reference(spec) if metrics else None,
     )
-
-
-def _perplexity(losses: list[float]) -> float | None:
-    mean = fmean(losses) if losses else math.inf
-    return math.exp(mean) if mean < LARGEST_EXPONENT else None
 
 
 def _stderr(values: list[float]) -> float | None:
@@ -219,7 +193,7 @@ def _stderr(values: list[float]) -> float | None:
 
 
 def numerics(accuracy: Accuracy) -> RunFailure | None:
-    """The failure of a run whose log-likelihoods are no numbers, or that has nothing right on all items."""
+    """The failure of a run with a log-likelihood that is no number, or with no right item in a whole task."""
     values = [item.loglikelihood for item in accuracy.items if item.loglikelihood is not None]
     if any(not math.isfinite(value) for value in values):
         return RunFailure("numerics", f"NaN or infinite log-likelihoods on {accuracy.task}")
@@ -232,14 +206,10 @@ def numerics(accuracy: Accuracy) -> RunFailure | None:
 
 
 def _reference(spec: AccuracySpec) -> PublishedAccuracy | None:
-    """The catalog's accuracy, which is of the whole test set's passages without examples before them."""
+    """The catalog's accuracy, which was measured on the whole test set without few-shot examples."""
     task, known = spec.task, find_model(spec.subject.model)
     same_data = task.name == SMOKE or task.data_sha256 in (None, TEST_SETS.get(task.name))
     return known.accuracy.get(task.name) if known and same_data and not task.num_fewshot else None
-
-
-def _partial(accuracy: Accuracy) -> list[str]:
-    return [f"a partial run: the first {accuracy.n} items of {accuracy.task}"] if accuracy.partial else []
 
 
 def _warnings(accuracy: Accuracy) -> list[str]:
@@ -249,14 +219,14 @@ def _warnings(accuracy: Accuracy) -> list[str]:
     if accuracy.truncated:
         warnings.append(f"{accuracy.truncated} items were longer than the model takes and cut from the left")
     if not accuracy.scores_rows_alone:
-        warnings.append("head and body cannot be told apart: all positions' logits were computed")
+        warnings.append("head and body cannot be told apart: the logits of all positions were computed")
     reference = accuracy.reference
     if reference is not None and accuracy.acc is not None and accuracy.acc_stderr:
-        expected = reference.acc
+        expected, gap = reference.acc, abs(accuracy.acc - reference.acc)
         noise = math.hypot(accuracy.acc_stderr, math.sqrt(expected * (1 - expected) / reference.n))
-        if abs(accuracy.acc - expected) > LARGE_GAP * noise:
+        if gap > LARGE_GAP * noise:
             warnings.append(
-                f"accuracy {accuracy.acc:.2%} is {abs(accuracy.acc - expected) * 100:.1f} points from the "
-                f"reference's {expected:.2%} ({reference.source}), beyond noise"
+                f"accuracy {accuracy.acc:.2%} is {gap * 100:.1f} points from the reference's {expected:.2%} "
+                f"({reference.source}), beyond noise"
             )
     return warnings

@@ -1,4 +1,4 @@
-"""Run specs of one subject to records of their latency: plan, load once, check, warm up, measure, write."""
+"""From latency specs of one subject to records: plan, load once, check, warm up, measure, write."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,6 @@ from xpubench.accuracy import divergence
 from xpubench.accuracy.check import CPU_FLOAT32, Checks, check_file, cpu_reference, recorded_reference
 from xpubench.catalog import status_of
 from xpubench.errors import RunFailure, UserError
-from xpubench.failures import classify, failed_record
 from xpubench.measure.environment import noise_warnings
 from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.iterations import pairs, warm_up
@@ -51,17 +50,22 @@ def run(
     Raises UserError for what cannot be done as asked, before anything is loaded where that can be known.
     """
     with Session(specs, results, progress) as session:
-        yield from session.attempt(session.check)
+        try:
+            session.check()
+            expected = _checked_reference(session, results, reference)
+            refused = _plan(session)
+        except BaseException as error:
+            yield from session.fail_all(error)
+            return
+        yield from refused
         if not session.specs:
             return
-        expected = _checked_reference(session, results, reference)
-        yield from _plan(session)
-        if not session.specs:
+        try:
+            setting = _set(session, reference, expected)
+        except BaseException as error:
+            yield from session.fail_all(error)
             return
-        made: list[Setting] = []
-        yield from session.attempt(lambda: made.append(_set(session, reference, expected)))
         for spec in session.specs:
-            setting = made[0]
             record, answers = _measured(session, setting, spec)
             if answers is not None:
                 results.write_file(check_file(spec.id), divergence.save(answers))
@@ -91,27 +95,25 @@ def _checked_reference(
     for spec in session.specs:
         check_positions(session.facts.architecture, spec.workload.input_tokens, spec.workload.new_tokens)
     expected = recorded_reference(reference, session.subject)
-    for spec in session.specs:
-        if reference is not None and Path(reference).resolve() == results.record_path(spec.id).resolve():
-            raise UserError(
-                f"this run would overwrite its reference {reference}; choose another --results-dir"
-            )
+    paths = {results.record_path(spec.id).resolve() for spec in session.specs}
+    if reference is not None and Path(reference).resolve() in paths:
+        raise UserError(f"this run would overwrite its reference {reference}; choose another --results-dir")
     return expected
 
 
-def _plan(session: Session[RunSpec]) -> Iterator[Record]:
-    """Plans the runs, and yields the records of those for which there is too little memory."""
-    facts = session.facts
-    session.plans = {
-        spec.id: plan_of(facts.architecture, spec, facts.catalog_device) for spec in session.specs
-    }
+def _plan(session: Session[RunSpec]) -> list[Record]:
+    """Plans the runs; writes and returns the records of those for which there is too little memory."""
+    facts, refused = session.facts, []
     for spec in session.specs:
+        session.plans[spec.id] = plan_of(facts.architecture, spec, facts.catalog_device)
         if lack := lack_of_memory(facts.architecture, spec, facts.available_bytes):
-            yield session.refuse(spec, lack)
+            refused += [session.write(record) for record in session.failed(lack, [spec])]
+    refused_ids = {record.id for record in refused}
+    session.specs = [spec for spec in session.specs if spec.id not in refused_ids]
+    return refused
 
 
 def _set(session: Session[RunSpec], reference: str | None, expected: divergence.Trace | None) -> Setting:
-    """Loads the subject, after the bandwidth of its device is measured."""
     subject, facts = session.subject, session.facts
     session.fetch()
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
@@ -125,42 +127,35 @@ def _set(session: Session[RunSpec], reference: str | None, expected: divergence.
         stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
         for spec in session.specs:
             session.plans[spec.id] = plan_of(facts.architecture, spec, facts.catalog_device, stored)
+    doubts = noise_warnings(session.environment)
+    if subject.device == "cpu" and subject.dtype == "float16":
+        doubts.append("float16 is slow on CPUs; bfloat16 is the one to use there")
+    if facts.architecture is None:
+        doubts.append("the planner does not know this architecture: no plan and no MBU")
     return Setting(
         bandwidth=bandwidth,
         validation=status_of(subject.model, facts.config.get("model_type")),
         checks=Checks(session.generator, reference, expected),
         description=description,
-        doubts=[*_doubts(session), *session.generator.doubts()],
+        doubts=doubts + session.generator.doubts(),
     )
-
-
-def _doubts(session: Session[RunSpec]) -> list[str]:
-    doubts = noise_warnings(session.environment)
-    if session.subject.device == "cpu" and session.subject.dtype == "float16":
-        doubts.append("float16 is slow on CPUs; bfloat16 is the one to use there")
-    if session.facts.architecture is None:
-        doubts.append("the architecture is not one that the planner knows: no plan and no MBU")
-    return doubts
 
 
 def _measured(
     session: Session[RunSpec], setting: Setting, spec: RunSpec
 ) -> tuple[Record, divergence.Trace | None]:
-    """The record of one spec, whatever happens, and the answers to the check prompts if it got so far."""
-    samples = Samples(iterations=[], warmup=[])
-    answers, plan = None, session.plans.get(spec.id)
+    """The record of one spec, whatever happens, and its answers to the check prompts if it got so far."""
+    samples, answers = Samples(iterations=[], warmup=[]), None
     try:
         prompt = spec.workload.prompt or ""
         input_tokens = spec.workload.input_tokens or len(session.generator.vocabulary.encode(prompt))
         check_positions(session.facts.architecture, input_tokens, spec.workload.new_tokens)
         answers, distance = setting.checks.answer(spec)
         record = _measure(session, setting, spec, input_tokens, samples)
-        return msgspec.structs.replace(record, plan=plan, divergence=distance), answers
-    except UserError:
-        raise
+        return msgspec.structs.replace(record, divergence=distance), answers
     except BaseException as error:
-        failure = classify(error, spec.subject.device)
-        return failed_record(spec, session.environment, failure, plan, samples), answers
+        (failed,) = session.failed(error, [spec])
+        return msgspec.structs.replace(failed, samples=samples), answers
 
 
 def _measure(
@@ -187,9 +182,9 @@ def _measure(
         samples.iterations.append(iteration)
         progress.step(f"{iteration.sync_policy}: {iteration.end_to_end_ns / 1e6:.1f} ms")
 
-    summary, warnings = summarize_run(samples, _run_facts(session, setting, spec, input_tokens))
+    summary, warnings = summarize_run(samples, _summary_inputs(session, setting, spec, input_tokens))
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
-        warnings.append("a static cache was asked for, and the stack does not show which it used")
+        warnings.append("a static cache was asked for, and the stack does not show which one it used")
     first_tokens = verification.tokens[0].tolist()
     return Record(
         id=spec.id,
@@ -198,8 +193,9 @@ def _measure(
         environment=session.environment,
         status="ok",
         samples=samples,
+        plan=session.plans.get(spec.id),
         summary=summary,
-        # Again, as torch.compile's counters are of the present workload.
+        # Described again, because torch.compile's counters change with the workload.
         runtime=generator.describe(),
         bandwidth=setting.bandwidth,
         checks=RunChecks(
@@ -218,19 +214,31 @@ def _measure(
     )
 
 
-def _run_facts(
+def _summary_inputs(
     session: Session[RunSpec], setting: Setting, spec: RunSpec, input_tokens: int
 ) -> SummaryInputs:
-    facts = session.facts
-    datasheet = facts.catalog_device.bandwidth_gb_per_s if facts.catalog_device else None
+    facts, workload = session.facts, spec.workload
+    architecture, sheet = facts.architecture, facts.catalog_device
+    step_bytes = (
+        None
+        if architecture is None
+        else decode_bytes_per_step(
+            architecture.part(spec.subject.tp_size),
+            weight_bytes_per_step=setting.description.step_weight_bytes,
+            sequences=workload.batch_size * workload.num_beams,
+            input_tokens=input_tokens,
+            new_tokens=workload.new_tokens,
+            kv_value_bytes=session.generator.kv_value_bytes(architecture.head_dim),
+        )
+    )
     return SummaryInputs(
-        batch_size=spec.workload.batch_size,
+        batch_size=workload.batch_size,
         input_tokens=input_tokens,
-        new_tokens=spec.workload.new_tokens,
+        new_tokens=workload.new_tokens,
         load_s=session.load_s,
-        step_bytes=_step_bytes(session, setting, spec, input_tokens),
+        step_bytes=step_bytes,
         bandwidth_measured_gb_per_s=setting.bandwidth.ceiling_gb_per_s,
-        bandwidth_datasheet_gb_per_s=datasheet,
+        bandwidth_datasheet_gb_per_s=sheet.bandwidth_gb_per_s if sheet else None,
         peak_device_bytes=facts.device.peak_bytes(),
         peak_host_bytes=peak_host_bytes(),
     )
@@ -239,7 +247,7 @@ def _run_facts(
 def _generate_once(
     generator: Generator, workload: Workload, sync_policy: SyncPolicy, seed: int, index: int
 ) -> Iteration:
-    """One generation under the clock; of a text prompt also the times to tokenize and detokenize."""
+    """One timed generation; with a text prompt also the times to tokenize and detokenize."""
     called_ns = perf_counter_ns()
     prompt_ids = _prompt_ids(generator, workload, seed, index)
     tokenize_ns = perf_counter_ns() - called_ns
@@ -262,20 +270,6 @@ def _prompt_ids(generator: Generator, workload: Workload, seed: int, index: int)
         length=workload.input_tokens,
         seed=seed,
         index=index,
-    )
-
-
-def _step_bytes(session: Session[RunSpec], setting: Setting, spec: RunSpec, input_tokens: int) -> int | None:
-    architecture = session.facts.architecture
-    if architecture is None:
-        return None
-    return decode_bytes_per_step(
-        architecture.part(spec.subject.tp_size),
-        weight_bytes_per_step=setting.description.step_weight_bytes,
-        sequences=spec.workload.batch_size * spec.workload.num_beams,
-        input_tokens=input_tokens,
-        new_tokens=spec.workload.new_tokens,
-        kv_value_bytes=session.generator.kv_value_bytes(architecture.head_dim),
     )
 
 

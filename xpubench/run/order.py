@@ -1,4 +1,4 @@
-"""What one process is to run, as data, and running it to records."""
+"""What one process is to run, as data, and the running of it."""
 
 import contextlib
 from collections.abc import Generator, Iterator
@@ -20,12 +20,12 @@ RANKS_TIMEOUT_S = 1800
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Runs of one subject, which are all of latency or all of accuracy.
+    """Runs of one subject: latency runs only, or accuracy runs only.
 
     `results` is the results directory. `reference` and `profile_name` are those of a latency run. With
     `save_model`, the subject is quantized into that directory first and then runs from there. `ranks` is the
-    number of processes that share the model, None for one process that knows nothing of ranks;
-    `ranks_timeout_s` is how long they wait for each other, in seconds.
+    number of processes that share the model, None without a launcher; `ranks_timeout_s` is how long they wait
+    for each other, in seconds.
     """
 
     specs: list[Spec]
@@ -40,8 +40,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 def perform(order: Order, progress: Progress) -> Iterator[Record]:
     """Runs the specs in this process and yields each record when it is written.
 
-    An interruption ends all; the run that it hit has a record of it unless an earlier one is there. Raises
-    UserError for what cannot be done as asked.
+    An interruption ends all, and the run that was at work has a record of it unless it has an earlier one.
+    Raises UserError for what cannot be done as asked.
     """
     results = ResultsDirectory(Path(order.results))
     done: set[str] = set()
@@ -52,15 +52,15 @@ def perform(order: Order, progress: Progress) -> Iterator[Record]:
                 yield record
     except KeyboardInterrupt:
         at_work = next((spec for spec in order.specs if spec.id not in done), None)
-        record_of_it = None if at_work is None else write_interrupted(results, at_work)
-        if record_of_it is None:
+        interrupted = None if at_work is None else write_interrupted(results, at_work)
+        if interrupted is None:
             raise
-        yield record_of_it
+        yield interrupted
 
 
 def write_interrupted(results: ResultsDirectory, spec: Spec) -> Record | None:
-    """Writes and returns the record of a run that was interrupted before anything was known of it; None where
-    the run has a record already, which stays."""
+    """Writes and returns the record of a run that was interrupted before it was loaded; None where the run
+    has a record already, which stays."""
     if results.stamp_of(spec.id) is not None:
         return None
     failure = Failure(failure_class="interrupted", message="interrupted before it was loaded")
@@ -70,8 +70,8 @@ def write_interrupted(results: ResultsDirectory, spec: Spec) -> Record | None:
 
 
 def stay_offline_if_all_is_here(order: Order) -> None:
-    """Keeps the libraries from asking the hub where an accuracy run needs nothing from there. It has an
-    effect only before they are imported."""
+    """Keeps the libraries from the hub where an accuracy run needs nothing from it. This has an effect only
+    before they are imported."""
     if not all(isinstance(spec, AccuracySpec) and spec.task.data is not None for spec in order.specs):
         return
     model = order.specs[0].subject.model
@@ -87,23 +87,18 @@ def _records(order: Order, results: ResultsDirectory, progress: Progress) -> Gen
     if order.save_model is not None:
         specs = _saved(specs, Path(order.save_model), progress)
     if isinstance(specs[0], AccuracySpec):
-        from xpubench.run.accuracy import run as run_accuracy
+        from xpubench.run import accuracy
 
-        yield from run_accuracy(cast("list[AccuracySpec]", specs), results, progress)
+        yield from accuracy.run(cast("list[AccuracySpec]", specs), results, progress)
         return
-    from xpubench.run.latency import run as run_latency
+    from xpubench.run import latency
 
-    yield from run_latency(
-        cast("list[RunSpec]", specs),
-        results,
-        progress,
-        reference=order.reference,
-        profile_name=order.profile_name,
-    )
+    runs, profile_name = cast("list[RunSpec]", specs), order.profile_name
+    yield from latency.run(runs, results, progress, reference=order.reference, profile_name=profile_name)
 
 
 def _saved(specs: list[Spec], directory: Path, progress: Progress) -> list[Spec]:
-    """Quantizes into the directory; the specs then run what was saved there."""
+    """Quantizes into the directory, and returns the specs of runs from there."""
     from xpubench.run.quantize import save
 
     subject = specs[0].subject

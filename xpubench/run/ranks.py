@@ -1,4 +1,4 @@
-"""An order carried out by several ranks: rank 0 runs it, and the others get it as data and follow."""
+"""An order for several ranks: rank 0 runs it, and the others receive it as data and follow."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,6 +19,7 @@ from xpubench.record import Failure, encode
 from xpubench.results import ResultsDirectory
 from xpubench.run.order import RANKS_TIMEOUT_S, Order
 from xpubench.runtimes import registry
+from xpubench.runtimes.base import Device
 from xpubench.spec import Subject
 
 T = TypeVar("T")
@@ -30,23 +31,21 @@ def take_part(launch: Launch | None, order: Order | None, work: Callable[[Order]
     if launch is None:
         raise UserError("no launcher started this worker as one of several ranks")
     timeout_s = RANKS_TIMEOUT_S if order is None else order.ranks_timeout_s
-    group = rendezvous.join(launch, timedelta(seconds=timeout_s))
-    return carry_out(group, order, work)
+    return carry_out(rendezvous.join(launch, timedelta(seconds=timeout_s)), order, work)
 
 
 def carry_out(group: RankGroup, order: Order | None, work: Callable[[Order], T]) -> T | None:
     """Carries out rank 0's order on all ranks; without one, all leave."""
-    order = msgspec.json.decode(group.share(msgspec.json.encode(order)), type=Order | None)
-    if order is None:
+    shared = msgspec.json.decode(group.share(msgspec.json.encode(order)), type=Order | None)
+    if shared is None:
         return None
-    shared = order
     if shared.ranks != group.size:
         raise UserError(f"the order is for {shared.ranks} ranks, and {group.size} were started")
     group.timeout = timedelta(seconds=shared.ranks_timeout_s)
-    group.agreed(lambda: _check_device(shared.specs[0].subject))
+    group.agreed(lambda: _device(shared.specs[0].subject))
     group.watch(group.agreed(lambda: _drafts(shared) if group.rank == 0 else []), shared.results)
     if group.rank != 0:
-        # An interruption is rank 0's to handle.
+        # Rank 0 handles an interruption.
         signals.ignore()
         follow(group)
         _leave(group)
@@ -60,26 +59,23 @@ def carry_out(group: RankGroup, order: Order | None, work: Callable[[Order], T])
     return result
 
 
-def _check_device(subject: Subject) -> None:
-    """UserError where this rank has not the device."""
-    # Before the device's own libraries read the environment.
+def _device(subject: Subject) -> Device:
+    """The subject's device; UserError where this rank does not have it."""
     loader = registry.loader(subject.runtime)
+    # The environment is set before the device's libraries read it.
     loader.set_up()
-    loader.device(subject)
+    return loader.device(subject)
 
 
 def _drafts(order: Order) -> list[bytes]:
-    """The records of the runs, should a rank end without a word."""
+    """The encoded records of the runs, which the watchdog writes if a rank is killed."""
     ResultsDirectory(Path(order.results))
     unknown = Failure(failure_class="crash", message="")
-    subject = order.specs[0].subject
-    device = registry.loader(subject.runtime).device(subject)
-    environment = capture(device.facts(), registry.packages())
+    environment = capture(_device(order.specs[0].subject).facts(), registry.packages())
     return [encode(failed_record(spec, environment, unknown)) for spec in order.specs]
 
 
 def _leave(group: RankGroup) -> None:
-    """All ranks leave together."""
     if group.rank == 0:
         group.send(("leave", (), {}))
     autotp.stop()

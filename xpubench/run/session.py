@@ -1,9 +1,8 @@
 """A subject made ready for its runs: checked, loaded and closed, with a record of whatever fails."""
 
-from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from time import perf_counter_ns
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -27,7 +26,7 @@ Spec = TypeVar("Spec", RunSpec, AccuracySpec)
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a subject and of its device before the load. `available_bytes` is the device's free
-    memory, all of it where the driver does not tell."""
+    memory, or all of it where the driver does not report the free part."""
 
     device: Device
     config: dict[str, Any]
@@ -36,14 +35,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     available_bytes: int | None
 
 
-class Session(Generic[Spec]):
-    """Runs of one subject, which is loaded once. As a context manager, it closes the loaded model.
+class Session(ExitStack, Generic[Spec]):
+    """Runs of one subject, which is loaded once and closed at the end of the context. `specs` are the runs
+    that are still to be made, `facts` what `check` found, and `generator` the model that `load` loaded."""
 
-    `specs` are the runs that are still to be made. Whatever ends the preparation of them all, an error or an
-    interruption, becomes the record of each; a UserError goes up, as the user must change something.
-    """
+    facts: Facts
+    generator: Generator
 
     def __init__(self, specs: list[Spec], results: ResultsDirectory, progress: Progress) -> None:
+        super().__init__()
         self.subject: Subject = specs[0].subject
         if any(spec.subject != self.subject for spec in specs):
             raise ValueError("the specs of one session have one subject")
@@ -54,33 +54,9 @@ class Session(Generic[Spec]):
         self.load_s = 0.0
         self._results = results
         self._loader = registry.loader(self.subject.runtime)
-        self._facts: Facts | None = None
-        self._generator: Generator | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        if self._generator is not None:
-            self._generator.close()
-            self._generator = None
-
-    @property
-    def facts(self) -> Facts:
-        """What `check` found."""
-        assert self._facts is not None
-        return self._facts
-
-    @property
-    def generator(self) -> Generator:
-        """The model that `load` loaded."""
-        assert self._generator is not None
-        return self._generator
 
     def check(self) -> None:
-        """The preflight: whether the subject can be asked for here, and its surroundings.
+        """The preflight: whether this machine can run the subject. It also captures the environment.
 
         Raises UserError for what the user must change, RunFailure for a config that cannot be used.
         """
@@ -93,7 +69,7 @@ class Session(Generic[Spec]):
         config = read_config(
             subject.weights_from, revision=subject.revision, trust_remote_code=subject.trust_remote_code
         )
-        self._facts = Facts(
+        self.facts = Facts(
             device=device,
             config=config,
             architecture=architecture_of(config),
@@ -106,31 +82,25 @@ class Session(Generic[Spec]):
         self._loader.fetch(self.subject, self.progress.say)
 
     def load(self) -> None:
-        """Loads the subject, and takes the time of that."""
+        """Loads the subject and times that."""
         subject = self.subject
         self.progress.say(f"loading {subject.weights_from} in {subject.dtype} on {subject.device}")
         start_ns = perf_counter_ns()
-        self._generator = self._loader.load(subject)
+        self.generator = self._loader.load(subject)
+        self.callback(self.generator.close)
         self.load_s = (perf_counter_ns() - start_ns) / 1e9
 
-    def attempt(self, work: Callable[[], None]) -> Iterator[Record]:
-        """Does a part of the preparation. What ends it is written and yielded as the record of each run,
-        none of which is left then."""
-        try:
-            work()
-        except UserError:
-            raise
-        except BaseException as error:
-            failure = classify(error, self.subject.device)
-            specs, self.specs = self.specs, []
-            for spec in specs:
-                yield self.write(failed_record(spec, self.environment, failure, self.plans.get(spec.id)))
-
-    def refuse(self, spec: Spec, error: BaseException) -> Record:
-        """Writes the record of a run that is not worth a try."""
-        self.specs = [other for other in self.specs if other is not spec]
+    def failed(self, error: BaseException, specs: list[Spec]) -> list[Record]:
+        """The records of runs that one error or interruption ended. A UserError is raised again, because the
+        user must change something."""
+        if isinstance(error, UserError):
+            raise error
         failure = classify(error, self.subject.device)
-        return self.write(failed_record(spec, self.environment, failure, self.plans.get(spec.id)))
+        return [failed_record(spec, self.environment, failure, self.plans.get(spec.id)) for spec in specs]
+
+    def fail_all(self, error: BaseException) -> list[Record]:
+        """Writes and returns the records of all runs, for an error that ended their preparation."""
+        return [self.write(record) for record in self.failed(error, self.specs)]
 
     def write(self, record: Record) -> Record:
         """Writes a record to the results directory, and returns it."""

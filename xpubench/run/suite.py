@@ -1,4 +1,4 @@
-"""Many runs: the command lines of a suite, and orders in worker processes, resumed where records are."""
+"""Many runs: the command lines of a suite, and orders in worker processes, which skip finished runs."""
 
 import fcntl
 import shlex
@@ -23,15 +23,16 @@ from xpubench.run.supervisor import Attempt, find_mpirun, records_of
 Ranks = Annotated[int, msgspec.Meta(ge=1)]
 Rerun = Literal["failed", "all"]
 DEFAULT_TIMEOUT_S = 3600.0
-# More are a mistake, such as a list too many in `vary`.
+SUITES = Path(str(files("xpubench") / "suites"))
+# A suite with more is a mistake, such as one list too many in `vary`.
 MOST_COMMAND_LINES = 10_000
 MOST_ROUNDS = 1000
 
 
 class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Command lines of `xpubench generate`: each model with `flags` and one alternative of each list in
-    `vary`. `models` are names, or `fp16`, `int4` or `embedded` for those of the catalog. With `ranks`, each
-    runs on so many under mpirun."""
+    `vary`. `models` are names, or `fp16`, `int4` or `embedded` for those of the catalog. `ranks` is the
+    number of ranks that share each model under mpirun."""
 
     models: list[str] | Literal["fp16", "int4", "embedded"]
     flags: str = ""
@@ -54,35 +55,32 @@ class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def built_in() -> list[str]:
-    """The names of the built-in suites."""
-    return sorted(
-        file.name.removesuffix(".toml") for file in _directory().iterdir() if file.name.endswith(".toml")
-    )
+    return sorted(path.stem for path in SUITES.glob("*.toml"))
 
 
 def read_suite(name: str) -> Suite:
-    """The suite in a file, or the built-in one of that name; UserError when none makes sense."""
+    """The suite in a file, or the built-in one of that name; UserError where there is no valid one."""
     if name.endswith(".toml") or "/" in name:
         try:
             text = Path(name).read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read the suite {name}: {error}") from error
     elif name in built_in():
-        text = (_directory() / f"{name}.toml").read_text()
+        text = (SUITES / f"{name}.toml").read_text()
     else:
         raise unknown("suite", name, built_in())
     try:
         return msgspec.convert(tomllib.loads(text), Suite)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise UserError(f"the suite {name} makes no sense: {error}") from error
+        raise UserError(f"the suite {name} is not valid: {error}") from error
 
 
 def command_lines(
     suite: Suite, names: list[str] | None, more: list[str], *, ranks: int | None = None
 ) -> list[CommandLine]:
-    """All command lines of a suite, with other models where `names` says so, `more` flags at the end, and
-    where it runs over ranks as many as `ranks` says, else the catalog, else the suite. UserError where mpirun
-    is needed and missing, and for more than `MOST_COMMAND_LINES`."""
+    """All command lines of a suite, with the models `names` in place of its own and `more` flags at the end.
+    Where it runs over ranks, their number is `ranks`, else the catalog's, else the suite's. UserError where
+    mpirun is needed and missing, and for more than `MOST_COMMAND_LINES`."""
     count = sum(len(names or _models(grid)) * prod(map(len, grid.vary)) for grid in suite.grid)
     if count > MOST_COMMAND_LINES:
         raise UserError(
@@ -96,7 +94,7 @@ def command_lines(
     lines = [
         CommandLine(
             flags=["-m", name, *words(" ".join([grid.flags, *variant])), *more],
-            ranks=grid.ranks and (ranks or _published_ranks(name) or grid.ranks),
+            ranks=grid.ranks and (ranks or getattr(find_model(name), "ranks", None) or grid.ranks),
         )
         for grid in suite.grid
         for name in names or _models(grid)
@@ -107,17 +105,12 @@ def command_lines(
     return lines
 
 
-def _published_ranks(name: str) -> int | None:
-    known = find_model(name)
-    return None if known is None else known.ranks
-
-
 def words(flags: str) -> list[str]:
     """Flags as a shell splits them."""
     try:
         return shlex.split(flags)
     except ValueError as error:
-        raise UserError(f"flags that make no sense: {flags!r}: {error}") from error
+        raise UserError(f"cannot read the flags {flags!r}: {error}") from error
 
 
 def run_orders(
@@ -128,11 +121,11 @@ def run_orders(
     timeout_s: float,
     say: Callable[[str], None] = lambda text: None,
 ) -> Generator[list[Record]]:
-    """Runs what has no record yet, and what `rerun` names again, each order in a worker process, and yields
-    each run's records; of a group of tasks, those of its tasks.
+    """Runs each order in a worker process, except runs that have a record and are not to be made again, and
+    yields each run's records; those of a group are the records of its tasks.
 
-    A worker that dies, or that has no new record within `timeout_s` seconds, ends the run that it was at,
-    which gets a record of its class; its other runs get a new worker. An interruption ends all.
+    A worker that dies, or that has no new record within `timeout_s` seconds, fails the run that was at work,
+    whose record has that failure class; its other runs get a new worker. An interruption ends all.
     """
     for order in orders:
         pending = [spec for spec in order.specs if wanted(results, spec, rerun)]
@@ -143,7 +136,7 @@ def run_orders(
 
 
 def wanted(results: ResultsDirectory, spec: Spec, rerun: Rerun | None) -> bool:
-    """Whether a run is to be made: it has no readable record, was interrupted, or is to be made again."""
+    """Whether a run is to be made: it has no readable record, was interrupted, or `rerun` asks for it."""
     statuses = {record.status for record in records_of(results, spec)}
     if not statuses or "interrupted" in statuses or rerun == "all":
         return True
@@ -152,19 +145,19 @@ def wanted(results: ResultsDirectory, spec: Spec, rerun: Rerun | None) -> bool:
 
 @contextmanager
 def locked(results: ResultsDirectory) -> Iterator[None]:
-    """UserError while another suite runs into the same directory."""
+    """Locks the results directory; UserError while another suite writes to it."""
     with (results.path / ".suite.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
-                f"another suite runs into {results.path}; choose another --results-dir"
+                f"another suite writes to {results.path}; choose another --results-dir"
             ) from error
         yield
 
 
 def round_directories(directory: Path, rounds: int) -> list[Path]:
-    """The results directories of the rounds, one each. UserError for too few or too many."""
+    """The results directory of each round. UserError for too few or too many rounds."""
     if not 1 <= rounds <= MOST_ROUNDS:
         raise UserError(f"--rounds must be from 1 to {MOST_ROUNDS}, not {rounds}")
     return [directory / f"{ROUND}{number}" for number in range(1, rounds + 1)]
@@ -179,7 +172,3 @@ def _models(grid: Grid) -> list[str]:
         "embedded": lambda one: one.status == "embedded",
     }
     return [one.id for one in models() if chosen[grid.models](one)]
-
-
-def _directory() -> Any:
-    return files("xpubench") / "suites"

@@ -17,13 +17,13 @@ from xpubench.run.suite import wanted
 from xpubench.run.supervisor import records_of
 from xpubench.spec import RunSpec
 
-# By their names, None where the machine has none.
+# This machine's devices by their names; None for a device that it does not have.
 Devices = Mapping[str, CatalogDevice | None]
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that is asked for: what it needs, the least time that it can take, what it took where it is done,
-    and in how many of the directories it is still to run. Seconds."""
+    """A run that is asked for: its plan, a lower bound of its seconds, the seconds that it took where it is
+    done, and the number of directories in which it is still to run."""
 
     spec: Spec
     plan: Plan | None
@@ -33,9 +33,9 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TimeLeft(msgspec.Struct, frozen=True, kw_only=True):
-    """The seconds that the runs which are still to do take without starting their processes. Where `done`
-    runs have told how long they took, `seconds` is an estimate; where none has, the sum of the others' lower
-    bounds, in which the `unbounded` runs are missing; None where no bound is known either."""
+    """The seconds that the remaining runs take, without the start of their processes: an estimate from the
+    times of `done` runs or, where none is done, the sum of lower bounds, which lacks the `unbounded` runs;
+    None where no bound is known either."""
 
     seconds: float | None
     done: int
@@ -45,19 +45,14 @@ class TimeLeft(msgspec.Struct, frozen=True, kw_only=True):
 def outlooks(specs: Sequence[Spec], directories: Sequence[Path], devices: Devices) -> list[Outlook]:
     """What each run needs on its device, and what it took by the records of the directories, one for each
     round."""
-    return [_outlook(spec, directories, devices.get(spec.subject.device)) for spec in specs]
-
-
-def _outlook(spec: Spec, directories: Sequence[Path], device: CatalogDevice | None) -> Outlook:
-    done = [records for path in directories if (records := _done(path, spec))]
-    plan = _plan(spec, device)
-    return Outlook(
-        spec=spec,
-        plan=plan,
-        least_s=_least_s(spec, plan),
-        took_s=_took_s(done[-1]) if done else None,
-        pending=len(directories) - len(done),
-    )
+    found = []
+    for spec in specs:
+        done = [records for path in directories if (records := _done(path, spec))]
+        plan = _plan(spec, devices.get(spec.subject.device))
+        least_s, took_s = _least_s(spec, plan), _took_s(done[-1]) if done else None
+        pending = len(directories) - len(done)
+        found.append(Outlook(spec=spec, plan=plan, least_s=least_s, took_s=took_s, pending=pending))
+    return found
 
 
 def _done(directory: Path, spec: Spec) -> list[Record]:
@@ -73,13 +68,13 @@ def _plan(spec: Spec, device: CatalogDevice | None) -> Plan | None:
     try:
         architecture = architecture_of(config_of(spec.subject.model))
         return plan_of(architecture, spec, device)
-    except UserError:  # unknown here, or for fewer ranks; the run itself will say so
+    except UserError:  # the run will fail with it, and its record says so
         return None
 
 
 def device_of(name: str) -> CatalogDevice | None:
-    """This machine's device by its data sheet, else by the bandwidth that it reaches now; None where it has
-    none of that name."""
+    """This machine's device by its data sheet, else by the bandwidth that it reaches now; None where there is
+    no such device."""
     from xpubench.measure import device
 
     if name not in device.available_devices():
@@ -95,13 +90,13 @@ def device_of(name: str) -> CatalogDevice | None:
         reported=[],
         memory_bytes=memory or 0,
         bandwidth_gb_per_s=measure_bandwidth(name).ceiling_gb_per_s,
-        bandwidth_source="measured just now, less where other work runs",
+        bandwidth_source="measured just now; other work on the machine lowers it",
     )
 
 
 def _least_s(spec: Spec, plan: Plan | None) -> float | None:
-    """The roofline's time of all generations that a run cannot do without: one that is checked, the warm-up
-    until it is steady, and the measured pairs. What loads and starts is not in it."""
+    """The roofline's time of all generations that a run needs: the verified one, the shortest warm-up, and
+    the measured pairs. It leaves out the start of the process and the load."""
     if plan is None or plan.roofline_next_token_ms is None or not isinstance(spec, RunSpec):
         return None
     protocol = spec.protocol
@@ -110,27 +105,26 @@ def _least_s(spec: Spec, plan: Plan | None) -> float | None:
 
 
 def first_token_ms(plan: Plan) -> float:
-    """Where no peak is known, the prompt costs at least one more pass over the weights."""
+    """The roofline's first token latency or, where it is not known, the time of one pass over the weights."""
     return plan.roofline_first_token_ms or plan.roofline_next_token_ms or 0.0
 
 
 def _took_s(records: Sequence[Record]) -> float | None:
-    """The time of a run: its load and its generations, or its items; None where it failed."""
-    seconds = [_seconds(record) for record in records]
-    return sum(one for one in seconds if one is not None) if None not in seconds else None
-
-
-def _seconds(record: Record) -> float | None:
-    if record.summary is None:
-        return None
-    if record.accuracy is not None and record.accuracy.items_per_s:
-        return (record.summary.load_s or 0.0) + record.accuracy.n / record.accuracy.items_per_s
-    samples = [*record.samples.warmup, *record.samples.iterations]
-    return (record.summary.load_s or 0.0) + sum(one.end_to_end_ns for one in samples) / 1e9
+    """The seconds of a run: of its load and its generations or items; None where it failed."""
+    seconds = 0.0
+    for record in records:
+        if record.summary is None:
+            return None
+        seconds += record.summary.load_s or 0.0
+        if record.accuracy is not None and record.accuracy.items_per_s:
+            seconds += record.accuracy.n / record.accuracy.items_per_s
+        samples = [*record.samples.warmup, *record.samples.iterations]
+        seconds += sum(one.end_to_end_ns for one in samples) / 1e9
+    return seconds
 
 
 def time_left(runs: Sequence[Outlook]) -> TimeLeft:
-    """The time of what is still to run, by how many times its lower bound each finished run took."""
+    """The time of the remaining runs, from the ratio of each finished run's time to its lower bound."""
     pending = [run for run in runs if run.pending]
     took = [run.took_s for run in runs if run.took_s is not None]
     if not took:

@@ -23,7 +23,7 @@ WORKER = (sys.executable, "-u", "-m", "xpubench.run.worker")
 
 
 def records_of(results: ResultsDirectory, spec: Spec) -> list[Record]:
-    """A run's record, or those of the tasks of a group; none where one is missing or cannot be read."""
+    """A run's record, or the records of a group's tasks; empty where one is missing or cannot be read."""
     ids = [spec.id] if results.record_path(spec.id).exists() else results.tasks_of(spec.id)
     try:
         return [read_record(results.record_path(one)) for one in ids]
@@ -41,7 +41,7 @@ def find_mpirun() -> str:
 
 
 class Attempt:
-    """One worker process from its start to the records of what it ran and of what ended it.
+    """One worker process, from its start to the records of its runs and of the failure that ended it.
 
     Afterwards `pending` holds the specs that have no record yet: another worker can run those.
     """
@@ -60,8 +60,8 @@ class Attempt:
 
     def run(self, timeout_s: float) -> Iterator[list[Record]]:
         """Yields each run's records when they are written. A worker that has no new one within `timeout_s`
-        seconds is ended. An exception, such as KeyboardInterrupt, ends the worker, and the run that was at
-        work then has a record as interrupted."""
+        seconds is ended. An exception, such as KeyboardInterrupt, ends the worker, and the run at work then
+        has a record as interrupted."""
         self._log.parent.mkdir(exist_ok=True)
         kills = out_of_memory_kills()
         self._last_s = monotonic()
@@ -96,27 +96,26 @@ class Attempt:
             self._end = report
 
     def _unreported(self) -> Iterator[list[Record]]:
-        """The records that the worker wrote but could not report any more, or the ranks' watchdog wrote."""
-        new = [spec for spec in self.pending if self._is_new(spec)]
-        for records in self._taken(new):
+        """The records that the worker wrote without reporting them, and those of the ranks' watchdog."""
+        for records in self._taken([spec for spec in self.pending if self._is_new(spec)]):
             self._last_status = records[-1].status
             yield records
 
     def _taken(self, specs: list[Spec]) -> Iterator[list[Record]]:
         for spec in specs:
             records = records_of(self._results, spec)
-            # The timeout interrupted this run: its record is to say so.
+            # A run that the timeout interrupted has a record of the timeout instead.
             if not records or (self._timed_out and records[-1].status == "interrupted"):
                 continue
             self.pending.remove(spec)
             yield records
 
     def _failure(self, timeout_s: float, exit_code: int | None, kills: int) -> Failure | None:
-        """Why the worker left runs without a record; None where another worker can go on with them."""
+        """Why the worker left runs without a record; None where another worker can continue with them."""
         if self._timed_out:
             message = f"no record within {timeout_s:g} s; the worker was ended"
             return Failure(failure_class="timeout", message=message)
-        # Whoever interrupted the worker ended the run that has the record of it, and no other.
+        # An interruption from outside ended only the run whose record says so.
         if self._last_status == "interrupted":
             return None
         if isinstance(self._end, Refused):
@@ -124,16 +123,17 @@ class Attempt:
         if isinstance(self._end, Failed):
             return self._end.failure
         if isinstance(self._end, Done):
-            message = "the worker said that it was done, and this run has no record"
+            message = "the worker said that it was done, but this run has no record"
             return Failure(failure_class="crash", message=message)
         return death_of("the worker", kills, exit_code)
 
     def _write(self, failure: Failure) -> Iterator[list[Record]]:
-        """Writes the record of the run that was at work; of all runs where none can be as asked."""
+        """Writes the record of the run at work, or of all runs where the worker refused the order."""
         failed = self.pending if isinstance(self._end, Refused) else self.pending[:1]
         self.pending = self.pending[len(failed) :]
         if not failure.log_tail:
-            failure = msgspec.structs.replace(failure, log_tail=self._log_tail())
+            tail = log_tail(self._log.read_bytes().decode(errors="replace"))
+            failure = msgspec.structs.replace(failure, log_tail=tail)
         for spec in failed:
             left = records_of(self._results, spec) if self._is_new(spec) else []
             record = left[-1] if left else failed_record(spec, Environment(), failure)
@@ -141,12 +141,6 @@ class Attempt:
 
     def _is_new(self, spec: Spec) -> bool:
         return self._results.stamp_of(spec.id) not in (None, self._before[spec.id])
-
-    def _log_tail(self) -> str:
-        try:
-            return log_tail(self._log.read_bytes().decode(errors="replace"))
-        except OSError:
-            return ""
 
 
 def _command(order: Order) -> list[str]:

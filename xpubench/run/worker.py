@@ -1,7 +1,7 @@
 """`python -m xpubench.run.worker`: carries out one order, a line of JSON on standard input.
 
-What it does is told on standard output as JSON lines (see `xpubench.process.reports`), and on standard error
-for people. With `--rank` it is one of several that a launcher started: rank 0 reads the order and the others
+It reports on standard output as JSON lines (see `xpubench.process.reports`), and on standard error for
+people. With `--rank` it is one of several that a launcher started: rank 0 reads the order and the others
 follow.
 """
 
@@ -20,7 +20,7 @@ RANK_FLAG = "--rank"
 STEPS_LOGGED = 20
 
 
-class Teller:
+class WorkerProgress:
     """Progress as reports to the parent, and as lines of the log, which counts the steps too."""
 
     def __init__(self, send: Send) -> None:
@@ -28,28 +28,24 @@ class Teller:
         self._done = self._total = 0
 
     def say(self, text: str) -> None:
-        """One line about what happens now."""
         print(text, file=sys.stderr, flush=True)
         self._send(Said(text))
 
     def begin(self, title: str, total: int) -> None:
-        """At most `total` steps follow."""
         self._done, self._total = 0, total
         self.say(title)
 
     def step(self, text: str, count: int = 1) -> None:
-        """`count` steps are done."""
         before, self._done = self._done, self._done + count
         if STEPS_LOGGED * self._done // self._total > STEPS_LOGGED * before // self._total:
             print(f"  {self._done}/{self._total} {text}", file=sys.stderr, flush=True)
 
 
 def work(order: Order, send: Send) -> None:
-    """Runs the order in this process and reports each record; of a group of tasks also the group, when all
-    its tasks have theirs."""
+    """Runs the order in this process and reports each record, and a group of tasks when all its tasks have
+    theirs."""
     written: dict[str, str] = {}
-    teller = Teller(send)
-    for record in perform(order, teller):
+    for record in perform(order, WorkerProgress(send)):
         written[record.id] = record.status
         if record.failure is not None:
             print(f"{record.status}: {record.failure.message}", file=sys.stderr, flush=True)
@@ -71,7 +67,7 @@ def main(arguments: list[str]) -> int:
     silence()
     from xpubench.run.ranks import take_part
 
-    # Rank 0 has the error too and reports it. A launcher would end that one at an exit code of this one.
+    # Rank 0 has the same error and reports it; an exit code of this rank would have the launcher kill rank 0.
     with suppress(UserError):
         take_part(launch, None, lambda order: None)
     return 0

@@ -18,6 +18,8 @@ from xpubench.spec import Quantization, Subject, Workload
 TokenIds = NDArray[np.int64]
 Logits = NDArray[np.float32]
 Rows = NDArray[np.bool_]
+# The log-probability of each target, float32, and whether it is the most probable token, both (positions,).
+Scores = tuple[NDArray[np.float32], NDArray[np.bool_]]
 Quantizer = Callable[[Subject, Quantization, Path], None]
 
 
@@ -38,13 +40,13 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
     """What one untimed `generate` call showed: the new tokens, int64 of shape (batch, new tokens), whether
-    every step's logits were finite, and the cache that was really used (None where the stack hides it).
-    Over ranks, `collectives` tells of each rank how long such a generation was in collectives."""
+    the logits of every step were finite, and the cache that was really used (None where the stack hides it).
+    `collectives` says how long each rank spent in collectives during such a generation."""
 
     tokens: Any
     logits_finite: bool | None
     cache: str | None
-    cache_positions: int | None
+    cache_positions: int | None = None
     collectives: list[Collectives] | None = None
 
 
@@ -52,25 +54,25 @@ class Device(Protocol):
     """The device that a model runs on."""
 
     def facts(self) -> DeviceFacts:
-        """Name, driver and memory, of which the free part is that of this moment."""
+        """Its name, driver and memory; the free memory is that of this moment."""
 
     def reset_peaks(self) -> None:
-        """Forgets the peaks of memory so far, the host's too."""
+        """Forgets the peaks of memory so far, those of the host too."""
 
     def peak_bytes(self) -> int | None:
-        """The most bytes of its memory in use since the last reset; None where nobody counts."""
+        """The most bytes of its memory in use since the last reset; None where nothing counts them."""
 
     def bandwidth(self, dtype: str) -> Bandwidth:
-        """The bandwidth that this process reaches on it."""
+        """The memory bandwidth that this process reaches."""
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
-        """One call of `generate` under a profiler: a Chrome trace as JSON, and a table of operators."""
+        """Profiles one call of `generate`: a Chrome trace as JSON, and a table of operators."""
 
 
 class Scorer(Protocol):
     """A loaded model whose logits can be seen. Prompts are token ids, int64 of shape (batch, length).
 
-    `scores_rows_alone`: the output head is computed for the chosen positions alone.
+    `scores_rows_alone` says that the output head is computed for the chosen positions only.
     """
 
     @property
@@ -79,13 +81,11 @@ class Scorer(Protocol):
     def trace(
         self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
     ) -> tuple[TokenIds, Logits]:
-        """Generates greedily and keeps each step's logits: tokens, and float32 logits of shape (batch, new
-        tokens, vocabulary). With `forced` tokens, each step goes on with those instead of its own."""
+        """Generates greedily: the tokens, and each step's float32 logits of shape (batch, new tokens,
+        vocabulary). With `forced` tokens, each step continues with those instead of its own."""
 
-    def target_logprobs(
-        self, token_ids: TokenIds, rows: Rows, targets: TokenIds
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """At the positions where `rows`, of shape (batch, length), is true, sequence by sequence: the
+    def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
+        """Scores the positions where `rows`, of shape (batch, length), is true, sequence by sequence: the
         log-probability (natural logarithm, computed in float32) of the token in `targets`, of shape
         (positions,), and whether it is the most probable one. Shorter sequences are padded on the right."""
 
@@ -104,39 +104,47 @@ class Generator(Protocol):
         `unsupported` for a workload that the stack cannot run."""
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
-        """Generates exactly `workload.new_tokens` greedily or with beams, under the clock."""
+        """Generates exactly `workload.new_tokens` greedily or with beams, and stamps them."""
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
-        """Generates the same without a clock and looks at the logits and the cache."""
+        """Generates the same untimed, and looks at the logits and the cache."""
 
     def kv_value_bytes(self, head_dim: int) -> float:
-        """Bytes of one value of the KV cache of heads of that size, with its share of the scales where the
-        cache is quantized."""
+        """Bytes of one value in a KV cache whose heads have `head_dim` values, with its share of the scales
+        where the cache is quantized."""
 
     def describe(self) -> RuntimeDescription:
         """What was really loaded and applied."""
 
     def doubts(self) -> list[str]:
-        """What was not applied as it was asked for, and what else of the load to doubt."""
+        """Warnings about the load, such as settings that were not applied as they were asked for."""
 
     def close(self) -> None:
         """Frees the model's memory."""
 
 
 class Loader(Protocol):
-    """What a runtime does before it has a model: all are class methods."""
+    """What a runtime does before it has a model: all are class methods. Those with a body serve any runtime
+    that subclasses this one and runs a checkpoint on a device of torch."""
 
     @classmethod
     def set_up(cls) -> None:
         """Sets what the process needs before a device is touched, such as a driver's variables."""
+        return
 
     @classmethod
     def first_device(cls) -> str:
-        """The preferred device of those that the runtime finds here."""
+        """The preferred one of the devices that the runtime finds here."""
+        from xpubench.measure.device import available_devices
+
+        return available_devices()[0]
 
     @classmethod
     def device(cls, subject: Subject) -> Device:
         """The subject's device; UserError when it is not here."""
+        from xpubench.measure.torch_device import TorchDevice
+
+        return TorchDevice(subject.device)
 
     @classmethod
     def check(cls, subject: Subject) -> None:
@@ -148,13 +156,16 @@ class Loader(Protocol):
 
     @classmethod
     def load(cls, subject: Subject) -> Generator:
-        """Loads the subject's model. UserError: it cannot be asked so; RunFailure: it failed."""
+        """Loads the subject's model. UserError where it cannot be loaded as asked, RunFailure where loading
+        failed."""
 
     @classmethod
     def origin(cls, subject: Subject) -> Origin | None:
-        """The checkpoint that the subject runs, whatever it was converted to; None where nobody knows."""
+        """The checkpoint that the subject runs, whatever it was converted to; None where it is unknown."""
+        return Origin(model=subject.model, revision=subject.revision, lora=subject.lora)
 
     @classmethod
     def quantizer(cls) -> Quantizer | None:
-        """What writes a model quantized by the subject's recipe to a directory, where a library of the
-        runtime's own does that."""
+        """The function that writes a model quantized by the subject's recipe to a directory, where the
+        runtime's own library does that."""
+        return None

@@ -1,6 +1,6 @@
 """What a runtime declares without importing its stack: its flags, its options in a spec, its description.
 
-A room's module of options imports nothing but this one, `xpubench.errors` and the standard library, so that
+A runtime's module of options imports only this one, `xpubench.errors` and the standard library, so that
 `--help`, `plan`, `report` and `compare` work where no stack is installed.
 """
 
@@ -11,12 +11,12 @@ import msgspec
 
 from xpubench.errors import UserError
 
-# What names an INT4 checkpoint of this tool in a model's config.
+# The `quant_method` in the config of an INT4 checkpoint that this tool wrote.
 OWN_INT4_METHOD = "xpubench-rtn"
 
 
 class Flag(NamedTuple):
-    """A flag of the command line, and what `argparse.ArgumentParser.add_argument` takes beside its name."""
+    """A flag of the command line, and its other arguments to `argparse.ArgumentParser.add_argument`."""
 
     name: str
     settings: dict[str, Any]
@@ -28,14 +28,14 @@ class Flag(NamedTuple):
 
 
 def flag(name: str, **settings: Any) -> Flag:
-    """A flag in the words of `add_argument`."""
+    """A flag with these arguments to `add_argument`."""
     return Flag(name, settings)
 
 
 class AppliedQuantization(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the weights of a quantized model: the kernel and the precisions that run, how many
-    matrices are INT4 and INT8, the names of those left in high precision, and of these the ones that the
-    kernel refused. `library` holds the settings of a library that quantized, by the library's own names."""
+    """What became of the weights of a quantized model: the kernel and the precisions that run, the numbers of
+    INT4 and INT8 matrices, the names of those in `high` precision, and of these the ones that the kernel
+    `refused`. `library` holds the settings of the library that quantized, by the library's own names."""
 
     kernel: str | None = None
     weight_dtype: str | None = None
@@ -49,8 +49,8 @@ class AppliedQuantization(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True, tag_field="name"):
-    """What was really loaded. A subclass's tag is the runtime's name. Sizes are in bytes: of all weights, and
-    of those that one decoding step reads."""
+    """What was really loaded. A subclass's tag is the runtime's name. `weight_bytes` counts all weights,
+    `step_weight_bytes` those that one decoding step reads."""
 
     weight_bytes: int = 0
     step_weight_bytes: int = 0
@@ -61,19 +61,19 @@ class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True, tag_field="n
 class RuntimeOptions(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="runtime"
 ):
-    """What one runtime alone needs to know. A subclass's tag is the runtime's name.
+    """What only one runtime needs to know. A subclass's tag is the runtime's name.
 
     The class attributes are facts of the runtime:
 
-    - `loader` says where its stack is imported, as `module:class`, and `description` is the type of what it
-      tells of a loaded model; the versions of `packages` can change its figures.
+    - `loader` is where its stack is imported, as `module:class`; `description` is the type that describes a
+      loaded model; the versions of `packages` can change its figures.
     - `int4_method` names the kind of INT4 checkpoint that it runs (None: it takes no `--woq`, and
       `int4_refusal` says why), `int4_head` the precision of the output head then, and `int4_dtypes` the dtype
       that INT4 needs on a device.
     - `shards` is the runtime whose model it shares among ranks.
-    - `hides_logits` says why nothing can be scored, of a stack that keeps its logits to itself.
+    - `hides_logits` says why nothing can be scored where the stack does not give its logits.
     - `flags` are those that the runtime reads, under `flags_title` in help, and `shortcut` is the flag that
-      chooses the runtime beside `--runtime`; help and lists leave out a runtime that is not `listed`.
+      chooses the runtime as `--runtime` does; help and lists leave out a runtime that is not `listed`.
     """
 
     loader: ClassVar[str]
@@ -97,7 +97,7 @@ class RuntimeOptions(
 
     @classmethod
     def add_flags(cls, parser: argparse.ArgumentParser, added: dict[str, Flag]) -> None:
-        """Adds the flags that the runtime reads, but for those that another runtime has `added` already."""
+        """Adds the flags that the runtime reads, except those that another runtime has `added` already."""
         missing = [one for one in cls.flags if one.name not in added]
         if not missing and cls.shortcut is None:
             return
@@ -111,19 +111,19 @@ class RuntimeOptions(
     def add_shortcut(cls, group: argparse._ActionsContainer) -> None:
         """Adds the flag that chooses the runtime, where it has one."""
         if cls.shortcut is not None:
-            group.add_argument(
-                cls.shortcut.name,
-                action=Choose,
-                nargs=0,
-                const=cls.name(),
-                dest="runtime",
-                **cls.shortcut.settings,
-            )
+            name, settings = cls.shortcut
+            group.add_argument(name, action=Choose, nargs=0, const=cls.name(), dest="runtime", **settings)
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, device: str) -> Self:
-        """The options that the flags ask for on a device; UserError where they contradict each other."""
-        return cls()
+        """The options that the flags ask for on a device, by default each field from the flag of its name.
+        UserError where they contradict each other."""
+        return cls(**cls.fields_from(args))
+
+    @classmethod
+    def fields_from(cls, args: argparse.Namespace) -> dict[str, Any]:
+        """The fields that have a flag of their name, and its value."""
+        return {one.dest: getattr(args, one.dest) for one in cls.flags if one.dest in cls.__struct_fields__}
 
     @classmethod
     def from_version_1(cls, subject: dict[str, Any]) -> dict[str, Any]:
@@ -133,20 +133,17 @@ class RuntimeOptions(
 
     def set_fields(self) -> dict[str, Any]:
         """The fields that differ from their defaults, as plain JSON values."""
+        defaults = msgspec.to_builtins(type(self)())
         fields: dict[str, Any] = msgspec.to_builtins(self)
-        return {
-            field.name: fields[field.name]
-            for field in msgspec.structs.fields(self)
-            if getattr(self, field.name) != _default(field)
-        }
+        return {name: value for name, value in fields.items() if value != defaults[name]}
 
     def identity(self) -> dict[str, Any]:
-        """What the options add to the fields of a subject from which the id of a run is made."""
+        """The part of a run's identity, from which its id is made, that the options add."""
         return {"runtime": self.name()} | self.set_fields()
 
     @property
     def label(self) -> str:
-        """The runtime in a table: its name, with what else makes it another stack."""
+        """The runtime's name in a table, with the options that make it another stack."""
         return self.name()
 
     @property
@@ -160,13 +157,13 @@ class RuntimeOptions(
         return None
 
     def weight_bytes(self, model: str, parameters: int) -> int | None:
-        """The least bytes of the weights of so many parameters, where the runtime stores them otherwise than
-        the subject's dtype and recipe say; None where it does not."""
+        """A lower bound of the bytes that `parameters` weights take, where the runtime stores them otherwise
+        than the subject's dtype and recipe say; None where it does not."""
         return None
 
 
 class Choose(argparse.Action):
-    """A flag that chooses the runtime; UserError where another flag chose another one."""
+    """A flag that chooses the runtime; UserError where an earlier flag chose another one."""
 
     def __call__(
         self,
@@ -182,7 +179,3 @@ class Choose(argparse.Action):
                 f"{option_string} chooses {chosen}, another flag chose {before}; leave one of the two out"
             )
         setattr(namespace, self.dest, chosen)
-
-
-def _default(field: msgspec.structs.FieldInfo) -> Any:
-    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()

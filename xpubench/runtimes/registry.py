@@ -1,11 +1,11 @@
-"""The registry of runtimes: the only file that names a runtime outside of its room."""
+"""The registry of runtimes: the only file that names a runtime outside its room."""
 
 import argparse
 from collections.abc import Iterable
 from functools import reduce
-from importlib import import_module
 from operator import or_
-from typing import TYPE_CHECKING, Any, cast
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, cast
 
 from xpubench.errors import UserError, unknown
 from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions
@@ -23,39 +23,32 @@ RUNTIMES: dict[str, str] = {
     "openvino-genai": "xpubench.runtimes.openvino.options:GenAiOptions",
     "openvino-base": "xpubench.runtimes.openvino.options:OpenVinoBaseOptions",
 }
-# Commands that a room brings: the module, and what `xpubench --help` says of it.
+# Commands that a room adds: the module, and its line in `xpubench --help`.
 COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("xpubench.runtimes.openvino.command", "convert a checkpoint to an OpenVINO IR"),
 }
 DEFAULT = next(iter(RUNTIMES))
-
-
-def _attribute(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
-
-
-OPTIONS: dict[str, type[RuntimeOptions]] = {name: _attribute(path) for name, path in RUNTIMES.items()}
+OPTIONS: dict[str, type[RuntimeOptions]] = {name: resolve_name(path) for name, path in RUNTIMES.items()}
 
 if TYPE_CHECKING:
     Options = RuntimeOptions
     Description = RuntimeDescription
 else:
-    # Tagged unions, by which a spec and a record are read back as what they were.
+    # Tagged unions, by which msgspec reads the options and descriptions of each runtime as their own class.
     Options = reduce(or_, OPTIONS.values())
     Description = reduce(or_, dict.fromkeys(one.description for one in OPTIONS.values()))
 
 
 def options_class(name: str) -> type[RuntimeOptions]:
-    """The options of the runtime of that name; UserError with the nearest names when there is none."""
+    """The class of a runtime's options; UserError with the nearest names when no runtime has that name."""
     if name not in OPTIONS:
         raise unknown("runtime", name, listed())
     return OPTIONS[name]
 
 
 def loader(name: str) -> "type[Loader]":
-    """What loads models for the runtime of that name; imports its stack. UserError as `options_class`."""
-    return cast("type[Loader]", _attribute(options_class(name).loader))
+    """The class that loads models for a runtime; imports its stack. UserError as for `options_class`."""
+    return cast("type[Loader]", resolve_name(options_class(name).loader))
 
 
 def listed() -> list[str]:
@@ -90,7 +83,7 @@ def options_from(
     """The options of the runtime `name` that the flags ask for on a device.
 
     UserError where they contradict each other, and for a flag that neither this runtime reads nor one of
-    those in `also`, which run beside it.
+    those in `also`, which run in turns with it.
     """
     chosen = options_class(name)
     read = {one.name for runtime in (name, *also) for one in options_class(runtime).flags}

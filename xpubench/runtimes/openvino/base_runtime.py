@@ -4,24 +4,22 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter_ns
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from xpubench.errors import RunFailure
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Generation, Logits, Rows, Scorer, TokenIds, Verification
+from xpubench.runtimes.base import Generation, Logits, Rows, Scorer, Scores, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
-from xpubench.runtimes.openvino.common import OpenVinoRuntime
-from xpubench.runtimes.openvino.options import IR_FILE, OpenVinoBaseDescription
+from xpubench.runtimes.openvino.options import IR_FILE
+from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino
-from xpubench.runtimes.options import RuntimeDescription
+from xpubench.runtimes.pytorch.scoring import ROWS_AT_ONCE, scores
 from xpubench.spec import Subject, Workload
-
-# At most this many rows of logits are held in float32 at once.
-ROWS_AT_ONCE = 512
 
 
 class BaseRuntime(OpenVinoRuntime):
@@ -32,11 +30,10 @@ class BaseRuntime(OpenVinoRuntime):
     def __init__(self, subject: Subject, directory: Path) -> None:
         super().__init__(subject, directory)
         self._core = import_openvino().Core()
-        self._device = ir.options_of(subject).device
-        model = self._read()
+        model = self._core.read_model(directory / IR_FILE)
         self._weight_bytes, self._step_weight_bytes = ir.weight_sizes(model)
         self.last_row_alone = _slice_before_head(model)
-        self._compiled = self._core.compile_model(model, self._device, self.asked)
+        self._compiled = self._compile(model)
         self._request = self._compiled.create_infer_request()
         self._inputs = {one.get_any_name() for one in self._compiled.inputs}
 
@@ -44,13 +41,8 @@ class BaseRuntime(OpenVinoRuntime):
     def scorer(self) -> Scorer | None:
         return self
 
-    @classmethod
-    def load(cls, subject: Subject) -> Self:
-        """Compiles the subject's IR, which `fetch` has made."""
-        return cls(subject, ir.ir_directory(subject))
-
     def prepare(self, workload: Workload) -> None:
-        ir.refuse_static_cache(workload.cache)
+        super().prepare(workload)
         if workload.num_beams > 1:
             raise RunFailure(
                 "unsupported",
@@ -66,10 +58,8 @@ class BaseRuntime(OpenVinoRuntime):
             if sync_policy == "every_token":
                 stamps.append(perf_counter_ns())
         end_ns = perf_counter_ns()
-        return Generation(
-            tokens=tokens,
-            times=TokenTimes(sync_policy=sync_policy, start_ns=start_ns, token_ns=stamps, end_ns=end_ns),
-        )
+        times = TokenTimes(sync_policy=sync_policy, start_ns=start_ns, token_ns=stamps, end_ns=end_ns)
+        return Generation(tokens=tokens, times=times)
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         tokens = np.empty((len(prompt_ids), workload.new_tokens), dtype=np.int64)
@@ -77,9 +67,7 @@ class BaseRuntime(OpenVinoRuntime):
         for step, logits in enumerate(self._steps(prompt_ids, tokens)):
             finite = finite and bool(np.isfinite(logits).all())
             tokens[:, step] = logits.argmax(-1)
-        return Verification(
-            tokens=tokens, logits_finite=finite, cache="state of the IR", cache_positions=None
-        )
+        return Verification(tokens=tokens, logits_finite=finite, cache=ir.CACHE)
 
     def trace(
         self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
@@ -91,44 +79,24 @@ class BaseRuntime(OpenVinoRuntime):
             tokens[:, step] = logits.argmax(-1) if forced is None else forced[:, step]
         return tokens, np.stack(kept, axis=1)
 
-    def target_logprobs(
-        self, token_ids: TokenIds, rows: Rows, targets: TokenIds
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
         request = self._scoring_request
         request.reset_state()
         request.infer(self._feed(token_ids, np.ones_like(token_ids), 0), share_inputs=True)
-        logits = request.get_tensor("logits").data[rows]
-        logprobs, best = [], []
-        for start in range(0, len(logits), ROWS_AT_ONCE):
-            part = logits[start : start + ROWS_AT_ONCE].astype(np.float32)
-            wanted = targets[start : start + len(part)]
-            highest = part.max(-1)
-            total = np.log(np.exp(part - highest[:, None]).sum(-1)) + highest
-            logprobs.append(part[np.arange(len(part)), wanted] - total)
-            best.append(part.argmax(-1) == wanted)
-        return np.concatenate(logprobs), np.concatenate(best)
+        logits = torch.from_numpy(request.get_tensor("logits").data[rows])
+        return scores(logits.split(ROWS_AT_ONCE), targets)
 
-    def kv_value_bytes(self, head_dim: int) -> float:
-        return ir.kv_value_bytes(self.subject, self._compiled, head_dim)
-
-    def describe(self) -> RuntimeDescription:
-        return OpenVinoBaseDescription(
-            **self.described(),
-            applied=ir.applied(self._compiled, self.asked),
-            last_row_alone=self.last_row_alone,
-        )
-
-    def doubts(self) -> list[str]:
-        return ir.doubts(self.subject, self.asked, ir.applied(self._compiled, self.asked))
+    def described(self) -> dict[str, Any]:
+        return super().described() | {"last_row_alone": self.last_row_alone}
 
     def close(self) -> None:
-        self._request = self._compiled = None
+        self._request = None
         self.__dict__.pop("_scoring_request", None)
-        self._torch.end()
+        super().close()
 
     def _steps(self, prompt_ids: TokenIds, tokens: TokenIds) -> Iterator[NDArray[np.float32]]:
-        """Each step's logits, of shape (batch, vocabulary), valid until the next one. Before it goes on, the
-        caller writes the step's choice to its column of `tokens`, of shape (batch, steps)."""
+        """Each step's logits, of shape (batch, vocabulary), valid until the next step, before which the
+        caller writes this step's choice to its column of `tokens`, of shape (batch, steps)."""
         batch, length = prompt_ids.shape
         steps = tokens.shape[1]
         mask = np.ones((batch, length + steps), dtype=np.int64)
@@ -142,7 +110,7 @@ class BaseRuntime(OpenVinoRuntime):
             ids = tokens[:, step : step + 1]
 
     def _feed(self, ids: TokenIds, mask: TokenIds, done: int) -> dict[str, TokenIds | NDArray[np.int32]]:
-        """The model's inputs for `ids` after `done` positions, of those that this one has."""
+        """The inputs that this model takes, for `ids` after `done` positions."""
         batch, length = ids.shape
         feed: dict[str, Any] = {
             "input_ids": np.ascontiguousarray(ids),
@@ -150,23 +118,21 @@ class BaseRuntime(OpenVinoRuntime):
             "beam_idx": np.arange(batch, dtype=np.int32),
         }
         if "position_ids" in self._inputs:
-            feed["position_ids"] = np.ascontiguousarray(
-                np.broadcast_to(np.arange(done, done + length, dtype=np.int64), (batch, length))
-            )
+            feed["position_ids"] = np.tile(np.arange(done, done + length, dtype=np.int64), (batch, 1))
         return feed
 
-    def _read(self) -> Any:
-        return self._core.read_model(self.directory / IR_FILE)
+    def _compile(self, model: Any) -> Any:
+        return self._core.compile_model(model, ir.options_of(self.subject).device, self.asked)
 
     @cached_property
     def _scoring_request(self) -> Any:
-        """A request on the whole IR, with the logits of each position; made when scores are first asked."""
-        return self._core.compile_model(self._read(), self._device, self.asked).create_infer_request()
+        """A request on the whole IR, which gives the logits of every position; made for the first scores."""
+        return self._compile(self._core.read_model(self.directory / IR_FILE)).create_infer_request()
 
 
 def _slice_before_head(model: Any) -> bool:
-    """Lets the output head see the last position alone, as generation needs no other: over a long prompt the
-    head costs as much as several layers. Whether the graph's end was the expected one."""
+    """Lets the output head see only the last position, because generation needs no other: over a long prompt
+    the head costs as much as several layers. False, with nothing changed, for a graph of another end."""
     from openvino import opset13
 
     result = next(one for one in model.get_results() if "logits" in one.get_input_tensor(0).names)
@@ -175,14 +141,10 @@ def _slice_before_head(model: Any) -> bool:
         node = node.input_value(0).get_node()
     if node.get_type_name() != "MatMul" or len(node.get_input_partial_shape(0)) != 3:
         return False
-    one = opset13.constant(np.array([1], dtype=np.int64))
-    last = opset13.slice(
-        node.input_value(0),
-        opset13.constant(np.array([-1], dtype=np.int64)),
-        opset13.constant(np.array([np.iinfo(np.int64).max], dtype=np.int64)),
-        one,
-        one,
+    start, stop, step, axis = (
+        opset13.constant(np.array([value], dtype=np.int64)) for value in (-1, np.iinfo(np.int64).max, 1, 1)
     )
+    last = opset13.slice(node.input_value(0), start, stop, step, axis)
     node.input(0).replace_source_output(last.output(0))
     model.validate_nodes_and_infer_types()
     return True

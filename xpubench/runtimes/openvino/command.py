@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import msgspec
+
 from xpubench.runtimes.openvino.options import WeightFormat
 from xpubench.runtimes.openvino.recipe import ExportRecipe
 
@@ -16,17 +18,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weight-format",
         choices=get_args(WeightFormat),
-        help="default: fp16, above a billion parameters int8, as Optimum has it",
+        help="default: fp16, or int8 above a billion parameters, as in Optimum",
     )
     symmetry = parser.add_mutually_exclusive_group()
     symmetry.add_argument("--sym", action="store_true", default=None, help="symmetric int8 or int4")
     symmetry.add_argument("--asym", action="store_false", dest="sym", default=None, help="asymmetric")
     parser.add_argument("--ratio", type=float, metavar="R", help="the share of int4 layers, others int8")
-    parser.add_argument("--group-size", type=int, metavar="G", help="of int4; -1: a whole channel")
+    parser.add_argument(
+        "--group-size", type=int, metavar="G", help="int4 values that share a scale; -1: a whole channel"
+    )
     parser.add_argument("--awq", action="store_true", help="activation-aware scales (needs --dataset)")
-    parser.add_argument("--scale-estimation", action="store_true", help="of NNCF (needs --dataset)")
+    parser.add_argument("--scale-estimation", action="store_true", help="NNCF's (needs --dataset)")
     parser.add_argument("--gptq", action="store_true", help="GPTQ rounding (needs --dataset)")
-    parser.add_argument("--dataset", metavar="D|FILE", help="a file of a text a line, or a name of Optimum's")
+    parser.add_argument(
+        "--dataset",
+        metavar="D|FILE",
+        help="a file with one text in each line, or a dataset that Optimum knows",
+    )
     parser.add_argument("--lora", metavar="ADAPTER", help="a PEFT adapter's directory, merged before")
     parser.add_argument("--revision", help="the hub's branch, tag or commit")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the model's own Python code")
@@ -37,42 +45,18 @@ def run(args: argparse.Namespace) -> int:
     """Exports, and prints the directory."""
     from xpubench.process.output import quiet
 
-    recipe = ExportRecipe(
-        model=args.model,
-        weight_format=args.weight_format or "fp16",
-        revision=args.revision,
-        sym=args.sym,
-        ratio=args.ratio,
-        group_size=args.group_size,
-        awq=args.awq,
-        scale_estimation=args.scale_estimation,
-        gptq=args.gptq,
-        dataset=args.dataset,
-        lora=args.lora,
-        trust_remote_code=args.trust_remote_code,
-        allow_pickle=args.allow_pickle,
-    )
+    fields = {name: getattr(args, name) for name in ExportRecipe.__struct_fields__}
+    recipe = ExportRecipe(**fields | {"weight_format": args.weight_format or "fp16"})
     quiet()
-    from xpubench.runtimes.openvino.export import export
+    from xpubench.runtimes.openvino.export import default_format, export
 
     if args.weight_format is None:
-        recipe = _with_default(recipe)
+        chosen = default_format(recipe)
+        reason = ", Optimum's default above a billion parameters" if chosen == "int8" else ""
+        _say(f"no --weight-format given: {chosen}{reason}")
+        recipe = msgspec.structs.replace(recipe, weight_format=chosen)
     print(export(recipe, args.out.expanduser(), _say))
     return 0
-
-
-def _with_default(recipe: ExportRecipe) -> ExportRecipe:
-    import msgspec
-
-    from xpubench.runtimes.openvino.export import default_format
-    from xpubench.weights.source import source_of
-
-    chosen = default_format(source_of(recipe))
-    if chosen == "int8":
-        _say("no --weight-format given: int8, Optimum's default above a billion parameters")
-    else:
-        _say(f"no --weight-format given: {chosen}")
-    return msgspec.structs.replace(recipe, weight_format=chosen)
 
 
 def _say(text: str) -> None:

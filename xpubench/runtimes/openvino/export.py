@@ -1,7 +1,7 @@
 """From a checkpoint to an OpenVINO IR with its tokenizer, through Optimum Intel and NNCF.
 
-`python -m xpubench.runtimes.openvino.export` carries out an `ExportOrder`, JSON on its standard input, so
-that the memory and the threads of an export are not those of a run (see `xpubench.process.reports`).
+`python -m xpubench.runtimes.openvino.export` carries out an `ExportOrder`, given as JSON on its standard
+input, so that the memory and the threads of an export are not those of a run.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import msgspec
 from xpubench.errors import RunFailure, UserError, first_line
 from xpubench.files import directory_aside
 from xpubench.process.reports import Said, Send, serve
-from xpubench.runtimes.openvino.options import IR_FILE
+from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
 from xpubench.runtimes.openvino.recipe import RECIPE_FILE, ExportOrder, ExportRecipe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.weights.embedded import cache_directory
@@ -32,24 +32,26 @@ from xpubench.weights.source import Source, pickle_files, source_of, weight_file
 
 Say = Callable[[str], None]
 
-# Raise it when what is written changes, so that old caches are left alone.
+# It changes with the files that an export writes, so that exports of earlier versions are not used.
 CACHE_VERSION = 1
 VERSIONS = ("openvino", "openvino-tokenizers", "optimum-intel", "nncf", "transformers", "torch")
-# Above so many parameters Optimum compresses to int8 when it is told nothing.
+# Above this number of parameters Optimum compresses to int8 unless it is told otherwise.
 INT8_BY_DEFAULT = 1_000_000_000
 MODEL_TASK = "text-generation-with-past"
 TOKENIZER_IR = "openvino_tokenizer.xml"
+DATASETS = ("auto", "c4", "c4-new", "gsm8k", "wikitext2")
+COMPRESSED = ("int8", "int4")
 
 
 def export(recipe: ExportRecipe, out: Path, say: Say) -> Path:
     """Writes the IR, the tokenizer's IR, the checkpoint's config and tokenizer, and the recipe to the
     directory `out`, whole or not at all, and returns it.
 
-    Raises UserError for what the user must change, such as an `out` that holds something else, and RunFailure
+    Raises UserError for what the user must change, such as an `out` that holds other files, and RunFailure
     for a checkpoint that cannot be used.
     """
     _check_out(out)
-    _check_dataset(recipe)
+    _check_dataset(recipe.dataset)
     import_openvino()
     source = source_of(recipe)
     try:
@@ -65,18 +67,17 @@ def export(recipe: ExportRecipe, out: Path, say: Say) -> Path:
 
 
 def cached(recipe: ExportRecipe, source: Source) -> Path:
-    """Where the IR of that recipe and checkpoint lies in this tool's cache, or would lie."""
-    what = {
+    """The path of that recipe's and checkpoint's IR in this tool's cache, whether it is there or not."""
+    identity = {
         "recipe": _set_fields(msgspec.structs.replace(recipe, model="", revision=None, lora=None)),
         "checkpoint": msgspec.to_builtins(fingerprint(source.directory)),
         "lora": None if recipe.lora is None else msgspec.to_builtins(fingerprint(Path(recipe.lora))),
         "versions": _versions(),
         "cache_version": CACHE_VERSION,
     }
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
-    return (
-        cache_directory() / "openvino" / f"{Path(recipe.model).name.lower()}-{recipe.weight_format}-{digest}"
-    )
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    name = f"{Path(recipe.model).name.lower()}-{recipe.weight_format}-{digest}"
+    return cache_directory() / "openvino" / name
 
 
 def _versions() -> dict[str, str]:
@@ -89,42 +90,44 @@ def _set_fields(recipe: ExportRecipe) -> dict[str, Any]:
 
 
 def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say: Say) -> dict[str, Any]:
-    """Makes the IR in `target`, with what it needs on the way in `between`; what is kept of it beside."""
-    directory = source.directory
-    held = quantization_of(source)
-    if held is not None:
-        _check_keeps(held, recipe)
-        say(f"the {held} weights stay as they are; --weight-format is of the rest")
+    """Makes the IR in `target`, with intermediate files in `between`; the content of the recipe's file."""
+    directory, method = source.directory, quantization_of(source)
+    compressed = recipe.weight_format in COMPRESSED
+    if method is not None:
+        if compressed:
+            raise UserError(
+                f"{recipe.model} holds {method} weights already, which stay as they are; give "
+                "--weight-format fp16 or fp32 for the others"
+            )
+        if recipe.lora is not None:
+            raise UserError(f"a LoRA adapter cannot be merged into {method} weights; export the float model")
+        say(f"the {method} weights stay as they are; --weight-format applies to the others")
     elif recipe.lora is None:
-        # Optimum would fill a weight that is missing with noise, without a word. Nothing is read for this.
+        # Optimum would silently fill a missing weight with noise. On the meta device nothing is read.
         _load(recipe, source, device="meta")
     else:
         say(f"merging the LoRA adapter {recipe.lora}")
         directory = _with_lora(recipe, source, between / "merged")
-    compressed = recipe.weight_format in ("int8", "int4")
     plain = between / "plain" if compressed else target
     say(f"exporting {recipe.model} to OpenVINO, {recipe.weight_format}")
     with _quiet():
         _convert(source, directory, plain, recipe)
-    if held is not None:
-        _check_kept(held, plain, recipe)
+    if method is not None:
+        _check_kept(method, plain, recipe)
     if compressed:
         say(f"compressing the weights to {recipe.weight_format}")
         with _quiet():
             _compress(plain, target, recipe)
     tokenizer = _tokenizer(directory, target, recipe.trust_remote_code, say)
+    # A local directory is kept as an absolute path, so that it is found from elsewhere too.
+    local = Path(recipe.model).expanduser()
+    model = str(local.resolve()) if local.is_dir() else recipe.model
     return {
-        "recipe": _set_fields(recipe) | {"model": _lasting(recipe.model)},
+        "recipe": _set_fields(recipe) | {"model": model},
         "commit": source.revision,
         "versions": _versions(),
         "tokenizer": tokenizer,
     }
-
-
-def _lasting(model: str) -> str:
-    """A local directory's whole path, so that it is found from elsewhere too."""
-    path = Path(model).expanduser()
-    return str(path.resolve()) if path.is_dir() else model
 
 
 def _with_lora(recipe: ExportRecipe, source: Source, target: Path) -> Path:
@@ -150,33 +153,19 @@ def _load(recipe: ExportRecipe, source: Source, device: str) -> tuple[Any, Any]:
 
 
 def quantization_of(source: Source) -> str | None:
-    """The method by which a checkpoint of the hub is quantized, None where it is not."""
+    """The method by which the checkpoint is quantized, None where it is not."""
     found = source.config.get("quantization_config")
     return str(found.get("quant_method")) if isinstance(found, dict) else None
 
 
-def _check_keeps(held: str, recipe: ExportRecipe) -> None:
-    if recipe.weight_format in ("int8", "int4"):
-        raise UserError(
-            f"{recipe.model} holds {held} weights already, which stay as they are; give --weight-format fp16 "
-            "or fp32 for the rest"
-        )
-    if recipe.lora is not None:
-        raise UserError(f"a LoRA adapter cannot be merged into {held} weights; export the float model")
-
-
-def _check_kept(held: str, target: Path, recipe: ExportRecipe) -> None:
-    """RunFailure where the IR holds no weights in INT4: the conversion wrote them out in full."""
-    model = import_openvino().Core().read_model(target / IR_FILE)
-    kinds = {op.get_element_type().get_type_name() for op in model.get_ops() if _is_constant(op)}
-    if not kinds & {"i4", "u4"}:
+def _check_kept(method: str, target: Path, recipe: ExportRecipe) -> None:
+    """RunFailure where no weight of the IR is INT4, because the conversion wrote them out in full."""
+    ops = import_openvino().Core().read_model(target / IR_FILE).get_ops()
+    constants = (op for op in ops if op.get_type_name() == "Constant")
+    if not any(op.get_element_type().get_type_name() in ("i4", "u4") for op in constants):
         raise RunFailure(
-            "unsupported", f"OpenVINO does not keep the {held} weights of {recipe.model} in INT4"
+            "unsupported", f"OpenVINO does not keep the {method} weights of {recipe.model} in INT4"
         )
-
-
-def _is_constant(op: Any) -> bool:
-    return str(op.get_type_name()) == "Constant"
 
 
 def _convert(source: Source, directory: Path, target: Path, recipe: ExportRecipe) -> None:
@@ -194,31 +183,25 @@ def _convert(source: Source, directory: Path, target: Path, recipe: ExportRecipe
             trust_remote_code=recipe.trust_remote_code,
             local_files_only=True,
         )
-    except (ImportError, NameError) as error:  # by which Optimum fails where gptqmodel is missing
+    except (ImportError, NameError) as error:  # Optimum raises these where gptqmodel is missing
         raise cannot_load(source, error) from error
     except OpConversionFailure as error:
-        held = quantization_of(source)
-        raise RunFailure(
-            "unsupported",
-            f"OpenVINO cannot convert {recipe.model}{f' with its {held} weights' if held else ''}",
-        ) from error
+        method = quantization_of(source)
+        weights = f" with its {method} weights" if method else ""
+        raise RunFailure("unsupported", f"OpenVINO cannot convert {recipe.model}{weights}") from error
     except (ValueError, KeyError, NotImplementedError) as error:
-        raise RunFailure(
-            "unsupported", f"Optimum Intel cannot export {recipe.model}: {first_line(error)}"
-        ) from error
+        reason = first_line(error)
+        raise RunFailure("unsupported", f"Optimum Intel cannot export {recipe.model}: {reason}") from error
 
 
 def _compress(plain: Path, target: Path, recipe: ExportRecipe) -> None:
     from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
 
-    is_int4 = recipe.weight_format == "int4"
-    dataset = recipe.dataset
-    if dataset is not None and Path(dataset).is_file():
-        texts: Any = _texts(Path(dataset))
-    else:
-        texts = dataset
+    texts: Any = recipe.dataset
+    if texts is not None and Path(texts).is_file():
+        texts = _texts(Path(texts))
     config = OVWeightQuantizationConfig(
-        bits=4 if is_int4 else 8,
+        bits=4 if recipe.weight_format == "int4" else 8,
         sym=bool(recipe.sym),
         **({"ratio": recipe.ratio} if recipe.ratio is not None else {}),
         group_size=recipe.group_size,
@@ -237,20 +220,20 @@ def _compress(plain: Path, target: Path, recipe: ExportRecipe) -> None:
             local_files_only=True,
             trust_remote_code=recipe.trust_remote_code,
         )
-    except Exception as error:  # NNCF raises its own kinds, by version
+    except Exception as error:  # NNCF's exceptions differ by version
         raise UserError(f"NNCF cannot compress {recipe.model} so: {first_line(error)}") from error
     model.save_pretrained(target)
 
 
 def _tokenizer(directory: Path, target: Path, trust_remote_code: bool, say: Say) -> str:
-    """Writes the tokenizer and its IR; what came of it in a few words."""
+    """Writes the tokenizer and its IR; returns what was written, in a few words."""
     from openvino import save_model
     from openvino_tokenizers import convert_tokenizer
 
     with _quiet():
         tokenizer = load_tokenizer(directory, trust_remote_code)
     if tokenizer is None:
-        # Optimum saves the empty one that transformers makes of nothing.
+        # Optimum saves the empty tokenizer that transformers makes where there is none.
         for file in tokenizer_files(target):
             file.unlink()
         return "none: the checkpoint has none"
@@ -267,8 +250,10 @@ def _tokenizer(directory: Path, target: Path, trust_remote_code: bool, say: Say)
     return "tokenizer and detokenizer IR"
 
 
-def default_format(source: Source) -> str:
-    """What Optimum would choose when it is told nothing: int8 above a billion parameters, else fp16."""
+def default_format(recipe: ExportRecipe) -> WeightFormat:
+    """Optimum's choice for the recipe's checkpoint when none is given: int8 above a billion parameters, else
+    fp16."""
+    source = source_of(recipe)
     if quantization_of(source) is not None:
         return "fp16"
     files = weight_files(source.directory) or pickle_files(source.directory)
@@ -279,23 +264,19 @@ def default_format(source: Source) -> str:
 def _texts(path: Path) -> list[str]:
     texts = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
     if not texts:
-        raise UserError(f"{path} holds no text to calibrate with; one text a line")
+        raise UserError(f"{path} holds no text for the calibration; give a file with one text in each line")
     return texts
 
 
-def _check_dataset(recipe: ExportRecipe) -> None:
-    if recipe.dataset is None or recipe.dataset in _known_datasets():
+def _check_dataset(dataset: str | None) -> None:
+    if dataset is None or dataset in DATASETS:
         return
-    if not Path(recipe.dataset).is_file():
+    if not Path(dataset).is_file():
         raise UserError(
-            f"--dataset {recipe.dataset!r} is neither a local text file nor one that Optimum knows: "
-            f"{', '.join(sorted(_known_datasets()))}"
+            f"--dataset {dataset!r} is neither a local text file nor one that Optimum knows: "
+            f"{', '.join(DATASETS)}"
         )
-    _texts(Path(recipe.dataset))
-
-
-def _known_datasets() -> set[str]:
-    return {"wikitext2", "c4", "c4-new", "auto", "gsm8k"}
+    _texts(Path(dataset))
 
 
 def _check_out(out: Path) -> None:
@@ -309,7 +290,7 @@ def _check_out(out: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The libraries without their advice and their bars."""
+    """Silences the libraries' advice and progress bars."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -22,7 +22,7 @@ FLAGS = (
     flag(
         "--weight-format",
         choices=get_args(WeightFormat),
-        help="of the export that a checkpoint needs first (default: by --dtype, fp32 or fp16)",
+        help="of the export that a checkpoint needs first (default: fp32 or fp16, by --dtype)",
     ),
     flag("--kv-cache-precision", choices=("u8", "f16", "bf16")),
     flag("--dynamic-quantization-group-size", type=int, choices=(0, 32, 64, 128)),
@@ -33,16 +33,16 @@ FLAGS = (
 )
 GENAI_FLAGS = (
     flag("--draft-model", metavar="IR", help="speculative decoding with the model in this directory"),
-    flag("--num-assistant-tokens", type=int, metavar="N", help="candidates a step"),
-    flag("--prompt-lookup", action="store_true", help="the prompt drafts"),
+    flag("--num-assistant-tokens", type=int, metavar="N", help="drafted tokens in a step"),
+    flag("--prompt-lookup", action="store_true", help="draft tokens from the prompt"),
     flag("--ov-scheduler", nargs="+", metavar="KEY=VALUE", help="SchedulerConfig, such as cache_size=2"),
 )
 
 
 class OpenVinoDescription(RuntimeDescription, kw_only=True, frozen=True):
-    """A loaded IR: what it was made of (`xpubench export` keeps that beside it; None of other makers), the
-    properties asked of the device's plugin, and what the compiled model tells of them, both by OpenVINO's own
-    names (None where the stack does not show it)."""
+    """A loaded IR: its recipe as `xpubench export` keeps it beside an IR (None where another tool made it),
+    the properties asked of the device's plugin, and those that the compiled model reports, both by OpenVINO's
+    own names (None where the stack does not show them)."""
 
     ir: dict[str, Any] | None = None
     asked: dict[str, Any] = {}
@@ -65,17 +65,15 @@ class GenAiDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="open
 
 
 class OpenVinoBaseDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="openvino-base"):
-    """An IR in an infer request of our own; `last_row_alone`: its head sees the last position alone."""
+    """An IR in an infer request; with `last_row_alone` its output head sees only the last position."""
 
     last_row_alone: bool | None = None
 
 
 class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
-    """What all of OpenVINO's runtimes take. None leaves a property to the device's plugin.
-
-    `ov_device` is OpenVINO's name of the device. `config` holds properties by OpenVINO's own names.
-    `weight_format` is of the export that a checkpoint needs first.
-    """
+    """What all of OpenVINO's runtimes take. `device` is OpenVINO's name of the device, and `weight_format`
+    belongs to the export that a checkpoint needs first. None leaves a property to the device's plugin, and
+    `config` holds more properties by OpenVINO's own names."""
 
     packages: ClassVar[tuple[str, ...]] = (
         *("openvino", "openvino-genai", "openvino-tokenizers", "optimum", "optimum-intel", "nncf"),
@@ -96,29 +94,18 @@ class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
     config: dict[str, str] = {}
 
     def __post_init__(self) -> None:
-        for name, value in (("--num-streams", self.num_streams), ("--threads", self.threads)):
-            if value is not None and value < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
+        _check_positive("--num-streams", self.num_streams)
+        _check_positive("--threads", self.threads)
+
+    @classmethod
+    def fields_from(cls, args: argparse.Namespace) -> dict[str, Any]:
+        return super().fields_from(args) | {"config": pairs("--ov-config", args.ov_config)}
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, device: str) -> Self:
         if device not in DEVICES and args.ov_device is None:
             raise UserError(f"OpenVINO does not run on {device}; give --device cpu or xpu, or --ov-device")
-        return cls(**cls._fields(args, device))
-
-    @classmethod
-    def _fields(cls, args: argparse.Namespace, device: str) -> dict[str, Any]:
-        return {
-            "device": args.ov_device or DEVICES[device],
-            "weight_format": args.weight_format,
-            "kv_cache_precision": args.kv_cache_precision,
-            "dynamic_quantization_group_size": args.dynamic_quantization_group_size,
-            "performance_hint": args.performance_hint,
-            "inference_precision": args.inference_precision,
-            "num_streams": args.num_streams,
-            "threads": args.threads,
-            "config": pairs("--ov-config", args.ov_config),
-        }
+        return cls(device=args.ov_device or DEVICES[device], **cls.fields_from(args))
 
     @classmethod
     def from_version_1(cls, subject: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +113,7 @@ class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
         return {name: own[name] for name in cls.__struct_fields__ if name in own}
 
     def identity(self) -> dict[str, Any]:
-        # Schema version 1 took these two for set even where they are empty, and its ids are kept.
+        # Schema version 1 counted these two as set even where they are empty, and its ids are kept.
         return {"runtime": self.name(), "openvino": {"config": {}, "scheduler": {}} | self.set_fields()}
 
     @property
@@ -138,10 +125,10 @@ class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
         return self.weight_format
 
     def weight_bytes(self, model: str, parameters: int) -> int | None:
-        ir = Path(model).expanduser() / IR_FILE
-        if ir.with_suffix(".bin").is_file():
-            return ir.with_suffix(".bin").stat().st_size
-        # An IR holds weights of its own precision, whatever it computes in; INT4 is the least.
+        binary = (Path(model).expanduser() / IR_FILE).with_suffix(".bin")
+        if binary.is_file():
+            return binary.stat().st_size
+        # The precision of an IR's weights does not depend on the dtype of the run; INT4 is the smallest.
         return int(parameters * BYTES.get(self.weight_format or "", 0.5))
 
 
@@ -160,9 +147,8 @@ class OpenVinoBaseOptions(OpenVinoOptions, kw_only=True, frozen=True, tag="openv
 
 
 class GenAiOptions(OpenVinoOptions, kw_only=True, frozen=True, tag="openvino-genai"):
-    """GenAI's pipeline. `draft_model` is the directory of a smaller IR that drafts tokens, or with
-    `prompt_lookup` the prompt does, `num_assistant_tokens` of them a step; `scheduler` holds fields of its
-    SchedulerConfig."""
+    """GenAI's pipeline. A smaller IR in the directory `draft_model`, or with `prompt_lookup` the prompt,
+    drafts `num_assistant_tokens` tokens in each step; `scheduler` holds fields of its SchedulerConfig."""
 
     loader: ClassVar[str] = "xpubench.runtimes.openvino.genai:GenAiRuntime"
     description: ClassVar[type[RuntimeDescription]] = GenAiDescription
@@ -178,37 +164,34 @@ class GenAiOptions(OpenVinoOptions, kw_only=True, frozen=True, tag="openvino-gen
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_assistant_tokens is not None and self.num_assistant_tokens < 1:
-            raise UserError(f"--num-assistant-tokens must be at least 1, not {self.num_assistant_tokens}")
+        _check_positive("--num-assistant-tokens", self.num_assistant_tokens)
 
     @classmethod
-    def _fields(cls, args: argparse.Namespace, device: str) -> dict[str, Any]:
+    def fields_from(cls, args: argparse.Namespace) -> dict[str, Any]:
         if args.draft_model and args.prompt_lookup:
             raise UserError("--draft-model and --prompt-lookup are two ways to draft; give one")
         if args.num_assistant_tokens and not (args.draft_model or args.prompt_lookup):
             raise UserError("--num-assistant-tokens needs --draft-model or --prompt-lookup")
-        return super()._fields(args, device) | {
-            "draft_model": args.draft_model,
-            "num_assistant_tokens": args.num_assistant_tokens,
-            "prompt_lookup": args.prompt_lookup,
-            "scheduler": pairs("--ov-scheduler", args.ov_scheduler),
-        }
+        return super().fields_from(args) | {"scheduler": pairs("--ov-scheduler", args.ov_scheduler)}
 
 
 def pairs(name: str, given: list[str] | None) -> dict[str, str]:
-    """KEY=VALUE words, or one JSON object, given to the flag `name`; UserError for anything else."""
-    if not given:
-        return {}
-    if given[0].lstrip().startswith("{"):
+    """The KEY=VALUE words, or the JSON object, that a flag was given; UserError for anything else."""
+    if given and given[0].lstrip().startswith("{"):
         try:
             fields: Any = json.loads(" ".join(given))
         except ValueError as error:
             raise UserError(f"{name} is neither KEY=VALUE nor a JSON object: {error}") from error
         return {str(key): str(value) for key, value in fields.items()}
     found = {}
-    for word in given:
+    for word in given or []:
         key, equals, value = word.partition("=")
         if not key or not equals:
             raise UserError(f"{name} takes KEY=VALUE, not {word!r}")
         found[key] = value
     return found
+
+
+def _check_positive(flag_name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UserError(f"{flag_name} must be at least 1, not {value}")

@@ -1,4 +1,4 @@
-"""What an OpenVINO IR was made of: the recipe that `xpubench export` keeps beside it."""
+"""The recipe of an OpenVINO IR, which `xpubench export` keeps beside it."""
 
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from xpubench.errors import UserError
 from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
 
 RECIPE_FILE = "xpubench_recipe.json"
+INT4_ALONE = ("ratio", "group_size", "awq", "scale_estimation", "gptq", "dataset")
 
 
 class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,25 +31,17 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     allow_pickle: bool = False
 
     def __post_init__(self) -> None:
-        int4_only = {
-            "--ratio": self.ratio is not None,
-            "--group-size": self.group_size is not None,
-            "--awq": self.awq,
-            "--scale-estimation": self.scale_estimation,
-            "--gptq": self.gptq,
-            "--dataset": self.dataset is not None,
-        }
-        given = [flag for flag, is_given in int4_only.items() if is_given]
+        given = [name for name in INT4_ALONE if getattr(self, name) not in (None, False)]
         if given and self.weight_format != "int4":
-            raise UserError(f"{given[0]} is of int4; give --weight-format int4 too, or leave it out")
+            flag = f"--{given[0].replace('_', '-')}"
+            raise UserError(f"{flag} applies only to int4; give --weight-format int4 too, or leave it out")
         if self.sym is not None and self.weight_format in ("fp32", "fp16"):
-            raise UserError("--sym and --asym are of int8 and int4")
+            raise UserError("--sym and --asym apply only to int8 and int4")
         if self.ratio is not None and not 0 <= self.ratio <= 1:
             raise UserError(f"--ratio must be between 0 and 1, not {self.ratio:g}")
-        if self.group_size is not None and self.group_size != -1 and self.group_size < 1:
-            raise UserError(
-                f"--group-size must be at least 1, or -1 for whole channels, not {self.group_size}"
-            )
+        size = self.group_size
+        if size is not None and size != -1 and size < 1:
+            raise UserError(f"--group-size must be at least 1, or -1 for whole channels, not {size}")
         if (self.awq or self.scale_estimation or self.gptq) and self.dataset is None:
             raise UserError("--awq, --scale-estimation and --gptq need data: --dataset FILE.txt")
 
@@ -59,23 +52,20 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """An export in a process of its own: the recipe, and the directory to write."""
+    """An export for another process: the recipe, and the directory to write."""
 
     recipe: ExportRecipe
     out: str
 
 
 def is_ir(model: str) -> bool:
-    """Whether a model's name is that of a directory with an OpenVINO IR."""
+    """Whether a model's name is the path of a directory with an OpenVINO IR."""
     return (Path(model).expanduser() / IR_FILE).is_file()
 
 
 def read_recipe(directory: Path) -> dict[str, Any] | None:
-    """What was kept beside an IR: recipe, versions, tokenizer; None beside one of other makers."""
+    """What was kept beside an IR: recipe, versions, tokenizer; None where another tool made the IR."""
     try:
-        kept: dict[str, Any] = msgspec.json.decode(
-            (directory / RECIPE_FILE).read_bytes(), type=dict[str, Any]
-        )
+        return msgspec.json.decode((directory / RECIPE_FILE).read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError):
         return None
-    return kept

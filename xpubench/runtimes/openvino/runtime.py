@@ -1,0 +1,197 @@
+"""What OpenVINO's three runtimes share: the checks, the export and the description of their IR."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import msgspec
+import torch
+
+from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.process.child import carry_out
+from xpubench.runtimes.base import Generator, Loader, Origin
+from xpubench.runtimes.openvino import ir
+from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
+from xpubench.runtimes.openvino.recipe import ExportOrder, ExportRecipe, is_ir, read_recipe
+from xpubench.runtimes.openvino.stack import import_openvino
+from xpubench.runtimes.options import RuntimeDescription
+from xpubench.runtimes.pytorch.runtime import not_as_asked
+from xpubench.runtimes.vocabulary import Vocabulary
+from xpubench.spec import Subject, Workload
+from xpubench.weights.lora import check_adapter
+from xpubench.weights.pretrained import load_tokenizer
+from xpubench.weights.source import read_config, source_of
+
+EXPORT = "xpubench.runtimes.openvino.export"
+NEEDED_INPUTS = {"input_ids", "attention_mask", "beam_idx"}
+
+
+class OpenVinoRuntime(Loader, Generator):
+    """A loaded IR, its tokenizer and what is known of both. With `merges_lora`, an adapter is merged before
+    the export; `own_properties` are those that the runtime takes beside the ones of the device's plugin."""
+
+    merges_lora: ClassVar[bool] = True
+    own_properties: ClassVar[tuple[str, ...]] = ()
+    _compiled: Any = None
+    _weight_bytes = _step_weight_bytes = 0
+
+    def __init__(self, subject: Subject, directory: Path) -> None:
+        self.subject = subject
+        self.directory = directory
+        self.asked = ir.properties(subject)
+        # Plain JSON, because transformers' config class takes two seconds to import what models need.
+        self.config = read_config(str(directory), revision=None, trust_remote_code=subject.trust_remote_code)
+        tokenizer = load_tokenizer(directory, subject.trust_remote_code)
+        self.vocabulary = Vocabulary(subject.model, _vocab_size(self.config), tokenizer, self.config.get)
+        # One torch thread while OpenVINO works, because the OpenMP threads that spin after torch's own work
+        # would take the cores from oneTBB's.
+        self._torch_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    @classmethod
+    def check(cls, subject: Subject) -> None:
+        if subject.weights == "dummy":
+            raise UserError(
+                "--dummy-weights are made by PyTorch; OpenVINO's runtimes need a checkpoint or an IR"
+            )
+        options, core = ir.options_of(subject), import_openvino().Core()
+        found = core.available_devices
+        if options.device != "AUTO" and not any(one.startswith(options.device) for one in found):
+            raise UserError(
+                f"OpenVINO finds no {options.device} here (there is: {', '.join(found)}); a GPU or an NPU "
+                "needs its driver, and --ov-device CPU runs without one"
+            )
+        known = [*ir.supported(core, options.device), *cls.own_properties]
+        for name in options.config:
+            if name not in known:
+                raise unknown(f"property of OpenVINO's {options.device}", name, known)
+        ir.core_of(subject, without=cls.own_properties)
+        if is_ir(subject.model) and options.weight_format is not None:
+            raise UserError(f"{subject.model} is an IR already; leave out --weight-format")
+
+    @classmethod
+    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
+        """Makes sure that the subject's IR is there and whole. A checkpoint that the cache does not have is
+        exported in another process, so that the export's memory and threads are not the run's."""
+        if is_ir(subject.model) and subject.lora is not None and cls.merges_lora:
+            raise UserError(
+                "a LoRA adapter is merged before the export: give the checkpoint with -m, or export it with "
+                "xpubench export --lora; --runtime openvino-genai applies one to an IR"
+            )
+        if subject.lora is not None:
+            config = read_config(
+                subject.model, revision=subject.revision, trust_remote_code=subject.trust_remote_code
+            )
+            check_adapter(Path(subject.lora), config)
+        if not is_ir(subject.model):
+            recipe, directory = cls._wanted(subject)
+            if directory.is_dir():
+                say(f"the export is in the cache: {directory}")
+            else:
+                name = f"{recipe.model} to OpenVINO, {recipe.weight_format}"
+                say(f"exporting {name}; the next run finds it in the cache")
+                order = msgspec.json.encode(ExportOrder(recipe=recipe, out=str(directory)))
+                carry_out([sys.executable, "-m", EXPORT], order, say, "the export")
+        _check_ir(cls._directory(subject))
+
+    @classmethod
+    def load(cls, subject: Subject) -> Self:
+        return cls(subject, cls._directory(subject))
+
+    @classmethod
+    def origin(cls, subject: Subject) -> Origin | None:
+        if not is_ir(subject.model):
+            return super().origin(subject)
+        kept = read_recipe(Path(subject.model).expanduser())
+        if kept is None:
+            return None
+        recipe = kept["recipe"]
+        lora = recipe.get("lora") or subject.lora
+        return Origin(model=recipe["model"], revision=recipe.get("revision"), lora=lora)
+
+    def prepare(self, workload: Workload) -> None:
+        if workload.cache == "static":
+            raise RunFailure(
+                "unsupported", "OpenVINO keeps the cache inside the model; leave out --use-static-cache"
+            )
+
+    def kv_value_bytes(self, head_dim: int) -> float:
+        return ir.kv_value_bytes(self.subject, self._compiled, head_dim)
+
+    def applied(self) -> dict[str, Any] | None:
+        """The compiled model's properties; None where the stack does not show it."""
+        return None if self._compiled is None else ir.applied(self._compiled, self.asked)
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "ir": read_recipe(self.directory),
+            "asked": self.asked,
+            "applied": self.applied(),
+            "weight_bytes": self._weight_bytes,
+            "step_weight_bytes": self._step_weight_bytes,
+            "torch_threads": 1,
+        }
+
+    def describe(self) -> RuntimeDescription:
+        return self.subject.options.description(**self.described())
+
+    def doubts(self) -> list[str]:
+        told = self.applied() or {}
+        found = not_as_asked(self.asked, told, "INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION")
+        cache = told.get("KV_CACHE_PRECISION", "f32")
+        if self.subject.dtype == "float32" and cache != "f32" and "KV_CACHE_PRECISION" not in self.asked:
+            found.append(f"the KV cache is {cache}, OpenVINO's default; --ov-config KV_CACHE_PRECISION=f32")
+        return found
+
+    def close(self) -> None:
+        self._compiled = None
+        torch.set_num_threads(self._torch_threads)
+
+    @classmethod
+    def _directory(cls, subject: Subject) -> Path:
+        return Path(subject.model).expanduser() if is_ir(subject.model) else cls._wanted(subject)[1]
+
+    @classmethod
+    def _wanted(cls, subject: Subject) -> tuple[ExportRecipe, Path]:
+        """The export that the subject's checkpoint needs, and where it lies in the cache or would lie."""
+        from xpubench.runtimes.openvino.export import cached
+
+        plain: WeightFormat = "fp32" if subject.dtype == "float32" else "fp16"
+        recipe = ExportRecipe(
+            model=subject.model,
+            weight_format=ir.options_of(subject).weight_format or plain,
+            revision=subject.revision,
+            lora=subject.lora if cls.merges_lora else None,
+            trust_remote_code=subject.trust_remote_code,
+            allow_pickle=subject.allow_pickle,
+        )
+        return recipe, cached(recipe, source_of(recipe))
+
+
+def _vocab_size(config: dict[str, Any]) -> int:
+    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    if not isinstance(size, int):
+        raise RunFailure(
+            "bad_model", "the IR's config.json does not say how large the vocabulary is (vocab_size)"
+        )
+    return size
+
+
+def _check_ir(directory: Path) -> None:
+    xml = directory / IR_FILE
+    binary = xml.with_suffix(".bin")
+    if not binary.is_file():
+        raise RunFailure("bad_model", f"{xml} has no {binary.name} beside it; export it again")
+    try:
+        model = import_openvino().Core().read_model(xml)
+    except RuntimeError as error:
+        raise RunFailure("bad_model", f"{xml} is no whole IR: {ir.last_line(error)}") from error
+    inputs = {one.get_any_name() for one in model.inputs}
+    outputs = {one.get_any_name() for one in model.outputs}
+    if not inputs >= NEEDED_INPUTS or "logits" not in outputs:
+        raise RunFailure(
+            "unsupported",
+            f"{xml} is no stateful language model: it takes {', '.join(sorted(inputs))} and gives "
+            f"{', '.join(sorted(outputs))}; xpubench export makes one",
+        )
