@@ -183,6 +183,19 @@ def test_quantized_checkpoint(mpirun: Ranks, tmp_path: Path) -> None:
     assert done.code == 2
 
 
+def test_checkpoint_that_lacks_a_weight(mpirun: Ranks, tiny: tuple[object, ...], tmp_path: Path) -> None:
+    shutil.copytree(str(tiny[1]), tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(weights)
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, weights, {"format": "pt"})
+    flags = ("-m", tmp_path / "model", *ON_CPU, *SHORT, "--results-dir", tmp_path / "results")
+    assert mpirun(2, SCRIPT, *flags).code == 1
+    record = only_record(tmp_path / "results")
+    assert record["status"] == "bad_model"
+    assert "model.layers.1.mlp.down_proj.weight" in record["failure"]["message"]
+
+
 def test_adapter_is_merged_or_refused(mpirun: Ranks, tiny: tuple[object, ...], tmp_path: Path) -> None:
     """It was left out without a word once, where each rank read slices of the base model alone."""
     layer = "base_model.model.model.layers.0.self_attn.q_proj.lora_"

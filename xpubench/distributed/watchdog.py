@@ -112,7 +112,8 @@ class Watchdog:
     async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Listens to one connection, which need not be a rank's: it may be a scan of ports."""
         place: dict[str, Any] | None = None
-        with contextlib.suppress(ConnectionError):
+        # At the end of the watch the tasks of the other connections are cancelled.
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             async for line in reader:
                 message = json.loads(line)
                 if "place" in message:
