@@ -16,6 +16,7 @@ from lm_eval.models.huggingface import HFLM  # noqa: E402
 from tests.conftest import CommandLine  # noqa: E402
 from xpubench.accuracy.lm import RuntimeLM  # noqa: E402
 from xpubench.accuracy.tasks import SMOKE_FILE  # noqa: E402
+from xpubench.catalog import PublishedAccuracy  # noqa: E402
 from xpubench.errors import RunFailure  # noqa: E402
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime  # noqa: E402
 from xpubench.spec import Subject  # noqa: E402
@@ -300,7 +301,7 @@ def test_examples_are_not_what_the_reference_had(accuracy: CommandLine) -> None:
 
 
 def test_a_gap_to_the_reference_is_a_warning(accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    reference = {"acc": 0.05, "n": 1000, "source": "a test"}
+    reference = PublishedAccuracy(acc=0.05, n=1000, source="a test")
     monkeypatch.setattr("xpubench.run.accuracy._reference", lambda spec: reference)
     record = accuracy("--json").records[0]
     assert any("beyond noise" in line for line in record["warnings"])
