@@ -8,6 +8,8 @@ from xpubench.cli.tables import print_table
 from xpubench.compare.accuracy import AccuracyComparison
 from xpubench.compare.runs import Comparisons, Limits, compare_paths
 from xpubench.report.comparison import COLUMNS, notes, row_texts
+from xpubench.report.machine import as_json, as_junit
+from xpubench.report.markdown import comparison_markdown
 
 ACCURACY_COLUMNS = ("task", "base", "new", "difference", "gained", "lost", "McNemar's p", "items")
 
@@ -45,15 +47,9 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "table":
         _print(found)
     else:
-        sys.stdout.write(_content(found, args.format).decode())
+        form = {"md": comparison_markdown, "json": as_json, "junit": as_junit}[args.format]
+        sys.stdout.write(form(found).decode())
     return found.exit_code
-
-
-def _content(found: Comparisons, form: str) -> bytes:
-    from xpubench.report.machine import as_json, as_junit
-    from xpubench.report.markdown import comparison_markdown
-
-    return {"md": comparison_markdown, "json": as_json, "junit": as_junit}[form](found)
 
 
 def _print(found: Comparisons) -> None:

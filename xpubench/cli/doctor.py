@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from xpubench.catalog import SMOLLM2
+from xpubench.cli import doctor_ranks
 from xpubench.cli.options import DEVICES
 from xpubench.cli.tables import print_table
 from xpubench.measure.environment import installed_versions
@@ -34,9 +35,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the findings; always 0, since something missing is an answer."""
     if args.distributed:
-        from xpubench.cli.doctor_ranks import run as run_on_ranks
-
-        return run_on_ranks(args)
+        return doctor_ranks.run(args)
     found = findings(machine_facts())
     if args.json:
         print(msgspec.json.encode(found).decode())

@@ -13,6 +13,7 @@ from xpubench.cli.options import runtime_names
 from xpubench.errors import UserError
 from xpubench.process.output import own_stdout, quiet
 from xpubench.process.signals import exit_code
+from xpubench.record import encode
 from xpubench.run.order import Order, Spec, perform, set_variables
 from xpubench.runtimes import registry
 
@@ -123,8 +124,6 @@ def device_of_worker(runtime: str) -> str:
 
 def show(args: argparse.Namespace, order: Order, reporter: "Reporter", out: TextIO) -> int:
     """Runs the order in this process and shows each record; the exit code."""
-    from xpubench.record import encode
-
     records = []
     views = {"token_latency": args.token_latency, "memory": args.print_memory, "directory": args.results_dir}
     with reporter:

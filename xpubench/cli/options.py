@@ -109,13 +109,11 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of the workload, of its measurement, and of accuracy tasks."""
     title = "workload (several values: every combination, with one load)"
     add = parser.add_argument_group(title).add_argument
-    for flag, kind, note in (
-        ("--input-tokens", int, "default: 1024"),
-        ("--max-new-tokens", int, f"default: {DEFAULT_NEW_TOKENS}"),
-        ("--batch-size", _batch_size, "default: 1; for accuracy auto, by the free memory"),
-        ("--num-beams", int, f"default: {DEFAULT_BEAMS}"),
-    ):
-        add(flag, type=kind, nargs="+", metavar="N", help=note)
+    add("--input-tokens", type=int, nargs="+", metavar="N", help="default: 1024")
+    add("--max-new-tokens", type=int, nargs="+", metavar="N", help=f"default: {DEFAULT_NEW_TOKENS}")
+    note = "default: 1; for accuracy auto, by the free memory"
+    add("--batch-size", type=_batch_size, nargs="+", metavar="N", help=note)
+    add("--num-beams", type=int, nargs="+", metavar="N", help=f"default: {DEFAULT_BEAMS}")
     add("--greedy", action="store_true", help="greedy search, whatever --num-beams says")
     add("--prompt", metavar="TEXT", help="generate from this text instead of --input-tokens ids")
     add = parser.add_argument_group("measuring").add_argument
@@ -173,7 +171,10 @@ def specs_from(args: argparse.Namespace, device: str, beside: Sequence[str] = ()
     accuracy_flags = ("--acc-tasks", "--acc-iter", "--acc-data", "--num-fewshot")
     _refuse(args, "is for accuracy runs; give --accuracy-only too, or leave it out", *accuracy_flags)
     subject = _subject(args, device, beside)
-    protocol = Protocol(num_iter=args.num_iter, num_warmup=_num_warmup(args), seed=args.seed)
+    warmup = args.num_warmup
+    if warmup is None:
+        warmup = min(DEFAULT_WARMUP, max(args.num_iter, 0) // 2)
+    protocol = Protocol(num_iter=args.num_iter, num_warmup=warmup, seed=args.seed)
     if args.prompt is not None and args.input_tokens is not None:
         raise UserError("--prompt has a length of its own; leave out either --prompt or --input-tokens")
     if args.prompt is not None and args.dummy_weights:
@@ -274,8 +275,3 @@ def _batch_size(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1, or auto, not {text!r}")
     return int(text)
-
-
-def _num_warmup(args: argparse.Namespace) -> int:
-    given: int | None = args.num_warmup
-    return min(DEFAULT_WARMUP, max(args.num_iter, 0) // 2) if given is None else given

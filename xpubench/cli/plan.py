@@ -24,14 +24,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="NAME", help=f"a device of the catalog: {known}")
     add("--dtype", choices=list(DTYPE_BYTES), default="float16", help="default: float16")
     add_quantization_switch(parser)
-    for flag, value, note in (
-        ("--input-tokens", 1024, ""),
-        ("--max-new-tokens", 128, ""),
-        ("--batch-size", 1, ""),
-        ("--num-beams", 1, ""),
-        ("--tp-size", 1, "the number of ranks that share the model; "),
-    ):
-        add(flag, type=int, default=value, metavar="N", help=f"{note}default: {value}")
+    add("--input-tokens", type=int, default=1024, metavar="N", help="default: 1024")
+    add("--max-new-tokens", type=int, default=128, metavar="N", help="default: 128")
+    add("--batch-size", type=int, default=1, metavar="N", help="default: 1")
+    add("--num-beams", type=int, default=1, metavar="N", help="default: 1")
+    add("--tp-size", type=int, default=1, metavar="N", help="ranks that share the model (default: 1)")
     add("--json", action="store_true", help="as JSON")
 
 

@@ -11,6 +11,7 @@ from xpubench.cli.options import DEVICES, add_loading_flags, add_recipe_flags, d
 from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
 from xpubench.process.output import own_stdout, quiet
+from xpubench.record import Divergence
 from xpubench.report.text import divergence_text, gb_with_unit
 from xpubench.runtimes import registry
 from xpubench.runtimes.options import Choose
@@ -19,7 +20,6 @@ from xpubench.spec import Dtype, Protocol, RunSpec, Subject, Workload
 
 if TYPE_CHECKING:
     from xpubench.cli.console import Reporter
-    from xpubench.record import Divergence
     from xpubench.run.quantize import Quantized
 
 WORST_SHOWN = 5
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _distance(subject: Subject, directory: Path, reporter: "Reporter") -> "Divergence | None":
+def _distance(subject: Subject, directory: Path, reporter: "Reporter") -> Divergence | None:
     """The distance of the saved model's answers to the check prompts from the float32 model's on the CPU."""
     from xpubench.accuracy.check import CPU_FLOAT32, Checks, cpu_reference
 
@@ -96,7 +96,7 @@ def _distance(subject: Subject, directory: Path, reporter: "Reporter") -> "Diver
         generator.close()
 
 
-def _print(found: "Quantized", distance: "Divergence | None", out: TextIO) -> None:
+def _print(found: "Quantized", distance: Divergence | None, out: TextIO) -> None:
     recipe, source = found.description.recipe, found.description.source
     scales = f"scales in {recipe.scale_dtype}, table and head {recipe.head}"
     print(f"{source} · {recipe.title}, {scales}", file=out)

@@ -6,19 +6,19 @@ from collections import Counter
 from contextlib import closing
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from xpubench.cli import generation, tensor_parallel
 from xpubench.cli.main import Parser
 from xpubench.cli.options import runtime_names
+from xpubench.cli.suite_plan import print_plan
+from xpubench.compare.title import title_of
 from xpubench.errors import UserError
 from xpubench.process.signals import exit_code
+from xpubench.record import Record
+from xpubench.results import ResultsDirectory
 from xpubench.run import suite
 from xpubench.run.order import Order
 from xpubench.run.supervisor import records_of
-
-if TYPE_CHECKING:
-    from xpubench.record import Record
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -53,16 +53,12 @@ def run(args: argparse.Namespace) -> int:
     if not orders:
         raise UserError(f"the suite {args.suite} has no runs")
     if args.dry_run:
-        from xpubench.cli.suite_plan import print_plan
-
         print_plan(orders, directories)
         return 0
     return _run(orders, directories, args)
 
 
 def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace) -> int:
-    from xpubench.results import ResultsDirectory
-
     specs = [spec for order in orders for spec in order.specs]
     statuses: Counter[str] = Counter()
     for number, directory in enumerate(directories):
@@ -110,9 +106,7 @@ def _parser(with_ranks: bool) -> Parser:
     return parser
 
 
-def _line(record: "Record") -> str:
-    from xpubench.compare.title import title_of
-
+def _line(record: Record) -> str:
     outcome = ""
     if record.failure is not None:
         outcome = f": {record.failure.message}"

@@ -37,12 +37,9 @@ class AccuracyComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_accuracies(base: Record, new: Record) -> AccuracyComparison:
-    """Compares accuracy item by item.
-
-    A drop of at least the model's limit (3 points where the catalog has none) is a regression, one of 1.5
-    points a warning. McNemar's exact test is the two-sided binomial test of the items on which the two
-    differ (McNemar 1947), and tells whether the difference is more than chance.
-    """
+    """Compares accuracy item by item. A drop of at least the model's limit (3 points where the catalog has
+    none) is a regression, one of 1.5 points a warning. McNemar's exact test is the two-sided binomial test of
+    the items on which the two differ (McNemar 1947), and tells whether the difference is more than chance."""
     if reason := _not_comparable(base, new):
         return AccuracyComparison(verdict="not comparable", reason=reason)
     one, other = cast("tuple[Accuracy, Accuracy]", (base.accuracy, new.accuracy))
@@ -113,7 +110,7 @@ def _verdict(difference: float, limit: float) -> tuple[AccuracyVerdict, str]:
 
 def _not_comparable(base: Record, new: Record) -> str | None:
     for name, record in (("base", base), ("new", new)):
-        if record.status != "ok" or record.accuracy is None:
+        if record.status != "ok" or record.accuracy is None or not isinstance(record.spec, AccuracySpec):
             return f"the {name} record holds no accuracy (status {record.status})"
     one, other = (_identity(record) for record in (base, new))
     for name in one:

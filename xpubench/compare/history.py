@@ -40,10 +40,8 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def history(directories: list[Path], model: str) -> History:
-    """The history of a model in the directories' records.
-
-    UserError when there is no record at all, or none of that model; the nearest names are in it.
-    """
+    """The history of a model in the directories' records. UserError when there is no record at all, or none
+    of that model, with the nearest names."""
     left_out: list[tuple[str, str]] = []
     names: set[str] = set()
     runs: list[tuple[str, RunRow, Record]] = []

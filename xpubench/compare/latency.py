@@ -41,11 +41,8 @@ class Ratio(msgspec.Struct, frozen=True):
 
 
 def ratio_of(base: Sequence[Record], new: Sequence[Record], what: Literal["first", "next"]) -> Ratio | None:
-    """The ratio of two runs' latencies, new / base, from their raw samples; None where one has none.
-
-    A run that was repeated is given by its rounds, which are resampled as wholes, and in pairs where both
-    sides have as many.
-    """
+    """The ratio of two runs' latencies, new / base, from their raw samples; None where one has none. The
+    rounds of a repeated run are resampled as wholes, and in pairs where both sides have as many."""
     sides = [_rows(records, what) for records in (base, new)]
     return _ratio(*sides, paired=len(base) == len(new) > 1) if all(sides) else None
 

@@ -15,10 +15,8 @@ Mode = Literal["fp16", "int4", "distributed"]
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """One run. Latencies in ms with their 95% interval, memory in bytes, accuracies and MBU from 0 to 1.
-
-    `key` names the run in the page; ids that repeat get a number. `acc_partial` is an accuracy that is not of
-    the task's whole test set.
-    """
+    `key` names the run in the page; ids that repeat get a number. `acc_partial` tells that the accuracy is
+    not that of the task's whole test set."""
 
     key: str
     id: str

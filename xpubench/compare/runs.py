@@ -62,11 +62,9 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_paths(base: Path, new: Path, limits: Limits) -> Comparisons:
-    """Compares two runs, or two sets of them: directories, or files with several records.
-
-    Two single runs are compared as they are, those of sets by their run's id. Records that share an id are
-    rounds of one run. UserError when a path holds no record.
-    """
+    """Compares two runs, or two sets of them: directories, or files with several records. Two single runs are
+    compared as they are, those of sets by their run's id. Records that share an id are rounds of one run.
+    UserError when a path holds no record."""
     left_out: list[tuple[str, str]] = []
     ours, theirs = _runs(base, left_out), _runs(new, left_out)
     reasons = [f"{path}: {reason}" for path, reason in left_out]

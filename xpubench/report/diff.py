@@ -84,11 +84,9 @@ class _Side:
 
 
 def diff(a: Path, b: Path) -> Diff:
-    """Pairs the runs of two directories that did the same work, each on its own stack.
-
-    A stack that both sides have is paired with itself; one that only one side has, with all that only the
-    other side has. UserError when a directory has no record.
-    """
+    """Pairs the runs of two directories that did the same work, each on its own stack. A stack that both
+    sides have is paired with itself; one that only one side has, with all that only the other side has.
+    UserError when a directory has no record."""
     left_out: list[tuple[str, str]] = []
     sides = _Side(a, left_out), _Side(b, left_out)
     pairs: list[RunPair] = []

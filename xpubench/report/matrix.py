@@ -46,13 +46,10 @@ class Tally(msgspec.Struct, frozen=True):
 
 
 def matrix(runs: Iterable[RunRow]) -> list[MatrixRow]:
-    """The validated models in the catalog's order.
-
-    A cell passes when all its newest runs went well: at least one of latency, with trained weights, and one
-    of accuracy, on the whole task and not below the published figure by more than the model's limit. It
-    fails when the accuracy is below that, or no latency run or no accuracy run went well. Any other cell with
-    a run is partial.
-    """
+    """The validated models in the catalog's order. A cell passes when all its newest runs went well: at least
+    one of latency, with trained weights, and one of accuracy, on the whole task and not below the published
+    figure by more than the model's limit. It fails when the accuracy is below that, or no latency run or no
+    accuracy run went well. Any other cell with a run is partial."""
     by_cell: dict[tuple[str, Mode], list[RunRow]] = defaultdict(list)
     for run in newest(runs):
         if run.mode is not None and (known := find_model(run.model)):

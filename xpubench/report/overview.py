@@ -31,10 +31,8 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def overview(directories: list[Path], each: Callable[[RunRow, Record], None] | None = None) -> Overview:
-    """Reads the directories, one record in memory at a time; `each` sees every run with its record.
-
-    UserError when a directory cannot be read or none holds a record.
-    """
+    """Reads the directories, one record in memory at a time; `each` sees every run with its record. UserError
+    when a directory cannot be read or none holds a record."""
     runs: list[RunRow] = []
     left_out: list[tuple[str, str]] = []
     environments: Counter[str] = Counter()
