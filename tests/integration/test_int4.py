@@ -208,7 +208,7 @@ def test_wrong_targets_and_sources(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("precious")
     done = xpubench("quantize", tiny_llama, tmp_path / "other")
-    assert (done.code, "is no INT4 checkpoint" in done.error_line) == (2, True)
+    assert (done.code, "is not an INT4 checkpoint" in done.error_line) == (2, True)
     assert xpubench("quantize", tiny_llama, tmp_path / "int4", "--group_size", 32).code == 0
     done = xpubench("quantize", tmp_path / "int4", tmp_path / "again", "--group_size", 32)
     assert (done.code, "quantized already" in done.error_line) == (2, True)

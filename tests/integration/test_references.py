@@ -62,7 +62,7 @@ def test_a_reference_of_another_model(
     other = generate(other_model, "--json").records[0]
     done = generate(tiny_llama, "--reference", tmp_path / "results" / f"{other['id']}.json")
     assert done.code == 2
-    assert "this run of" in done.error_line
+    assert f"ran {other_model}, not {tiny_llama}" in done.error_line
 
 
 def test_a_reference_of_another_vocabulary(

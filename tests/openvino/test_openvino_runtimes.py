@@ -207,7 +207,7 @@ def test_export_leaves_what_is_not_its_own(xpubench: CommandLine, llama: Path, t
         (["--weight-format", "int4", "--awq", "--dataset", "nothing.txt"], "neither a local text file"),
         (["--weight-format", "int4", "--ratio", 2], "between 0 and 1"),
         (["--weight-format", "int4", "--group-size", 48], "group size"),
-        (["--lora", "nowhere"], "no LoRA adapter"),
+        (["--lora", "nowhere"], "not a LoRA adapter"),
     ],
 )
 def test_exports_that_cannot_be(

@@ -46,10 +46,10 @@ def test_saving_needs_a_directory(xpubench: CommandLine, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("flags", "field"),
     [
-        (["--group_size", 32], "group_size 64, asked is 32"),
-        (["--woq_dtype", "int4_asym"], "weight_dtype int4_fullrange, asked is int4_asym"),
-        (["--scale_dtype", "bf16"], "scale_dtype float16, asked is bfloat16"),
-        (["--woq_head", "high"], "head int8, asked is high"),
+        (["--group_size", 32], "group_size 64, not 32"),
+        (["--woq_dtype", "int4_asym"], "weight_dtype int4_fullrange, not int4_asym"),
+        (["--scale_dtype", "bf16"], "scale_dtype float16, not bfloat16"),
+        (["--woq_head", "high"], "head int8, not high"),
     ],
 )
 def test_a_recipe_that_is_not_the_flags(

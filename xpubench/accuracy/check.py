@@ -36,11 +36,11 @@ def recorded_reference(reference: str | None, subject: Subject) -> divergence.Tr
         raise UserError(f"no such reference {reference!r}; give a record's path or {CPU_FLOAT32}")
     record = read_record(path)
     if record.status != "ok":
-        raise UserError(f"the reference {reference} is of a failed run ({record.status})")
+        raise UserError(f"the reference {reference} is a failed run ({record.status})")
     theirs = record.spec.subject
     # The same model can be a local directory, a name on the hub, and the source of IRs.
     if not _names(theirs) & _names(subject):
-        raise UserError(f"the reference {reference} is of {theirs.model}, this run of {subject.model}")
+        raise UserError(f"the reference {reference} ran {theirs.model}, not {subject.model}")
     return divergence.load(path.with_name(check_file(path.stem)))
 
 

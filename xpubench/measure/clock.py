@@ -21,7 +21,7 @@ class TokenClock(StoppingCriteria):  # type: ignore[misc]  # transformers carrie
         self._no_stops: torch.Tensor | None = None
 
     def stamp(self) -> None:
-        """Notes that all which was asked of the device so far is done."""
+        """Notes the time when the device has done all its work so far."""
         self._synchronize()
         self.stamps_ns.append(perf_counter_ns())
 

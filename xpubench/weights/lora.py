@@ -16,9 +16,9 @@ def read_adapter(adapter: Path) -> dict[str, Any]:
     try:
         config = json.loads((adapter / CONFIG_FILE).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{adapter} is no LoRA adapter: {CONFIG_FILE} cannot be read") from error
+        raise UserError(f"{adapter} is not a LoRA adapter: {CONFIG_FILE} cannot be read") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise UserError(f"{adapter} is no LoRA adapter: {CONFIG_FILE} names another method")
+        raise UserError(f"{adapter} is not a LoRA adapter: {CONFIG_FILE} names another method")
     if not (adapter / WEIGHTS_FILE).is_file():
         raise UserError(f"{adapter} holds no {WEIGHTS_FILE}")
     return config
@@ -72,4 +72,4 @@ def _shapes(adapter: Path) -> dict[str, list[int]]:
 
 def _misfit(adapter: Path, what: str) -> UserError:
     base = read_adapter(adapter).get("base_model_name_or_path") or "another base model"
-    return UserError(f"the LoRA adapter {adapter} is of {base} and does not fit this model: {what}")
+    return UserError(f"the LoRA adapter {adapter} was made for {base} and does not fit this model: {what}")

@@ -154,7 +154,7 @@ def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None
             return
         reason = "comes as code with the model; --trust-remote-code runs it"
     elif native:
-        reason = "is no causal language model"
+        reason = "is not a causal language model"
     else:
         reason = "is not known to the installed transformers"
     raise RunFailure("unsupported", f"the architecture {model_type!r} {reason}")

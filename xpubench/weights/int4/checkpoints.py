@@ -80,7 +80,7 @@ def check_target(target: Path) -> None:
     """UserError when `target` is something other than an INT4 checkpoint or an empty directory."""
     empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not empty and (not target.is_dir() or read_description(target) is None):
-        raise UserError(f"{target} exists and is no INT4 checkpoint; choose another directory")
+        raise UserError(f"{target} exists and is not an INT4 checkpoint; choose another directory")
 
 
 def read_weights(directory: Path) -> Iterator[tuple[str, Weight]]:

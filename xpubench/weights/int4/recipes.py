@@ -71,8 +71,8 @@ def checkpoint_recipe(
         raise UserError(f"no quantized model in {directory}; xpubench quantize MODEL {directory} makes one")
     for name in sorted(given - {"compute_dtype"}):
         if getattr(found, name) != getattr(recipe, name):
-            both = f"{name} {getattr(found, name)}, asked is {getattr(recipe, name)}"
-            raise UserError(f"{directory} has {both}; leave the flag out to run it as it is")
+            both = f"{name} {getattr(found, name)}, not {getattr(recipe, name)}"
+            raise UserError(f"{directory} has {both}; leave the flag out to run the model as it was saved")
     compute_dtype = recipe.compute_dtype or found.compute_dtype
     return msgspec.structs.replace(found, checkpoint=str(directory), compute_dtype=compute_dtype)
 
