@@ -24,13 +24,6 @@ LAYER = "distributed"
 EXTRA = re.compile(r"pip install '\.\[[\w,-]+\]'")
 # Strings that hold such a word and do not choose by it, by their file and the word, with the reason.
 EXCEPTIONS = {
-    (
-        "cli/doctor.py",
-        "ipex",
-    ): "it looks at packages, where no room may be importable",
-    ("cli/doctor.py", "deepspeed"): "as above",
-    ("cli/doctor.py", "openvino"): "as above",
-    ("cli/doctor.py", "openvino-genai"): "as above",
     ("measure/profile.py", "deepspeed"): "the namespace of an operator, as torch's profiler has it",
     ("version_1.py", "openvino"): "a field of records of schema version 1",
 }
