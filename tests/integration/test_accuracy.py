@@ -56,7 +56,7 @@ def requests(kind: str, arguments: list[tuple[Any, ...]]) -> list[Instance]:
 
 
 def pairs() -> list[Instance]:
-    split = [text.rsplit(" ", 1) for text in PASSAGES[:12]]
+    split = [text.rsplit(" ", 1) for text in PASSAGES[:6]]
     odd = [("", " Hello world"), ("Two spaces at the end  ", "go over"), ("<|im_start|>user", "\nHi")]
     return requests("loglikelihood", [(context, " " + end) for context, end in split] + odd)
 
