@@ -113,7 +113,7 @@ def test_a_broken_checkpoint_is_a_failed_run(
         (break_the_config, "bad_model"),
         (lose_the_config, "bad_model"),
         (change_the_config(model_type="banana"), "unsupported: the architecture 'banana' is not known"),
-        (change_the_config(model_type="vit"), "unsupported: the architecture 'vit' is no causal"),
+        (change_the_config(model_type="vit"), "unsupported: the architecture 'vit' is not a causal"),
         (
             change_the_config(model_type="chatglm", auto_map={"AutoModelForCausalLM": "modeling.Evil"}),
             "--trust-remote-code",
