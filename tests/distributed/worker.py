@@ -59,7 +59,7 @@ def same_part(job: rendezvous.RankGroup, model: Path) -> list[bool]:
     part = TensorParallelRuntime.weights(dummy).model
     assert TensorParallelRuntime.reads_slices
     whole = PyTorchRuntime.weights(dummy).model
-    cut = dict(autotp.shard(whole, torch.float32, "cpu").named_parameters())
+    cut = dict(autotp.shard(whole, torch.float32, "cpu").module.named_parameters())
     parts = dict(part.named_parameters())
     same = parts.keys() == cut.keys() and all(torch.equal(parts[name], cut[name]) for name in parts)
     every: list[bool] = job.gather(same)
