@@ -117,6 +117,10 @@ def _write_tokenizer(fields: dict[str, Any], directory: Path) -> None:
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": tokens[fields["tokenizer.ggml.bos_token_id"]],
+        "eos_token": tokens[fields["tokenizer.ggml.eos_token_id"]],
+        "pad_token": tokens[fields["tokenizer.ggml.padding_token_id"]],
+        "unk_token": tokens[fields["tokenizer.ggml.unknown_token_id"]],
         "chat_template": fields["tokenizer.chat_template"],
         "model_max_length": fields["llama.context_length"],
         "clean_up_tokenization_spaces": False,
