@@ -1,8 +1,6 @@
-"""The guide's script with `--ipex` on the emulated GPUs: what is right, what IPEX refuses, what is wrong.
+"""The guide's script with `--ipex` on the emulated GPUs: what is right, refused, or found wrong."""
 
-What fails in our own code today is not here; docs/ipex-xpu.md lists it.
-"""
-
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,15 +64,37 @@ def test_int4_in_the_other_layout(generate: Command, model_of: ModelOf, error_of
 
 
 @pytest.mark.parametrize("profile", ["arc", "mtl"])
-def test_parts_without_2d_loads_miss_llamas_causal_mask(
+def test_wrong_tokens_of_ipex_are_found_before_the_timing(
     generate: Command, model_of: ModelOf, error_of: ErrorOf, profile: str
 ) -> None:
-    """IPEX's own defect: the run ends well and its tokens are wrong. Qwen2 keeps its mask."""
+    """Parts without 2D block loads miss Llama's causal mask. Qwen2 keeps its mask."""
     wrong = generate(model_of("llama3"), "--greedy", profile=profile)
-    assert wrong.code == 0, wrong.err
-    assert error_of("llama3", wrong) > 5
+    assert wrong.code == 1
+    assert "numerics" in wrong.error_line
+    assert "no causal mask" in wrong.error_line
+    (record,) = wrong.records
+    assert (record["status"], record["samples"]["iterations"], record.get("summary")) == (
+        "numerics",
+        [],
+        None,
+    )
     right = generate(model_of("qwen2"), "--greedy", profile=profile)
+    assert right.code == 0, right.err
     assert error_of("qwen2", right) <= 1
+
+
+def test_wrong_scores_of_ipex_are_found_before_the_scoring(
+    command: Command, source: Path, tmp_path: Path
+) -> None:
+    done = command(
+        *(sys.executable, "run_generation.py", "-m", "smollm2-135m", "--device", "xpu", "--ipex"),
+        *("--dtype", "float16", "--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 2),
+        *("--results-dir", tmp_path, "--json"),
+        source=source,
+        profile="arc",
+    )
+    assert done.code == 1
+    assert "of whole texts" in done.error_line
 
 
 @pytest.mark.parametrize(
@@ -82,18 +102,45 @@ def test_parts_without_2d_loads_miss_llamas_causal_mask(
     [
         ("gptj", "mtl", (), "IPEX left GPTJForCausalLM unoptimized"),
         ("opt", "arc", (), "IPEX left OPTForCausalLM unoptimized"),
-        ("opt", "pvc", INT4, "name 'xpu_gemm_use_xetla' is not defined"),
-        ("glm4", "pvc", INT4, "unexpected keyword argument 'dtype'"),
-        ("gptj", "pvc", ("--num-beams", 4), "tuple index out of range"),
+        ("opt", "pvc", INT4, "OPT take no INT4 weights"),
+        ("glm4", "pvc", INT4, "GLM take no INT4 weights"),
+        ("gptj", "pvc", ("--num-beams", 4), "no beams over a dynamic cache"),
+        ("glm4", "pvc", ("--num-beams", 4), "no beams over a dynamic cache"),
     ],
 )
-def test_what_ipex_itself_does_not_run(
+def test_what_ipex_does_not_run_is_refused(
     generate: Command, model_of: ModelOf, family: str, profile: str, flags: tuple[object, ...], words: str
 ) -> None:
     search = () if "--num-beams" in flags else ("--greedy",)
     done = generate(model_of(family), *search, *flags, profile=profile)
-    assert done.code != 0
+    assert done.code == 1
+    assert "unsupported" in done.error_line
     assert words in done.error_line
+
+
+@pytest.mark.parametrize("weights", ["float16", "int4"])
+def test_a_search_leaves_nothing_for_the_next_one(
+    command: Command, source: Path, model_of: ModelOf, weights: str
+) -> None:
+    """IPEX's classes keep the beam index of the last search and the kind of the first cache."""
+    done = command(sys.executable, "-m", "tests.ipex_xpu.searches", model_of("qwen2"), weights, source=source)
+    assert done.code == 0, done.err
+    for answers in json.loads(done.out.splitlines()[-1]).values():
+        assert all(one == answers[0] for one in answers)
+
+
+def test_the_engine_in_force_is_recorded(command: Command, source: Path, model_of: ModelOf) -> None:
+    """INT4 layers choose their own engine, also where the shell exports another one before IPEX is loaded."""
+    line = (
+        *(sys.executable, "run_generation.py", "-m", model_of("qwen2"), "--benchmark", "--device", "xpu"),
+        *("--ipex", "--dtype", "float16", "--greedy", "--input-tokens", 8, "--max-new-tokens", 4, "--json"),
+        *("--num-iter", 2, "--num-warmup", 1, "--results-dir", model_of("qwen2").parent / "engines"),
+    )
+    plain = command(*line, source=source, IPEX_COMPUTE_ENG="4")
+    int4 = command(*line, *INT4, source=source, IPEX_COMPUTE_ENG="4")
+    assert (plain.code, int4.code) == (0, 0), plain.err + int4.err
+    assert plain.records[0]["runtime"]["compute_engine"] == "xetla"
+    assert int4.records[0]["runtime"]["compute_engine"] == "recommend"
 
 
 def test_the_command_in_a_new_process(command: Command, source: Path, model_of: ModelOf) -> None:

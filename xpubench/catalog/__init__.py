@@ -81,7 +81,7 @@ class CatalogDevice(msgspec.Struct, frozen=True, kw_only=True):
 @cache
 def models() -> tuple[CatalogModel, ...]:
     """All models, in the catalog's order."""
-    return msgspec.convert(_table("models"), tuple[CatalogModel, ...])
+    return msgspec.convert(table("models"), tuple[CatalogModel, ...])
 
 
 def find_model(name: str) -> CatalogModel | None:
@@ -111,7 +111,7 @@ def status_of(name: str, model_type: str | None) -> Status:
 @cache
 def devices() -> tuple[CatalogDevice, ...]:
     """All devices, in the catalog's order."""
-    return msgspec.convert(_table("devices"), tuple[CatalogDevice, ...])
+    return msgspec.convert(table("devices"), tuple[CatalogDevice, ...])
 
 
 def device(name: str) -> CatalogDevice:
@@ -158,6 +158,7 @@ def local_directory(name: str) -> Path | None:
     return None
 
 
-def _table(name: str) -> list[dict[str, Any]]:
+def table(name: str) -> list[dict[str, Any]]:
+    """The rows of the data file of that name, each with its key as `id`."""
     table = tomllib.loads((files(__name__) / f"{name}.toml").read_text())
     return [{"id": name} | row for name, row in table.items()]

@@ -47,6 +47,7 @@ class ShardedIpexDescription(ShardedDescription, kw_only=True, frozen=True, tag=
     optimized_blocks: int | None = None
     autocast: bool | None = None
     environment: dict[str, str | None] = {}
+    compute_engine: str | None = None
 
 
 class DeepSpeedOptions(RuntimeOptions, kw_only=True, frozen=True, tag="deepspeed"):

@@ -1,8 +1,5 @@
 """RTN INT4 through neural-compressor, as IPEX runs it: quantize, save, load."""
 
-import contextlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ from msgspec import to_builtins
 from xpubench.errors import RunFailure, UserError
 from xpubench.files import directory_aside
 from xpubench.runtimes.ipex.options import ipex_options
+from xpubench.runtimes.ipex.state import choose_engine
 from xpubench.runtimes.options import AppliedQuantization
 from xpubench.spec import Quantization, Subject
 from xpubench.weights.load import LoadedWeights
@@ -20,8 +18,8 @@ from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source, source_of
 
 INSTALL = "install the IPEX stack in an environment of its own: pip install -r requirements-ipex-xpu.txt"
-# The layout of the weights that neural-compressor writes; the kernels of a run want it unset.
-ENGINE_VARIABLE, SAVING_ENGINE = "IPEX_COMPUTE_ENG", "4"
+# neural-compressor writes the layout of XeTLA; the layers of a run choose their own.
+SAVING_ENGINE, RUNNING_ENGINE = "xetla", "recommend"
 SHORT_NAMES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int8": "int8"}
 COMPUTE_DTYPES = {"cpu": ("fp32", "bf16", "int8"), "xpu": ("fp16",)}
 
@@ -53,12 +51,15 @@ def load_rtn(subject: Subject, recipe: Quantization) -> LoadedWeights:
 
     RunFailure `bad_model` for a checkpoint that does not load.
     """
-    with _engine(None):
-        source, model = _model(subject, recipe)
-    settings = to_builtins(model.quantization_config.to_dict()) | {ENGINE_VARIABLE: None}
+    choose_engine(RUNNING_ENGINE)
+    source, model = _model(subject, recipe)
+    settings = to_builtins(model.quantization_config.to_dict())
     tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
     return LoadedWeights(
-        model=model.eval(), tokenizer=tokenizer, revision=source.revision, quantization=_applied(settings)
+        model=model.eval(),
+        tokenizer=tokenizer,
+        revision=source.revision,
+        quantization=_applied(settings, subject.device),
     )
 
 
@@ -66,16 +67,18 @@ def save_rtn(subject: Subject, recipe: Quantization, target: Path) -> None:
     """Quantizes the subject's model and writes it to `target`, whole or not at all. UserError for a recipe
     that neural-compressor does not take."""
     check_recipe(subject, recipe)
-    with _engine(SAVING_ENGINE):
+    choose_engine(SAVING_ENGINE)
+    try:
         source, model = _model(subject, recipe)
-        try:
-            with directory_aside(target, replace=True) as aside:
-                model.save_pretrained(str(aside))
-                tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
-                if tokenizer is not None:
-                    tokenizer.save_pretrained(str(aside))
-        except OSError as error:
-            raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+        with directory_aside(target, replace=True) as aside:
+            model.save_pretrained(str(aside))
+            tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(str(aside))
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        choose_engine(RUNNING_ENGINE)
 
 
 def _model(subject: Subject, recipe: Quantization) -> tuple[Source, Any]:
@@ -123,11 +126,14 @@ def _compute_dtype(subject: Subject, recipe: Quantization) -> str:
     return SHORT_NAMES[recipe.compute_dtype or subject.dtype]
 
 
-def _applied(settings: dict[str, Any]) -> AppliedQuantization:
+def _applied(settings: dict[str, Any], device: str) -> AppliedQuantization:
     """neural-compressor's own settings, and its dtypes by the names that a recipe uses. Its `int4` is the
-    grid without the lowest value."""
+    grid without the lowest value, and on xpu what it calls `int4_fullrange` is that grid too: its scale is
+    the largest weight over 7 (seen with 3.4.1)."""
     long_names = {short: name for name, short in SHORT_NAMES.items()}
     grids = {"int4": "int4_clip" if settings.get("sym") else "int4_asym"}
+    if device == "xpu":
+        grids["int4_fullrange"] = "int4_clip"
 
     def named(field: str, names: dict[str, str]) -> str | None:
         value = settings.get(field)
@@ -139,21 +145,6 @@ def _applied(settings: dict[str, Any]) -> AppliedQuantization:
         scale_dtype=named("scale_dtype", long_names),
         library=settings,
     )
-
-
-@contextlib.contextmanager
-def _engine(value: str | None) -> Iterator[None]:
-    """IPEX_COMPUTE_ENG set so within the block."""
-    before = os.environ.pop(ENGINE_VARIABLE, None)
-    if value is not None:
-        os.environ[ENGINE_VARIABLE] = value
-    try:
-        yield
-    finally:
-        # A run wants it unset, whatever the shell had.
-        os.environ.pop(ENGINE_VARIABLE, None)
-        if before is not None and value is not None:
-            os.environ[ENGINE_VARIABLE] = before
 
 
 def _module() -> Any:

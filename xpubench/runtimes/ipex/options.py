@@ -25,13 +25,15 @@ FLAGS_TITLE = "IPEX (with --ipex)"
 
 class IpexDescription(TransformersDescription, kw_only=True, frozen=True, tag="ipex"):
     """A model after IPEX: how many of its decoder blocks `ipex.llm.optimize` replaced, and whether these are
-    all, whether the model runs under autocast, and the variables that the stack needs (None: not set)."""
+    all, whether the model runs under autocast, the variables that the stack needs (None: not set), and the
+    engine of its kernels (None for the CPU build)."""
 
     ipex_optimized: bool | None = None
     decoder_blocks: int | None = None
     optimized_blocks: int | None = None
     autocast: bool | None = None
     environment: dict[str, str | None] = {}
+    compute_engine: str | None = None
 
 
 class IpexOptions(PyTorchOptions, kw_only=True, frozen=True, tag="ipex"):

@@ -11,11 +11,22 @@ from typing import Any
 
 import torch
 
+from xpubench.catalog.defects import Defect, defects_of
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.clock import TokenClock
-from xpubench.runtimes.base import Quantizer
+from xpubench.measure.rounding import logit_limit
+from xpubench.runtimes.base import Quantizer, Rows, Scores, TokenIds
 from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn, save_rtn
-from xpubench.runtimes.ipex.options import ipex_options
+from xpubench.runtimes.ipex.options import IpexOptions, ipex_options
+from xpubench.runtimes.ipex.plain import (
+    PROMPTS,
+    PlainAnswers,
+    ask,
+    check_beams,
+    check_logits,
+    check_scores,
+)
+from xpubench.runtimes.ipex.state import compute_engine, forget_searches
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Quantization, Subject, Workload
 from xpubench.weights.load import LoadedWeights
@@ -39,6 +50,11 @@ class IpexRuntime(PyTorchRuntime):
 
     optimized = False
     blocks = optimized_blocks = 0
+    plain: PlainAnswers
+
+    def __init__(self, subject: Subject, loaded: LoadedWeights) -> None:
+        super().__init__(subject, loaded)
+        self._compared: set[Any] = set()
 
     @classmethod
     def set_up(cls) -> None:
@@ -52,6 +68,7 @@ class IpexRuntime(PyTorchRuntime):
         import_ipex()
         if _optimizes_on_xpu(subject):
             _check_xpu(subject)
+            refuse_known(subject, cls.model_config(subject).get("model_type"))
 
     @classmethod
     def check_quantization(cls, subject: Subject, recipe: Quantization) -> None:
@@ -77,7 +94,47 @@ class IpexRuntime(PyTorchRuntime):
                 f"IPEX's static cache takes {' or '.join(map(str, BEAM_WIDTHS))} beams, not "
                 f"{workload.num_beams}; change --num-beams, or leave out --use-static-cache",
             )
+        if _optimizes_on_xpu(self.subject):
+            refuse_known(self.subject, self.model.config.model_type, workload)
+        self._compare_with_plain(workload)
         super().prepare(workload)
+        forget_searches()
+
+    def _compare_with_plain(self, workload: Workload) -> None:
+        """RunFailure `numerics` where the workload's kind of cache and search does not give what the plain
+        model gave. Each kind is compared once."""
+        checks = [check_logits] if workload.num_beams == 1 else [check_logits, check_beams]
+        for check in checks:
+            if (check, workload.cache) not in self._compared:
+                super().prepare(workload)
+                forget_searches()
+                with self._naming_defects():
+                    check(self.plain, self, workload.cache, self._limit)
+                self._compared.add((check, workload.cache))
+
+    def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
+        if check_scores not in self._compared:
+            alone = self.model.config.model_type in self.subject.options.scored_alone
+            with self._naming_defects():
+                check_scores(self.plain, self, 1 if alone else PROMPTS, self._limit)
+            self._compared.add(check_scores)
+        return super().target_logprobs(token_ids, rows, targets)
+
+    @contextlib.contextmanager
+    def _naming_defects(self) -> Iterator[None]:
+        """A failure within it tells the known defects that can be its reason."""
+        try:
+            yield
+        except RunFailure as failure:
+            known = known_defects(self.subject, self.model.config.model_type)
+            reasons = [f"; known: {one.text}" for one in known if one.effect == "wrong"]
+            raise RunFailure(failure.failure_class, failure.message + "".join(reasons)) from failure
+
+    @property
+    def _limit(self) -> float:
+        recipe = self.subject.quantization
+        dtypes = {self.subject.dtype, (recipe and recipe.compute_dtype) or self.subject.dtype}
+        return max(logit_limit(dtype, self.blocks) for dtype in dtypes)
 
     @contextlib.contextmanager
     def stamped(self, clock: TokenClock, workload: Workload) -> Iterator[dict[str, Any]]:
@@ -124,8 +181,9 @@ class IpexRuntime(PyTorchRuntime):
         ipex = import_ipex()
         subject = self.subject
         model = self.model.eval().to(subject.device).to(memory_format=torch.channels_last)
-        blocks = len(decoder_blocks(model))
+        self.model, self.blocks = model, len(decoder_blocks(model))
         dtype = getattr(torch, subject.dtype)
+        self.plain = ask(self)
         try:
             if ipex_options(subject).ipex_optimize:
                 more = {}
@@ -143,9 +201,8 @@ class IpexRuntime(PyTorchRuntime):
                 raise UserError(f"this build of IPEX has no {subject.device}; {INSTALL}") from error
             raise
         self.model = model
-        self.blocks = blocks
-        self.optimized_blocks = optimized_blocks(model, subject.device, blocks)
-        self.optimized = ipex_options(subject).ipex_optimize and self.optimized_blocks == blocks > 0
+        self.optimized_blocks = optimized_blocks(model, subject.device, self.blocks)
+        self.optimized = ipex_options(subject).ipex_optimize and self.optimized_blocks == self.blocks > 0
         if (
             ipex_options(subject).ipex_optimize
             and not self.optimized
@@ -153,8 +210,8 @@ class IpexRuntime(PyTorchRuntime):
         ):
             raise RunFailure(
                 "unsupported",
-                f"IPEX left {type(model).__name__} unoptimized ({self.optimized_blocks} of {blocks} decoder "
-                "blocks are its own); measure it so with --allow-unoptimized, or without --ipex",
+                f"IPEX left {type(model).__name__} unoptimized ({self.optimized_blocks} of {self.blocks} "
+                "decoder blocks are its own); measure it so with --allow-unoptimized, or without --ipex",
             )
         super().optimize()
 
@@ -190,6 +247,7 @@ class IpexRuntime(PyTorchRuntime):
             "optimized_blocks": self.optimized_blocks,
             "autocast": self.autocast,
             "environment": environment(),
+            "compute_engine": compute_engine(),
         }
 
 
@@ -207,6 +265,28 @@ def _check_xpu(subject: Subject) -> None:
             f"IPEX's optimized layers compute in {XPU_DTYPE} alone on xpu, not in {subject.dtype}; give "
             f"--dtype {XPU_DTYPE}, or --disable_optimize_transformers"
         )
+
+
+def known_defects(subject: Subject, model_type: str | None, workload: Workload | None = None) -> list[Defect]:
+    """The known defects of IPEX that a run meets on this GPU."""
+    if not _optimizes_on_xpu(subject):
+        return []
+    return defects_of(
+        IpexOptions.name(),
+        subject.device,
+        model_type,
+        int4=subject.quantization is not None,
+        num_beams=None if workload is None else workload.num_beams,
+        cache=None if workload is None else workload.cache,
+        block_loads_2d=torch.xpu.has_2d_block_array(),
+    )
+
+
+def refuse_known(subject: Subject, model_type: str | None, workload: Workload | None = None) -> None:
+    """RunFailure `unsupported` for a run that would end in IPEX's own code."""
+    for one in known_defects(subject, model_type, workload):
+        if one.effect == "fails":
+            raise RunFailure("unsupported", one.text)
 
 
 def set_environment() -> None:

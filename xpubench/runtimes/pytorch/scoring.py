@@ -37,6 +37,12 @@ class TransformersScorer(ABC):
     def trace(
         self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
     ) -> tuple[TokenIds, Logits]:
+        return self.traced(prompt_ids, workload, forced)
+
+    def traced(
+        self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
+    ) -> tuple[TokenIds, Logits]:
+        """What `trace` does in this process, also where others take part."""
         tracer = LogitsTracer(None if forced is None else self.on_device(forced))
         tokens, _ = self.generated(prompt_ids, workload, logits_processor=LogitsProcessorList([tracer]))
         return tokens, np.stack(tracer.logits, axis=1)
@@ -56,13 +62,14 @@ class TransformersScorer(ABC):
                 # Sharded heads take only batches.
                 yield self.model.get_output_embeddings()(part[None])[0]
         else:
-            yield from self._all_logits(input_ids)[chosen].split(ROWS_AT_ONCE)
+            yield from self.all_logits(input_ids)[chosen].split(ROWS_AT_ONCE)
 
     def _hidden(self, input_ids: torch.Tensor) -> torch.Tensor:
         hidden: torch.Tensor = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
         return hidden
 
-    def _all_logits(self, input_ids: torch.Tensor) -> torch.Tensor:
+    def all_logits(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """The logits of every position of texts without padding, of shape (batch, length, vocabulary)."""
         output = self.model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids))
         logits: torch.Tensor = output["logits"] if isinstance(output, dict) else output[0]
         return logits
@@ -75,7 +82,7 @@ class TransformersScorer(ABC):
         try:
             with self.inference():
                 apart = self.model.get_output_embeddings()(self._hidden(input_ids)).float()
-                whole = self._all_logits(input_ids).float()
+                whole = self.all_logits(input_ids).float()
         except (AttributeError, TypeError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise

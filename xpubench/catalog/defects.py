@@ -1,0 +1,57 @@
+"""Known defects of stacks: which runs meet one, and what comes of it."""
+
+from functools import cache
+from typing import Literal
+
+import msgspec
+
+from xpubench.catalog import table
+
+
+class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A defect of a runtime's stack. It shows where all that is named of models, INT4 weights, beams and
+    cache is true of a run, on GPUs with 2D block loads, without them, or (None) on all."""
+
+    id: str
+    runtime: str
+    device: str
+    model_types: list[str]
+    effect: Literal["wrong", "fails"]
+    text: str
+    source: str
+    int4: bool | None = None
+    beams: bool | None = None
+    cache: str | None = None
+    block_loads_2d: bool | None = None
+
+
+@cache
+def defects() -> tuple[Defect, ...]:
+    """All of them, in the catalog's order."""
+    return msgspec.convert(table("defects"), tuple[Defect, ...])
+
+
+def defects_of(
+    runtime: str,
+    device: str,
+    model_type: str | None,
+    *,
+    int4: bool,
+    num_beams: int | None = None,
+    cache: str | None = None,
+    block_loads_2d: bool | None = None,
+) -> list[Defect]:
+    """The defects that a run meets. What is None of beams and cache is not decided yet, and only defects that
+    do not depend on it count; where nobody knows whether the GPU has 2D block loads, those of both kinds
+    count."""
+    beams = None if num_beams is None else num_beams > 1
+    return [
+        one
+        for one in defects()
+        if (one.runtime, one.device) == (runtime, device)
+        and model_type in one.model_types
+        and one.int4 in (None, int4)
+        and one.beams in (None, beams)
+        and one.cache in (None, cache)
+        and (block_loads_2d is None or one.block_loads_2d in (None, block_loads_2d))
+    ]
