@@ -70,8 +70,9 @@ def cells(profiles: Iterable[str], families: Iterable[str]) -> list[Cell]:
 
 
 def run(cell: Cell, zygote: Zygote, model: Path, reference: Reference) -> dict[str, Any]:
-    """A cell's result: `{"result", "line", "error"}`, the result being right, wrong, refused or failed, the
-    line what the user saw, the error how wrong the tokens were in tolerances."""
+    """A cell's result: `{"result", "line", "error"}`, the line being what the user saw, the error how wrong the
+    tokens were in tolerances. The result is right; wrong, where a run ended well with wrong tokens; caught,
+    where our check ended it as numerics; refused; or failed."""
     with tempfile.TemporaryDirectory() as directory:
         tokens = Path(directory, "tokens.jsonl")
         arguments = [
@@ -84,7 +85,9 @@ def run(cell: Cell, zygote: Zygote, model: Path, reference: Reference) -> dict[s
     said = [line for line in err.splitlines() if line.startswith("error: ")]
     line = said[-1].replace(str(model), cell.family) if said else ""
     if code:
-        return {"result": "refused" if code == 2 else "failed", "line": line, "error": None}
+        ends = {"error: numerics:": "caught", "error: unsupported:": "refused"}
+        result = next((word for start, word in ends.items() if line.startswith(start)), "failed")
+        return {"result": "refused" if code == 2 else result, "line": line, "error": None}
     error = max((reference.error(call) for call in calls), default=float("inf"))
     return {"result": "right" if error <= 1 else "wrong", "line": line, "error": round(error, 3)}
 
@@ -125,7 +128,9 @@ def _shown(result: dict[str, Any] | None, notes: dict[str, int]) -> str:
         return "not run"
     if result["result"] in ("right", "wrong"):
         return "right" if result["result"] == "right" else "**wrong**"
+    # The figure of a difference is that of one model alone.
     line = re.sub(r"/\S*/", "", result["line"]) or "no line"
+    line = re.sub(r"\d+\.\d+%", "…%", line)
     return f"{result['result']} ({notes.setdefault(line, len(notes) + 1)})"
 
 
