@@ -70,9 +70,9 @@ def cells(profiles: Iterable[str], families: Iterable[str]) -> list[Cell]:
 
 
 def run(cell: Cell, zygote: Zygote, model: Path, reference: Reference) -> dict[str, Any]:
-    """A cell's result: `{"result", "line", "error"}`, the line being what the user saw, the error how wrong the
-    tokens were in tolerances. The result is right; wrong, where a run ended well with wrong tokens; caught,
-    where our check ended it as numerics; refused; or failed."""
+    """A cell's result: `{"result", "line", "error"}`, the line being what the user saw, the error how wrong
+    the tokens were in tolerances. The result is right; wrong, where a run ended well with wrong tokens;
+    caught, where our check ended it as numerics; refused; or failed."""
     with tempfile.TemporaryDirectory() as directory:
         tokens = Path(directory, "tokens.jsonl")
         arguments = [

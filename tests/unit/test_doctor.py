@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import CommandLine
+from xpubench.catalog.defects import defects
 from xpubench.cli.doctor import findings
 from xpubench.runtimes.findings import Finding
 
@@ -28,8 +29,8 @@ PACKAGES = {
 }
 
 
-def diagnosis(capability: str, *, packages: dict[str, str | None] | None = None, **changes: Any) -> Finding:
-    """One finding on a machine without a GPU that has every package, but for the changes."""
+def found_on(packages: dict[str, str | None] | None = None, **changes: Any) -> list[Finding]:
+    """The findings on a machine without a GPU that has every package, but for the changes."""
     facts: dict[str, Any] = {
         "intel_gpus": [],
         "level_zero": True,
@@ -40,7 +41,12 @@ def diagnosis(capability: str, *, packages: dict[str, str | None] | None = None,
         "embedded_model": True,
         "mpirun": "/usr/bin/mpirun",
     } | changes
-    return {one.capability: one for one in findings(facts)}[capability]
+    return findings(facts)
+
+
+def diagnosis(capability: str, **changes: Any) -> Finding:
+    """One finding on such a machine."""
+    return {one.capability: one for one in found_on(**changes)}[capability]
 
 
 @pytest.mark.parametrize(
@@ -161,8 +167,8 @@ def test_a_torch_that_does_not_import_leaves_the_gpus_findings_whole() -> None:
 @pytest.mark.parametrize(
     ("changes", "cpu", "xpu"),
     [
-        ({"ipex": IPEX, "intel_gpus": [GPU]}, "ready", "ready"),
-        ({"ipex": IPEX | {"xpu": False}, "intel_gpus": [GPU]}, "ready", "missing"),
+        ({"ipex": IPEX, "intel_gpus": [GPU]}, "missing", "ready"),
+        ({"ipex": IPEX | {"xpu": False}, "intel_gpus": [GPU]}, "missing", "missing"),
         ({"ipex": IPEX | {"xpu_build": False, "xpu": False}}, "ready", "not on this machine"),
         ({"ipex": None, "intel_gpus": [GPU]}, "missing", "missing"),
         ({"ipex": {"error": "does not import: misfit"}, "intel_gpus": [GPU]}, "missing", "missing"),
@@ -171,6 +177,15 @@ def test_a_torch_that_does_not_import_leaves_the_gpus_findings_whole() -> None:
 def test_ipex_by_device(changes: dict[str, Any], cpu: str, xpu: str) -> None:
     assert diagnosis("IPEX on cpu", **changes).state == cpu
     assert diagnosis("IPEX on xpu", **changes).state == xpu
+
+
+def test_the_known_defects_of_a_stack_that_is_here() -> None:
+    def known(**changes: Any) -> list[str]:
+        return [one.detail for one in found_on(**changes) if one.state == "known defect"]
+
+    assert len(known(ipex=IPEX)) == len(defects())
+    assert any("causal mask" in detail and "XPUAttentionfp16.py" in detail for detail in known(ipex=IPEX))
+    assert known(ipex=None) == known(ipex=IPEX | {"xpu_build": False}) == []
 
 
 def test_a_cpu_build_of_ipex_beside_an_intel_gpu() -> None:

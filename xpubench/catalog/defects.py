@@ -7,6 +7,8 @@ import msgspec
 
 from xpubench.catalog import table
 
+GPUS = {True: "GPUs with 2D block loads", False: "GPUs without 2D block loads", None: ""}
+
 
 class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A defect of a runtime's stack. It shows where all that is named of models, INT4 weights, beams and
@@ -15,7 +17,7 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     id: str
     runtime: str
     device: str
-    model_types: list[str]
+    model_types: tuple[str, ...]
     effect: Literal["wrong", "fails"]
     text: str
     source: str
@@ -23,6 +25,17 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     beams: bool | None = None
     cache: str | None = None
     block_loads_2d: bool | None = None
+
+    @property
+    def where(self) -> str:
+        """The runs that meet it, in words."""
+        parts = [
+            "INT4" if self.int4 else "",
+            "beams" if self.beams else "",
+            f"{self.cache} cache" if self.cache else "",
+            GPUS[self.block_loads_2d],
+        ]
+        return ", ".join([" ".join(self.model_types), *filter(None, parts)])
 
 
 @cache
@@ -32,7 +45,7 @@ def defects() -> tuple[Defect, ...]:
 
 
 def defects_of(
-    runtime: str,
+    runtime: str | None,
     device: str,
     model_type: str | None,
     *,

@@ -86,6 +86,10 @@ class DeepSpeedIpexOptions(DeepSpeedOptions, kw_only=True, frozen=True, tag="dee
     autocast: bool = True
     allow_unoptimized: bool = False
 
+    @property
+    def defects_as(self) -> str | None:
+        return ipex.IpexOptions.name() if self.ipex_optimize else None
+
     @classmethod
     def fields_from(cls, args: argparse.Namespace) -> dict[str, Any]:
         return super().fields_from(args) | {

@@ -8,6 +8,7 @@ import msgspec
 
 from xpubench.catalog import CatalogDevice, config_of, identify_device
 from xpubench.catalog.architecture import architecture_of
+from xpubench.catalog.defects import Defect, defects_of
 from xpubench.errors import UserError
 from xpubench.plan import Plan, plan_of
 from xpubench.record import Record
@@ -71,6 +72,24 @@ def _plan(spec: Spec, device: CatalogDevice | None) -> Plan | None:
         return plan_of(architecture, spec, device)
     except UserError:  # the run will fail with it, and its record says so
         return None
+
+
+def known_defects(spec: Spec) -> list[Defect]:
+    """The known defects of the run's stack that it would meet here. Whether the GPU has 2D block loads is not
+    known before the stack is loaded, so that those of both kinds count."""
+    subject = spec.subject
+    try:
+        model_type = config_of(subject.model).get("model_type")
+    except UserError:
+        return []
+    return defects_of(
+        subject.options.defects_as,
+        subject.device,
+        model_type,
+        int4=subject.quantization is not None,
+        num_beams=spec.workload.num_beams if isinstance(spec, RunSpec) else None,
+        cache=spec.workload.cache if isinstance(spec, RunSpec) else None,
+    )
 
 
 def device_of(subject: Subject) -> CatalogDevice | None:

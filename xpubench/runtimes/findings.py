@@ -20,10 +20,10 @@ MachineFacts = dict[str, Any]
 
 class Finding(msgspec.Struct, frozen=True):
     """Whether a capability is there, why, and the command that would bring it; what this machine cannot have
-    is "not on this machine"."""
+    is "not on this machine", and what a stack that is here does wrong is a "known defect"."""
 
     capability: str
-    state: Literal["ready", "missing", "not on this machine"]
+    state: Literal["ready", "missing", "not on this machine", "known defect"]
     detail: str
     install: str | None = None
 

@@ -148,6 +148,11 @@ class RuntimeOptions(
         return {"runtime": self.name()} | self.set_fields()
 
     @property
+    def defects_as(self) -> str | None:
+        """The name under which the catalog lists the defects that a run with these options can meet."""
+        return self.name()
+
+    @property
     def label(self) -> str:
         """The runtime's name in a table, with the options that make it another stack."""
         return self.name()

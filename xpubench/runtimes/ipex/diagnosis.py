@@ -1,7 +1,10 @@
 """Whether IPEX can run here."""
 
+from xpubench.catalog.defects import defects
 from xpubench.runtimes.findings import Finding, MachineFacts, on_xpu, probe
+from xpubench.runtimes.ipex.options import IpexOptions
 
+INSTALL_CPU = "pip install intel-extension-for-pytorch==2.8.0 in an environment of its own, with torch 2.8.0"
 INSTALL = "pip install -r requirements-ipex-xpu.txt"
 PROBE = """
 import json, torch, intel_extension_for_pytorch as ipex
@@ -21,12 +24,18 @@ def facts() -> MachineFacts:
 def diagnose(facts: MachineFacts) -> list[Finding]:
     """IPEX on each device."""
     ipex = facts["ipex"] or {"error": "is not installed; it takes an environment of its own"}
-    name = f"IPEX {ipex.get('version', '')}"
+    name, built = f"IPEX {ipex.get('version', '')}", bool(ipex.get("xpu_build"))
     lacking = f"IPEX {ipex['error']}" if "error" in ipex else None
     cpu = Finding("IPEX on cpu", "ready", name)
     if lacking is not None:
         cpu = Finding("IPEX on cpu", "missing", lacking, INSTALL)
-    if ipex.get("xpu_build") and ipex.get("xpu"):
-        return [cpu, Finding("IPEX on xpu", "ready", name)]
+    elif built:
+        cpu = Finding("IPEX on cpu", "missing", f"{name} is built for xpu alone", INSTALL_CPU)
     unbuilt = Finding("IPEX on xpu", "missing", lacking or f"{name} is built for the cpu alone", INSTALL)
-    return [cpu, on_xpu("IPEX on xpu", facts, name, bool(ipex.get("xpu_build")), unbuilt)]
+    xpu = on_xpu("IPEX on xpu", facts, name, built, unbuilt)
+    if built and ipex.get("xpu"):
+        xpu = Finding("IPEX on xpu", "ready", name)
+    if not built:
+        return [cpu, xpu]
+    known = [one for one in defects() if one.runtime == IpexOptions.name()]
+    return [cpu, xpu, *(Finding(one.where, "known defect", f"{one.text} ({one.source})") for one in known)]

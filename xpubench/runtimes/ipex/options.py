@@ -72,6 +72,10 @@ class IpexOptions(PyTorchOptions, kw_only=True, frozen=True, tag="ipex"):
             allow_unoptimized=args.allow_unoptimized,
         )
 
+    @property
+    def defects_as(self) -> str | None:
+        return IpexOptions.name() if self.ipex_optimize else None
+
     def identity(self) -> dict[str, object]:
         return {"runtime": self.name()} | self.set_fields()
 

@@ -17,7 +17,7 @@ from xpubench.measure.clock import TokenClock
 from xpubench.measure.rounding import logit_limit
 from xpubench.runtimes.base import Quantizer, Rows, Scores, TokenIds
 from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn, save_rtn
-from xpubench.runtimes.ipex.options import IpexOptions, ipex_options
+from xpubench.runtimes.ipex.options import ipex_options
 from xpubench.runtimes.ipex.plain import (
     PROMPTS,
     PlainAnswers,
@@ -272,7 +272,7 @@ def known_defects(subject: Subject, model_type: str | None, workload: Workload |
     if not _optimizes_on_xpu(subject):
         return []
     return defects_of(
-        IpexOptions.name(),
+        subject.options.defects_as,
         subject.device,
         model_type,
         int4=subject.quantization is not None,
