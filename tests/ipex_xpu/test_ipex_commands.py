@@ -230,3 +230,28 @@ def test_two_ranks_give_one_processs_tokens(
     assert two["runtime"]["optimized_blocks"] == two["runtime"]["decoder_blocks"] > 1
     # Each rank holds its part alone.
     assert two["runtime"]["weight_bytes"] < 0.6 * one["runtime"]["weight_bytes"]
+
+
+def test_unoptimized_models_are_measured_where_that_is_asked_for(
+    generate: Command, model_of: ModelOf, error_of: ErrorOf
+) -> None:
+    done = generate(model_of("gptj"), "--greedy", "--allow-unoptimized", profile="mtl")
+    assert done.code == 0, done.err
+    assert done.records[0]["runtime"]["ipex_optimized"] is False
+    assert error_of("gptj", done) <= 1
+    plain = generate(model_of("llama3"), "--greedy", "--disable_optimize_transformers", "--dtype", "bfloat16")
+    assert plain.code == 0, plain.err
+    assert plain.records[0]["runtime"]["ipex_optimized"] is False
+
+
+def test_a_saved_int4_model_gives_the_same_tokens(
+    generate: Command, model_of: ModelOf, error_of: ErrorOf, tmp_path: Path
+) -> None:
+    saved = tmp_path / "int4"
+    first = generate(model_of("qwen2"), "--greedy", *INT4, "--save_model", "--output_dir", saved)
+    again = generate(model_of("qwen2"), "--greedy", *INT4, "--woq_checkpoint_path", saved)
+    assert (first.code, again.code) == (0, 0), first.err + again.err
+    assert error_of("qwen2", again) <= 1
+    assert first.records[0]["output"]["first_token_ids"] == again.records[0]["output"]["first_token_ids"]
+    # What neural-compressor calls int4_fullrange on xpu lacks the lowest value.
+    assert again.records[0]["runtime"]["quantization"]["weight_dtype"] == "int4_clip"

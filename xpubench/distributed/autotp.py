@@ -28,7 +28,8 @@ def import_deepspeed(device: str) -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     try:
         import deepspeed
-    except ImportError as error:
+    # Where it takes IPEX for the only way to xpu, DeepSpeed before 0.17 raises a ValueError.
+    except (ImportError, ValueError) as error:
         raise UserError(f"DeepSpeed does not import ({error}); {INSTALL}") from error
     # It sets its own level when it is imported.
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
