@@ -209,6 +209,24 @@ def test_accuracy_without_a_variable_from_the_shell(command: Command, source: Pa
     assert all(item["loglikelihood"] < 0 for item in record["accuracy"]["items"])
 
 
+def test_two_ranks_score_as_one_process_does(command: Command, source: Path, tmp_path: Path) -> None:
+    line = (
+        *("-m", "smollm2-135m", "--device", "xpu", "--ipex", "--dtype", "float16", "--accuracy-only"),
+        *("--acc-tasks", "lambada_smoke", "--acc-iter", 4, "--results-dir", tmp_path, "--json"),
+    )
+    alone = command(sys.executable, "run_generation.py", *line, source=source)
+    # Three ranks share the model's nine heads.
+    ranks = command(
+        *("mpirun", "-np", 3, sys.executable, "-u", "run_generation_with_deepspeed.py", *line),
+        source=source,
+        XPU_EMULATION_DEVICES="3",
+    )
+    assert (alone.code, ranks.code) == (0, 0), alone.err + ranks.err
+    one, other = alone.records[0]["accuracy"]["items"], ranks.records[0]["accuracy"]["items"]
+    for expected, found in zip(one, other, strict=True):
+        assert found["loglikelihood"] == pytest.approx(expected["loglikelihood"], abs=0.1)
+
+
 @pytest.mark.parametrize("search", [("--greedy",), ("--num-beams", 4, STATIC)], ids=["greedy", "beams"])
 def test_two_ranks_give_one_processs_tokens(
     command: Command, source: Path, model_of: ModelOf, tmp_path: Path, search: tuple[object, ...]

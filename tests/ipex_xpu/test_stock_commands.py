@@ -48,6 +48,23 @@ def test_tokens_and_record(
     assert record["summary"]["peak_device_bytes"] > record["runtime"]["weight_bytes"]
 
 
+def test_accuracy(command: Command, tmp_path: Path) -> None:
+    done = command(
+        *(sys.executable, "run_generation.py", "-m", "smollm2-135m", "--device", "xpu", "--dtype", "float16"),
+        *("--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 4, "--results-dir", tmp_path),
+        "--json",
+    )
+    assert done.code == 0, done.err
+    (record,) = done.records
+    on_cpu = command(
+        *(sys.executable, "run_generation.py", "-m", "smollm2-135m", "--device", "cpu", "--dtype", "float32"),
+        *("--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 4, "--results-dir", tmp_path),
+        "--json",
+    )
+    for one, other in zip(record["accuracy"]["items"], on_cpu.records[0]["accuracy"]["items"], strict=True):
+        assert one["loglikelihood"] == pytest.approx(other["loglikelihood"], abs=0.1)
+
+
 def test_a_gpu_that_does_not_know_its_free_memory(stock: Command, model_of: ModelOf) -> None:
     done = stock(model_of("qwen2"), "--greedy", profile="mtl")
     assert done.code == 0, done.err
@@ -60,14 +77,13 @@ def test_a_model_that_does_not_fit(stock: Command, model_of: ModelOf) -> None:
 
 
 def test_ranks_over_the_emulated_collectives(
-    command: Command, model_of: ModelOf, error_of: ErrorOf, source: Path, tmp_path: Path
+    command: Command, model_of: ModelOf, error_of: ErrorOf, tmp_path: Path
 ) -> None:
-    """IPEX is there, unused: DeepSpeed 0.16.9 takes no xpu without it when DS_ACCELERATOR names xpu."""
+    """DeepSpeed 0.16.9 takes no xpu without IPEX when DS_ACCELERATOR names xpu."""
     done = command(
         *("mpirun", "-np", 2, sys.executable, "run_generation_with_deepspeed.py", "-m", model_of("llama3")),
         *("--benchmark", "--device", "xpu", "--dtype", "float16", *SHAPE, "--greedy"),
         *("--results-dir", tmp_path / "results", "--json"),
-        source=source,
         XPU_EMULATION_DEVICES="2",
     )
     assert done.code == 0, done.err

@@ -24,12 +24,13 @@ SHM = Path("/dev/shm")
 
 def import_deepspeed(device: str) -> Any:
     """The DeepSpeed module, silent and set to the device; UserError where it does not import."""
-    os.environ.setdefault("DS_ACCELERATOR", device)
+    # DeepSpeed finds xpu by itself; where the variable names it, versions before 0.17 demand IPEX.
+    if device != "xpu":
+        os.environ.setdefault("DS_ACCELERATOR", device)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     try:
         import deepspeed
-    # Where it takes IPEX for the only way to xpu, DeepSpeed before 0.17 raises a ValueError.
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
         raise UserError(f"DeepSpeed does not import ({error}); {INSTALL}") from error
     # It sets its own level when it is imported.
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
