@@ -10,14 +10,13 @@ import msgspec
 from xpubench.distributed import autotp, rendezvous
 from xpubench.distributed.launch import Launch
 from xpubench.distributed.rendezvous import RankGroup
-from xpubench.distributed.runtime import follow
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import failed_record
 from xpubench.measure.environment import capture
 from xpubench.process import signals
 from xpubench.record import Failure, encode
 from xpubench.results import ResultsDirectory
-from xpubench.run.order import RANKS_TIMEOUT_S, Order
+from xpubench.run.order import RANKS_TIMEOUT_S, Order, set_variables
 from xpubench.runtimes import registry
 from xpubench.runtimes.base import Device
 from xpubench.spec import Subject
@@ -41,12 +40,17 @@ def carry_out(group: RankGroup, order: Order | None, work: Callable[[Order], T])
         return None
     if shared.ranks != group.size:
         raise UserError(f"the order is for {shared.ranks} ranks, and {group.size} were started")
+    # Every rank imports the stack after its variables are set: the importing of transformers can import
+    # others.
+    set_variables(shared)
     group.timeout = timedelta(seconds=shared.ranks_timeout_s)
     group.agreed(lambda: _device(shared.specs[0].subject))
     group.watch(group.agreed(lambda: _drafts(shared) if group.rank == 0 else []), shared.results)
     if group.rank != 0:
         # Rank 0 handles an interruption.
         signals.ignore()
+        from xpubench.distributed.runtime import follow
+
         follow(group)
         _leave(group)
         return None
