@@ -175,10 +175,25 @@ class Collectives(msgspec.Struct, frozen=True, kw_only=True):
     collectives_ns: int
 
 
+class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tokens of the timed generations were looked at (`xpubench.accuracy.timed`): the generations
+    that were compared with an earlier one of the same prompt, those that parted from it at a near tie, the
+    sequences that a forward pass scored, the largest distance of a token from the most probable one in
+    standard deviations of the logits, the limit of what rounding explains, and whether every timed step's
+    logits were seen to be finite and not all the same (a stack that hides them does not show it)."""
+
+    compared: int
+    different: int
+    scored: int
+    regret: float | None
+    regret_limit: float
+    logits_seen: bool
+
+
 class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
     """The checks of a run: how far the guide for Intel GPUs validated the model, the number of new tokens,
-    whether every step's logits were finite, and the cache that was really used. None stands for what was not
-    checked or what the stack hides."""
+    whether every step's logits were finite, the cache that was really used, and how the timed tokens were
+    checked. None stands for what was not checked or what the stack hides."""
 
     validation: str | None = None
     new_tokens: int | None = None
@@ -186,6 +201,7 @@ class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
     cache: str | None = None
     cache_positions: int | None = None
     collectives: list[Collectives] | None = None
+    tokens: TokenChecks | None = None
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):

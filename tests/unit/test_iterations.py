@@ -54,8 +54,8 @@ def test_pairs_run_one_prompt_under_both_policies_in_turn() -> None:
         ("end_to_end", 5),
         ("end_to_end", 6),
         ("every_token", 6),
-        ("every_token", 7),
-        ("end_to_end", 7),
+        ("every_token", 5),
+        ("end_to_end", 5),
     ]
 
 

@@ -99,6 +99,13 @@ class Checks:
             self._answers[spec.workload.cache] = self._ask(spec)
         return self._answers[spec.workload.cache]
 
+    def before_and_after(self, spec: RunSpec) -> list[divergence.Trace]:
+        """The answers so far and those that the model gives now; empty where it gives none."""
+        before, _ = self.answer(spec)
+        if before is None:
+            return []
+        return [before, divergence.trace(self._generator, before.prompt_ids, spec.workload)]
+
     def _ask(self, spec: RunSpec) -> tuple[divergence.Trace | None, Divergence | None]:
         generator, expected, name, workload = self._generator, self._expected, self._reference, spec.workload
         if expected is not None:

@@ -10,8 +10,10 @@ from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import msgspec
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from xpubench.catalog.architecture import architecture_of, head_shares
@@ -173,6 +175,15 @@ class TensorParallelRuntime(PyTorchRuntime):
     @together
     def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
         return super().target_logprobs(token_ids, rows, targets)
+
+    @together
+    def regrets(self, prompt_ids: TokenIds, tokens: TokenIds, rank: int) -> NDArray[np.float32]:
+        return super().regrets(prompt_ids, tokens, rank)
+
+    @together
+    def checksum(self) -> int | None:
+        sums: list[int] = self.job.gather(super().checksum() or 0)
+        return sum(sums)
 
     @together
     def describe(self) -> RuntimeDescription:

@@ -28,8 +28,9 @@ def steady(one: Iteration, other: Iteration) -> bool:
 
 def pairs(once: Once, count: int, first_index: int) -> Iterator[Iteration]:
     """`count` pairs of generations of one prompt, one under each policy. Their order alternates, so that
-    drift affects both policies alike."""
+    drift affects both policies alike. The last pair has the first one's prompt, so that whatever has become
+    stale in between shows in its tokens."""
     order: tuple[SyncPolicy, SyncPolicy] = ("every_token", "end_to_end")
     for pair in range(count):
         for sync_policy in order if pair % 2 == 0 else reversed(order):
-            yield once(sync_policy, first_index + pair)
+            yield once(sync_policy, first_index + (0 if pair == count - 1 else pair))

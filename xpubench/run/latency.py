@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter_ns
+from time import monotonic, perf_counter_ns
 
 import msgspec
 import numpy as np
 
 from xpubench.accuracy import divergence
 from xpubench.accuracy.check import CPU_FLOAT32, Checks, check_file, cpu_reference, recorded_reference
+from xpubench.accuracy.timed import TimedTokens
 from xpubench.catalog import status_of
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.environment import noise_warnings
@@ -28,9 +29,14 @@ from xpubench.prompts import random_prompt
 from xpubench.record import Bandwidth, Iteration, Output, Record, RunChecks, Samples, SyncPolicy, now
 from xpubench.results import ResultsDirectory
 from xpubench.run.session import Session
-from xpubench.runtimes.base import Generator, TokenIds
+from xpubench.runtimes.base import Generator, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.spec import RunSpec, Workload
+
+# Long runs repeat the untimed generation after as many seconds.
+VERIFY_EVERY_S = 180.0
+# Of an architecture that the planner does not know. Rounding grows with the root of the blocks' number.
+UNKNOWN_BLOCKS = 64
 
 
 def run(
@@ -79,13 +85,16 @@ def run(
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """What all runs of a loaded subject share."""
+    """What all runs of a loaded subject share. `blocks` is the number of decoder blocks, and `checksum` that
+    of the weights after the load."""
 
     bandwidth: Bandwidth
     validation: str
     checks: Checks
     description: RuntimeDescription
     doubts: list[str]
+    blocks: int
+    checksum: int | None
 
 
 def _checked_reference(
@@ -138,6 +147,8 @@ def _set(session: Session[RunSpec], reference: str | None, expected: divergence.
         checks=Checks(session.generator, reference, expected),
         description=description,
         doubts=doubts + session.generator.doubts(),
+        blocks=facts.architecture.num_layers if facts.architecture else UNKNOWN_BLOCKS,
+        checksum=session.generator.checksum(),
     )
 
 
@@ -163,16 +174,20 @@ def _measure(
 ) -> Record:
     workload, protocol = spec.workload, spec.protocol
     generator, progress = session.generator, session.progress
-    count = protocol.num_iter - protocol.num_warmup
+    count, first = protocol.num_iter - protocol.num_warmup, protocol.num_warmup
     progress.begin(workload.title(input_tokens), protocol.num_warmup + 2 * count)
 
+    watched = TimedTokens(generator, setting.blocks)
     generator.prepare(workload)
-    verification = generator.verify(_prompt_ids(generator, workload, protocol.seed, 0), workload)
-    if verification.logits_finite is False:
-        raise RunFailure("numerics", "NaN or infinite logits while generating")
+    verification = _verify(generator, spec, first, watched)
+    verified_s = monotonic()
 
     def once(sync_policy: SyncPolicy, index: int) -> Iteration:
-        return _generate_once(generator, workload, sync_policy, protocol.seed, index)
+        nonlocal verified_s
+        if monotonic() - verified_s > VERIFY_EVERY_S:
+            _verify(generator, spec, first, watched)
+            verified_s = monotonic()
+        return _generate_once(generator, spec, sync_policy, index, watched)
 
     session.facts.device.reset_peaks()
     for iteration in warm_up(once, protocol.num_warmup):
@@ -183,6 +198,13 @@ def _measure(
         progress.step(f"{iteration.sync_policy}: {iteration.end_to_end_ns / 1e6:.1f} ms")
 
     summary, warnings = summarize_run(samples, _summary_inputs(session, setting, spec, input_tokens))
+    progress.say("looking at the timed tokens")
+    for answers in setting.checks.before_and_after(spec):
+        watched.add("check prompts", answers.prompt_ids, 1, answers.tokens)
+    if generator.checksum() != setting.checksum:
+        raise RunFailure("numerics", "the weights on the device have changed since the load")
+    tokens = watched.settle()
+    warnings += watched.warnings()
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
         warnings.append("a static cache was asked for, and the stack does not show which one it used")
     first_tokens = verification.tokens[0].tolist()
@@ -201,10 +223,11 @@ def _measure(
         checks=RunChecks(
             validation=setting.validation,
             new_tokens=workload.new_tokens,
-            logits_finite=verification.logits_finite,
+            logits_finite=None if verification.logits is None else verification.logits.finite,
             cache=verification.cache,
             cache_positions=verification.cache_positions,
             collectives=verification.collectives,
+            tokens=tokens,
         ),
         output=Output(
             first_token_ids=first_tokens,
@@ -237,14 +260,27 @@ def _summary_inputs(
     )
 
 
+def _verify(generator: Generator, spec: RunSpec, index: int, watched: TimedTokens) -> Verification:
+    """An untimed generation from the prompt of that number."""
+    workload = spec.workload
+    prompt_ids = _prompt_ids(generator, workload, spec.protocol.seed, index)
+    verification = generator.verify(prompt_ids, workload)
+    watched.add(workload.prompt or index, prompt_ids, workload.num_beams, verification.tokens)
+    watched.look_at(verification.logits)
+    return verification
+
+
 def _generate_once(
-    generator: Generator, workload: Workload, sync_policy: SyncPolicy, seed: int, index: int
+    generator: Generator, spec: RunSpec, sync_policy: SyncPolicy, index: int, watched: TimedTokens
 ) -> Iteration:
     """One timed generation; with a text prompt also the times to tokenize and detokenize."""
+    workload = spec.workload
     called_ns = perf_counter_ns()
-    prompt_ids = _prompt_ids(generator, workload, seed, index)
+    prompt_ids = _prompt_ids(generator, workload, spec.protocol.seed, index)
     tokenize_ns = perf_counter_ns() - called_ns
     generation = generator.generate(prompt_ids, workload, sync_policy)
+    watched.add(workload.prompt or index, prompt_ids, workload.num_beams, generation.tokens)
+    watched.look_at(generation.logits)
     if workload.prompt is None:
         return generation.times.iteration()
     called_ns = perf_counter_ns()

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xpubench.environment import DeviceFacts
-from xpubench.measure.times import TokenTimes
+from xpubench.measure.times import LogitsFacts, TokenTimes
 from xpubench.record import Bandwidth, Collectives, SyncPolicy
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.vocabulary import Vocabulary
@@ -32,19 +32,21 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
-    """One `generate` call: the new tokens, int64 of shape (batch, new tokens), and their times."""
+    """One `generate` call: the new tokens, int64 of shape (batch, new tokens), their times, and what their
+    logits showed, None where the stack hides them."""
 
     tokens: Any
     times: TokenTimes
+    logits: LogitsFacts | None
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What one untimed `generate` call showed: the new tokens, int64 of shape (batch, new tokens), whether
-    the logits of every step were finite, and the cache that was really used (None where the stack hides it).
-    `collectives` says how long each rank spent in collectives during such a generation."""
+    """What one untimed `generate` call showed: the new tokens, int64 of shape (batch, new tokens), its
+    logits, and the cache that was really used (None where the stack hides them). `collectives` says how long
+    each rank spent in collectives during such a generation."""
 
     tokens: Any
-    logits_finite: bool | None
+    logits: LogitsFacts | None
     cache: str | None
     cache_positions: int | None = None
     collectives: list[Collectives] | None = None
@@ -89,12 +91,21 @@ class Scorer(Protocol):
         log-probability (natural logarithm, computed in float32) of the token in `targets`, of shape
         (positions,), and whether it is the most probable one. Shorter sequences are padded on the right."""
 
+    def regrets(self, prompt_ids: TokenIds, tokens: TokenIds, rank: int) -> NDArray[np.float32]:
+        """How far tokens, of shape (1, new tokens), after prompt ids, (1, length), lie below the `rank` most
+        probable ones at their positions, in standard deviations of a position's logits; 0 for those among
+        them. A forward pass over the whole sequence gives the logits, or one over each of several beginnings
+        of it, so that not every position has to be there."""
+
 
 class Generator(Protocol):
     """A loaded model. Prompts are token ids, int64 of shape (batch, length). `scorer` is None where the stack
-    hides its logits."""
+    hides its logits. `rounding` is the coarsest dtype that its logits go through."""
 
     vocabulary: Vocabulary
+
+    @property
+    def rounding(self) -> str: ...
 
     @property
     def scorer(self) -> Scorer | None: ...
@@ -118,6 +129,9 @@ class Generator(Protocol):
 
     def doubts(self) -> list[str]:
         """Warnings about the load, such as settings that were not applied as they were asked for."""
+
+    def checksum(self) -> int | None:
+        """A sum over the bits of all weights on the device; None where the stack hides them."""
 
     def close(self) -> None:
         """Frees the model's memory."""

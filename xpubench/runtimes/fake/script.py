@@ -92,6 +92,21 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise UserError(self.message)
 
 
+class WrongToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another token at a step of every row, in the timed generations from number `first` to `last`, counted
+    from 1; the untimed ones are number 0."""
+
+    token: int
+    step: int = 0
+    first: int = 0
+    last: int = 2**31
+
+    def apply(self, tokens: TokenIds, call: int) -> None:
+        """Changes the tokens of generation number `call`, of shape (batch, steps), in place."""
+        if self.first <= call <= self.last and self.step < tokens.shape[1]:
+            tokens[:, self.step] = self.token
+
+
 class ScriptedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is known of the device. Memory is in bytes, the bandwidth in GB/s."""
 
@@ -111,8 +126,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     and of `logits`, rows of `vocabulary_size` numbers where null is NaN; without these, all of the
     probability lies on the step's token. `logprobs` holds by their texts what each token of a scored text
     has as log-probability, null for NaN, and `logprob` that of all others; above log(1/2) the token is the
-    most probable one. `doubts` become warnings of the record. A stack that hides its logits has `scores`
-    false.
+    most probable one. `wrong_tokens` are other tokens of some generations, which lie by `regret` standard
+    deviations below the most probable ones. `doubts` become warnings of the record. A stack that hides its
+    logits has `scores` false.
     """
 
     config: dict[str, Any] | None = None
@@ -123,7 +139,11 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tokenizer: bool = True
     tokens: Some[int] = (100, 101, 102, 103)
     logits: Some[list[float | None]] | None = None
+    wrong_tokens: list[WrongToken] = []
+    regret: float = 5.0
     logits_finite: bool | None = True
+    logits_constant: bool = False
+    weights_change: bool = False
     scores: bool = True
     scores_rows_alone: bool = True
     logprob: float | None = -0.1
