@@ -155,15 +155,35 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     reference: PublishedAccuracy | None = None
 
 
+class ReferenceLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """From where on a divergence is a warning, and a failure: the mean KL divergence in nats, and the share
+    of positions with the same most probable token."""
+
+    kl_warning: float
+    kl_failure: float
+    agreement_warning: float
+    agreement_failure: float
+
+
+class WeightsFingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """Hexadecimal SHA-256 digests of a checkpoint's config and of sizes and samples of its weights, by which
+    two checkpoints of one name are told apart."""
+
+    config: str
+    weights: str
+
+
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):
     """How far the tokens are from a reference's (see `xpubench.accuracy.divergence`). `mean_kl` is None for a
-    stack that hides its logits."""
+    stack that hides its logits. `verdict` is what the limits make of it; earlier records have none."""
 
     reference: str
     top1_agreement: float
     mean_kl: float | None
     first_divergence: list[int | None]
     positions: int
+    limits: ReferenceLimits | None = None
+    verdict: Literal["ok", "warning", "failure"] | None = None
 
 
 class Collectives(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,9 +234,10 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run: its spec, its environment, its outcome, and the warnings about it.
 
-    `plan` is what the run was expected to need, `bandwidth` what the device reached in the same process, and
-    `runtime` what was really loaded. A latency run has samples, a latency summary and sometimes a divergence,
-    an accuracy run has an accuracy and its own summary; a failed run has a failure and what it had by then.
+    `plan` is what the run was expected to need, `bandwidth` what the device reached in the same process,
+    `runtime` what was really loaded, and `fingerprint` which checkpoint (None for dummy weights). A latency
+    run has samples, a latency summary and sometimes a divergence, an accuracy run has an accuracy and its own
+    summary; a failed run has a failure and what it had by then.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -229,6 +250,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     samples: Samples = Samples()
     summary: LatencySummary | AccuracySummary | None = None
     runtime: Description | None = None
+    fingerprint: WeightsFingerprint | None = None
     bandwidth: Bandwidth | None = None
     plan: Plan | None = None
     checks: RunChecks = RunChecks()

@@ -35,7 +35,7 @@ from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject, Workload
 from xpubench.weights.fingerprint import config_digest, fingerprint
 from xpubench.weights.load import LoadedWeights
-from xpubench.weights.pretrained import load_tokenizer
+from xpubench.weights.pretrained import load_tokenizer, tokenizer_doubts
 from xpubench.weights.source import read_config, source_of, weight_files
 
 P = ParamSpec("P")
@@ -318,4 +318,5 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> LoadedWeights |
     if model is None:
         return None
     tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
-    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision)
+    doubts = tokenizer_doubts(source, tokenizer)
+    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision, doubts=doubts)

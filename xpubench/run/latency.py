@@ -8,7 +8,17 @@ import msgspec
 import numpy as np
 
 from xpubench.accuracy import divergence
-from xpubench.accuracy.check import CPU_FLOAT32, Checks, check_file, cpu_reference, recorded_reference
+from xpubench.accuracy.check import (
+    CPU_FLOAT32,
+    Checks,
+    check_file,
+    check_weights,
+    cpu_reference,
+    recorded_reference,
+    reference_limits,
+)
+from xpubench.accuracy.limits import check as check_divergence
+from xpubench.accuracy.limits import precision_of
 from xpubench.accuracy.timed import TimedTokens
 from xpubench.catalog import status_of
 from xpubench.errors import RunFailure, UserError
@@ -45,12 +55,15 @@ def run(
     progress: Progress,
     *,
     reference: str | None = None,
+    max_kl: float | None = None,
+    min_agreement: float | None = None,
     profile_name: str | None = None,
 ) -> Iterator[Record]:
     """Measures specs of one subject, which is loaded once, and yields each record when it is written.
 
     A spec that fails yields a record of the failure, and the next one runs; an interruption ends all.
-    `reference` is a record's path or `cpu-float32`. With `profile_name`, a trace and an operator table of
+    `reference` is a record's path or `cpu-float32`; `max_kl`, in nats, and `min_agreement` take the place of
+    the limits beyond which a run is no result. With `profile_name`, a trace and an operator table of
     one more generation, which counts in no figure, are written beside each record.
 
     Raises UserError for what cannot be done as asked, before anything is loaded where that can be known.
@@ -67,7 +80,7 @@ def run(
         if not session.specs:
             return
         try:
-            setting = _set(session, reference, expected)
+            setting = _set(session, reference, expected, max_kl=max_kl, min_agreement=min_agreement)
         except BaseException as error:
             yield from session.fail_all(error)
             return
@@ -122,9 +135,17 @@ def _plan(session: Session[RunSpec]) -> list[Record]:
     return refused
 
 
-def _set(session: Session[RunSpec], reference: str | None, expected: divergence.Trace | None) -> Setting:
+def _set(
+    session: Session[RunSpec],
+    reference: str | None,
+    expected: divergence.Trace | None,
+    *,
+    max_kl: float | None,
+    min_agreement: float | None,
+) -> Setting:
     subject, facts = session.subject, session.facts
     session.fetch()
+    check_weights(reference, session.fingerprint)
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
     bandwidth = facts.device.bandwidth(subject.dtype)
     if reference == CPU_FLOAT32:
@@ -136,6 +157,8 @@ def _set(session: Session[RunSpec], reference: str | None, expected: divergence.
         stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
         for spec in session.specs:
             session.plans[spec.id] = plan_of(facts.architecture, spec, facts.catalog_device, stored)
+    precision = precision_of(subject, session.generator.rounding)
+    limits = reference_limits(reference, precision, max_kl=max_kl, min_agreement=min_agreement)
     doubts = noise_warnings(session.environment)
     if subject.device == "cpu" and subject.dtype == "float16":
         doubts.append("float16 is slow on CPUs; bfloat16 is the one to use there")
@@ -144,7 +167,7 @@ def _set(session: Session[RunSpec], reference: str | None, expected: divergence.
     return Setting(
         bandwidth=bandwidth,
         validation=status_of(subject.model, facts.config.get("model_type")),
-        checks=Checks(session.generator, reference, expected),
+        checks=Checks(session.generator, reference, expected, limits),
         description=description,
         doubts=doubts + session.generator.doubts(),
         blocks=facts.architecture.num_layers if facts.architecture else UNKNOWN_BLOCKS,
@@ -156,17 +179,19 @@ def _measured(
     session: Session[RunSpec], setting: Setting, spec: RunSpec
 ) -> tuple[Record, divergence.Trace | None]:
     """The record of one spec, whatever happens, and its answers to the check prompts if it got so far."""
-    samples, answers = Samples(iterations=[], warmup=[]), None
+    samples, answers, distance = Samples(iterations=[], warmup=[]), None, None
     try:
         prompt = spec.workload.prompt or ""
         input_tokens = spec.workload.input_tokens or len(session.generator.vocabulary.encode(prompt))
         check_positions(session.facts.architecture, input_tokens, spec.workload.new_tokens)
         answers, distance = setting.checks.answer(spec)
+        doubts = [] if distance is None else check_divergence(distance)
         record = _measure(session, setting, spec, input_tokens, samples)
-        return msgspec.structs.replace(record, divergence=distance), answers
+        warnings = [*doubts, *record.warnings]
+        return msgspec.structs.replace(record, divergence=distance, warnings=warnings), answers
     except BaseException as error:
         (failed,) = session.failed(error, [spec])
-        return msgspec.structs.replace(failed, samples=samples), answers
+        return msgspec.structs.replace(failed, samples=samples, divergence=distance), answers
 
 
 def _measure(
@@ -213,6 +238,7 @@ def _measure(
         created=now(),
         spec=spec,
         environment=session.environment,
+        fingerprint=session.fingerprint,
         status="ok",
         samples=samples,
         plan=session.plans.get(spec.id),

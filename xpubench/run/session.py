@@ -14,7 +14,7 @@ from xpubench.failures import classify, failed_record
 from xpubench.measure.environment import capture
 from xpubench.plan import Plan
 from xpubench.progress import Progress
-from xpubench.record import Record
+from xpubench.record import Record, WeightsFingerprint
 from xpubench.results import ResultsDirectory
 from xpubench.runtimes import registry
 from xpubench.runtimes.base import Device, Generator
@@ -51,6 +51,7 @@ class Session(ExitStack, Generic[Spec]):
         self.environment = Environment()
         self.plans: dict[str, Plan | None] = {}
         self.load_s = 0.0
+        self.fingerprint: WeightsFingerprint | None = None
         self._results = results
         self._loader = registry.loader(self.subject.runtime)
 
@@ -77,6 +78,7 @@ class Session(ExitStack, Generic[Spec]):
     def fetch(self) -> None:
         """Downloads and checks the checkpoint, which counts neither in the load's time nor in its memory."""
         self._loader.fetch(self.subject, self.progress.say)
+        self.fingerprint = self._loader.fingerprint(self.subject)
 
     def load(self) -> None:
         """Loads the subject and times that."""
@@ -93,7 +95,8 @@ class Session(ExitStack, Generic[Spec]):
         if isinstance(error, UserError):
             raise error
         failure = classify(error, self.subject.device)
-        return [failed_record(spec, self.environment, failure, self.plans.get(spec.id)) for spec in specs]
+        records = [failed_record(spec, self.environment, failure, self.plans.get(spec.id)) for spec in specs]
+        return [msgspec.structs.replace(record, fingerprint=self.fingerprint) for record in records]
 
     def fail_all(self, error: BaseException) -> list[Record]:
         """Writes and returns the records of all runs, for an error that ended their preparation."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xpubench.environment import DeviceFacts
 from xpubench.measure.times import LogitsFacts, TokenTimes
-from xpubench.record import Bandwidth, Collectives, SyncPolicy
+from xpubench.record import Bandwidth, Collectives, SyncPolicy, WeightsFingerprint
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Quantization, Subject, Workload
@@ -187,6 +187,13 @@ class Loader(Protocol):
     def origin(cls, subject: Subject) -> Origin | None:
         """The checkpoint that the subject runs, whatever it was converted to; None where it is unknown."""
         return Origin(model=subject.model, revision=subject.revision, lora=subject.lora)
+
+    @classmethod
+    def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
+        """Which checkpoint the subject runs, once it is fetched; None where it has no files."""
+        from xpubench.weights.fingerprint import of_subject
+
+        return of_subject(subject)
 
     @classmethod
     def quantizer(cls) -> Quantizer | None:

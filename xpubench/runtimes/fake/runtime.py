@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xpubench.catalog import config_of
 from xpubench.environment import DeviceFacts
 from xpubench.measure.times import LogitsFacts
-from xpubench.record import Bandwidth, SyncPolicy
+from xpubench.record import Bandwidth, SyncPolicy, WeightsFingerprint
 from xpubench.runtimes.base import (
     Device,
     Generation,
@@ -126,6 +126,10 @@ class FakeRuntime:
     @classmethod
     def origin(cls, subject: Subject) -> Origin | None:
         return Origin(model=subject.model, revision=subject.revision, lora=subject.lora)
+
+    @classmethod
+    def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
+        return _script(subject).fingerprint
 
     @classmethod
     def quantizer(cls) -> Quantizer | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from xpubench.errors import FailureClass, RunFailure, UserError
 from xpubench.measure.times import TokenTimes
-from xpubench.record import SyncPolicy
+from xpubench.record import SyncPolicy, WeightsFingerprint
 from xpubench.runtimes.base import Logits, TokenIds
 
 Stage = Literal[
@@ -121,8 +121,8 @@ class ScriptedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole run of the stack.
 
-    `config` is the model's, the catalog's by default. Each generation under a policy takes the next of its
-    times, from the first again where they end and in each workload. A greedy step takes the next of `tokens`,
+    `config` is the model's, the catalog's by default, and `fingerprint` that of its weights. Each generation
+    under a policy takes the next of its times, from the first again where they end and in each workload. A greedy step takes the next of `tokens`,
     and of `logits`, rows of `vocabulary_size` numbers where null is NaN; without these, all of the
     probability lies on the step's token. `logprobs` holds by their texts what each token of a scored text
     has as log-probability, null for NaN, and `logprob` that of all others; above log(1/2) the token is the
@@ -132,6 +132,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     config: dict[str, Any] | None = None
+    fingerprint: WeightsFingerprint | None = None
     device: ScriptedDevice = ScriptedDevice()
     every_token: Some[ScriptedTimes] = (ScriptedTimes(),)
     end_to_end: Some[ScriptedTimes] = (ScriptedTimes(),)

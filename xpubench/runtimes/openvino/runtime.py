@@ -11,6 +11,7 @@ import torch
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.measure.rounding import UNIT_ROUNDOFF
 from xpubench.process.child import run_child
+from xpubench.record import WeightsFingerprint
 from xpubench.runtimes.base import Generator, Loader, Origin
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
@@ -111,6 +112,14 @@ class OpenVinoRuntime(Loader, Generator):
         recipe = kept["recipe"]
         lora = recipe.get("lora") or subject.lora
         return Origin(model=recipe["model"], revision=recipe.get("revision"), lora=lora)
+
+    @classmethod
+    def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
+        kept = read_recipe(cls._directory(subject))
+        checkpoint = kept.get("checkpoint") if kept else None
+        if checkpoint is None:
+            return None
+        return WeightsFingerprint(config=checkpoint["config"], weights=checkpoint["weights"])
 
     def prepare(self, workload: Workload) -> None:
         if workload.cache == "static":

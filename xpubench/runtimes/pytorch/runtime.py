@@ -234,10 +234,12 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     def doubts(self) -> list[str]:
         recipe, applied = self.subject.quantization, self.loaded.quantization
+        doubts = list(self.loaded.doubts)
         if recipe is None or applied is None:
-            return []
+            return doubts
         known = find_model(self.subject.model)
-        doubts = [] if known and known.int4 else [f"{self.subject.model} is not validated for INT4"]
+        if not (known and known.int4):
+            doubts.append(f"{self.subject.model} is not validated for INT4")
         asked, told = msgspec.to_builtins(recipe), msgspec.to_builtins(applied)
         doubts += not_as_asked(asked, told, "weight_dtype", "compute_dtype")
         if applied.refused:
