@@ -4,7 +4,8 @@ from pathlib import Path
 
 import msgspec
 
-from xpubench.accuracy import divergence
+from xpubench.accuracy import degenerate, divergence
+from xpubench.accuracy.limits import check as check_limits
 from xpubench.accuracy.limits import judged, limits_for, precision_of
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
@@ -123,6 +124,14 @@ class Checks:
         if spec.workload.cache not in self._answers:
             self._answers[spec.workload.cache] = self._ask(spec)
         return self._answers[spec.workload.cache]
+
+    def doubts(self, spec: RunSpec) -> list[str]:
+        """Warnings about the answers. RunFailure `numerics` where they are no result of this model."""
+        answers, found = self.answer(spec)
+        doubts = [] if found is None else check_limits(found)
+        if answers is None or self._generator.vocabulary.tokenizer is None:
+            return doubts
+        return doubts + degenerate.check(answers, self._expected)
 
     def before_and_after(self, spec: RunSpec) -> list[divergence.Trace]:
         """The answers so far and those that the model gives now; empty where it gives none."""

@@ -17,7 +17,6 @@ from xpubench.accuracy.check import (
     recorded_reference,
     reference_limits,
 )
-from xpubench.accuracy.limits import check as check_divergence
 from xpubench.accuracy.limits import precision_of
 from xpubench.accuracy.timed import TimedTokens
 from xpubench.catalog import status_of
@@ -185,7 +184,7 @@ def _measured(
         input_tokens = spec.workload.input_tokens or len(session.generator.vocabulary.encode(prompt))
         check_positions(session.facts.architecture, input_tokens, spec.workload.new_tokens)
         answers, distance = setting.checks.answer(spec)
-        doubts = [] if distance is None else check_divergence(distance)
+        doubts = setting.checks.doubts(spec)
         record = _measure(session, setting, spec, input_tokens, samples)
         warnings = [*doubts, *record.warnings]
         return msgspec.structs.replace(record, divergence=distance, warnings=warnings), answers

@@ -122,13 +122,13 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A whole run of the stack.
 
     `config` is the model's, the catalog's by default, and `fingerprint` that of its weights. Each generation
-    under a policy takes the next of its times, from the first again where they end and in each workload. A greedy step takes the next of `tokens`,
-    and of `logits`, rows of `vocabulary_size` numbers where null is NaN; without these, all of the
-    probability lies on the step's token. `logprobs` holds by their texts what each token of a scored text
-    has as log-probability, null for NaN, and `logprob` that of all others; above log(1/2) the token is the
-    most probable one. `wrong_tokens` are other tokens of some generations, which lie by `regret` standard
-    deviations below the most probable ones. `doubts` become warnings of the record. A stack that hides its
-    logits has `scores` false.
+    under a policy takes the next of its times, from the first again where they end and in each workload. A
+    greedy step takes the next of `tokens`, and of `logits`, rows of `vocabulary_size` numbers where null is
+    NaN; without these, all of the probability lies on the step's token. `logprobs` holds by their texts what
+    each token of a scored text has as log-probability, null for NaN, and `logprob` that of all others; above
+    log(1/2) the token is the most probable one. `wrong_tokens` are other tokens of some generations, which
+    lie by `regret` standard deviations below the most probable ones. `doubts` become warnings of the record.
+    A stack that hides its logits has `scores` false.
     """
 
     config: dict[str, Any] | None = None
