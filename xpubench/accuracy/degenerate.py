@@ -33,7 +33,7 @@ def check(answers: Trace, reference: Trace | None) -> list[str]:
         theirs = looping(reference.tokens)
         raise RunFailure(
             "numerics",
-            f"degenerate output: {found} of {prompts} check prompts end in a loop, of the reference's {theirs}",
+            f"degenerate output: {found} of {prompts} check prompts end in a loop, {theirs} in the reference",
         )
     if not found:
         return []
