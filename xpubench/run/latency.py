@@ -198,26 +198,26 @@ def _measure(
 ) -> Record:
     workload, protocol = spec.workload, spec.protocol
     generator, progress = session.generator, session.progress
-    count, first = protocol.num_iter - protocol.num_warmup, protocol.num_warmup
+    count = protocol.num_iter - protocol.num_warmup
     progress.begin(workload.title(input_tokens), protocol.num_warmup + 2 * count)
 
     watched = TimedTokens(generator, setting.blocks)
     generator.prepare(workload)
-    verification = _verify(generator, spec, first, watched)
+    verification = _verify(generator, spec, watched)
     verified_s = monotonic()
 
     def once(sync_policy: SyncPolicy, index: int) -> Iteration:
         nonlocal verified_s
         if monotonic() - verified_s > VERIFY_EVERY_S:
-            _verify(generator, spec, first, watched)
+            _verify(generator, spec, watched)
             verified_s = monotonic()
         return _generate_once(generator, spec, sync_policy, index, watched)
 
     session.facts.device.reset_peaks()
-    for iteration in warm_up(once, protocol.num_warmup):
+    for iteration in warm_up(once, protocol.num_warmup, count):
         samples.warmup.append(iteration)
         progress.step(f"warm-up: {iteration.end_to_end_ns / 1e6:.1f} ms")
-    for iteration in pairs(once, count, protocol.num_warmup):
+    for iteration in pairs(once, count):
         samples.iterations.append(iteration)
         progress.step(f"{iteration.sync_policy}: {iteration.end_to_end_ns / 1e6:.1f} ms")
 
@@ -285,12 +285,12 @@ def _summary_inputs(
     )
 
 
-def _verify(generator: Generator, spec: RunSpec, index: int, watched: TimedTokens) -> Verification:
-    """An untimed generation from the prompt of that number."""
+def _verify(generator: Generator, spec: RunSpec, watched: TimedTokens) -> Verification:
+    """An untimed generation from the first and the last pair's prompt."""
     workload = spec.workload
-    prompt_ids = _prompt_ids(generator, workload, spec.protocol.seed, index)
+    prompt_ids = _prompt_ids(generator, workload, spec.protocol.seed, 0)
     verification = generator.verify(prompt_ids, workload)
-    watched.add(workload.prompt or index, prompt_ids, workload.num_beams, verification.tokens)
+    watched.add(workload.prompt or 0, prompt_ids, workload.num_beams, verification.tokens)
     watched.look_at(verification.logits)
     return verification
 
