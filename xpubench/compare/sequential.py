@@ -1,0 +1,59 @@
+"""Bounds that hold however often one looks: of the mean of differences, and of the items of a finite set."""
+
+from math import inf
+from typing import Literal
+
+import numpy as np
+
+from xpubench.compare.intervals import ALPHA
+from xpubench.measure.bootstrap import Floats
+
+# Bets as a share of the largest that cannot lose all, over two orders of magnitude.
+BETS = np.geomspace(0.01, 0.9, 10)
+
+Sided = Literal["within", "beyond"]
+
+
+def always_valid_halves(differences: Floats) -> Floats:
+    """[series, n]: half the width of the 95% interval around the mean of the first n differences of each
+    series, infinite for the first four. With any probability of stopping at each n, the interval holds the
+    mean at all n at once with probability 0.95, for independent normal differences of unknown variance.
+
+    It is the t mixture of Lai (1976), "On confidence sequences", with a mixing variance of 1 in units of the
+    differences' own. `differences` is [series, n].
+    """
+    n = np.arange(1, differences.shape[1] + 1)
+    means = np.cumsum(differences, axis=1) / n
+    squares = np.cumsum((differences - differences[:, :1]) ** 2, axis=1)
+    squares -= n * (means - differences[:, :1]) ** 2
+    mixed = 1.0 + n
+    root = (mixed / ALPHA**2) ** (1 / n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.sqrt((root - 1) / (1 - root / mixed) / n)
+    halves: Floats = np.sqrt(np.maximum(squares, 0)) * factor
+    halves[:, root >= mixed] = inf
+    return halves
+
+
+def item_capitals(differences: Floats, total: int, limit: float, side: Sided) -> Floats:
+    """[order, t]: the capital of one who bets on each item in turn, against the mean difference of all
+    `total` items being below -`limit` (`within`) or above it (`beyond`). Whatever the items, it ever reaches
+    1 / a with probability a at most, when that is how it is; so 1 / a decides against it.
+
+    `differences` is [order, t], of new less base, each -1, 0 or 1, in an order drawn by chance. The bets are
+    those without replacement of Waudby-Smith and Ramdas (2020), mixed over `BETS`.
+    """
+    values = (differences + 1) / 2
+    before = np.cumsum(values, axis=1) - values
+    left = total - np.arange(values.shape[1])
+    # The mean of the items that are left, were the mean of all just at the limit.
+    mean = (total * (1 - limit) / 2 - before) / left
+    if side == "beyond":
+        values, mean = 1 - values, 1 - mean
+    capitals: Floats = np.zeros_like(values)
+    # The largest bet that leaves no loss where the value is 0.
+    most = np.divide(1, mean, out=np.zeros_like(mean), where=mean > 0)
+    for share in BETS:
+        capitals += np.cumprod(1 + share * most * (values - mean), axis=1) / len(BETS)
+    # A mean that no items could have any more decides at once.
+    return np.where(np.logical_or.accumulate(mean < 0, axis=1), inf, capitals)
