@@ -38,7 +38,7 @@ def interleaved(base: Sequence[Record], new: Sequence[Record]) -> bool:
             sorted(datetime.fromisoformat(one.created).timestamp() for one in pair)
             for pair in zip(base, new, strict=True)
         ]
-    except ValueError:
+    except (ValueError, OverflowError):
         return False
     in_turns = all(before[-1] <= after[0] for before, after in pairwise(made))
     return in_turns and all(late - early <= ROUND_S for early, late in made)
