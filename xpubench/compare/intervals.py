@@ -1,8 +1,9 @@
 """95% intervals of the difference of two sides' logarithms, from one value a process."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from math import fsum, sqrt
-from statistics import fmean, variance
+from statistics import fmean
 from typing import Literal
 
 import msgspec
@@ -56,14 +57,14 @@ class Noise(msgspec.Struct, frozen=True):
 def paired(base: Sequence[float], new: Sequence[float]) -> Interval:
     """Student's interval of the mean of new less base, round by round; at least two rounds."""
     differences = [after - before for before, after in zip(base, new, strict=True)]
-    error = sqrt(variance(differences) / len(differences))
+    error = sqrt(_variance(differences) / len(differences))
     return _interval(fmean(differences), error, len(differences) - 1, len(differences), "paired t")
 
 
 def welch(base: Sequence[float], new: Sequence[float]) -> Interval:
     """Welch's interval of the difference of the means, new less base, of rounds that were run apart, with the
     degrees of freedom of Welch and Satterthwaite; at least two rounds a side."""
-    parts = [variance(side) / len(side) for side in (base, new)]
+    parts = [_variance(side) / len(side) for side in (base, new)]
     total = fsum(parts)
     freedom: float = min(len(base), len(new)) - 1
     if total > 0:
@@ -88,21 +89,22 @@ def pooled(groups: Sequence[Sequence[float]]) -> Noise | None:
     freedom = sum(len(group) - 1 for group in several)
     if not freedom:
         return None
-    squares = fsum(variance(group) * (len(group) - 1) for group in several)
+    squares = fsum(_variance(group) * (len(group) - 1) for group in several)
     return Noise(sqrt(squares / freedom), freedom)
 
 
 def rounds_to_decide(interval: Interval, limit: float) -> int | None:
     """The number of rounds of both sides from which an interval around the present estimate, with the present
     noise, would lie on one side of 0 or inside `limit`; None for more than `MOST_ROUNDS`."""
-    import numpy as np
-    from scipy.special import stdtrit
-
     margin = max(abs(interval.estimate), limit - abs(interval.estimate))
-    rounds = np.arange(max(interval.rounds + 1, 3), MOST_ROUNDS + 1)
-    error = interval.error * np.sqrt(interval.rounds / rounds)
-    enough = np.flatnonzero(stdtrit(rounds - 1, 1 - ALPHA / 2) * error < margin)
-    return int(rounds[enough[0]]) if enough.size else None
+
+    def decides(rounds: int) -> bool:
+        error = interval.error * sqrt(interval.rounds / rounds)
+        return _quantile(rounds - 1, 1 - ALPHA / 2) * error < margin
+
+    numbers = range(max(interval.rounds + 1, 3), MOST_ROUNDS + 1)
+    place = bisect_left(numbers, True, key=decides)
+    return numbers[place] if place < len(numbers) else None
 
 
 def _interval(estimate: float, error: float, freedom: float, rounds: int, method: Method) -> Interval:
@@ -116,6 +118,11 @@ def _interval(estimate: float, error: float, freedom: float, rounds: int, method
         rounds=rounds,
         method=method,
     )
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = fmean(values)
+    return fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
 
 
 def _quantile(freedom: float, probability: float) -> float:

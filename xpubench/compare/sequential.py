@@ -4,12 +4,16 @@ from math import inf
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xpubench.compare.intervals import ALPHA
 from xpubench.measure.bootstrap import Floats
 
-# Bets as a share of the largest that cannot lose all, over two orders of magnitude.
-BETS = np.geomspace(0.01, 0.9, 10)
+# Bets as shares of the largest one that cannot lose all. Which of them is best depends on the share of items
+# that differ and on the loss.
+BETS = (0.07, 0.14, 0.28, 0.56)
+# A capital that decides. Of the two hypotheses at most one is true, so that each may be refused at 5%.
+DECIDES = 1 / ALPHA
 
 Sided = Literal["within", "beyond"]
 
@@ -35,10 +39,19 @@ def always_valid_halves(differences: Floats) -> Floats:
     return halves
 
 
+def running_verdicts(differences: Floats, limit: float) -> NDArray[np.str_]:
+    """[series, n]: the verdict on the first n blocks of each series, by the always-valid interval; `limit`
+    and `differences`, [series, n], are of the natural logarithm of new / base."""
+    halves = always_valid_halves(differences)
+    means = np.cumsum(differences, axis=1) / np.arange(1, differences.shape[1] + 1)
+    cases = [np.abs(means) + halves <= limit, means > halves, -means > halves]
+    return np.select(cases, ["same", "slower", "faster"], "inconclusive")
+
+
 def item_capitals(differences: Floats, total: int, limit: float, side: Sided) -> Floats:
     """[order, t]: the capital of one who bets on each item in turn, against the mean difference of all
-    `total` items being below -`limit` (`within`) or above it (`beyond`). Whatever the items, it ever reaches
-    1 / a with probability a at most, when that is how it is; so 1 / a decides against it.
+    `total` items being at most -`limit` (`within`), or at least -`limit` (`beyond`). Where it is, the capital
+    ever reaches 1 / a with a probability of at most a, whatever the items; so `DECIDES` refuses it at 5%.
 
     `differences` is [order, t], of new less base, each -1, 0 or 1, in an order drawn by chance. The bets are
     those without replacement of Waudby-Smith and Ramdas (2020), mixed over `BETS`.
