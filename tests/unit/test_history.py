@@ -125,7 +125,7 @@ def test_it_prints_a_table_and_writes_a_page(xpubench: CommandLine, tmp_path: Pa
     results = tmp_path / "results"
     days(results, [20.0] * 12 + [24.0] * 12)
     done = xpubench("history", results, "--model", LLAMA)
-    assert (done.code, "slower" in done.out, "1 steps" in done.out) == (0, True, True)
+    assert (done.code, "slower" in done.out, "new levels: 1" in done.out) == (0, True, True)
     out = tmp_path / "history.html"
     assert xpubench("history", results, "--model", LLAMA, "-o", out).code == 0
     assert f"History of {LLAMA}" in out.read_text()

@@ -126,7 +126,7 @@ def _judged(name: str, runs: list[tuple[RunRow, float]]) -> tuple[Series, list[P
     elif drift is not None:
         note = f"drift from the first to the last run, {_size(drift, accuracy)}"
     else:
-        note = f"{len(found.steps)} steps" if found.steps else "no step"
+        note = f"new levels: {len(found.steps)}"
     return Series(name=name, runs=len(runs), steps=len(found.steps), drift=drift, note=note), points
 
 

@@ -97,6 +97,10 @@ def _ratio(pair: RunPair, *names: FigureName) -> list[float] | None:
     return next((_change(figures[name]) for name in names if name in figures), None)
 
 
+def _new_level(point: Point) -> str | None:
+    return None if point.change == "none" else point.change
+
+
 def _accuracy(pair: RunPair) -> Judgement | None:
     found = pair.comparison.accuracy
     return None if found is None else found.accuracy
@@ -160,7 +164,7 @@ _DIFF: _Columns[RunPair] = {
 _HISTORY: _Columns[Point] = {
     "series": (Column("Series", "title", filter=True), lambda point: point.series),
     "created": (Column("Made, UTC", "date"), lambda point: point.run.created),
-    "change": (Column("New level", "status", filter=True), lambda point: point.change),
+    "change": (Column("New level", "status", filter=True), _new_level),
     "step": (Column("Step", "number", digits=3), lambda point: point.step),
     "next": (Column("Next token, ms", "interval"), lambda point: _next(point.run)),
     "first": (Column("First token, ms", "interval"), lambda point: _first(point.run)),
