@@ -51,10 +51,11 @@ def marked(found: dict[str, Any]) -> list[tuple[int, str]]:
         ([20.0] * 12 + [18.0] * 12 + [22.0] * 12, [(12, "faster"), (24, "slower")]),
         # One outlier is no level, and nothing returns after it.
         ([20.0] * 14 + [30.0] + [20.0] * 15, []),
+        ([20.0] * 28 + [30.0, 30.0], []),
         # A step of less than 2% is not marked.
         ([20.0] * 15 + [20.2] * 15, []),
     ],
-    ids=["flat", "step", "two steps", "outlier", "small step"],
+    ids=["flat", "step", "two steps", "outlier", "outliers at the end", "small step"],
 )
 def test_steps(
     xpubench: CommandLine, tmp_path: Path, levels: list[float], expected: list[tuple[int, str]]
@@ -64,6 +65,12 @@ def test_steps(
     assert marked(found) == expected
     (series,) = found["series"]
     assert (series["runs"], series["steps"], series["drift"]) == (len(levels), len(expected), None)
+
+
+def test_a_flat_series_is_not_marked_whatever_its_noise(xpubench: CommandLine, tmp_path: Path) -> None:
+    days(tmp_path, [20.0] * 50, noise=0.05)
+    found = history(xpubench, tmp_path)
+    assert (marked(found), found["series"][0]["drift"]) == ([], None)
 
 
 def test_a_step_has_its_size(xpubench: CommandLine, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests import records
 from tests.conftest import ROOT, CommandLine
 
-HELP, MODELS, COMPARE = ["--help"], ["models"], ["compare", "A", "A"]
+HELP, VERSION, MODELS, COMPARE = ["--help"], ["--version"], ["models"], ["compare", "A", "A"]
 REPORT = ["report", "A", "--format", "md"]
 HISTORY = ["history", "A", "--model", records.subject().model, "--format", "md"]
 
@@ -44,7 +44,7 @@ def one_line(done: "subprocess.CompletedProcess[str]") -> str:
     return line
 
 
-@pytest.mark.parametrize("arguments", [HELP, MODELS, COMPARE, REPORT], ids=" ".join)
+@pytest.mark.parametrize("arguments", [HELP, VERSION, MODELS, COMPARE, REPORT], ids=" ".join)
 def test_a_full_disk(recorded: Path, arguments: list[str]) -> None:
     done = shell(recorded, arguments, "> /dev/full")
     assert (one_line(done), done.returncode) == ("error: cannot write the output: No space left on device", 4)

@@ -127,10 +127,13 @@ def _run(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"commands:\n{commands}\n\nxpubench COMMAND --help lists a command's flags.",
     )
-    parser.add_argument("--version", action="version", version=f"xpubench {xpubench.__version__}")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of the commands below")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
+    if args.version:
+        print(f"xpubench {xpubench.__version__}")
+        return 0
     if args.command is None:
         raise UserError(f"no command; there are {', '.join(COMMANDS)} (xpubench --help)")
     if args.command not in COMMANDS:

@@ -11,8 +11,6 @@ from xpubench.measure.bootstrap import Floats
 # Fewer runs than these cannot show a step by ranks at this level.
 MIN_RUNS = 12
 LEVEL = 0.01
-# A level has at least so many runs, so that an outlier or two are none.
-MIN_RUNS_OF_LEVEL = 3
 PERMUTATIONS = 2000
 
 
@@ -57,7 +55,7 @@ def _places(values: Floats, start: int, least: float) -> list[int]:
 def _significant(values: Floats) -> int | None:
     """The place of the likeliest step, None where chance explains it."""
     n = len(values)
-    if n < 2 * MIN_RUNS_OF_LEVEL:
+    if n < 2:
         return None
     order = np.argsort(values, kind="stable")
     ranks = np.empty(n)
@@ -66,17 +64,17 @@ def _significant(values: Floats) -> int | None:
     _, inverse = np.unique(values, return_inverse=True)
     ranks = (np.bincount(inverse, ranks) / np.bincount(inverse))[inverse]
     sizes = _sums(ranks[None])[0]
-    return int(np.argmax(sizes)) + MIN_RUNS_OF_LEVEL if sizes.max() > _critical(n) else None
+    return int(np.argmax(sizes)) + 1 if sizes.max() > _critical(n) else None
 
 
 def _sums(ranks: Floats) -> Floats:
-    """[series, place]: how far the ranks before each place that leaves two levels lie from their mean, in
-    standard errors up to a constant."""
+    """[series, place]: how far the sum of the ranks before each place, from 1, lies from its mean, in
+    standard errors up to a constant. An outlier has no larger rank than any other extreme, so that a few
+    runs at an end of the series are no step."""
     n = ranks.shape[1]
     count = np.arange(1, n)
     away = np.abs(np.cumsum(ranks - ranks.mean(axis=1, keepdims=True), axis=1)[:, :-1])
-    weighted: Floats = away / np.sqrt(count * (n - count))
-    return weighted[:, MIN_RUNS_OF_LEVEL - 1 : n - MIN_RUNS_OF_LEVEL]
+    return np.asarray(away / np.sqrt(count * (n - count)))
 
 
 @cache
