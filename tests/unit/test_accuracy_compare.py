@@ -124,7 +124,7 @@ def test_as_many_items_as_it_says_decide() -> None:
 
 def test_a_perplexity_beyond_its_limit_is_named(compare: CommandLine) -> None:
     done = compare(BASE, record([index < 100 for index in range(200)], perplexity=1e30))
-    assert (done.code, "beyond its limit: perplexity changed, ratio 3.7" in done.out) == (0, True)
+    assert (done.code, "beyond their limits: perplexity changed, ratio 3.7" in done.out) == (0, True)
 
 
 def test_a_perplexity_has_the_interval_of_its_items(compare: CommandLine) -> None:

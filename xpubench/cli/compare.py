@@ -18,7 +18,7 @@ from xpubench.report.markdown import comparison_markdown
 from xpubench.report.text import NONE
 
 ACCURACY_COLUMNS = (
-    *("task", "verdict", "base", "new", "difference, points", "gained", "lost", "McNemar's p", "items"),
+    *("run", "verdict", "base", "new", "difference, points", "gained", "lost", "McNemar's p", "items"),
     *("would show", "decides at"),
 )
 
@@ -74,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(found: Comparisons) -> None:
-    if accuracies := [run.accuracy for run in found.runs if run.accuracy]:
-        print_table(ACCURACY_COLUMNS, map(_accuracy_texts, accuracies), left=2)
+    if accuracies := [_accuracy_texts(run.title, run.accuracy) for run in found.runs if run.accuracy]:
+        print_table(ACCURACY_COLUMNS, accuracies, left=2)
     shown = [at for at, name in enumerate(COLUMNS) if name != "accuracy, points"]
     if latencies := [row_texts(run) for run in found.runs if run.accuracy is None]:
         print_table([COLUMNS[at] for at in shown], ([row[at] for at in shown] for row in latencies), left=2)
@@ -85,10 +85,10 @@ def _print(found: Comparisons) -> None:
         print("not comparable: no run is in both")
 
 
-def _accuracy_texts(one: AccuracyComparison) -> list[str]:
+def _accuracy_texts(title: str, one: AccuracyComparison) -> list[str]:
     judged = one.accuracy
     return [
-        *(one.task, judged.verdict),
+        *(title, judged.verdict),
         *(NONE if acc is None else f"{acc:.2%}" for acc in (one.base_acc, one.new_acc)),
         *(judged.text, str(one.gained), str(one.lost), f"{judged.p_value:.3g}", str(one.n)),
         *(detectable_text(judged), NONE if judged.to_decide is None else f"{judged.to_decide} items"),

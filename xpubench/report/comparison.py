@@ -70,7 +70,8 @@ def _needed(judged: Judgement) -> str:
 
 
 def _beside(run: RunComparison) -> Iterable[str]:
-    yield from (f"beyond its limit: {one}" for one in run.beyond)
+    if run.beyond:
+        yield f"beyond their limits: {'; '.join(run.beyond)}"
     if run.differs:
         yield f"differs in {'; '.join(run.differs)}"
     if run.environment:
@@ -89,9 +90,9 @@ def _chance(found: Comparisons) -> list[str]:
     if found.judged < 2 or not changed:
         return []
     sure = [run.title for run in changed if (run.adjusted_p or 0.0) <= ALPHA]
-    kept = f"after adjustment for their number (Benjamini-Hochberg) {len(sure)} remain"
+    kept = f"left after adjustment for their number (Benjamini-Hochberg): {len(sure)}"
     chance = f"where chance gives about {found.false_by_chance:.1f}"
     return [
         f"{len(changed)} of {found.judged} runs changed, {chance}; {kept}",
-        *(f"remains after adjustment: {title}" for title in sure),
+        *(f"left after adjustment: {title}" for title in sure),
     ]
