@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
+from xpubench.compare.live import judge_blocks
 from xpubench.compare.sequential import DECIDES, always_valid_halves, item_capitals, running_verdicts
 
 
@@ -57,3 +58,20 @@ def test_a_loss_away_from_the_limit_is_decided_early(lost: int, side: str) -> No
     found = item_capitals(orders(lost, 20, 2000, 50), 2000, 0.03, side) >= DECIDES  # type: ignore[arg-type]
     assert found.any(axis=1).all()
     assert np.median(found.argmax(axis=1)) < 1000
+
+
+@pytest.mark.parametrize("slow", [0.0, 0.02, -0.05])
+def test_one_series_is_judged_as_many_are(slow: float) -> None:
+    """What `make bench-verdict` simulates is what a live comparison says after each block."""
+    values = slow + np.random.default_rng(4).normal(0, 0.02, 30)
+    told = [judge_blocks("next_token", values[:n].tolist(), 0.03).verdict for n in range(1, 31)]
+    assert told == running_verdicts(values[None], np.log(1.03))[0].tolist()
+
+
+def test_as_many_blocks_as_it_says_decide() -> None:
+    values = [0.04, -0.03, 0.01, 0.05, -0.04, 0.02]
+    judged = judge_blocks("next_token", values, 0.03)
+    assert judged.verdict == "inconclusive"
+    assert judged.to_decide is not None
+    more = values * (2 + judged.to_decide // len(values))
+    assert judge_blocks("next_token", more, 0.03).verdict == "same"

@@ -6,12 +6,14 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from xpubench.cli import live
 from xpubench.cli.tables import print_table, printable
 from xpubench.compare.accuracy import AccuracyComparison
 from xpubench.compare.figures import FigureName
 from xpubench.compare.intervals import MIN_HISTORY
 from xpubench.compare.processes import Limits
 from xpubench.compare.runs import INCONCLUSIVE, Comparisons, Rules, compare_paths
+from xpubench.errors import UserError
 from xpubench.report.comparison import COLUMNS, detectable_text, notes, row_texts
 from xpubench.report.machine import as_json, as_junit
 from xpubench.report.markdown import comparison_markdown
@@ -27,8 +29,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     form = "a record, a directory of records, or a file with several"
     add = parser.add_argument
-    add("base", type=Path, metavar="BASE", help=f"the runs to compare with: {form}")
-    add("new", type=Path, metavar="NEW", help="the runs to judge, in the same form")
+    add("base", metavar="BASE", help=f"the runs to compare with: {form}")
+    add("new", nargs="?", metavar="NEW", help="the runs to judge, in the same form")
     add("--format", choices=("table", "md", "json", "junit"), default="table", help="default: table")
     add("--json", action="store_const", dest="format", const="json", help="--format json")
     for flag, limit in (("--latency-limit", Limits().latency), ("--memory-limit", Limits().memory)):
@@ -44,6 +46,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         f"is one alone ({MIN_HISTORY + 1} repeats are needed)"
     )
     add("--history", type=Path, nargs="+", default=[], metavar="DIR", help=note)
+    live.add_flags(parser)
 
 
 def _percent(text: str) -> float:
@@ -64,7 +67,12 @@ def run(args: argparse.Namespace) -> int:
         may_lack=tuple(args.allow_missing),
         earlier=tuple(args.history),
     )
-    found = compare_paths(args.base, args.new, rules)
+    if args.live:
+        found = live.compare_live(args, rules)
+    elif args.new is None:
+        raise UserError("two sets of runs are compared: name BASE and NEW")
+    else:
+        found = compare_paths(Path(args.base), Path(args.new), rules)
     if args.format == "table":
         _print(found)
     else:

@@ -15,7 +15,7 @@ POWER = 0.9
 MIN_HISTORY = 10
 MOST_ROUNDS = 10_000
 
-Method = Literal["paired t", "Welch's t", "t with the noise of earlier runs"]
+Method = Literal["paired t", "Welch's t", "t with the noise of earlier runs", "always-valid t"]
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,13 +30,18 @@ def always_valid_halves(differences: Floats) -> Floats:
     means = np.cumsum(differences, axis=1) / n
     squares = np.cumsum((differences - differences[:, :1]) ** 2, axis=1)
     squares -= n * (means - differences[:, :1]) ** 2
+    deviations = np.sqrt(np.maximum(squares, 0) / np.maximum(n - 1, 1))
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(widths(n)), inf, deviations * widths(n))
+
+
+def widths(n: NDArray[np.int_]) -> Floats:
+    """Half the width of the always-valid interval after n differences, in their standard deviations."""
     mixed = 1.0 + n
     root = (mixed / ALPHA**2) ** (1 / n)
     with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.sqrt((root - 1) / (1 - root / mixed) / n)
-    halves: Floats = np.sqrt(np.maximum(squares, 0)) * factor
-    halves[:, root >= mixed] = inf
-    return halves
+        found = np.sqrt((n - 1) / n * (root - 1) / (1 - root / mixed))
+    return np.where(root < mixed, found, inf)
 
 
 def running_verdicts(differences: Floats, limit: float) -> NDArray[np.str_]:
