@@ -11,8 +11,12 @@ import pytest
 
 from tests import records
 from tests.conftest import CommandLine, Outcome
-from xpubench.run.live import WARMUP, Side, run_block
+from xpubench.compare.live import compare_blocks
+from xpubench.compare.processes import Limits
+from xpubench.results import ResultsDirectory
+from xpubench.run.live import WARMUP, Resident, Side, run_block
 from xpubench.run.order import Order
+from xpubench.spec import Protocol, RunSpec, Workload
 
 SHAPE = "--device cpu --greedy --input-tokens 8 --max-new-tokens 4 --num-iter 6 --num-warmup 2"
 
@@ -180,3 +184,35 @@ def test_they_take_turns_in_an_order_drawn_by_chance(tmp_path: Path) -> None:
     pairs = [turns[at : at + 2] for at in range(2 * WARMUP, len(turns), 2)]
     assert len(pairs) == generations + 1
     assert set(pairs) == {"AB", "BA"}
+
+
+def test_a_worker_waits_before_each_generation(tmp_path: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps(times(1.0)))
+    subject = records.subject("smollm2-135m", runtime="fake", device="cpu", script=str(script))
+    spec = RunSpec(
+        subject=subject,
+        workload=Workload(input_tokens=8, new_tokens=4),
+        protocol=Protocol(num_iter=6, num_warmup=WARMUP),
+    )
+    side = Side(name="A", order=Order(specs=[spec], results=""), python=sys.executable)
+    turns = 0
+    with Resident(side, ResultsDirectory(tmp_path / "results"), lambda text: None) as worker:
+        worker.wait()
+        while worker.waiting:
+            turns += 1
+            worker.turn()
+        assert worker.record().status == "ok"
+    # Before the first generation, and after each one: those of the warm-up, and two of each pair.
+    assert turns == 1 + WARMUP + 2 * 4
+
+
+def test_a_later_block_that_fails_is_told() -> None:
+    """A base that fails now is no reason to call the new side anything."""
+    good = records.latency_record(records.subject())
+    broken = records.failed(good, "crash", "it broke")
+    told = [
+        compare_blocks([good, a], [good, b], Limits(), "next_token").verdict
+        for a, b in ((broken, good), (good, broken), (broken, broken))
+    ]
+    assert told == ["not comparable", "newly failing", "failing in both"]

@@ -41,7 +41,12 @@ def compare_blocks(
     that holds at all looks together, the others as those of rounds that took turns are. Only the last block
     may have failed."""
     if any(side[-1].status != "ok" for side in (base, new)):
-        return compare_runs(base[-1:], new[-1:], limits, primary, EarlierRuns())
+        failed = compare_runs(base[-1:], new[-1:], limits, primary, EarlierRuns())
+        if failed.verdict != "no longer failing":
+            return failed
+        return msgspec.structs.replace(
+            failed, verdict="not comparable", reason=f"the base failed: {base[-1].status}"
+        )
     found = compare_runs(base, new, limits, primary, EarlierRuns())
     if found.primary is None or found.accuracy is not None:
         return found
