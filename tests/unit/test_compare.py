@@ -312,6 +312,18 @@ def test_another_machine_and_warnings_are_named(compare: CommandLine) -> None:
     assert "load_average" not in done.out
 
 
+def test_warnings_that_differ_in_numbers_alone_are_told_once(in_turns: CommandLine) -> None:
+    source = iter(range(10, 90))
+    noisy = {
+        "changed": lambda one: msgspec.structs.replace(one, warnings=[f"noise {next(source)}%", "other"])
+    }
+    run = only_run(in_turns(1.0, "--json", **noisy))
+    assert [one for one in run["warnings"] if one.startswith("new")] == [
+        "new: noise 10% (and 2 like it)",
+        "new: other (and 2 like it)",
+    ]
+
+
 def changed_workload(**fields: Any) -> Record:
     assert isinstance(BASE.spec, RunSpec)
     workload = msgspec.structs.replace(BASE.spec.workload, **fields)

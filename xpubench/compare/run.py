@@ -1,5 +1,7 @@
 """Two runs, each given by its rounds: what differs between them, the figures, and a verdict."""
 
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -195,7 +197,15 @@ def _without_figures(base: Sequence[Record], new: Sequence[Record]) -> str | Non
 
 
 def _warnings(name: str, rounds: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(f"{name}: {warning}" for record in rounds for warning in record.warnings))
+    """The warnings of one side, of those that differ in their numbers alone the first."""
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for record in rounds:
+        for warning in record.warnings:
+            kinds[re.sub(r"[\d.]+", "", warning)].append(warning)
+    return [
+        f"{name}: {alike[0]}" + (f" (and {len(alike) - 1} like it)" if len(alike) > 1 else "")
+        for alike in kinds.values()
+    ]
 
 
 def _differing(base: Record, new: Record) -> list[str]:
