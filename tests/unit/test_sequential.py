@@ -73,5 +73,10 @@ def test_as_many_blocks_as_it_says_decide() -> None:
     judged = judge_blocks("next_token", values, 0.03)
     assert judged.verdict == "inconclusive"
     assert judged.to_decide is not None
+    # A change that is found in nine of ten repeats is more than half an interval away from none.
+    assert judged.detectable is not None
+    assert judged.high is not None
+    assert judged.change is not None
+    assert judged.detectable > judged.high / judged.change - 1
     more = values * (2 + judged.to_decide // len(values))
     assert judge_blocks("next_token", more, 0.03).verdict == "same"

@@ -6,14 +6,13 @@ from typing import cast
 import msgspec
 
 from xpubench.catalog import ACCURACY_LIMIT_POINTS, TEST_SETS, find_model
-from xpubench.compare.intervals import ALPHA, paired
+from xpubench.compare.intervals import ALPHA, Z_POWER, paired
 from xpubench.compare.judgement import COST, MOST_LOG, Judgement, Verdict, judge_ratio, without_interval
 from xpubench.record import Accuracy, Record
 from xpubench.spec import AccuracySpec
 
-# This many standard errors to each side of a figure hold 95% of the normal distribution, and so many to one
-# side 90% of it.
-Z95, Z_POWER = 1.96, 1.2816
+# This many standard errors to each side of a figure hold 95% of the normal distribution.
+Z95 = 1.96
 PERPLEXITY_LIMIT = 0.05
 
 

@@ -11,6 +11,8 @@ import msgspec
 ALPHA = 0.05
 # The share of repeats in which the smallest detectable change would be found.
 POWER = 0.9
+# So many standard errors to one side hold that share of the normal distribution.
+Z_POWER = 1.2816
 # The degrees of freedom from which the noise of earlier processes serves where a side is a single one.
 MIN_HISTORY = 10
 MOST_ROUNDS = 10_000

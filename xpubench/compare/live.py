@@ -1,15 +1,15 @@
 """Blocks of two processes that generated in turn: the judgement after each block."""
 
 from collections.abc import Callable, Sequence
-from math import exp, log, sqrt
+from math import exp, expm1, log, sqrt
 from statistics import fmean, median, stdev
 
 import msgspec
 import numpy as np
 
 from xpubench.compare.figures import FIGURES, FigureName
-from xpubench.compare.intervals import MOST_ROUNDS, Interval
-from xpubench.compare.judgement import Judgement, judge_ratio, without_interval
+from xpubench.compare.intervals import MOST_ROUNDS, Z_POWER, Interval
+from xpubench.compare.judgement import MOST_LOG, Judgement, judge_ratio, without_interval
 from xpubench.compare.processes import EarlierRuns, Limits
 from xpubench.compare.run import RunComparison, compare_runs
 from xpubench.compare.sequential import widths
@@ -97,5 +97,6 @@ def judge_blocks(figure: FigureName, values: Sequence[float], limit: float) -> J
         counts = np.arange(count + 1, MOST_ROUNDS + 1)
         enough = np.flatnonzero(deviation * widths(counts) < margin)
         needed = int(counts[enough[0]]) if enough.size else None
-    # The p-value of a single look does not hold, nor does what such a look would show.
-    return msgspec.structs.replace(judged, to_decide=needed, p_value=None, detectable=None)
+    # The p-value of a single look does not hold. What would be found is what the wider interval would find.
+    detectable = expm1(min(half + Z_POWER * interval.error, MOST_LOG))
+    return msgspec.structs.replace(judged, to_decide=needed, p_value=None, detectable=detectable)
