@@ -3,6 +3,7 @@
     python -m tests.ipex_xpu.matrix                 run every cell and write the table
     python -m tests.ipex_xpu.matrix --profiles arc --families llama3 opt
                                                     run these alone, and keep the others as they were
+    python -m tests.ipex_xpu.matrix --ranks         two ranks in float16 on a Data Center GPU Max
 
 Each cell is a run of `run_generation.py --ipex` in a process of its own, forked after the libraries are
 imported. Results are kept in docs/ipex-xpu-matrix.json, a cell at a time, so that a run that is stopped goes
@@ -10,13 +11,15 @@ on where it was with `--missing`.
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
 import re
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +38,9 @@ SEARCHES = {"greedy": ("--greedy",), "4 beams": ("--num-beams", "4")}
 CACHES: dict[str, tuple[str, ...]] = {"dynamic": (), "static": ("--use-static-cache",)}
 WEIGHTS: dict[str, tuple[str, ...]] = {"float16": (), "INT4": ("--woq", "--group_size", str(models.GROUP))}
 BATCHES = ("1", "2")
+RANKS = "pvc x 2"
+# A command's exit status and standard error.
+Command = Callable[[list[str], dict[str, str], Path], tuple[int, str]]
 SHAPE = ("--input-tokens", "12", "--max-new-tokens", "8", "--num-iter", "2", "--num-warmup", "1")
 
 
@@ -63,23 +69,31 @@ class Cell(NamedTuple):
         ]
 
 
+def cells_of_ranks(families: Iterable[str]) -> list[Cell]:
+    """The runs over two ranks, a sequence at a time."""
+    return [
+        Cell(RANKS, family, "float16", search, cache, "1")
+        for family, search, cache in itertools.product(families, SEARCHES, CACHES)
+    ]
+
+
 def cells(profiles: Iterable[str], families: Iterable[str]) -> list[Cell]:
     """Every run of these GPUs and families."""
     axes = (profiles, families, WEIGHTS, SEARCHES, CACHES, BATCHES)
     return [Cell(*values) for values in itertools.product(*axes)]
 
 
-def run(cell: Cell, zygote: Zygote, model: Path, reference: Reference) -> dict[str, Any]:
+def run(cell: Cell, command: Command, model: Path, reference: Reference) -> dict[str, Any]:
     """A cell's result: `{"result", "line", "error"}`, the line being what the user saw, the error how wrong
     the tokens were in tolerances. The result is right; wrong, where a run ended well with wrong tokens;
     caught, where our check ended it as numerics; refused; or failed."""
     with tempfile.TemporaryDirectory() as directory:
         tokens = Path(directory, "tokens.jsonl")
         arguments = [
-            *("run_generation.py", "-m", str(model), "--benchmark", "--device", "xpu", "--ipex"),
-            *("--dtype", "float16", *SHAPE, "--results-dir", f"{directory}/results", "--json", *cell.flags),
+            *("-m", str(model), "--benchmark", "--device", "xpu", "--ipex", "--dtype", "float16", *SHAPE),
+            *("--results-dir", f"{directory}/results", "--json", *cell.flags),
         ]
-        code, _, err = zygote.run(arguments, {TOKENS_VARIABLE: str(tokens)}, Path(directory))
+        code, err = command(arguments, {TOKENS_VARIABLE: str(tokens)}, Path(directory))
         lines = tokens.read_text().splitlines() if tokens.exists() else []
     calls = [call for line in lines if (call := json.loads(line))["device"] == "xpu"]
     said = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -92,15 +106,40 @@ def run(cell: Cell, zygote: Zygote, model: Path, reference: Reference) -> dict[s
     return {"result": "right" if error <= 1 else "wrong", "line": line, "error": round(error, 3)}
 
 
+@contextlib.contextmanager
+def commands(source: Path, profile: str) -> Iterator[Command]:
+    """Runs the script with further arguments and variables of its environment: on one GPU forked from a
+    process that has imported the libraries, over ranks under mpirun."""
+    if profile != RANKS:
+        with Zygote(
+            sys.executable, command_environment(source, profile, **{TOKENS_VARIABLE: os.devnull})
+        ) as zygote:
+            yield lambda arguments, variables, directory: zygote.run(
+                ["run_generation.py", *arguments], variables, directory
+            )[::2]
+        return
+
+    def under_mpirun(arguments: list[str], variables: dict[str, str], directory: Path) -> tuple[int, str]:
+        environment = command_environment(source, "pvc", XPU_EMULATION_DEVICES="2", **variables)
+        line = [str(Path(sys.executable).parent / "mpirun"), "-np", "2", sys.executable, "-u"]
+        line += ["run_generation_with_deepspeed.py", *arguments]
+        done = subprocess.run(line, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=280)
+        return done.returncode, done.stderr
+
+    yield under_mpirun
+
+
 def table(results: dict[str, dict[str, Any]]) -> str:
     """The results in Markdown: a table for each GPU that ran, and the lines that users saw, numbered."""
     notes: dict[str, int] = {}
     parts = []
-    for profile in PROFILES:
+    titles = {name: profile.device_name for name, profile in PROFILES.items()}
+    titles[RANKS] = f"{PROFILES['pvc'].device_name}, two ranks, over gloo"
+    for profile, title in titles.items():
         columns = list(itertools.product(SEARCHES, CACHES))
         heads = [f"{search}, {cache}" for search, cache in columns]
         rows = [
-            f"**{profile}**: {PROFILES[profile].device_name}",
+            f"**{profile}**: {title}",
             "",
             f"| model | weights | {' | '.join(heads)} |",
             f"|{'---|' * (2 + len(heads))}",
@@ -114,8 +153,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
                 of_batch = [
                     results.get(Cell(profile, family, weights, search, cache, batch).key) for batch in BATCHES
                 ]
-                shown = [_shown(result, notes) for result in of_batch]
-                texts.append(shown[0] if shown[0] == shown[1] else f"{shown[0]}; batch 2: {shown[1]}")
+                shown = [_shown(result, notes) for result in of_batch if result is not None]
+                texts.append("; batch 2: ".join(dict.fromkeys(shown)) or "not run")
             rows.append(f"| {family} | {weights} | {' | '.join(texts)} |")
         if len(rows) > 4:
             parts.append("\n".join(rows))
@@ -123,9 +162,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join(parts) + "\n\n" + "\n".join(lines) + "\n"
 
 
-def _shown(result: dict[str, Any] | None, notes: dict[str, int]) -> str:
-    if result is None:
-        return "not run"
+def _shown(result: dict[str, Any], notes: dict[str, int]) -> str:
     if result["result"] in ("right", "wrong"):
         return "right" if result["result"] == "right" else "**wrong**"
     # The figure of a difference is that of one model alone.
@@ -149,17 +186,16 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", default=list(models.FAMILIES), choices=models.FAMILIES)
     parser.add_argument("--missing", action="store_true", help="run only the cells that have no result yet")
     parser.add_argument("--table", action="store_true", help="run nothing, write the table anew")
+    note = "run those over two ranks instead"
+    parser.add_argument("--ranks", action="store_true", help=note)
     given = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     if not given.table:
         source = find_source()
         if source is None:
             sys.exit(HOW)
-        wanted = [
-            cell
-            for cell in cells(given.profiles, given.families)
-            if not (given.missing and cell.key in results)
-        ]
+        every = cells_of_ranks(given.families) if given.ranks else cells(given.profiles, given.families)
+        wanted = [cell for cell in every if not (given.missing and cell.key in results)]
         with tempfile.TemporaryDirectory() as directory:
             for profile, of_profile in itertools.groupby(wanted, lambda cell: cell.profile):
                 _run_all(list(of_profile), source, profile, Path(directory), results)
@@ -169,15 +205,14 @@ def main() -> None:
 def _run_all(
     wanted: list[Cell], source: Path, profile: str, directory: Path, results: dict[str, dict[str, Any]]
 ) -> None:
-    environment = command_environment(source, profile, **{TOKENS_VARIABLE: os.devnull})
-    with Zygote(sys.executable, environment) as zygote:
+    with commands(source, profile) as command:
         for family, of_family in itertools.groupby(wanted, lambda cell: cell.family):
             model = directory / family
             if not model.exists():
                 models.make(family, model)
             reference = Reference(model)
             for cell in of_family:
-                results[cell.key] = run(cell, zygote, model, reference)
+                results[cell.key] = run(cell, command, model, reference)
                 print(cell.key, results[cell.key]["result"], results[cell.key]["line"], flush=True)
             RESULTS.write_text(json.dumps(results, indent=0, sort_keys=True) + "\n")
 

@@ -9,14 +9,16 @@ from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from xpubench.catalog.defects import Defect, defects_of
 from xpubench.errors import RunFailure, UserError, first_line
 from xpubench.failures import is_out_of_memory
 from xpubench.measure.clock import TokenClock
 from xpubench.measure.rounding import UNIT_ROUNDOFF, logit_limit
-from xpubench.runtimes.base import Quantizer, Rows, Scores, TokenIds
+from xpubench.runtimes.base import Logits, Quantizer, Rows, Scores, TokenIds
 from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn, save_rtn
 from xpubench.runtimes.ipex.options import ipex_options
 from xpubench.runtimes.ipex.plain import (
@@ -29,6 +31,7 @@ from xpubench.runtimes.ipex.plain import (
 )
 from xpubench.runtimes.ipex.state import compute_engine, forget_searches
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
+from xpubench.runtimes.pytorch.scoring import regrets_of_beginnings
 from xpubench.spec import Quantization, Subject, Workload
 from xpubench.weights.load import LoadedWeights
 
@@ -113,6 +116,17 @@ class IpexRuntime(PyTorchRuntime):
                 with self._naming_defects():
                     check(self.plain, self, workload.cache, logit_limit(self.rounding, self.blocks))
                 self._compared.add((check, workload.cache))
+
+    def regrets(self, prompt_ids: TokenIds, tokens: TokenIds, rank: int) -> NDArray[np.float32]:
+        """Of some beginnings: on xpu IPEX's output heads give the logits of the last position alone, unless
+        the run is one of accuracy."""
+
+        def last_logits(token_ids: TokenIds) -> Logits:
+            one = Workload(input_tokens=token_ids.shape[1], new_tokens=1)
+            forget_searches()
+            return self.traced(token_ids, one, None)[1][:, -1]
+
+        return regrets_of_beginnings(prompt_ids, tokens, rank, last_logits)
 
     def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
         if check_scores not in self._compared:

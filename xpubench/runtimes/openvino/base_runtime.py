@@ -18,7 +18,7 @@ from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.options import IR_FILE
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino
-from xpubench.runtimes.pytorch.scoring import ROWS_AT_ONCE, regrets, scores
+from xpubench.runtimes.pytorch.scoring import ROWS_AT_ONCE, regrets_of_beginnings, scores
 from xpubench.spec import Subject, Workload
 
 SAMPLED_LOGITS = 8
@@ -87,14 +87,14 @@ class BaseRuntime(OpenVinoRuntime):
         return scores(logits.split(ROWS_AT_ONCE), targets)
 
     def regrets(self, prompt_ids: TokenIds, tokens: TokenIds, rank: int) -> NDArray[np.float32]:
-        """Of the first, the middle and the last token, each after a prompt that ends in those before it: the
-        IR that gives the logits of all positions would have to be compiled for the others."""
-        found = []
-        for place in sorted({0, tokens.shape[1] // 2, tokens.shape[1] - 1}):
-            beginning = np.concatenate([prompt_ids, tokens[:, :place]], axis=1)
-            (logits,) = self._steps(beginning, np.empty((1, 1), dtype=np.int64))
-            found.append(regrets([torch.from_numpy(logits)], tokens[0, place : place + 1], rank))
-        return np.concatenate(found)
+        """Of some beginnings: the IR that gives the logits of all positions would have to be compiled for
+        it."""
+
+        def last_logits(token_ids: TokenIds) -> NDArray[np.float32]:
+            (logits,) = self._steps(token_ids, np.empty((1, 1), dtype=np.int64))
+            return logits
+
+        return regrets_of_beginnings(prompt_ids, tokens, rank, last_logits)
 
     def described(self) -> dict[str, Any]:
         return super().described() | {"last_row_alone": self.last_row_alone}

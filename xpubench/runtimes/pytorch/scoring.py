@@ -1,7 +1,7 @@
 """The logits of a transformers model: those of each step of a generation, and those of a text's positions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
@@ -111,6 +111,20 @@ def regrets(chunks: Iterable[torch.Tensor], tokens: TokenIds, rank: int) -> NDAr
         lowest = logits.topk(rank, dim=-1).values[:, -1:]
         found.append(((lowest - chosen).clamp(min=0) / logits.std(-1, keepdim=True))[:, 0].cpu().numpy())
         start += len(logits)
+    return np.concatenate(found)
+
+
+def regrets_of_beginnings(
+    prompt_ids: TokenIds, tokens: TokenIds, rank: int, last_logits: Callable[[TokenIds], Logits]
+) -> NDArray[np.float32]:
+    """`Scorer.regrets` of the first, the middle and the last token, each after a prompt that ends in those
+    before it, for a stack that gives the logits of the last position alone: `last_logits` of token ids of
+    shape (1, length) has the shape (1, vocabulary)."""
+    found = []
+    for place in sorted({0, tokens.shape[1] // 2, tokens.shape[1] - 1}):
+        beginning = np.concatenate([prompt_ids, tokens[:, :place]], axis=1)
+        logits = torch.from_numpy(last_logits(beginning))
+        found.append(regrets([logits], tokens[0, place : place + 1], rank))
     return np.concatenate(found)
 
 
