@@ -1,14 +1,14 @@
-"""The clock against bare `generate`, same model and shape, in turns."""
+"""The clock and the watch on the logits against bare `generate`, same model and shape, in turns."""
 
 from collections.abc import Iterator
 from statistics import median
 from time import perf_counter_ns
 
 import torch
-from transformers import StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from benchmarks.goal import Goal
-from xpubench.measure.clock import TokenClock
+from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.prompts import random_prompt
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
@@ -21,7 +21,7 @@ LIMIT = 1.01
 
 
 def run() -> Iterator[Goal]:
-    """Next token latency with the clock / without. The bare one cannot see tokens: both are the time of the
+    """Next token latency with both / without. The bare one cannot see tokens: both are the time of the
     whole call less that of a call for one token, over the tokens after the first."""
     runtime = PyTorchRuntime.load(Subject(model="smollm2-135m", device="cpu", dtype="bfloat16"))
     model = runtime.model
@@ -37,6 +37,7 @@ def run() -> Iterator[Goal]:
 
     def call_ns(new_tokens: int, clocked: bool) -> int:
         criteria = StoppingCriteriaList([TokenClock(synchronizer("cpu"))]) if clocked else None
+        processors = LogitsProcessorList([LogitsWatch()]) if clocked else None
         with torch.inference_mode():
             start = perf_counter_ns()
             model.generate(
@@ -46,6 +47,7 @@ def run() -> Iterator[Goal]:
                 max_new_tokens=new_tokens,
                 min_new_tokens=new_tokens,
                 stopping_criteria=criteria,
+                logits_processor=processors,
             )
             return perf_counter_ns() - start
 
@@ -62,4 +64,4 @@ def run() -> Iterator[Goal]:
         f"median of {PAIRS} pairs, {min(ratios):.3f} to {max(ratios):.3f}; next token "
         f"{median(clocked_ms):.3f} ms with the clock, {median(bare_ms):.3f} ms without"
     )
-    yield Goal("next token latency, clock / bare generate", median(ratios), LIMIT, "", detail)
+    yield Goal("next token latency, clock and checks / bare generate", median(ratios), LIMIT, "", detail)

@@ -6,7 +6,9 @@ and without a cache, says how far each token is from the most probable one. Only
 two.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from time import perf_counter_ns
 
 import msgspec
 import numpy as np
@@ -45,7 +47,17 @@ class TimedTokens:
         self._differing: list[tuple[Seen, Seen, int]] = []
         self._compared = self._different = 0
         self._logits_seen = True
+        self._checks_ns = 0
         self._limit = TIE * logit_limit(generator.rounding, blocks)
+
+    @contextmanager
+    def checking(self) -> Iterator[None]:
+        """Counts the time within it as that of the checks."""
+        start_ns = perf_counter_ns()
+        try:
+            yield
+        finally:
+            self._checks_ns += perf_counter_ns() - start_ns
 
     def look_at(self, logits: LogitsFacts | None) -> None:
         """RunFailure `numerics` where the logits of a generation were not finite or all the same."""
@@ -80,7 +92,8 @@ class TimedTokens:
                 )
             return self._checks(0, None)
         chosen = {(id(seen), row): (seen, row) for seen, row in (*differing, *self._sample(), *self._odd())}
-        regrets = [self._regret(seen, row) for seen, row in chosen.values()]
+        with self.checking():
+            regrets = [self._regret(seen, row) for seen, row in chosen.values()]
         return self._checks(len(regrets), max(regrets, default=None))
 
     def warnings(self) -> list[str]:
@@ -139,4 +152,5 @@ class TimedTokens:
             regret=regret,
             regret_limit=self._limit,
             logits_seen=self._logits_seen,
+            checks_s=self._checks_ns / 1e9,
         )

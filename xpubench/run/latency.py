@@ -183,9 +183,11 @@ def _measured(
         prompt = spec.workload.prompt or ""
         input_tokens = spec.workload.input_tokens or len(session.generator.vocabulary.encode(prompt))
         check_positions(session.facts.architecture, input_tokens, spec.workload.new_tokens)
-        answers, distance = setting.checks.answer(spec)
-        doubts = setting.checks.doubts(spec)
-        record = _measure(session, setting, spec, input_tokens, samples)
+        watched = TimedTokens(session.generator, setting.blocks)
+        with watched.checking():
+            answers, distance = setting.checks.answer(spec)
+            doubts = setting.checks.doubts(spec)
+        record = _measure(session, setting, spec, input_tokens, samples, watched)
         warnings = [*doubts, *record.warnings]
         return msgspec.structs.replace(record, divergence=distance, warnings=warnings), answers
     except BaseException as error:
@@ -194,14 +196,18 @@ def _measured(
 
 
 def _measure(
-    session: Session[RunSpec], setting: Setting, spec: RunSpec, input_tokens: int, samples: Samples
+    session: Session[RunSpec],
+    setting: Setting,
+    spec: RunSpec,
+    input_tokens: int,
+    samples: Samples,
+    watched: TimedTokens,
 ) -> Record:
     workload, protocol = spec.workload, spec.protocol
     generator, progress = session.generator, session.progress
     count = protocol.num_iter - protocol.num_warmup
     progress.begin(workload.title(input_tokens), protocol.num_warmup + 2 * count)
 
-    watched = TimedTokens(generator, setting.blocks)
     generator.prepare(workload)
     verification = _verify(generator, spec, watched)
     verified_s = monotonic()
@@ -223,10 +229,11 @@ def _measure(
 
     summary, warnings = summarize_run(samples, _summary_inputs(session, setting, spec, input_tokens))
     progress.say("looking at the timed tokens")
-    for answers in setting.checks.before_and_after(spec):
-        watched.add("check prompts", answers.prompt_ids, 1, answers.tokens)
-    if generator.checksum() != setting.checksum:
-        raise RunFailure("numerics", "the weights on the device have changed since the load")
+    with watched.checking():
+        for answers in setting.checks.before_and_after(spec):
+            watched.add("check prompts", answers.prompt_ids, 1, answers.tokens)
+        if generator.checksum() != setting.checksum:
+            raise RunFailure("numerics", "the weights on the device have changed since the load")
     tokens = watched.settle()
     warnings += watched.warnings()
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
@@ -289,7 +296,8 @@ def _verify(generator: Generator, spec: RunSpec, watched: TimedTokens) -> Verifi
     """An untimed generation from the first and the last pair's prompt."""
     workload = spec.workload
     prompt_ids = _prompt_ids(generator, workload, spec.protocol.seed, 0)
-    verification = generator.verify(prompt_ids, workload)
+    with watched.checking():
+        verification = generator.verify(prompt_ids, workload)
     watched.add(workload.prompt or 0, prompt_ids, workload.num_beams, verification.tokens)
     watched.look_at(verification.logits)
     return verification
