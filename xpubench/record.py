@@ -200,8 +200,8 @@ class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
     that were compared with an earlier one of the same prompt, those that parted from it at a near tie, the
     sequences that a forward pass scored, the largest distance of a token from the most probable one in
     standard deviations of the logits, the limit of what rounding explains, and whether every timed step's
-    logits were seen to be finite and not all the same (a stack that hides them does not show it). `checks_s` is
-    the time of all checks of the run, in seconds."""
+    logits were seen to be finite and not all the same (a stack that hides them does not show it). `checks_s`
+    is the time of all checks of the run, in seconds."""
 
     compared: int
     different: int
