@@ -116,6 +116,7 @@ def _plan(session: Session[RunSpec]) -> list[Record]:
 def _set(session: Session[RunSpec], reference: str | None, expected: divergence.Trace | None) -> Setting:
     subject, facts = session.subject, session.facts
     session.fetch()
+    session.check_operators()
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
     bandwidth = facts.device.bandwidth(subject.dtype)
     if reference == CPU_FLOAT32:
@@ -128,6 +129,8 @@ def _set(session: Session[RunSpec], reference: str | None, expected: divergence.
         for spec in session.specs:
             session.plans[spec.id] = plan_of(facts.architecture, spec, facts.catalog_device, stored)
     doubts = noise_warnings(session.environment)
+    if session.operators is not None:
+        doubts += [f"operator not compared: {one}" for one in session.operators.problems("failed")]
     if subject.device == "cpu" and subject.dtype == "float16":
         doubts.append("float16 is slow on CPUs; bfloat16 is the one to use there")
     if facts.architecture is None:
@@ -205,6 +208,7 @@ def _measure(
             cache=verification.cache,
             cache_positions=verification.cache_positions,
             collectives=verification.collectives,
+            operators=session.operators,
         ),
         output=Output(
             first_token_ids=first_tokens,

@@ -105,6 +105,10 @@ class FakeRuntime:
         return FakeDevice(subject.device, _reached(subject, "device"))
 
     @classmethod
+    def operators(cls, *_: object) -> None:
+        """None: nothing is computed."""
+
+    @classmethod
     def check(cls, subject: Subject) -> None:
         _reached(subject, "check")
 
