@@ -38,7 +38,7 @@ class OperatorSizes(NamedTuple):
     vocabulary: int
 
 
-STANDARD = OperatorSizes(1024, 16, 4, 64, 2816, 32_000)
+STANDARD = OperatorSizes(768, 12, 4, 64, 2048, 16_384)
 
 
 def sizes_of(architecture: Architecture | None) -> OperatorSizes:
@@ -173,15 +173,16 @@ def _attention(place: OperatorPlace, rows: int, sizes: OperatorSizes, backend: S
     shared = sizes.heads // sizes.kv_heads
     keys, values = (one.repeat_interleave(shared, dim=1) for one in (keys, values))
     on_query, on_keys, on_values = (one.to(place.device) for one in (query, keys, values))
-    picked = place.rows(queries)
-    scores = query[:, :, picked].double() @ keys.double().mT / math.sqrt(sizes.head_dim)
-    if prompt:
-        scores.masked_fill_(torch.arange(POSITIONS) > picked[:, None], -torch.inf)
 
     def work() -> torch.Tensor:
         with nullcontext() if backend is None else sdpa_kernel(backend):
             return functional.scaled_dot_product_attention(on_query, on_keys, on_values, is_causal=prompt)
 
+    work()  # A backend that the device lacks raises here, before the reference takes time.
+    picked = place.rows(queries)
+    scores = query[:, :, picked].double() @ keys.double().mT / math.sqrt(sizes.head_dim)
+    if prompt:
+        scores.masked_fill_(torch.arange(POSITIONS) > picked[:, None], -torch.inf)
     pairs = rows * (POSITIONS + 1) // 2 if prompt else rows * POSITIONS
     return Case(
         work=work,
