@@ -14,7 +14,7 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.measure.environment import noise_warnings
 from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.iterations import pairs, warm_up
-from xpubench.measure.summary import SummaryInputs, summarize_run
+from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
 from xpubench.plan import (
     StoredWeights,
     check_positions,
@@ -175,7 +175,9 @@ def _measure(
         raise RunFailure("numerics", "NaN or infinite logits while generating")
 
     def once(sync_policy: SyncPolicy, index: int) -> Iteration:
-        return _generate_once(generator, workload, sync_policy, protocol.seed, index)
+        iteration = _generate_once(generator, workload, sync_policy, protocol.seed, index)
+        available = session.facts.device.available_host_bytes()
+        return msgspec.structs.replace(iteration, available_host_bytes=available)
 
     session.facts.device.reset_peaks()
     for iteration in warm_up(once, protocol.num_warmup):
@@ -185,7 +187,11 @@ def _measure(
         samples.iterations.append(iteration)
         progress.step(f"{iteration.sync_policy}: {iteration.end_to_end_ns / 1e6:.1f} ms")
 
-    summary, warnings = summarize_run(samples, _summary_inputs(session, setting, spec, input_tokens))
+    # Described again, because torch.compile's counters change with the workload. This and the peaks come
+    # before the bandwidth is measured again, whose buffers are no part of the run.
+    description, inputs = generator.describe(), _summary_inputs(session, setting, spec, input_tokens)
+    bandwidth = session.facts.device.bandwidth_again(spec.subject.dtype, setting.bandwidth)
+    summary, warnings = summarize_run(samples, with_ceilings(inputs, bandwidth))
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
         warnings.append("a static cache was asked for, and the stack does not show which one it used")
     first_tokens = verification.tokens[0].tolist()
@@ -198,9 +204,8 @@ def _measure(
         samples=samples,
         plan=session.plans.get(spec.id),
         summary=summary,
-        # Described again, because torch.compile's counters change with the workload.
-        runtime=generator.describe(),
-        bandwidth=setting.bandwidth,
+        runtime=description,
+        bandwidth=bandwidth,
         checks=RunChecks(
             validation=setting.validation,
             new_tokens=workload.new_tokens,
@@ -234,7 +239,6 @@ def _summary_inputs(
         new_tokens=workload.new_tokens,
         load_s=session.load_s,
         step_bytes=step_bytes,
-        bandwidth_measured_gb_per_s=setting.bandwidth.ceiling_gb_per_s,
         bandwidth_datasheet_gb_per_s=sheet.bandwidth_gb_per_s if sheet else None,
         peak_device_bytes=facts.device.peak_bytes(),
         peak_host_bytes=peak_host_bytes(),

@@ -64,7 +64,13 @@ class Device(Protocol):
         """The most bytes of its memory in use since the last reset; None where nothing counts them."""
 
     def bandwidth(self, dtype: str) -> Bandwidth:
-        """The memory bandwidth that this process reaches."""
+        """The memory bandwidth that this process reaches, and the most that the device has shown."""
+
+    def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
+        """The measurement `before` the timed part, with the ceiling after it."""
+
+    def available_host_bytes(self) -> int | None:
+        """The memory that the whole machine has available now; None where no machine is measured."""
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         """Profiles one call of `generate`: a Chrome trace as JSON, and a table of operators."""
