@@ -40,7 +40,7 @@ def test_tokens_and_record(
     assert done.code == 0, done.err
     assert error_of("qwen2", done) <= 1
     (record,) = done.records
-    assert record["spec"]["subject"]["runtime"] == "pytorch"
+    assert record["spec"]["subject"]["options"]["runtime"] == "pytorch"
     device = record["environment"]["device"]
     assert (device["kind"], device["name"]) == ("xpu", "Emulated Data Center GPU Max")
     assert device["driver"] == "0.0.0+emulated"
