@@ -11,71 +11,108 @@ from torch.overrides import TorchFunctionMode
 
 from tests.conftest import CommandLine, Outcome
 
-Fault = Callable[[Any, tuple[Any, ...], Callable[[], torch.Tensor]], torch.Tensor]
+Call = Callable[..., Any]
+Arguments = tuple[Any, ...]
+Named = dict[str, Any]
 
 
 class Planted(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
-    """While it lasts, the torch functions of a name give what the fault makes of their results."""
+    """While it lasts, `fault` makes the calls of the torch functions of a name, but for those in float64."""
 
-    def __init__(self, name: str, fault: Callable[[torch.Tensor, tuple[Any, ...]], torch.Tensor]) -> None:
+    def __init__(self, name: str, fault: Callable[[Call, Arguments, Named], Any]) -> None:
         super().__init__()
         self.name = name
         self.fault = fault
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        return self.fault(result, args) if getattr(func, "__name__", "") == self.name else result
+        named = kwargs or {}
+        if getattr(func, "__name__", "") != self.name or args[0].dtype is torch.float64:
+            return func(*args, **named)
+        return self.fault(func, args, named)
 
 
-def zero_in_float16(result: torch.Tensor, args: tuple[Any, ...]) -> torch.Tensor:
+def zero_in_float16(call: Call, args: Arguments, named: Named) -> Any:
     """https://github.com/intel/torch-xpu-ops/issues/5220"""
+    result = call(*args, **named)
     return torch.zeros_like(result) if result.dtype is torch.float16 else result
 
 
-def wrong_int4_of_one_row(result: torch.Tensor, args: tuple[Any, ...]) -> torch.Tensor:
+def wrong_int4_of_one_row(call: Call, args: Arguments, named: Named) -> Any:
     """https://github.com/intel/torch-xpu-ops/issues/4765"""
+    result = call(*args, **named)
     packed = type(args[1]) not in (torch.Tensor, torch.nn.Parameter)
     return result.flip(-1) if packed and args[0].shape[0] == 1 else result
 
 
-def garbage_of_eight_sequences(result: torch.Tensor, args: tuple[Any, ...]) -> torch.Tensor:
+def garbage_of_eight_sequences(call: Call, args: Arguments, named: Named) -> Any:
+    result = call(*args, **named)
     return torch.randn_like(result) if args[0].shape[0] == 8 else result
 
 
-def one_value_of_the_last_row(result: torch.Tensor, args: tuple[Any, ...]) -> torch.Tensor:
+def no_causal_mask(call: Call, args: Arguments, named: Named) -> Any:
+    return call(*args, **{**named, "is_causal": False})
+
+
+def one_value_of_the_last_row(call: Call, args: Arguments, named: Named) -> Any:
+    result = call(*args, **named)
     result.view(-1)[-1] += 1
     return result
 
 
-def nan_in_a_row_that_is_not_compared(result: torch.Tensor, args: tuple[Any, ...]) -> torch.Tensor:
-    """It lies in one of any 65 successive rows, of which fewer are compared."""
-    if len(result) == 1024:
-        result[100:165, 0] = torch.nan
+def zero_from_the_third_row_up(call: Call, args: Arguments, named: Named) -> Any:
+    result = call(*args, **named)
+    result[2:] = 0
     return result
 
 
-def one_index_twice(result: Any, args: tuple[Any, ...]) -> Any:
+def nan_in_rows_that_are_few(call: Call, args: Arguments, named: Named) -> Any:
+    """Of 1,024 rows 64 are compared, so that these may be none of them."""
+    result = call(*args, **named)
+    if len(result) == 1024:
+        result[500:502, 0] = torch.nan
+    return result
+
+
+def one_index_twice(call: Call, args: Arguments, named: Named) -> Any:
+    result = call(*args, **named)
     result.indices[:, 1] = result.indices[:, 0]
     return result
+
+
+def the_row_before(call: Call, args: Arguments, named: Named) -> Any:
+    return call((args[0] - 1).clamp(min=0), *args[1:], **named)
+
+
+def five_percent_more(call: Call, args: Arguments, named: Named) -> Any:
+    return call(*args, **named) * 1.05
+
+
+def second_half_negated(call: Call, args: Arguments, named: Named) -> Any:
+    first, second = call(*args, **named)
+    return first, -second
 
 
 ALL_ROWS = {1, 2, 8, 1024}
 # The product with an INT4 weight is a call of `linear` too.
 PRODUCTS = {"linear", "INT4 product"}
-FAULTS = {
-    "linear-float16": ("linear", zero_in_float16, "float16", PRODUCTS, ALL_ROWS),
-    "linear-last": ("linear", one_value_of_the_last_row, "bfloat16", PRODUCTS, ALL_ROWS),
-    "linear-nan": ("linear", nan_in_a_row_that_is_not_compared, "bfloat16", PRODUCTS, {1024}),
-    "int4": ("linear", wrong_int4_of_one_row, "bfloat16", {"INT4 product"}, {1}),
-    "attention": (
-        "scaled_dot_product_attention",
-        garbage_of_eight_sequences,
-        "float16",
-        {"attention", "attention, math", "attention, flash"},
-        {8},
-    ),
-    "top-k": ("topk", one_index_twice, "bfloat16", {"top-k"}, ALL_ROWS),
-}
+ATTENTION = {"attention", "attention, math", "attention, flash"}
+SDPA = "scaled_dot_product_attention"
+# The function, what is wrong with it, the dtype; the operators that are wrong then, and at how many rows.
+FAULTS = [
+    ("linear", zero_in_float16, "float16", PRODUCTS, ALL_ROWS),
+    ("linear", one_value_of_the_last_row, "bfloat16", PRODUCTS, ALL_ROWS),
+    ("linear", zero_from_the_third_row_up, "bfloat16", PRODUCTS, {8, 1024}),
+    ("linear", nan_in_rows_that_are_few, "bfloat16", PRODUCTS, {1024}),
+    ("linear", wrong_int4_of_one_row, "bfloat16", {"INT4 product"}, {1}),
+    (SDPA, garbage_of_eight_sequences, "float16", ATTENTION, {8}),
+    (SDPA, no_causal_mask, "bfloat16", ATTENTION, {1024}),
+    ("topk", one_index_twice, "bfloat16", {"top-k"}, ALL_ROWS),
+    ("embedding", the_row_before, "bfloat16", {"embedding"}, ALL_ROWS),
+    ("softmax", five_percent_more, "bfloat16", {"softmax"}, ALL_ROWS),
+    ("layer_norm", five_percent_more, "bfloat16", {"layer norm"}, ALL_ROWS),
+    ("rsqrt", five_percent_more, "bfloat16", {"RMS norm"}, ALL_ROWS),
+    ("chunk", second_half_negated, "bfloat16", {"rotary embedding"}, ALL_ROWS),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -111,10 +148,21 @@ def test_the_operators_of_this_cpu_are_right(xpubench: CommandLine, tiny_llama: 
     assert found["bandwidth"]["ceiling_gb_per_s"] > 0
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_named(xpubench: CommandLine, tiny_llama: Path, fault: str) -> None:
-    function, effect, dtype, operators, rows = FAULTS[fault]
-    with Planted(function, effect):
+@pytest.mark.parametrize(
+    ("function", "fault", "dtype", "operators", "rows"),
+    FAULTS,
+    ids=lambda part: getattr(part, "__name__", ""),
+)
+def test_a_planted_fault_is_named(
+    xpubench: CommandLine,
+    tiny_llama: Path,
+    function: str,
+    fault: Callable[..., Any],
+    dtype: str,
+    operators: set[str],
+    rows: set[int],
+) -> None:
+    with Planted(function, fault):
         done = doctor(xpubench, tiny_llama, "--dtype", dtype, "--json")
     assert done.code == 1, done.err
     wrong = [one for one in done.records[0]["operators"] if one["state"] == "wrong"]
@@ -146,6 +194,27 @@ def test_a_wrong_operator_fails_a_run_before_the_load(
     assert not list(own_cache.glob("operators/*.json"))
     again = generate(tiny_llama, "--dtype", "float16", "--json")
     assert again.code == 0, again.err
+
+
+def test_an_operator_that_raises_fails_the_doctor_and_warns_in_a_run(
+    xpubench: CommandLine, generate: CommandLine, tiny_llama: Path, own_cache: Path
+) -> None:
+    """Greedy search needs no top-k."""
+
+    def lost(*_: object) -> None:
+        raise RuntimeError("device lost")
+
+    with Planted("topk", lost):
+        done = doctor(xpubench, tiny_llama, "--dtype", "float32")
+        run = generate(tiny_llama, "--json")
+    assert done.code == 1
+    assert "failed: top-k at 1 row, 256: RuntimeError: device lost" in done.out
+    assert run.code == 0, run.err
+    warnings = [
+        line for line in run.records[0]["warnings"] if line.startswith("operator not compared: top-k")
+    ]
+    assert len(warnings) == 4
+    assert not list(own_cache.glob("operators/*.json"))
 
 
 def test_the_comparison_is_made_once(generate: CommandLine, tiny_llama: Path, own_cache: Path) -> None:

@@ -220,11 +220,12 @@ def _layer_norm(place: OperatorPlace, rows: int, width: int) -> Case:
 
 
 def _rotary(place: OperatorPlace, rows: int, sizes: OperatorSizes) -> Case:
-    """Queries turned by their positions' angles, whose cosines and sines have the dtype, as transformers does
-    it (https://arxiv.org/abs/2104.09864)."""
+    """Queries turned by the angles of the last of 1,024 positions, whose cosines and sines have the dtype, as
+    transformers does it (https://arxiv.org/abs/2104.09864)."""
     inputs = place.draw(1, sizes.heads, rows, sizes.head_dim)
     exponents = torch.arange(0, sizes.head_dim, 2, dtype=torch.float64) / sizes.head_dim
-    angles = torch.arange(rows, dtype=torch.float64)[:, None] * ROTARY_BASE**-exponents
+    positions = torch.arange(POSITIONS - rows, POSITIONS, dtype=torch.float64)
+    angles = positions[:, None] * ROTARY_BASE**-exponents
     turns = [one.repeat(1, 2).to(place.dtype) for one in (angles.cos(), angles.sin())]
     on_device, *turns_on_device = (one.to(place.device) for one in (inputs, *turns))
 

@@ -135,9 +135,7 @@ export function bandwidthFigure(summary) {
     ["data sheet", summary.bandwidth_datasheet_gb_per_s],
   ];
   const ceiling = summary.ceiling_of === "device" ? "the most that the device has shown" : "what its process measured";
-  const share = isNumber(summary.mbu_measured)
-    ? `${number(100 * summary.mbu_measured, 1)} % of ${ceiling}; `
-    : "";
+  const share = isNumber(summary.mbu_measured) ? `${number(100 * summary.mbu_measured, 1)} % of ${ceiling}; ` : "";
   const remark = `${share}weights and KV cache over the next token latency`;
   return plot("Bandwidth while decoding", remark, (color) => bars(rows, "GB/s", 1, color));
 }
