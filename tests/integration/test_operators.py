@@ -196,6 +196,15 @@ def test_a_wrong_operator_fails_a_run_before_the_load(
     assert again.code == 0, again.err
 
 
+def test_a_wrong_int4_product_fails_int4_runs_alone(generate: CommandLine, tiny_llama: Path) -> None:
+    with Planted("linear", wrong_int4_of_one_row):
+        done = generate(tiny_llama, "--dtype", "bfloat16", "--woq", "--json")
+        high = generate(tiny_llama, "--dtype", "bfloat16", "--json")
+    assert (done.code, done.records[0]["status"]) == (1, "numerics")
+    assert "INT4 product at 1 row" in done.records[0]["failure"]["message"]
+    assert high.code == 0, high.err
+
+
 def test_an_operator_that_raises_fails_the_doctor_and_warns_in_a_run(
     xpubench: CommandLine, generate: CommandLine, tiny_llama: Path, own_cache: Path
 ) -> None:
