@@ -15,7 +15,7 @@ IPEX_XPU_TAG := v2.8.10+xpu
 IPEX_XPU_REPOSITORY := https://github.com/intel/intel-extension-for-pytorch
 TEST_TOOLS := pytest pytest-timeout lm-eval plotly
 
-.PHONY: help venv benchmark docs test test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild
+.PHONY: help venv benchmark docs test test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
@@ -33,9 +33,11 @@ help:
 	@echo "make test-openvino  all tests of OpenVINO's runtimes (.venv-openvino)"
 	@echo "make bench-openvino compares OpenVINO's runtimes, and a start with the export in the cache and without it"
 	@echo "make bench-harness  what the harness itself costs on one device"
+	@echo "make bench-checks   planted faults that must be caught, clean runs that must raise no alarm, and what the checks cost"
 	@echo "make bench-ranks    what the harness costs over ranks, and the memory that each rank takes (mpirun)"
 	@echo "make bench-accuracy compares our scoring with lm-eval's own; ACC_DATA=FILE.jsonl names LAMBADA passages"
 	@echo "make bench-report   the report of 10,000 records: time, memory, size, first row in a browser; compare of 2 x 1,000 records"
+	@echo "make bench-verdict  how often verdicts are wrong, and what they find: simulations in half a minute"
 	@echo "make bench-suite    what a suite costs, what 50 kills make it lose, and whether compare finds a run slowed by 10%"
 
 venv: .venv/.done
@@ -64,6 +66,9 @@ node_modules/.package-lock.json: package.json package-lock.json
 bench-harness: .venv/.done
 	.venv/bin/python -m benchmarks
 
+bench-checks: .venv/.done
+	.venv/bin/python -m benchmarks.checks
+
 bench-accuracy: .venv/.done
 	.venv/bin/python -m benchmarks.accuracy $(ACC_DATA)
 
@@ -73,6 +78,9 @@ bench-report: .venv/.done
 bench-suite: .venv/.done
 	.venv/bin/python -m benchmarks.suite
 	.venv/bin/python -m benchmarks.slowed
+
+bench-verdict: .venv/.done
+	.venv/bin/python -m benchmarks.verdict
 
 docs: .venv/.done
 	.venv/bin/python docs/record.py

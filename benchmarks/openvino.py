@@ -7,12 +7,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from math import exp, log
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from time import perf_counter
 
 from benchmarks.goal import Goal, show
-from xpubench.measure.statistics import median_ratio
+from xpubench.compare.intervals import paired
 from xpubench.record import Record, decode
 
 MODEL = "smollm2-135m"
@@ -50,8 +51,8 @@ def run() -> Iterator[Goal]:
                 rounds[name].append(rows)
         for name, other in ((GENAI, LLM_BENCH), (BASE, LLM_BENCH), (BASE, GENAI)):
             # llm_bench reports means over the tokens; so these are.
-            ratio, low, high = median_ratio(rounds[other], rounds[name], paired=True)
-            assert low is not None
+            found = paired(*([log(median(rows)) for rows in rounds[side]] for side in (other, name)))
+            ratio, low, high = map(exp, (found.estimate, found.low, found.high))
             # The figure is the interval's lower end: slower within the noise is not slower.
             detail = (
                 f"{ratio:.3f}, 95% {low:.3f} to {high:.3f}; limit on the lower end; "

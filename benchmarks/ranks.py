@@ -6,13 +6,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from math import exp, log
 from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
 from typing import Any
 
 from benchmarks.goal import Goal, show
-from xpubench.measure.statistics import median_ratio
+from xpubench.compare.intervals import paired
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = "run_generation_with_deepspeed.py"
@@ -25,8 +26,8 @@ def run() -> Iterator[Goal]:
     """The two goals; each job of ranks is an mpirun of its own."""
     (rounds,) = _mpirun(2, "-m", "benchmarks.ranks", "worker")
     harness, bare = rounds["harness_ms"], rounds["bare_ms"]
-    ratio, low, high = median_ratio([[one] for one in bare], [[one] for one in harness], paired=True)
-    assert low is not None
+    found = paired(*([log(one) for one in side] for side in (bare, harness)))
+    ratio, low, high = map(exp, (found.estimate, found.low, found.high))
     yield Goal(
         "a token through the harness / by the bare DeepSpeed module, 2 ranks",
         low,

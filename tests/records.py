@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,31 @@ def latency_record(
         }
         | fields,
     )
+
+
+def round_of(
+    directory: Path,
+    number: int,
+    *,
+    of: Subject | None = None,
+    slow: float = 1.0,
+    second: bool = False,
+    changed: Callable[[Record], Record] = lambda record: record,
+    **fields: Any,
+) -> Record:
+    """A round of a run that was so slow, written where a suite does, after a change. The `second` run of a
+    round was made five minutes after the first, and the next round follows after ten."""
+    made = latency_record(
+        of or subject(),
+        next_ms=20.0 * slow,
+        first_ms=200.0 * slow,
+        seed=2 * number + second,
+        created=f"2026-11-20T{10 + number // 6:02}:{number % 6}{5 if second else 0}:00Z",
+        **fields,
+    )
+    record = changed(made)
+    write(directory / f"round-{number}", record)
+    return record
 
 
 def accuracy_record(

@@ -9,7 +9,13 @@ from uuid import uuid4
 
 
 def write_aside(target: Path, data: bytes) -> None:
-    """Writes `data` beside `target` and renames it, so that no reader sees part of it; raises OSError."""
+    """Writes `data` beside `target` and renames it, so that no reader sees part of it; raises OSError. A
+    symbolic link stays and its file is written; what is no regular file, such as a device or a pipe, is
+    written to as it is."""
+    if target.exists() and not target.is_file():
+        target.write_bytes(data)
+        return
+    target = Path(os.path.realpath(target))
     temporary = _beside(target)
     try:
         with temporary.open("xb") as file:

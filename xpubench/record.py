@@ -198,15 +198,35 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     reference: PublishedAccuracy | None = None
 
 
+class ReferenceLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """From where on a divergence is a warning, and a failure: the mean KL divergence in nats, and the share
+    of positions with the same most probable token."""
+
+    kl_warning: float
+    kl_failure: float
+    agreement_warning: float
+    agreement_failure: float
+
+
+class WeightsFingerprint(msgspec.Struct, frozen=True, kw_only=True):
+    """Hexadecimal SHA-256 digests of a checkpoint's config and of sizes and samples of its weights, by which
+    two checkpoints of one name are told apart."""
+
+    config: str
+    weights: str
+
+
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):
     """How far the tokens are from a reference's (see `xpubench.accuracy.divergence`). `mean_kl` is None for a
-    stack that hides its logits."""
+    stack that hides its logits. `verdict` is what the limits make of it; earlier records have none."""
 
     reference: str
     top1_agreement: float
     mean_kl: float | None
     first_divergence: list[int | None]
     positions: int
+    limits: ReferenceLimits | None = None
+    verdict: Literal["ok", "warning", "failure"] | None = None
 
 
 class Collectives(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,10 +281,25 @@ class OperatorChecks(msgspec.Struct, frozen=True, kw_only=True):
         return [one.problem for one in self.others if one.state in states]
 
 
+class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tokens of the timed generations were looked at (`xpubench.accuracy.timed`): the generations
+    that were compared with an earlier one of the same prompt, those that parted from it at a near tie, the
+    sequences that a forward pass scored, the largest distance of a token from the most probable one in
+    standard deviations of the logits, the limit of what rounding explains, and whether every timed step's
+    logits were seen to be finite and not all the same (a stack that hides them does not show it)."""
+
+    compared: int
+    different: int
+    scored: int
+    regret: float | None
+    regret_limit: float
+    logits_seen: bool
+
+
 class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
     """The checks of a run: how far the guide for Intel GPUs validated the model, the number of new tokens,
-    whether every step's logits were finite, and the cache that was really used. None stands for what was not
-    checked or what the stack hides."""
+    whether every step's logits were finite, the cache that was really used, and how the timed tokens were
+    checked. None stands for what was not checked or what the stack hides."""
 
     validation: str | None = None
     new_tokens: int | None = None
@@ -273,6 +308,7 @@ class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
     cache_positions: int | None = None
     collectives: list[Collectives] | None = None
     operators: OperatorChecks | None = None
+    tokens: TokenChecks | None = None
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -285,9 +321,10 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run: its spec, its environment, its outcome, and the warnings about it.
 
-    `plan` is what the run was expected to need, `bandwidth` what the device reached in the same process, and
-    `runtime` what was really loaded. A latency run has samples, a latency summary and sometimes a divergence,
-    an accuracy run has an accuracy and its own summary; a failed run has a failure and what it had by then.
+    `plan` is what the run was expected to need, `bandwidth` what the device reached in the same process,
+    `runtime` what was really loaded, and `fingerprint` which checkpoint (None for dummy weights). A latency
+    run has samples, a latency summary and sometimes a divergence, an accuracy run has an accuracy and its own
+    summary; a failed run has a failure and what it had by then.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -300,6 +337,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     samples: Samples = Samples()
     summary: LatencySummary | AccuracySummary | None = None
     runtime: Description | None = None
+    fingerprint: WeightsFingerprint | None = None
     bandwidth: Bandwidth | None = None
     plan: Plan | None = None
     checks: RunChecks = RunChecks()

@@ -8,7 +8,16 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import Open
-from tests.records import accuracy_record, failed, latency_record, many, subject, write, write_changed
+from tests.records import (
+    accuracy_record,
+    failed,
+    latency_record,
+    many,
+    round_of,
+    subject,
+    write,
+    write_changed,
+)
 from xpubench.compare.history import history
 from xpubench.record import Divergence, Output
 from xpubench.report.diff import diff
@@ -295,8 +304,9 @@ def test_many_rows_come_a_hundred_at_a_time(tmp_path: Path, open_page: Open) -> 
 def test_the_page_of_a_comparison(tmp_path: Path, open_page: Open) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     for name in (LLAMA, *HOSTILE):
-        write(a, latency_record(subject(name)))
-        write(b, latency_record(subject(name, runtime="ipex"), next_ms=22))
+        for number in (1, 2, 3):
+            round_of(a, number, of=subject(name))
+            round_of(b, number, of=subject(name, runtime="ipex"), slow=1.1, second=True)
     page = open_page(_page(tmp_path, diff_page(diff(a, b))), width=390)
     assert column(page, "B is") == ["slower"] * (1 + len(HOSTILE))
     page.locator("[data-figure] .main-svg").first.wait_for()
@@ -304,13 +314,17 @@ def test_the_page_of_a_comparison(tmp_path: Path, open_page: Open) -> None:
 
 
 def test_the_page_of_a_history(tmp_path: Path, open_page: Open) -> None:
-    for month, next_ms in enumerate((20, 20, 25), 1):
+    for day in range(1, 25):
         record = latency_record(
-            subject(HOSTILE[0]), next_ms=next_ms, created=f"2026-0{month}-01T00:00:00Z", seed=month
+            subject(HOSTILE[0]),
+            next_ms=20 if day <= 12 else 25,
+            created=f"2026-01-{day:02}T00:00:00Z",
+            seed=day,
         )
-        write(tmp_path / "results", record, str(month))
+        write(tmp_path / "results", record, str(day))
     found = history([tmp_path / "results"], HOSTILE[0])
     page = open_page(_page(tmp_path, history_page(found)))
-    assert column(page, "Since the one before") == ["first", "same", "slower"]
+    assert column(page, "New level") == ["–"] * 12 + ["slower"] + ["–"] * 11
+    expect(page.locator(".lead ~ ul")).to_contain_text("new levels: 1")
     expect(page.locator("[data-figure] figcaption")).to_contain_text("next token, ms")
     expect(page.locator("[data-figure] .plot")).to_contain_text("slower, x 1.2")

@@ -38,13 +38,14 @@ def found(model: object, *, allow_pickle: bool = False, trust_remote_code: bool 
 
 
 def loaded(model: object, *, allow_pickle: bool = False, dtype: str = "float32") -> tuple[Any, Any]:
-    return load_pretrained(
+    pretrained, tokenizer, _ = load_pretrained(
         found(model, allow_pickle=allow_pickle),
         dtype=dtype,
         device="cpu",
         trust_remote_code=False,
         allow_pickle=allow_pickle,
     )
+    return pretrained, tokenizer
 
 
 @pytest.fixture

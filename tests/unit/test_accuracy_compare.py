@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from tests.conftest import CommandLine
 from xpubench.accuracy.batches import form_batch, run_batches
-from xpubench.compare.accuracy import compare_accuracies, mcnemar
+from xpubench.compare.accuracy import judge_items, mcnemar
 from xpubench.environment import Environment
 from xpubench.record import Accuracy, Item, Record, encode
 from xpubench.spec import AccuracySpec, AccuracyTask, Subject
@@ -58,15 +59,83 @@ def with_lost(lost: int, gained: int = 0) -> Record:
 BASE = with_lost(0)
 
 
+@pytest.fixture
+def compare(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
+    """`compare(base, new, *flags)` of two records."""
+
+    def run(base: Record, new: Record, *flags: object) -> Any:
+        for name, one in (("a.json", base), ("b.json", new)):
+            (tmp_path / name).write_bytes(encode(one))
+        return xpubench("compare", tmp_path / "a.json", tmp_path / "b.json", *flags)
+
+    return run
+
+
 @pytest.mark.parametrize(
-    ("lost", "gained", "verdict"),
-    [(0, 0, "ok"), (2, 0, "ok"), (3, 0, "warning"), (5, 0, "warning"), (6, 0, "regression"), (10, 10, "ok")],
+    ("n", "lost", "gained", "verdict", "code"),
+    [
+        (200, 0, 0, "same", 0),
+        # Few items, of which chance explains the loss, though it is beyond the limit of 3 points.
+        (60, 2, 0, "inconclusive", 3),
+        (200, 5, 0, "inconclusive", 3),
+        (200, 6, 0, "worse", 1),
+        (200, 0, 6, "better", 0),
+        (200, 10, 10, "inconclusive", 3),
+        # Many items, of which chance explains no loss: the limit tells whether it counts.
+        (5153, 150, 0, "worse", 1),
+        (5153, 40, 5, "same", 0),
+        (5153, 100, 100, "same", 0),
+    ],
 )
-def test_verdicts(lost: int, gained: int, verdict: str) -> None:
-    found = compare_accuracies(BASE, with_lost(lost, gained))
-    assert found.verdict == verdict
-    assert (found.lost, found.gained, found.n) == (lost, gained, 200)
-    assert found.difference_points == pytest.approx((gained - lost) / 2)
+def test_verdicts(compare: CommandLine, n: int, lost: int, gained: int, verdict: str, code: int) -> None:
+    right = n // 2
+    base = record([index < right for index in range(n)])
+    new = record(
+        [lost <= index < right for index in range(right)] + [index < gained for index in range(n - right)]
+    )
+    done = compare(base, new, "--json")
+    (run,) = json.loads(done.out)["runs"]
+    assert (done.code, run["verdict"]) == (code, verdict)
+    assert (run["accuracy"]["lost"], run["accuracy"]["gained"], run["accuracy"]["n"]) == (lost, gained, n)
+    judged = run["primary"]
+    assert judged["change"] == pytest.approx(100 * (gained - lost) / n)
+    assert judged["low"] < judged["change"] < judged["high"]
+    assert (judged["to_decide"] is not None) == (verdict == "inconclusive")
+
+
+def test_the_interval_covers_the_difference() -> None:
+    """Of 60 items, 10% of which one side alone has right: in at least 94% of draws."""
+    source = np.random.default_rng(1)
+    covered, tried = 0, 1000
+    for _ in range(tried):
+        gained, lost, _ = source.multinomial(60, [0.04, 0.06, 0.9])
+        low, high = judge_items(int(gained), int(lost), 60, 3.0).ends or (0.0, 0.0)
+        covered += low <= -2 <= high
+    assert covered >= 0.94 * tried
+
+
+def test_as_many_items_as_it_says_decide() -> None:
+    few = judge_items(3, 4, 200, 3.0)
+    assert few.verdict == "inconclusive"
+    assert few.to_decide is not None
+    many = few.to_decide / 200
+    assert judge_items(round(3 * many), round(4 * many), few.to_decide, 3.0).verdict == "same"
+
+
+def test_a_perplexity_beyond_its_limit_is_named(compare: CommandLine) -> None:
+    done = compare(BASE, record([index < 100 for index in range(200)], perplexity=1e30))
+    assert (done.code, "beyond their limits: perplexity changed, ratio 3.7" in done.out) == (0, True)
+
+
+def test_a_perplexity_has_the_interval_of_its_items(compare: CommandLine) -> None:
+    assert BASE.accuracy is not None
+    items = [
+        msgspec.structs.replace(item, loglikelihood=-1.2 - 0.01 * (item.id % 3))
+        for item in BASE.accuracy.items
+    ]
+    worse = msgspec.structs.replace(BASE.accuracy, items=items, perplexity=2.7 * 2.718**0.21)
+    done = compare(BASE, msgspec.structs.replace(BASE, accuracy=worse))
+    assert "perplexity worse, ratio 1.23" in done.out
 
 
 def test_mcnemar_by_hand() -> None:
@@ -83,31 +152,18 @@ def test_mcnemar_by_hand() -> None:
         (record([True] * 200, task_version="2.0"), "another task version"),
         (record([True] * 199), "other items: 200 and 199 of lambada_openai"),
         (record([True] * 200, data_sha256="abc"), "content of the data file"),
-        (msgspec.structs.replace(BASE, status="numerics"), "status numerics"),
-        (msgspec.structs.replace(BASE, accuracy=None), "no accuracy"),
+        (msgspec.structs.replace(BASE, accuracy=None), "the new run holds no accuracy"),
     ],
 )
-def test_what_cannot_be_compared(new: Record, words: str) -> None:
-    found = compare_accuracies(BASE, new)
-    assert found.verdict == "not comparable"
-    assert words in found.reason
+def test_what_cannot_be_compared(compare: CommandLine, new: Record, words: str) -> None:
+    done = compare(BASE, new)
+    assert (done.code, "not comparable: " in done.out and words in done.out) == (2, True)
 
 
-def test_records_without_items_cannot_be_compared() -> None:
+def test_records_without_items_cannot_be_compared(compare: CommandLine) -> None:
     assert BASE.accuracy is not None
     empty = msgspec.structs.replace(BASE, accuracy=msgspec.structs.replace(BASE.accuracy, items=[]))
-    assert compare_accuracies(empty, empty).reason == "the records hold no items of lambada_openai"
-
-
-@pytest.mark.parametrize(("lost", "code"), [(0, 0), (4, 0), (20, 1)])
-def test_the_exit_code_is_the_verdict(xpubench: CommandLine, tmp_path: Path, lost: int, code: int) -> None:
-    for name, one in (("a.json", BASE), ("b.json", with_lost(lost))):
-        (tmp_path / name).write_bytes(encode(one))
-    done = xpubench("compare", tmp_path / "a.json", tmp_path / "b.json")
-    assert done.code == code
-    assert "McNemar" in done.out
-    told = json.loads(xpubench("compare", tmp_path / "a.json", tmp_path / "b.json", "--json").out)
-    assert told["runs"][0]["accuracy"]["lost"] == lost
+    assert "the records hold no items of lambada_openai" in compare(empty, empty).out
 
 
 def test_compare_of_what_is_no_record(xpubench: CommandLine, tmp_path: Path) -> None:

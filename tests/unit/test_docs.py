@@ -16,6 +16,8 @@ DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 # Flags of other programs: mpirun, torchrun and pip.
 OTHERS = {"--prepend-rank", "--bind-to", "--allow-run-as-root", "--nproc-per-node", "--no-deps"}
+# Apache Otava's.
+OTHERS |= {"--branch"}
 # Those of the matrix of docs/ipex-xpu.md, a program of the tests.
 OTHERS |= {"--missing", "--profiles"}
 

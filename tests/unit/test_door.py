@@ -105,7 +105,7 @@ def test_no_class_name_means_two_things() -> None:
         ("report", "RECORDS", "-o", "RECORDS/report.html"),
         ("report", "--diff", "RECORDS", "RECORDS", "-o", "RECORDS/diff.html"),
         ("history", "RECORDS", "--model", "meta-llama/Llama-2-7b-hf", "-o", "RECORDS/history.html"),
-        ("compare", "RECORDS", "RECORDS"),
+        ("compare", "RECORDS", "RECORDS", "--inconclusive-ok"),
         ("suite", "--help"),
     ],
     ids=" ".join,

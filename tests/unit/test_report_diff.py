@@ -1,4 +1,4 @@
-"""Two directories side by side, and a model's history."""
+"""Two directories side by side."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tests.conftest import CommandLine
-from tests.records import ENVIRONMENT, accuracy_record, failed, latency_record, subject, write
+from tests.records import ENVIRONMENT, accuracy_record, failed, latency_record, round_of, subject, write
 from xpubench.spec import Quantization
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
@@ -34,13 +34,14 @@ def diff(xpubench: CommandLine, sides: tuple[Path, Path]) -> dict[str, Any]:
 def test_the_ratio_of_one_work_on_two_stacks(
     xpubench: CommandLine, sides: tuple[Path, Path], factor: float, verdict: str
 ) -> None:
-    a, b = sides
-    write(a, latency_record(subject(LLAMA, runtime="ipex"), seed=1))
-    write(b, latency_record(subject(LLAMA, device="cuda"), next_ms=20 * factor, seed=2))
+    for number in (1, 2, 3):
+        round_of(sides[0], number, of=subject(LLAMA, runtime="ipex"))
+        round_of(sides[1], number, of=subject(LLAMA, device="cuda"), slow=factor, second=True)
     [pair] = diff(xpubench, sides)["pairs"]
-    assert pair["next_token"]["ratio"] == pytest.approx(factor, rel=0.01)
-    assert pair["next_token"]["low"] < factor < pair["next_token"]["high"]
-    assert pair["memory"] == 1
+    figures = pair["comparison"]["figures"]
+    assert figures["next_token"]["change"] == pytest.approx(factor, rel=0.01)
+    assert figures["next_token"]["low"] < factor < figures["next_token"]["high"]
+    assert figures["peak_device"]["change"] == 1
     [row] = csv.DictReader(io.StringIO(xpubench("report", "--diff", *sides, "--format", "csv").out))
     assert row["verdict"] == verdict
 
@@ -78,8 +79,10 @@ def test_accuracies_item_by_item(xpubench: CommandLine, sides: tuple[Path, Path]
     write(a, accuracy_record(subject(LLAMA), acc=0.74, items=200))
     write(b, accuracy_record(subject(LLAMA, runtime="ipex"), acc=0.70, items=200))
     [pair] = diff(xpubench, sides)["pairs"]
-    assert pair["accuracy_points"] == pytest.approx(-4)
-    assert pair["p_value"] == pytest.approx(2 * 0.5**8)
+    assert pair["comparison"]["verdict"] == "worse"
+    judged = pair["comparison"]["accuracy"]["accuracy"]
+    assert judged["change"] == pytest.approx(-4)
+    assert judged["p_value"] == pytest.approx(2 * 0.5**8)
 
 
 def test_quantized_weights_are_the_same_work_wherever_they_lie(
@@ -97,7 +100,7 @@ def test_a_failed_run_has_no_ratio(xpubench: CommandLine, sides: tuple[Path, Pat
     write(a, latency_record(subject(LLAMA)))
     write(b, failed(latency_record(subject(LLAMA)), "oom", "no"))
     [pair] = diff(xpubench, sides)["pairs"]
-    assert pair["next_token"] is None
+    assert (pair["comparison"]["verdict"], pair["comparison"]["figures"]) == ("newly failing", {})
     assert pair["b"]["status"] == "oom"
 
 
@@ -114,48 +117,14 @@ def test_what_differs_in_the_environments(xpubench: CommandLine, sides: tuple[Pa
     ]
 
 
-def months(directory: Path, *next_ms: float) -> None:
-    """A run each month."""
-    for month, one in enumerate(next_ms, 1):
-        record = latency_record(
-            subject(LLAMA), next_ms=one, seed=month, created=f"2026-{month:02}-01T00:00:00Z"
-        )
-        write(directory, record, f"run-{month}")
-
-
-def test_history_marks_what_changed_by_more_than_noise(xpubench: CommandLine, tmp_path: Path) -> None:
-    months(tmp_path, 20, 20, 22, 22, 20)
-    done = xpubench("history", tmp_path, "--model", "llama-2-7b-hf", "--format", "json")
-    changes = [point["change"] for point in json.loads(done.out)["points"]]
-    assert changes == ["first", "same", "slower", "same", "faster"]
-
-
-def test_history_of_accuracy_and_of_series_apart(xpubench: CommandLine, tmp_path: Path) -> None:
-    for month, acc in enumerate((0.74, 0.745, 0.60), 1):
-        record = accuracy_record(subject(LLAMA), acc=acc, items=2000, created=f"2026-{month:02}-01T00:00:00Z")
-        write(tmp_path, record, f"accuracy-{month}")
-    months(tmp_path, 20)
-    write(tmp_path, latency_record(subject("other")))
-    points = json.loads(xpubench("history", tmp_path, "--model", LLAMA, "--format", "json").out)["points"]
-    by_kind = {"accuracy": [], "latency": []}  # type: dict[str, list[str]]
-    for point in points:
-        by_kind[point["run"]["kind"]].append(point["change"])
-    assert by_kind == {"accuracy": ["first", "same", "worse"], "latency": ["first"]}
-
-
-def test_history_prints_a_table_and_writes_a_page(xpubench: CommandLine, tmp_path: Path) -> None:
-    results = tmp_path / "results"
-    months(results, 20, 24)
-    done = xpubench("history", results, "--model", LLAMA)
-    assert done.code == 0
-    assert "slower" in done.out
-    out = tmp_path / "history.html"
-    assert xpubench("history", results, "--model", LLAMA, "-o", out).code == 0
-    assert f"History of {LLAMA}" in out.read_text()
-
-
-def test_history_of_an_unknown_model_names_the_nearest(xpubench: CommandLine, tmp_path: Path) -> None:
-    months(tmp_path, 20)
-    done = xpubench("history", tmp_path, "--model", "meta-llama/Llama-2-7b")
-    assert done.code == 2
-    assert LLAMA in done.error_line
+def test_compare_and_diff_say_the_same_of_the_same_records(
+    xpubench: CommandLine, sides: tuple[Path, Path]
+) -> None:
+    """A ratio whose interval is inside the limit is the same for both."""
+    for number in (1, 2, 3):
+        round_of(sides[0], number)
+        round_of(sides[1], number, slow=1.03, second=True)
+    [pair] = diff(xpubench, sides)["pairs"]
+    [run] = json.loads(xpubench("compare", *sides, "--json").out)["runs"]
+    assert pair["comparison"] == run
+    assert run["verdict"] == "same"

@@ -47,4 +47,22 @@ def test_a_ratio_is_that_of_the_medians_beside_it() -> None:
 def test_a_failed_run_has_no_figure() -> None:
     good, other = (latency_record(subject(runtime=name)) for name in RUNTIMES)
     failed = msgspec.structs.replace(other, status="oom", summary=None)
-    assert table_of([good, failed]).rows[1] == ["openvino-genai", "oom", *["–"] * 7]
+    assert table_of([good, failed]).rows[1] == ["openvino-genai", "oom", *["–"] * 8]
+
+
+def test_the_verdict_is_that_of_compare() -> None:
+    """Three rounds in turns, one runtime 20% slower: its times as fast are the ratio turned over."""
+    rounds = []
+    for number in (1, 2, 3):
+        made = [
+            latency_record(
+                subject(runtime=name), next_ms=ms, seed=number, created=f"2026-11-20T10:{number}{second}:00Z"
+            )
+            for second, (name, ms) in enumerate(zip(RUNTIMES, (20.0, 24.0), strict=True))
+        ]
+        rounds.append({name: [one] for name, one in zip(RUNTIMES, made, strict=True)})
+    (found,) = side_by_side(rounds, RUNTIMES)
+    row = found.rows[1]
+    assert (row[4][:4], row[6]) == ("0.83", "slower")
+    assert row[5].startswith("0.83 to 0.83")
+    assert found.rows[0][4:7] == ["–"] * 3

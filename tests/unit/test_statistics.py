@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xpubench.measure.bootstrap import medians_by_definition
-from xpubench.measure.statistics import doubts, median_ratio, summarize, too_few
+from xpubench.measure.statistics import doubts, summarize, too_few
 
 MS = 1_000_000
 
@@ -64,37 +64,3 @@ def test_the_interval_is_of_the_bootstrap_medians() -> None:
     rows = np.random.default_rng(2).integers(MS, 9 * MS, size=(9, 31))
     expected = np.percentile(medians_by_definition(rows / MS, seed=0), [2.5, 97.5])
     assert summarize(rows.tolist()).ci95 == tuple(expected.tolist())
-
-
-def test_the_ratio_of_medians_covers_a_slowdown_and_not_one() -> None:
-    source = np.random.default_rng(3)
-    base = source.normal(10 * MS, MS / 10, size=(20, 8)).astype(int).tolist()
-    ratio, low, high = median_ratio(base, [[1.1 * value for value in row] for row in base])
-    assert ratio == pytest.approx(1.1)
-    assert low is not None
-    assert high is not None
-    assert 1 < low < 1.1 < high
-
-
-def test_the_ratio_of_the_same_work_covers_one() -> None:
-    source = np.random.default_rng(4)
-    covered = 0
-    for _ in range(40):
-        base, new = (source.normal(10 * MS, MS, size=(20, 1)).astype(int).tolist() for _ in "ab")
-        _, low, high = median_ratio(base, new)
-        covered += (low or 0) <= 1 <= (high or 0)
-    assert covered >= 34
-
-
-def test_the_ratio_takes_rows_of_unequal_length_and_gives_no_interval_of_one_iteration() -> None:
-    assert median_ratio([[MS], [MS, MS]], [[2 * MS, 2 * MS], [2 * MS]]) == (2, 2, 2)
-    assert median_ratio([[MS, MS]], [[2 * MS], [2 * MS]]) == (2, None, None)
-
-
-def test_what_drifts_alike_on_both_sides_does_not_blur_a_paired_ratio() -> None:
-    drift = (1.0, 1.3, 0.8)
-    base = [[10.0 * MS * factor] * 5 for factor in drift]
-    new = [[11.0 * MS * factor] * 5 for factor in drift]
-    assert median_ratio(base, new, paired=True) == pytest.approx((1.1, 1.1, 1.1))
-    _, low, high = median_ratio(base, new)
-    assert (low or 1) < 1 < (high or 1)

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import msgspec
 
-from xpubench.accuracy import divergence
+from xpubench.accuracy import degenerate, divergence
+from xpubench.accuracy.limits import check as check_limits
+from xpubench.accuracy.limits import judged, limits_for, precision_of
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.host import free_host_bytes
 from xpubench.plan import lack_of_memory
-from xpubench.record import Divergence, read_record
+from xpubench.record import Divergence, ReferenceLimits, WeightsFingerprint, read_record
 from xpubench.runtimes import registry
 from xpubench.runtimes.base import Generator
 from xpubench.spec import RunSpec, Subject
@@ -42,6 +44,25 @@ def recorded_reference(reference: str | None, subject: Subject) -> divergence.Tr
     if not _names(theirs) & _names(subject):
         raise UserError(f"the reference {reference} ran {theirs.model}, not {subject.model}")
     return divergence.load(path.with_name(check_file(path.stem)))
+
+
+def reference_limits(
+    reference: str | None, ours: str, *, max_kl: float | None, min_agreement: float | None
+) -> ReferenceLimits:
+    """The limits of the divergence from a reference for a run of that precision."""
+    theirs = "float32"
+    if reference not in (None, CPU_FLOAT32):
+        theirs = precision_of(read_record(Path(reference)).spec.subject)
+    return limits_for(ours, theirs, max_kl=max_kl, min_agreement=min_agreement)
+
+
+def check_weights(reference: str | None, fingerprint: WeightsFingerprint | None) -> None:
+    """UserError where the recorded reference ran another checkpoint of the same name."""
+    if reference in (None, CPU_FLOAT32) or fingerprint is None:
+        return
+    theirs = read_record(Path(reference)).fingerprint
+    if theirs is not None and theirs.weights != fingerprint.weights:
+        raise UserError(f"the reference {reference} ran other weights of that name; make the reference again")
 
 
 def _names(subject: Subject) -> set[str]:
@@ -83,9 +104,14 @@ class Checks:
     are from the `expected` ones of the reference of that name."""
 
     def __init__(
-        self, generator: Generator, reference: str | None, expected: divergence.Trace | None
+        self,
+        generator: Generator,
+        reference: str | None,
+        expected: divergence.Trace | None,
+        limits: ReferenceLimits,
     ) -> None:
         self._generator = generator
+        self._limits = limits
         self._reference = reference or ""
         self._expected = expected
         self._answers: dict[str, tuple[divergence.Trace | None, Divergence | None]] = {}
@@ -99,6 +125,21 @@ class Checks:
             self._answers[spec.workload.cache] = self._ask(spec)
         return self._answers[spec.workload.cache]
 
+    def doubts(self, spec: RunSpec) -> list[str]:
+        """Warnings about the answers. RunFailure `numerics` where they are no result of this model."""
+        answers, found = self.answer(spec)
+        doubts = [] if found is None else check_limits(found)
+        if answers is None or self._generator.vocabulary.tokenizer is None:
+            return doubts
+        return doubts + degenerate.check(answers, self._expected)
+
+    def before_and_after(self, spec: RunSpec) -> list[divergence.Trace]:
+        """The answers so far and those that the model gives now; empty where it gives none."""
+        before, _ = self.answer(spec)
+        if before is None:
+            return []
+        return [before, divergence.trace(self._generator, before.prompt_ids, spec.workload)]
+
     def _ask(self, spec: RunSpec) -> tuple[divergence.Trace | None, Divergence | None]:
         generator, expected, name, workload = self._generator, self._expected, self._reference, spec.workload
         if expected is not None:
@@ -108,10 +149,11 @@ class Checks:
         if generator.scorer is None:
             if expected is None:
                 return None, None
-            return None, divergence.compare_tokens(name, expected, generator, workload)
+            found = divergence.compare_tokens(name, expected, generator, workload)
+            return None, judged(found, self._limits)
         if expected is None:
             prompt_ids = divergence.check_prompts(generator.vocabulary, workload.prompt, spec.protocol.seed)
             return divergence.trace(generator, prompt_ids, workload), None
         own = divergence.trace(generator, expected.prompt_ids, workload)
         logits = divergence.forced_logits(generator, expected.prompt_ids, expected.tokens, workload)
-        return own, divergence.compare(name, expected, own, logits)
+        return own, judged(divergence.compare(name, expected, own, logits), self._limits)

@@ -79,6 +79,8 @@ def _generate(
     tokens, logits = scorer.trace(prompt_ids, check, forced)
     if not np.isfinite(logits).all():
         raise RunFailure("numerics", "NaN or infinite logits on the check prompts")
+    if (logits == logits[..., :1]).all(-1).any():
+        raise RunFailure("numerics", "all logits of a step are the same on the check prompts")
     return tokens, logits
 
 

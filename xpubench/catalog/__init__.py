@@ -151,8 +151,11 @@ def local_directory(name: str) -> Path | None:
         path = Path(name).expanduser()
     except RuntimeError:  # ~someone who has no home
         path = Path(name)
-    if name and path.is_dir():
-        return path
+    try:
+        if name and path.is_dir():
+            return path
+    except OSError as error:  # a name that is too long, or a directory that may not be entered
+        raise UserError(f"cannot look for the model {name[:60]!r}: {error.strerror}") from error
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.is_file():
         raise UserError(f"no such directory: {name}; a local model is a directory with config.json")
     return None

@@ -1,33 +1,52 @@
-"""Compare runs: exit code 0 same or faster, 1 slower or less accurate, 2 not comparable."""
+"""Compare runs: exit code 0 same or faster, 1 slower, less accurate, newly failing or missing, 2 not
+comparable, 3 inconclusive."""
 
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
-from xpubench.cli.tables import print_table
+from xpubench.cli import live
+from xpubench.cli.tables import print_table, printable
 from xpubench.compare.accuracy import AccuracyComparison
-from xpubench.compare.runs import Comparisons, Limits, compare_paths
-from xpubench.report.comparison import COLUMNS, notes, row_texts
+from xpubench.compare.figures import FigureName
+from xpubench.compare.intervals import MIN_HISTORY
+from xpubench.compare.processes import Limits
+from xpubench.compare.runs import INCONCLUSIVE, Comparisons, Rules, compare_paths
+from xpubench.errors import UserError
+from xpubench.report.comparison import COLUMNS, detectable_text, notes, row_texts
 from xpubench.report.machine import as_json, as_junit
 from xpubench.report.markdown import comparison_markdown
+from xpubench.report.text import NONE
 
-ACCURACY_COLUMNS = ("task", "base", "new", "difference", "gained", "lost", "McNemar's p", "items")
+ACCURACY_COLUMNS = (
+    *("run", "verdict", "base", "new", "difference, points", "gained", "lost", "McNemar's p", "items"),
+    *("would show", "decides at"),
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     form = "a record, a directory of records, or a file with several"
     add = parser.add_argument
-    add("base", type=Path, metavar="BASE", help=f"the runs to compare with: {form}")
-    add("new", type=Path, metavar="NEW", help="the runs to judge, in the same form")
+    add("base", metavar="BASE", help=f"the runs to compare with: {form}")
+    add("new", nargs="?", metavar="NEW", help="the runs to judge, in the same form")
     add("--format", choices=("table", "md", "json", "junit"), default="table", help="default: table")
     add("--json", action="store_const", dest="format", const="json", help="--format json")
-    for flag, limit, meaning in (
-        ("--latency-limit", Limits().latency, "smaller changes count as the same"),
-        ("--memory-limit", Limits().memory, "a larger growth of the peak counts as slower"),
-    ):
-        note = f"{meaning} (default: {100 * limit:g})"
+    for flag, limit in (("--latency-limit", Limits().latency), ("--memory-limit", Limits().memory)):
+        note = f"an interval within it counts as the same (default: {100 * limit:g})"
         add(flag, type=_percent, default=limit, metavar="PERCENT", help=note)
+    note = f"the figure that gives the verdict: {', '.join(get_args(FigureName))} (default: next_token)"
+    add("--primary", choices=get_args(FigureName), default="next_token", metavar="FIGURE", help=note)
+    note = "ids, models or titles of runs that NEW may lack; * stands for anything"
+    add("--allow-missing", nargs="+", default=[], metavar="RUN", help=note)
+    add("--inconclusive-ok", action="store_true", help="exit code 0 instead of 3")
+    note = (
+        "directories of earlier records of this machine, which tell the noise between processes where a side "
+        f"is one alone ({MIN_HISTORY + 1} repeats are needed)"
+    )
+    add("--history", type=Path, nargs="+", default=[], metavar="DIR", help=note)
+    live.add_flags(parser)
 
 
 def _percent(text: str) -> float:
@@ -42,34 +61,43 @@ def _percent(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the comparison; its verdict is the exit code."""
-    limits = Limits(latency=args.latency_limit, memory=args.memory_limit)
-    found = compare_paths(args.base, args.new, limits)
+    rules = Rules(
+        limits=Limits(latency=args.latency_limit, memory=args.memory_limit),
+        primary=args.primary,
+        may_lack=tuple(args.allow_missing),
+        earlier=tuple(args.history),
+    )
+    if args.live:
+        found = live.compare_live(args, rules)
+    elif args.new is None:
+        raise UserError("two sets of runs are compared: name BASE and NEW")
+    else:
+        found = compare_paths(Path(args.base), Path(args.new), rules)
     if args.format == "table":
         _print(found)
     else:
         form = {"md": comparison_markdown, "json": as_json, "junit": as_junit}[args.format]
         sys.stdout.write(form(found).decode())
-    return found.exit_code
+    return 0 if args.inconclusive_ok and found.exit_code == INCONCLUSIVE else found.exit_code
 
 
 def _print(found: Comparisons) -> None:
-    if accuracies := [run.accuracy for run in found.runs if run.accuracy and run.accuracy.task]:
-        print_table(ACCURACY_COLUMNS, map(_accuracy_texts, accuracies))
-    if latencies := [row_texts(run)[:-1] for run in found.runs if run.first_token]:
-        print_table(COLUMNS[:-1], latencies)
+    if accuracies := [_accuracy_texts(run.title, run.accuracy) for run in found.runs if run.accuracy]:
+        print_table(ACCURACY_COLUMNS, accuracies, left=2)
+    shown = [at for at, name in enumerate(COLUMNS) if name != "accuracy, points"]
+    if latencies := [row_texts(run) for run in found.runs if run.accuracy is None]:
+        print_table([COLUMNS[at] for at in shown], ([row[at] for at in shown] for row in latencies), left=2)
     for line in notes(found):
-        print(line)
+        print(printable(line))
     if not found.runs:
         print("not comparable: no run is in both")
 
 
-def _accuracy_texts(one: AccuracyComparison) -> list[str]:
+def _accuracy_texts(title: str, one: AccuracyComparison) -> list[str]:
+    judged = one.accuracy
     return [
-        *(
-            one.task or "",
-            f"{one.base_acc:.2%}",
-            f"{one.new_acc:.2%}",
-            f"{one.difference_points:+.2f} points",
-        ),
-        *(str(one.gained), str(one.lost), f"{one.p_value:.3g}", str(one.n)),
+        *(title, judged.verdict),
+        *(NONE if acc is None else f"{acc:.2%}" for acc in (one.base_acc, one.new_acc)),
+        *(judged.text, str(one.gained), str(one.lost), f"{judged.p_value:.3g}", str(one.n)),
+        *(detectable_text(judged), NONE if judged.to_decide is None else f"{judged.to_decide} items"),
     ]

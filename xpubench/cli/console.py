@@ -13,7 +13,7 @@ from rich.text import Text
 from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
-from xpubench.record import Accuracy, LatencySummary, Record, RunChecks
+from xpubench.record import Accuracy, LatencySummary, Record, RunChecks, TokenChecks
 from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
 
 TOKENS_A_LINE = 10
@@ -157,7 +157,17 @@ def _checks(checks: RunChecks) -> str:
     logits = "logits finite" if checks.logits_finite else "logits hidden by the stack"
     positions = f" of {checks.cache_positions} positions" if checks.cache_positions else ""
     cache = (checks.cache or "hidden by the stack") + positions
-    return f"{checks.new_tokens} tokens each time, {logits}, cache {cache}"
+    return f"{checks.new_tokens} tokens each time{_token_checks(checks.tokens)}, {logits}, cache {cache}"
+
+
+def _token_checks(checks: TokenChecks | None) -> str:
+    if checks is None:
+        return ""
+    same = checks.compared - checks.different
+    scored = ""
+    if checks.regret is not None:
+        scored = f", {checks.scored} sequences right within {checks.regret:.1g} of {checks.regret_limit:.1g}"
+    return f", {same} of {checks.compared} repetitions alike{scored}"
 
 
 def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:

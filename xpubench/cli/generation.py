@@ -32,6 +32,10 @@ def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
     add = parser.add_argument_group("output").add_argument
     note = "report how far tokens and logits are from this record's, or from the CPU's in float32"
     add("--reference", metavar="RECORD|cpu-float32", help=note)
+    note = "with --reference: a larger mean KL divergence is no result (default: by the precisions)"
+    add("--max-kl", type=float, metavar="NATS", help=note)
+    note = "with --reference: a smaller share of equal tokens is no result (default: by the precisions)"
+    add("--min-agreement", type=float, metavar="SHARE", help=note)
     add("--results-dir", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     add("--json", action="store_true", help="the record on standard output, one line for each run")
     add("--token-latency", action="store_true", help="list each token's time of the median iteration")
@@ -76,11 +80,17 @@ def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
         raise UserError(
             f"--profile_name {args.profile_name!r} is part of a file's name; use letters, digits, - and _"
         )
+    if args.reference is None and not args.max_kl is args.min_agreement is None:
+        raise UserError("--max-kl and --min-agreement are limits for --reference; give that too")
+    if not 0 <= (args.min_agreement or 0) <= 1 or not (args.max_kl or 0) >= 0:
+        raise UserError("--min-agreement is a share from 0 to 1, and --max-kl at least 0 nats")
     profiled = args.profile or os.environ.get("PROFILE", "").lower() in ("1", "y", "yes", "on", "true")
     return Order(
         specs=_specs(args, runtime, device),
         results=str(args.results_dir),
         reference=args.reference,
+        max_kl=args.max_kl,
+        min_agreement=args.min_agreement,
         profile_name=args.profile_name if profiled else None,
         save_model=str(args.output_dir) if args.save_model else None,
     )

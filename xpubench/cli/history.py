@@ -1,11 +1,11 @@
-"""A model's figures in time, with the changes that are more than noise marked."""
+"""A model's figures in time, with the steps of its level and slow drift."""
 
 import argparse
 from itertools import groupby
 from pathlib import Path
 
 from xpubench.cli.report import add_output_flags, check_page, plain_form, write_out
-from xpubench.cli.tables import print_table
+from xpubench.cli.tables import print_table, printable
 from xpubench.compare.history import History, history
 from xpubench.report.markdown import history_markdown
 from xpubench.report.tables import cell_text, history_table
@@ -39,12 +39,14 @@ def run(args: argparse.Namespace) -> int:
 def _print(found: History) -> None:
     table = history_table(found.points)
     # The series is a heading, and columns without figures are left out, so that the rows stay narrow.
-    columns = [(at, one) for at, one in enumerate(table.columns.items()) if one[0] not in ("series", "file")]
+    left_out = ("series", "file", "figure", "branch")
+    columns = [(at, one) for at, one in enumerate(table.columns.items()) if one[0] not in left_out]
+    notes = {one.name: one.note for one in found.series}
     for series, group in groupby(table.cells(), key=lambda row: row[0]):
         rows = list(group)
         shown = [(at, column) for at, (_, column) in columns if any(row[at] is not None for row in rows)]
         texts = ([cell_text(column, row[at]) for at, column in shown] for row in rows)
-        print(series)
+        print(printable(f"{series}: {notes[series]}"))
         print_table([column.label for _, column in shown], texts)
     for path, reason in found.left_out:
-        print(f"left out: {path}: {reason}")
+        print(printable(f"left out: {path}: {reason}"))

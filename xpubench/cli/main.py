@@ -1,17 +1,21 @@
 """`xpubench`: finds the command's module and runs it; an error becomes one line and an exit code."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import xpubench
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.process import signals
 from xpubench.runtimes.registry import COMMANDS as RUNTIME_COMMANDS
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 # Each command with its module and its line in the help.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -26,8 +30,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("xpubench.cli.doctor", "what this machine can run, and what to install for the rest"),
 } | RUNTIME_COMMANDS
 
-
-FAILED, WRONG_USE = 1, 2
+FAILED, WRONG_USE, UNWRITTEN = 1, 2, 4
+# What a write to standard output fails with when it is full, closed or gone.
+LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO)
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,10 +41,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
 
+    def print_help(self, file: "SupportsWrite[str] | None" = None) -> None:
+        # argparse itself is silent about a help that cannot be written.
+        print(self.format_help(), end="", file=file)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """`xpubench COMMAND ...`, by default with the arguments of this process; returns the exit code: 0 done,
-    1 a run failed, 2 wrong use."""
+    1 a run failed, 2 wrong use, 4 the output could not be written."""
     return guarded(lambda: _run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -50,10 +59,11 @@ def script(name: str) -> int:
 
 def guarded(work: Callable[[], int]) -> int:
     """The exit code of the work; an error in it becomes one line. SIGTERM and SIGHUP end it as Ctrl-C does,
-    with exit code 128 and the signal's number."""
+    with exit code 128 and the signal's number. An output that cannot be written has an exit code of its own,
+    so that nobody takes it for a verdict."""
     with signals.as_interruptions():
         try:
-            return work()
+            return _flushed(work)
         except UserError as error:
             return _say(error, WRONG_USE)
         except RunFailure as error:
@@ -61,17 +71,52 @@ def guarded(work: Callable[[], int]) -> int:
         except KeyboardInterrupt:
             return _say("interrupted", signals.exit_code())
         except BrokenPipeError:
-            # The reader of our output is gone; Python would complain again when it flushes at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return FAILED
+            return _unwritten()
+        except UnicodeEncodeError as error:
+            text = error.object[error.start : error.end][:20]
+            problem = f"cannot write {text!a} in the encoding {error.encoding}; set PYTHONIOENCODING=utf-8"
+            return _say(problem, _unwritten())
+        except OSError as error:
+            if error.errno not in LOST or error.filename is not None:
+                raise
+            return _say(f"cannot write the output: {error.strerror}", _unwritten())
+
+
+def _flushed(work: Callable[[], int]) -> int:
+    """The exit code of the work, once its output is written."""
+    if sys.stdout is None:
+        raise UserError("standard output is closed; redirect it to a file or to /dev/null")
+    try:
+        code = work()
+    except SystemExit as leaving:
+        # Rich ends a program whose reader is gone.
+        if isinstance(leaving.__context__, BrokenPipeError):
+            raise leaving.__context__ from None
+        sys.stdout.flush()
+        raise
+    sys.stdout.flush()
+    return code
+
+
+def _unwritten() -> int:
+    """Drops what is left of the output, about which Python would complain when it flushes at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return UNWRITTEN
 
 
 def _run_command(name: str, prog: str, arguments: list[str]) -> int:
+    if broken := next((text for text in arguments if not _is_text(text)), None):
+        raise UserError(f"the argument {broken!a} is not valid UTF-8 text")
     module = import_module(COMMANDS[name][0])
     parser = Parser(prog=prog, description=module.__doc__)
     module.add_flags(parser)
     code: int = module.run(parser.parse_args(arguments))
     return code
+
+
+def _is_text(argument: str) -> bool:
+    # Bytes of the command line that are no UTF-8 arrive as halves of surrogate pairs.
+    return not any("\ud800" <= letter <= "\udfff" for letter in argument)
 
 
 def _run(arguments: list[str]) -> int:
@@ -82,10 +127,13 @@ def _run(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=f"commands:\n{commands}\n\nxpubench COMMAND --help lists a command's flags.",
     )
-    parser.add_argument("--version", action="version", version=f"xpubench {xpubench.__version__}")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     parser.add_argument("command", nargs="?", metavar="COMMAND", help="one of the commands below")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
+    if args.version:
+        print(f"xpubench {xpubench.__version__}")
+        return 0
     if args.command is None:
         raise UserError(f"no command; there are {', '.join(COMMANDS)} (xpubench --help)")
     if args.command not in COMMANDS:

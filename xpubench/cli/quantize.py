@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _distance(subject: Subject, directory: Path, reporter: "Reporter") -> Divergence | None:
     """The distance of the saved model's answers to the check prompts from the float32 model's on the CPU."""
-    from xpubench.accuracy.check import CPU_FLOAT32, Checks, cpu_reference
+    from xpubench.accuracy.check import CPU_FLOAT32, Checks, cpu_reference, reference_limits
+    from xpubench.accuracy.limits import precision_of
 
     reporter.say("generating the reference on the CPU in float32")
     assert subject.quantization is not None
@@ -91,7 +92,8 @@ def _distance(subject: Subject, directory: Path, reporter: "Reporter") -> Diverg
     expected = cpu_reference(spec, None)
     generator = registry.loader(spec.subject.runtime).load(spec.subject)
     try:
-        return Checks(generator, CPU_FLOAT32, expected).answer(spec)[1]
+        limits = reference_limits(CPU_FLOAT32, precision_of(spec.subject), max_kl=None, min_agreement=None)
+        return Checks(generator, CPU_FLOAT32, expected, limits).answer(spec)[1]
     finally:
         generator.close()
 

@@ -1,5 +1,6 @@
 """Rich tables that stay whole where the output is no terminal."""
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -8,6 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LOG_WIDTH = 140
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def console_for(out: TextIO) -> "Console":
@@ -31,5 +33,10 @@ def print_table(
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     console_for(out or sys.stdout).print(table)
+
+
+def printable(text: str) -> str:
+    """A text without the control characters that would steer a terminal, each of which shows as its code."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

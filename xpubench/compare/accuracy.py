@@ -1,97 +1,146 @@
 """Two accuracy records of the same items: the difference, whether it is noise, and a verdict."""
 
-from typing import Literal, cast
+from math import ceil, exp, log, sqrt
+from typing import cast
 
 import msgspec
 
-from xpubench.catalog import ACCURACY_LIMIT_POINTS, find_model
+from xpubench.catalog import ACCURACY_LIMIT_POINTS, TEST_SETS, find_model
+from xpubench.compare.intervals import ALPHA, Z_POWER, paired
+from xpubench.compare.judgement import COST, MOST_LOG, Judgement, Verdict, judge_ratio, without_interval
 from xpubench.record import Accuracy, Record
 from xpubench.spec import AccuracySpec
 
-WARN_POINTS = 1.5
-
-# A difference that chance explains with at least this probability counts as no difference.
-SIGNIFICANT = 0.05
 # This many standard errors to each side of a figure hold 95% of the normal distribution.
 Z95 = 1.96
-
-AccuracyVerdict = Literal["ok", "warning", "regression", "not comparable"]
-AccuracyChange = Literal["same", "better", "worse"]
+PERPLEXITY_LIMIT = 0.05
 
 
 class AccuracyComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """`difference_points` is new less base in percentage points; `p_value` is McNemar's, exact, over the
-    `gained` and `lost` items that only one of the two has right."""
+    """The accuracies of the same `n` items, from 0 to 1, and the items that only one of the two has right.
+    `accuracy` is the judgement on the difference in percentage points, `perplexity` that on the ratio of the
+    perplexities of the right answers, where both have one."""
 
-    verdict: AccuracyVerdict
-    reason: str
-    task: str | None = None
-    base_acc: float | None = None
-    new_acc: float | None = None
-    difference_points: float | None = None
-    gained: int | None = None
-    lost: int | None = None
-    p_value: float | None = None
-    n: int | None = None
-    allowed_drop_points: float | None = None
+    task: str
+    base_acc: float | None
+    new_acc: float | None
+    gained: int
+    lost: int
+    n: int
+    accuracy: Judgement
+    perplexity: Judgement | None
 
 
-def compare_accuracies(base: Record, new: Record) -> AccuracyComparison:
-    """Compares accuracy item by item. A drop of at least the model's limit (3 points where the catalog has
-    none) is a regression, one of 1.5 points a warning. McNemar's exact test is the two-sided binomial test of
-    the items on which the two differ (McNemar 1947), and tells whether the difference is more than chance."""
+def compare_accuracies(base: Record, new: Record) -> AccuracyComparison | str:
+    """Compares two accuracy runs item by item; the reason where they cannot be compared."""
     if reason := _not_comparable(base, new):
-        return AccuracyComparison(verdict="not comparable", reason=reason)
+        return reason
     one, other = cast("tuple[Accuracy, Accuracy]", (base.accuracy, new.accuracy))
     gained, lost = _gained_and_lost(one, other)
-    difference = 100 * (gained - lost) / len(one.items)
-    limit = allowed_drop_points(base.spec.subject.model)
-    p_value = mcnemar(gained, lost)
-    verdict, reason = _verdict(difference, limit)
     return AccuracyComparison(
-        verdict=verdict,
-        reason=f"{reason}; McNemar's p {p_value:.3g}",
         task=one.task,
         base_acc=one.acc,
         new_acc=other.acc,
-        difference_points=difference,
         gained=gained,
         lost=lost,
-        p_value=p_value,
         n=len(one.items),
-        allowed_drop_points=limit,
+        accuracy=judge_items(gained, lost, len(one.items), allowed_drop_points(base.spec.subject.model)),
+        perplexity=_judge_perplexity(one, other),
     )
 
 
 def allowed_drop_points(model: str) -> float:
-    """The drop of a model's accuracy, in percentage points, that is a regression."""
+    """The drop of a model's accuracy, in percentage points, that counts."""
     known = find_model(model)
     return known.accuracy_limit_points if known else ACCURACY_LIMIT_POINTS
 
 
-def accuracy_difference(base: Record, new: Record) -> tuple[float | None, float | None]:
-    """New less base in percentage points, and McNemar's p-value where both scored the same items; None for
-    what the records do not tell."""
-    one, other = base.accuracy, new.accuracy
-    if one is None or other is None or one.acc is None or other.acc is None:
-        return None, None
-    return 100 * (other.acc - one.acc), compare_accuracies(base, new).p_value
+def judge_items(gained: int, lost: int, n: int, limit: float) -> Judgement:
+    """The verdict on `n` items of which `gained` are right now and `lost` were right before. `same` where the
+    whole 95% interval of the difference is inside the limit, in percentage points; else a change where
+    McNemar's exact test finds one at 5%; else inconclusive.
 
-
-def accuracy_change(points: float, *, noise: bool) -> AccuracyChange:
-    """The name of a change by so many percentage points, which may be noise."""
-    if noise:
-        return "same"
-    return "better" if points > 0 else "worse"
+    The interval is the adjusted Wald interval of Bonett and Price (2012), which adds one item to each of the
+    two counts and two to all.
+    """
+    change = 100 * (gained - lost) / n
+    more, less = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    spread = more + less - (more - less) ** 2
+    error = 100 * sqrt(spread / (n + 2))
+    low, high = (100 * (more - less) + sign * Z95 * error for sign in (-1, 1))
+    p_value = mcnemar(gained, lost)
+    to_decide = None
+    verdict: Verdict
+    if max(abs(low), abs(high)) <= limit:
+        verdict, reason = "same", f"the whole interval is within {limit:g} points"
+    elif p_value < ALPHA:
+        verdict = "better" if change > 0 else "worse"
+        reason = f"the interval reaches beyond {limit:g} points"
+    else:
+        verdict, reason = (
+            "inconclusive",
+            f"the interval reaches beyond {limit:g} points, and chance explains it",
+        )
+        margin = max(abs(change), limit - abs(change))
+        to_decide = max(n + 1, ceil(spread * (100 * Z95 / margin) ** 2)) if margin > 0 else None
+    return Judgement(
+        figure="accuracy",
+        unit="points",
+        verdict=verdict,
+        reason=f"{reason}; McNemar's p {p_value:.3g}",
+        change=change,
+        low=low,
+        high=high,
+        limit=limit,
+        detectable=(Z95 + Z_POWER) * error,
+        to_decide=to_decide,
+        p_value=p_value,
+        method="McNemar's test",
+    )
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """The two-sided exact p-value of so many items gained and lost, which chance would share equally."""
-    if gained + lost == 0:
-        return 1.0
-    from scipy.stats import binomtest
+    """The two-sided exact p-value of so many items gained and lost, which chance would share equally: the
+    binomial test of McNemar (1947)."""
+    from scipy.special import bdtr
 
-    return float(binomtest(gained, gained + lost).pvalue)
+    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
+
+
+def below_published(record: Record) -> bool:
+    """Whether the accuracy is below the published figure by more than the model's limit. Both figures are of
+    one test set, whose items are no sample, so that their difference has no interval; a record of some of the
+    items, or of others, is not below."""
+    found = record.accuracy
+    if found is None or found.acc is None or found.reference is None or other_items(record):
+        return False
+    return 100 * (found.reference.acc - found.acc) > allowed_drop_points(record.spec.subject.model)
+
+
+def other_items(record: Record) -> bool:
+    """Whether the items of an accuracy record are a part of the task's test set, or may be others, as those
+    of a local file are."""
+    assert record.accuracy is not None
+    assert isinstance(record.spec, AccuracySpec)
+    digest = record.spec.task.data_sha256
+    return record.accuracy.partial or (digest is not None and digest != TEST_SETS.get(record.spec.task.name))
+
+
+def _judge_perplexity(base: Accuracy, new: Accuracy) -> Judgement | None:
+    """The ratio of the perplexities. Its interval is that of the mean difference of the items'
+    log-likelihoods."""
+    if not base.perplexity or not new.perplexity:
+        return None
+    told = log(new.perplexity / base.perplexity)
+    before, after = (
+        [-item.loglikelihood for item in side.items if item.loglikelihood is not None] for side in (base, new)
+    )
+    if len(before) == len(after) == len(base.items) > 1:
+        interval = paired(before, after)
+        if abs(interval.estimate - told) < PERPLEXITY_LIMIT / 2:
+            return judge_ratio("perplexity", interval, PERPLEXITY_LIMIT, COST)
+    reason = "the items' log-likelihoods do not give this ratio, and so no interval"
+    return without_interval("perplexity", exp(min(told, MOST_LOG)), PERPLEXITY_LIMIT, reason)
 
 
 def _gained_and_lost(base: Accuracy, new: Accuracy) -> tuple[int, int]:
@@ -100,18 +149,7 @@ def _gained_and_lost(base: Accuracy, new: Accuracy) -> tuple[int, int]:
     return len(after - before), len(before - after)
 
 
-def _verdict(difference: float, limit: float) -> tuple[AccuracyVerdict, str]:
-    if difference <= -limit:
-        return "regression", f"{-difference:.2f} points lower, the limit is {limit:g}"
-    if difference <= -WARN_POINTS:
-        return "warning", f"{-difference:.2f} points lower, a warning from {WARN_POINTS:g}"
-    return "ok", f"{difference:+.2f} points, within {WARN_POINTS:g}"
-
-
 def _not_comparable(base: Record, new: Record) -> str | None:
-    for name, record in (("base", base), ("new", new)):
-        if record.status != "ok" or record.accuracy is None or not isinstance(record.spec, AccuracySpec):
-            return f"the {name} record holds no accuracy (status {record.status})"
     one, other = (_identity(record) for record in (base, new))
     for name in one:
         if one[name] != other[name]:

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from xpubench.catalog import TEST_SETS, find_model
-from xpubench.compare.accuracy import allowed_drop_points
+from xpubench.catalog import find_model
+from xpubench.compare.accuracy import below_published, other_items
 from xpubench.record import LatencySummary, Record
 from xpubench.spec import AccuracySpec, Subject
 
@@ -123,18 +123,12 @@ def _latency(summary: LatencySummary | None) -> dict[str, Any]:
 
 
 def _accuracy(record: Record) -> dict[str, Any]:
-    found, spec = record.accuracy, record.spec
-    if found is None or not isinstance(spec, AccuracySpec):
+    found = record.accuracy
+    if found is None or not isinstance(record.spec, AccuracySpec):
         return {}
-    reference = found.reference.acc if found.reference else None
-    lost = None if found.acc is None or reference is None else 100 * (reference - found.acc)
-    # A local file may hold other passages than the task's test set, such as the smoke passages.
-    hash_of_data = spec.task.data_sha256
-    other_passages = hash_of_data is not None and hash_of_data != TEST_SETS.get(spec.task.name)
-    worse = lost is not None and lost > allowed_drop_points(spec.subject.model)
     return _same(found, "acc", "acc_stderr", "perplexity") | {
         "acc_items": found.n,
-        "acc_partial": found.partial or other_passages,
-        "acc_reference": reference,
-        "acc_regression": worse and not found.partial,
+        "acc_partial": other_items(record),
+        "acc_reference": found.reference.acc if found.reference else None,
+        "acc_regression": below_published(record),
     }

@@ -10,8 +10,10 @@ from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 import msgspec
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from xpubench.catalog.architecture import architecture_of, head_shares
@@ -33,7 +35,7 @@ from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject, Workload
 from xpubench.weights.fingerprint import config_digest, fingerprint
 from xpubench.weights.load import LoadedWeights
-from xpubench.weights.pretrained import load_tokenizer
+from xpubench.weights.pretrained import load_tokenizer, tokenizer_doubts
 from xpubench.weights.source import read_config, source_of, weight_files
 
 P = ParamSpec("P")
@@ -175,6 +177,15 @@ class TensorParallelRuntime(PyTorchRuntime):
         return super().target_logprobs(token_ids, rows, targets)
 
     @together
+    def regrets(self, prompt_ids: TokenIds, tokens: TokenIds, rank: int) -> NDArray[np.float32]:
+        return super().regrets(prompt_ids, tokens, rank)
+
+    @together
+    def checksum(self) -> int | None:
+        sums: list[int] = self.job.gather(super().checksum() or 0)
+        return sum(sums)
+
+    @together
     def describe(self) -> RuntimeDescription:
         return super().describe()
 
@@ -307,4 +318,5 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> LoadedWeights |
     if model is None:
         return None
     tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
-    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision)
+    doubts = tokenizer_doubts(source, tokenizer)
+    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision, doubts=doubts)

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import LogitsProcessor, StoppingCriteria
 
+from xpubench.measure.times import LogitsFacts
+
 
 class TokenClock(StoppingCriteria):  # type: ignore[misc]  # transformers carries no types here
     """Stamps every step of greedy search, sampling and beam search, and never stops one. Stopping criteria
@@ -50,16 +52,23 @@ class LogitsTracer(LogitsProcessor):  # type: ignore[misc]  # transformers carri
 
 
 class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers carries no types here
-    """Remembers on the device whether the logits of all steps were finite."""
+    """Keeps the smallest and the largest logit of each sequence at each step on the device: one kernel a
+    step, and nothing that waits for it. They are read when the generation is over."""
 
     def __init__(self) -> None:
-        self._all_finite: torch.Tensor | None = None
+        self._least: list[torch.Tensor] = []
+        self._most: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        finite = torch.isfinite(scores).all()
-        self._all_finite = finite if self._all_finite is None else self._all_finite & finite
+        least, most = torch.aminmax(scores, dim=-1)
+        self._least.append(least)
+        self._most.append(most)
         return scores
 
-    @property
-    def all_finite(self) -> bool:
-        return self._all_finite is None or bool(self._all_finite)
+    def facts(self) -> LogitsFacts | None:
+        """What they say; None where no step has shown its logits."""
+        if not self._least:
+            return None
+        # The difference of NaN or infinite logits is not finite.
+        spread = torch.cat(self._most).double() - torch.cat(self._least).double()
+        return LogitsFacts(finite=bool(spread.isfinite().all()), constant=bool((spread == 0).any()))

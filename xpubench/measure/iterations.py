@@ -9,11 +9,12 @@ STEADY = 0.03
 Once = Callable[[SyncPolicy, int], Iteration]
 
 
-def warm_up(once: Once, most: int) -> Iterator[Iteration]:
-    """Generates until two successive end-to-end latencies agree within 3%, at most `most` times."""
+def warm_up(once: Once, most: int, first_index: int) -> Iterator[Iteration]:
+    """Generates until two successive end-to-end latencies agree within 3%, at most `most` times, from the
+    prompts of `first_index` on."""
     previous = None
     for index in range(most):
-        iteration = once("every_token", index)
+        iteration = once("every_token", first_index + index)
         yield iteration
         if previous is not None and steady(previous, iteration):
             return
@@ -26,10 +27,11 @@ def steady(one: Iteration, other: Iteration) -> bool:
     return high - low <= STEADY * low
 
 
-def pairs(once: Once, count: int, first_index: int) -> Iterator[Iteration]:
+def pairs(once: Once, count: int) -> Iterator[Iteration]:
     """`count` pairs of generations of one prompt, one under each policy. Their order alternates, so that
-    drift affects both policies alike."""
+    drift affects both policies alike. The last pair has the first one's prompt, so that whatever has become
+    stale in between shows in its tokens."""
     order: tuple[SyncPolicy, SyncPolicy] = ("every_token", "end_to_end")
     for pair in range(count):
         for sync_policy in order if pair % 2 == 0 else reversed(order):
-            yield once(sync_policy, first_index + pair)
+            yield once(sync_policy, 0 if pair == count - 1 else pair)

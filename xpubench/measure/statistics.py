@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from xpubench.measure.bootstrap import Floats, SampleRows, resampled_medians
+from xpubench.measure.bootstrap import Floats, resampled_medians
 from xpubench.record import Statistic
 
 MAX_VARIATION = 0.05
@@ -29,21 +29,6 @@ def summarize(samples_ns: list[list[int]]) -> Statistic:
         p99=p99 if pooled.size >= P99_SAMPLES else None,
         n=int(pooled.size),
     )
-
-
-def median_ratio(
-    base_ns: SampleRows, new_ns: SampleRows, *, paired: bool = False
-) -> tuple[float, float | None, float | None]:
-    """The ratio of the medians, new / base, and its 95% bootstrap interval. A row holds the samples that
-    share their drift: those of an iteration or, where runs were repeated, of a round. Whole rows are
-    resampled, on both sides independently, or `paired` where each row of one side shares its drift with the
-    same row of the other. No interval where a side has only one row. No side may be empty."""
-    base, new = (float(np.median(np.concatenate(list(rows)))) for rows in (base_ns, new_ns))
-    ratio = new / base
-    if min(len(base_ns), len(new_ns)) < 2:
-        return ratio, None, None
-    ratios = resampled_medians(new_ns, seed=0 if paired else 1) / resampled_medians(base_ns, seed=0)
-    return ratio, *_interval(ratios)
 
 
 def _interval(resampled: Floats) -> tuple[float, float]:

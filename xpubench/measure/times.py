@@ -1,10 +1,18 @@
-"""The raw stamps of one `generate` call."""
+"""The raw stamps of one `generate` call, and what its logits showed."""
 
 from itertools import pairwise
 
 import msgspec
 
 from xpubench.record import Iteration, SyncPolicy
+
+
+class LogitsFacts(msgspec.Struct, frozen=True):
+    """What the logits of one `generate` call showed: whether all of them were finite, and whether those of
+    some sequence at some step were all the same."""
+
+    finite: bool
+    constant: bool
 
 
 class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):

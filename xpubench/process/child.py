@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Self
 
 import psutil
@@ -27,19 +27,32 @@ class Child:
     """A running child and all that it starts. The kernel kills it when this process ends in any way, and
     leaving it as a context manager ends it."""
 
-    def __init__(self, command: Sequence[str], order: bytes, log: IO[bytes]) -> None:
-        """Starts `command`, whose standard input is the order and whose standard error is the log."""
+    def __init__(
+        self,
+        command: Sequence[str],
+        order: bytes,
+        log: IO[bytes],
+        *,
+        turns: bool = False,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts `command`, whose standard input is the order and whose standard error is the log. With
+        `turns`, its standard input stays open for `give_turn`. Its environment is this process's with the
+        `variables`."""
         self._log = log
         with tempfile.TemporaryFile() as standard_input:
             standard_input.write(order + b"\n")
             standard_input.seek(0)
             self._process = subprocess.Popen(
                 [*BOUND_TO_PARENT, str(os.getpid()), *command],
-                stdin=standard_input,
+                stdin=subprocess.PIPE if turns else standard_input,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 start_new_session=True,
+                env=os.environ | (variables or {}),
             )
+        if turns:
+            self._write(order)
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +61,9 @@ class Child:
         self.end()
         assert self._process.stdout is not None
         self._process.stdout.close()
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
 
     @property
     def exit_code(self) -> int | None:
@@ -78,6 +94,16 @@ class Child:
             if ended and not data:
                 return
             yield None
+
+    def give_turn(self) -> None:
+        """Lets a child that waits go on; a child that has ended hears nothing."""
+        self._write(b"")
+
+    def _write(self, line: bytes) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(line + b"\n")
+            self._process.stdin.flush()
 
     def end(self) -> None:
         """Asks the process to end, and after `GRACE_S` seconds kills it and all that it started."""

@@ -31,6 +31,10 @@ class Written(msgspec.Struct, frozen=True, tag="written", tag_field="report"):
     status: Literal["ok"] | FailureClass
 
 
+class Waiting(msgspec.Struct, frozen=True, tag="waiting", tag_field="report"):
+    """The child waits for a line on its standard input, which gives it its turn."""
+
+
 class Done(msgspec.Struct, frozen=True, tag="done", tag_field="report"):
     """The end: the order is carried out. Failed runs have their records."""
 
@@ -49,7 +53,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="report"):
 
 
 End = Done | Refused | Failed
-Report = Said | Written | End
+Report = Said | Written | Waiting | End
 Send = Callable[[Report], None]
 
 _decoder = msgspec.json.Decoder(Report)

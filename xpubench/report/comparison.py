@@ -1,36 +1,98 @@
 """A comparison in words: a row for each run, and notes on what the rows do not tell."""
 
-from xpubench.compare.runs import Comparisons, RunComparison
+from collections import defaultdict
+from collections.abc import Iterable
+
+from xpubench.compare.figures import FigureName
+from xpubench.compare.intervals import ALPHA
+from xpubench.compare.judgement import Judgement
+from xpubench.compare.run import RunComparison
+from xpubench.compare.runs import Comparisons
 from xpubench.report.text import NONE, mean_kl_text
 
-COLUMNS = ("run", "verdict", "first token, ratio", "next token, ratio", "memory, ratio", "accuracy, points")
+COLUMNS = (
+    *("run", "verdict", "first token, ratio", "next token, ratio", "memory, ratio", "accuracy, points"),
+    *("would show", "decides at"),
+)
+# The figures of the columns; of several, the first that was compared.
+SHOWN: tuple[tuple[FigureName, ...], ...] = (("first_token",), ("next_token",), ("peak_device", "peak_host"))
+MOST_DIFFERENCES = 4
+CHANGED = ("slower", "faster", "worse", "better")
 
 
 def row_texts(run: RunComparison) -> list[str]:
-    """The text of each of `COLUMNS` for a run."""
-    points = run.accuracy.difference_points if run.accuracy else None
+    """The text of each of `COLUMNS` for a run. `would show` is the smallest change of the primary figure that
+    these data would show, `decides at` the rounds or items from which it would probably have a verdict."""
+    primary, accuracy = run.primary, run.accuracy
     return [
         *(run.title, run.verdict),
-        *(ratio.text if ratio else NONE for ratio in (run.first_token, run.next_token)),
-        NONE if run.memory is None else f"{run.memory:.3f}",
-        NONE if points is None else f"{points:+.2f}",
+        *(_ratio(run, *names) for names in SHOWN),
+        NONE if accuracy is None else accuracy.accuracy.text,
+        NONE if primary is None else detectable_text(primary),
+        NONE if primary is None or primary.to_decide is None else _needed(primary),
     ]
 
 
+def detectable_text(judged: Judgement) -> str:
+    """The smallest change that the data of a judgement would show."""
+    if judged.detectable is None:
+        return NONE
+    return f"{judged.detectable:.1%}" if judged.unit == "ratio" else f"{judged.detectable:.2f} points"
+
+
 def notes(found: Comparisons) -> list[str]:
-    """Lines on what the table does not say."""
+    """Lines on what the table does not say: first what gave the verdicts, then what changed beside them."""
     several = len(found.runs) > 1
-    if several:
-        lines = [f"{run.title}: {run.reason}" for run in found.runs if run.verdict != "same"]
-    else:
-        lines = [f"{run.verdict}: {run.reason}" for run in found.runs]
+    lines = [
+        f"{run.title}: {run.reason}" if several else f"{run.verdict}: {run.reason}"
+        for run in found.runs
+        if run.verdict != "same" or not several
+    ]
+    told: defaultdict[str, list[str]] = defaultdict(list)
     for run in found.runs:
-        which = f" ({run.title})" if several else ""
-        if run.differs:
-            lines.append(f"differs in {'; '.join(run.differs)}{which}")
-        if run.top1_agreement is not None:
-            agreement = f"top-1 agreement {run.top1_agreement:.1%}, {mean_kl_text(run.mean_kl)}"
-            lines.append(f"divergence of the new run from its reference: {agreement}{which}")
+        for line in _beside(run):
+            told[line].append(run.title)
+    for line, titles in told.items():
+        which = f" ({titles[0] if len(titles) == 1 else f'{len(titles)} runs'})" if several else ""
+        lines.append(line + which)
+    lines += _chance(found)
     lines += [f"only in the base: {title}" for title in found.only_base]
     lines += [f"only in the new: {title}" for title in found.only_new]
     return lines + [f"left out: {one}" for one in found.left_out]
+
+
+def _ratio(run: RunComparison, *names: FigureName) -> str:
+    return next((run.figures[name].text for name in names if name in run.figures), NONE)
+
+
+def _needed(judged: Judgement) -> str:
+    return f"{judged.to_decide} {'rounds' if judged.unit == 'ratio' else 'items'}"
+
+
+def _beside(run: RunComparison) -> Iterable[str]:
+    if run.beyond:
+        yield f"beyond their limits: {'; '.join(run.beyond)}"
+    if run.differs:
+        yield f"differs in {'; '.join(run.differs)}"
+    if run.environment:
+        shown = [f"{one.name} {one.a} → {one.b}" for one in run.environment[:MOST_DIFFERENCES]]
+        more = len(run.environment) - len(shown)
+        yield f"other environment: {'; '.join(shown)}{f' and {more} more' if more else ''}"
+    if run.top1_agreement is not None:
+        agreement = f"top-1 agreement {run.top1_agreement:.1%}, {mean_kl_text(run.mean_kl)}"
+        yield f"divergence of the new run from its reference: {agreement}"
+    yield from (f"warning, {one}" for one in run.warnings)
+
+
+def _chance(found: Comparisons) -> list[str]:
+    """What the number of runs says about the changes among them."""
+    changed = [run for run in found.runs if run.adjusted_p is not None and run.verdict in CHANGED]
+    if found.judged < 2 or not changed:
+        return []
+    sure = [run.title for run in changed if (run.adjusted_p or 0.0) <= ALPHA]
+    kept = f"left after adjustment for their number (Benjamini-Hochberg): {len(sure)}"
+    chance = f"where chance gives about {found.false_by_chance:.1f}"
+    return [
+        f"{len(changed)} of {found.judged} runs changed, {chance}; {kept}",
+        *(f"left after adjustment: {title}" for title in sure),
+    ]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -9,6 +10,8 @@ import msgspec
 
 from xpubench.compare.runs import BAD, Comparisons
 from xpubench.report.tables import DataTable
+
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def as_json(value: Any) -> bytes:
@@ -33,23 +36,31 @@ def as_csv(table: DataTable) -> bytes:
 
 
 def as_junit(found: Comparisons) -> bytes:
-    """One test case for each run: slower and less accurate ones fail, those that cannot be compared are
-    errors, and those that only the base has are skipped."""
+    """One test case for each run: slower, less accurate, newly failing and missing ones fail, those that
+    cannot be compared are errors, and those that are inconclusive, fail in both, or that the new set may
+    lack, are skipped."""
     suite = Element("testsuite", name="xpubench compare", tests=str(len(found.runs) + len(found.only_base)))
     for run in found.runs:
-        case = SubElement(suite, "testcase", classname="xpubench", name=run.title)
+        case = SubElement(suite, "testcase", classname="xpubench", name=_xml(run.title))
         if run.verdict in BAD:
-            SubElement(case, "failure", message=run.reason, type=run.verdict)
+            SubElement(case, "failure", message=_xml(run.reason), type=run.verdict.replace(" ", "-"))
         elif run.verdict == "not comparable":
-            SubElement(case, "error", message=run.reason, type="not-comparable")
-        SubElement(case, "system-out").text = "; ".join([run.reason, *run.differs])
+            SubElement(case, "error", message=_xml(run.reason), type="not-comparable")
+        elif run.verdict in ("inconclusive", "failing in both"):
+            SubElement(case, "skipped", message=_xml(f"{run.verdict}: {run.reason}"))
+        SubElement(case, "system-out").text = _xml("; ".join([run.reason, *run.beyond, *run.differs]))
     for title in found.only_base:
-        case = SubElement(suite, "testcase", classname="xpubench", name=title)
+        case = SubElement(suite, "testcase", classname="xpubench", name=_xml(title))
         SubElement(case, "skipped", message="only in the base")
     for kind, counted in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(counted, str(len(suite.findall(f"testcase/{kind}"))))
     indent(suite)
     return tostring(suite, encoding="unicode").encode() + b"\n"
+
+
+def _xml(text: str) -> str:
+    """A text without the characters that XML 1.0 has not."""
+    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _safe(cell: Any) -> Any:

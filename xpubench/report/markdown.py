@@ -52,7 +52,9 @@ def diff_markdown(found: Diff) -> bytes:
 
 def history_markdown(found: History) -> bytes:
     """The runs in time."""
-    lines = [f"# History of {escaped(found.model)}", "", *_table(history_table(found.points))]
+    lines = [f"# History of {escaped(found.model)}", ""]
+    lines += [f"- {escaped(one.name)}: {escaped(one.note)}" for one in found.series]
+    lines += ["", *_table(history_table(found.points))]
     return _whole(lines, found.left_out)
 
 

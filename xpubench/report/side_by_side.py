@@ -5,7 +5,9 @@ from statistics import median
 
 import msgspec
 
-from xpubench.compare.latency import next_token_rows, ratio_over_rounds
+from xpubench.compare.figures import next_token_rows
+from xpubench.compare.processes import EarlierRuns, Limits
+from xpubench.compare.run import compare_runs
 from xpubench.measure.statistics import summarize
 from xpubench.record import Record
 from xpubench.report.text import NONE, gb, interval, number
@@ -13,7 +15,7 @@ from xpubench.spec import RunSpec
 
 COLUMNS = (
     *("runtime", "first token, ms", "next token, ms", "95% interval", "times as fast", "95% interval"),
-    *("tokens/s", "peak host, GB", "load, s"),
+    *("verdict", "tokens/s", "peak host, GB", "load, s"),
 )
 
 
@@ -25,8 +27,9 @@ class SideBySide(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def side_by_side(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> Iterator[SideBySide]:
-    """A table for each workload, from each runtime's records in each round. The ratios are of median next
-    token latencies, above 1 is faster than the first runtime; intervals are 95%, of the ratio over rounds."""
+    """A table for each workload, from each runtime's records in each round. The verdict on a runtime's next
+    token latency (of one token the first) beside the first runtime's is that of `xpubench compare`, with the
+    ratio turned over, so that above 1 is faster."""
     for place in range(max(len(records) for records in rounds[0].values())):
         runs = {
             runtime: [done[runtime][min(place, len(done[runtime]) - 1)] for done in rounds]
@@ -45,15 +48,18 @@ def side_by_side(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> 
 def _cells(records: list[Record], first: list[Record]) -> list[str]:
     summaries = [record.latency for record in records if record.latency is not None]
     if len(summaries) < len(records):
-        return [next(one.status for one in records if one.latency is None), *[NONE] * 7]
-    cells = [number(median(one.first_token_ms.median for one in summaries)), *[NONE] * 4]
+        return [next(one.status for one in records if one.latency is None), *[NONE] * 8]
+    cells = [number(median(one.first_token_ms.median for one in summaries)), *[NONE] * 5]
     if next_ns := [row for record in records for row in next_token_rows(record)]:
         statistic = summarize(next_ns)
         cells[1:3] = number(statistic.median), interval(statistic.ci95)
-        if all(record.latency is not None for record in first):
-            # The first runtime's latency over this one's is how many times as fast this one is.
-            ratio = ratio_over_rounds(records, first)
-            cells[3:5] = number(ratio.ratio), interval(ratio.ends)
+    judged = None
+    if records is not first:
+        judged = compare_runs(first, records, Limits(), "next_token", EarlierRuns()).primary
+    if judged is not None and judged.change is not None:
+        low, high = judged.ends or (None, None)
+        ends = None if low is None or high is None else (1 / high, 1 / low)
+        cells[3:6] = number(1 / judged.change), interval(ends), judged.verdict
     return [
         *cells,
         f"{median(one.tokens_per_s for one in summaries):.1f}",

@@ -5,8 +5,9 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
+from xpubench.compare.figures import FigureName
 from xpubench.compare.history import Point
-from xpubench.compare.latency import Ratio
+from xpubench.compare.judgement import Judgement
 from xpubench.compare.row import RunRow
 from xpubench.report.diff import RunPair
 from xpubench.report.text import NONE, date, number
@@ -86,8 +87,23 @@ def _next(run: RunRow) -> list[float] | None:
     return None if run.next_token_ms is None else [run.next_token_ms, *(run.next_token_ci95 or ())]
 
 
-def _ratio(found: Ratio | None) -> list[float] | None:
-    return None if found is None else [found.ratio, *(found.ends or ())]
+def _change(found: Judgement | None) -> list[float] | None:
+    return None if found is None or found.change is None else [found.change, *(found.ends or ())]
+
+
+def _ratio(pair: RunPair, *names: FigureName) -> list[float] | None:
+    """The ratio of the first of these figures that was compared."""
+    figures = pair.comparison.figures
+    return next((_change(figures[name]) for name in names if name in figures), None)
+
+
+def _new_level(point: Point) -> str | None:
+    return None if point.change == "none" else point.change
+
+
+def _accuracy(pair: RunPair) -> Judgement | None:
+    found = pair.comparison.accuracy
+    return None if found is None else found.accuracy
 
 
 def _percent(share: float | None) -> float | None:
@@ -128,25 +144,33 @@ _DIFF: _Columns[RunPair] = {
     "precision": (Column("Precision", filter=True), lambda pair: pair.a.precision),
     "a": (Column("A", filter=True), lambda pair: f"{pair.a.runtime} {pair.a.device}"),
     "b": (Column("B", filter=True), lambda pair: f"{pair.b.runtime} {pair.b.device}"),
-    "verdict": (Column("B is", "status", filter=True), lambda pair: pair.verdict),
-    "next": (Column("Next token, B / A", "interval", digits=3), lambda pair: _ratio(pair.next_token)),
-    "first": (Column("First token, B / A", "interval", digits=3), lambda pair: _ratio(pair.first_token)),
+    "verdict": (Column("B is", "status", filter=True), lambda pair: pair.comparison.verdict),
+    "next": (Column("Next token, B / A", "interval", digits=3), lambda pair: _ratio(pair, "next_token")),
+    "first": (Column("First token, B / A", "interval", digits=3), lambda pair: _ratio(pair, "first_token")),
     "next_a": (Column("Next token A, ms", "number"), lambda pair: pair.a.next_token_ms),
     "next_b": (Column("Next token B, ms", "number"), lambda pair: pair.b.next_token_ms),
-    "memory": (Column("Memory, B / A", "number", digits=3), lambda pair: pair.memory),
+    "memory": (
+        Column("Memory, B / A", "interval", digits=3),
+        lambda pair: _ratio(pair, "peak_device", "peak_host"),
+    ),
     "acc_a": (Column("Accuracy A, %", "number", digits=1), lambda pair: _percent(pair.a.acc)),
     "acc_b": (Column("Accuracy B, %", "number", digits=1), lambda pair: _percent(pair.b.acc)),
-    "points": (Column("B - A, points", "number"), lambda pair: pair.accuracy_points),
-    "p": (Column("McNemar's p", "number", digits=3), lambda pair: pair.p_value),
+    "points": (Column("B - A, points", "interval"), lambda pair: _change(_accuracy(pair))),
+    "reason": (
+        Column("Why", "long"),
+        lambda pair: "; ".join([pair.comparison.reason, *pair.comparison.beyond]),
+    ),
 }
 _HISTORY: _Columns[Point] = {
     "series": (Column("Series", "title", filter=True), lambda point: point.series),
     "created": (Column("Made, UTC", "date"), lambda point: point.run.created),
-    "change": (Column("Since the one before", "status", filter=True), lambda point: point.change),
-    "ratio": (Column("Ratio to it", "interval", digits=3), lambda point: _ratio(point.ratio)),
+    "change": (Column("New level", "status", filter=True), _new_level),
+    "step": (Column("Step", "number", digits=3), lambda point: point.step),
     "next": (Column("Next token, ms", "interval"), lambda point: _next(point.run)),
     "first": (Column("First token, ms", "interval"), lambda point: _first(point.run)),
     "accuracy": (Column("Accuracy, %", "number"), lambda point: _percent(point.run.acc)),
-    "points": (Column("Difference, points", "number"), lambda point: point.accuracy_points),
     "file": (Column("Record"), lambda point: f"{point.run.directory}/{point.run.file}"),
+    # Apache Otava reads `figure` over `created` of one `branch`.
+    "figure": (Column("Figure", "number", hidden=True), lambda point: point.figure),
+    "branch": (Column("Branch", hidden=True), lambda point: f"{point.run.id[:8]} {point.run.device_name}"),
 }

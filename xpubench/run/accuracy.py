@@ -93,6 +93,7 @@ def _evaluated(session: Session[AccuracySpec], spec: AccuracySpec, task: Any) ->
         created=now(),
         spec=spec,
         environment=session.environment,
+        fingerprint=session.fingerprint,
         status="ok",
         summary=AccuracySummary(
             peak_device_bytes=facts.device.peak_bytes(),

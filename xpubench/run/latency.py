@@ -2,13 +2,23 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter_ns
+from time import monotonic, perf_counter_ns
 
 import msgspec
 import numpy as np
 
 from xpubench.accuracy import divergence
-from xpubench.accuracy.check import CPU_FLOAT32, Checks, check_file, cpu_reference, recorded_reference
+from xpubench.accuracy.check import (
+    CPU_FLOAT32,
+    Checks,
+    check_file,
+    check_weights,
+    cpu_reference,
+    recorded_reference,
+    reference_limits,
+)
+from xpubench.accuracy.limits import precision_of
+from xpubench.accuracy.timed import TimedTokens
 from xpubench.catalog import status_of
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.environment import noise_warnings
@@ -28,9 +38,14 @@ from xpubench.prompts import random_prompt
 from xpubench.record import Bandwidth, Iteration, Output, Record, RunChecks, Samples, SyncPolicy, now
 from xpubench.results import ResultsDirectory
 from xpubench.run.session import Session
-from xpubench.runtimes.base import Generator, TokenIds
+from xpubench.runtimes.base import Generator, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.spec import RunSpec, Workload
+
+# Long runs repeat the untimed generation after as many seconds.
+VERIFY_EVERY_S = 180.0
+# Of an architecture that the planner does not know. Rounding grows with the root of the blocks' number.
+UNKNOWN_BLOCKS = 64
 
 
 def run(
@@ -39,12 +54,15 @@ def run(
     progress: Progress,
     *,
     reference: str | None = None,
+    max_kl: float | None = None,
+    min_agreement: float | None = None,
     profile_name: str | None = None,
 ) -> Iterator[Record]:
     """Measures specs of one subject, which is loaded once, and yields each record when it is written.
 
     A spec that fails yields a record of the failure, and the next one runs; an interruption ends all.
-    `reference` is a record's path or `cpu-float32`. With `profile_name`, a trace and an operator table of
+    `reference` is a record's path or `cpu-float32`; `max_kl`, in nats, and `min_agreement` take the place of
+    the limits beyond which a run is no result. With `profile_name`, a trace and an operator table of
     one more generation, which counts in no figure, are written beside each record.
 
     Raises UserError for what cannot be done as asked, before anything is loaded where that can be known.
@@ -61,7 +79,7 @@ def run(
         if not session.specs:
             return
         try:
-            setting = _set(session, reference, expected)
+            setting = _set(session, reference, expected, max_kl=max_kl, min_agreement=min_agreement)
         except BaseException as error:
             yield from session.fail_all(error)
             return
@@ -79,13 +97,16 @@ def run(
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """What all runs of a loaded subject share."""
+    """What all runs of a loaded subject share. `blocks` is the number of decoder blocks, and `checksum` that
+    of the weights after the load."""
 
     bandwidth: Bandwidth
     validation: str
     checks: Checks
     description: RuntimeDescription
     doubts: list[str]
+    blocks: int
+    checksum: int | None
 
 
 def _checked_reference(
@@ -113,10 +134,18 @@ def _plan(session: Session[RunSpec]) -> list[Record]:
     return refused
 
 
-def _set(session: Session[RunSpec], reference: str | None, expected: divergence.Trace | None) -> Setting:
+def _set(
+    session: Session[RunSpec],
+    reference: str | None,
+    expected: divergence.Trace | None,
+    *,
+    max_kl: float | None,
+    min_agreement: float | None,
+) -> Setting:
     subject, facts = session.subject, session.facts
     session.fetch()
     session.check_operators()
+    check_weights(reference, session.fingerprint)
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
     bandwidth = facts.device.bandwidth(subject.dtype)
     if reference == CPU_FLOAT32:
@@ -128,6 +157,8 @@ def _set(session: Session[RunSpec], reference: str | None, expected: divergence.
         stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
         for spec in session.specs:
             session.plans[spec.id] = plan_of(facts.architecture, spec, facts.catalog_device, stored)
+    precision = precision_of(subject, session.generator.rounding)
+    limits = reference_limits(reference, precision, max_kl=max_kl, min_agreement=min_agreement)
     doubts = noise_warnings(session.environment)
     if session.operators is not None:
         doubts += [f"operator not compared: {one}" for one in session.operators.problems("failed")]
@@ -138,9 +169,11 @@ def _set(session: Session[RunSpec], reference: str | None, expected: divergence.
     return Setting(
         bandwidth=bandwidth,
         validation=status_of(subject.model, facts.config.get("model_type")),
-        checks=Checks(session.generator, reference, expected),
+        checks=Checks(session.generator, reference, expected, limits),
         description=description,
         doubts=doubts + session.generator.doubts(),
+        blocks=facts.architecture.num_layers if facts.architecture else UNKNOWN_BLOCKS,
+        checksum=session.generator.checksum(),
     )
 
 
@@ -148,17 +181,19 @@ def _measured(
     session: Session[RunSpec], setting: Setting, spec: RunSpec
 ) -> tuple[Record, divergence.Trace | None]:
     """The record of one spec, whatever happens, and its answers to the check prompts if it got so far."""
-    samples, answers = Samples(iterations=[], warmup=[]), None
+    samples, answers, distance = Samples(iterations=[], warmup=[]), None, None
     try:
         prompt = spec.workload.prompt or ""
         input_tokens = spec.workload.input_tokens or len(session.generator.vocabulary.encode(prompt))
         check_positions(session.facts.architecture, input_tokens, spec.workload.new_tokens)
         answers, distance = setting.checks.answer(spec)
+        doubts = setting.checks.doubts(spec)
         record = _measure(session, setting, spec, input_tokens, samples)
-        return msgspec.structs.replace(record, divergence=distance), answers
+        warnings = [*doubts, *record.warnings]
+        return msgspec.structs.replace(record, divergence=distance, warnings=warnings), answers
     except BaseException as error:
         (failed,) = session.failed(error, [spec])
-        return msgspec.structs.replace(failed, samples=samples), answers
+        return msgspec.structs.replace(failed, samples=samples, divergence=distance), answers
 
 
 def _measure(
@@ -169,21 +204,25 @@ def _measure(
     count = protocol.num_iter - protocol.num_warmup
     progress.begin(workload.title(input_tokens), protocol.num_warmup + 2 * count)
 
+    watched = TimedTokens(generator, setting.blocks)
     generator.prepare(workload)
-    verification = generator.verify(_prompt_ids(generator, workload, protocol.seed, 0), workload)
-    if verification.logits_finite is False:
-        raise RunFailure("numerics", "NaN or infinite logits while generating")
+    verification = _verify(generator, spec, watched)
+    verified_s = monotonic()
 
     def once(sync_policy: SyncPolicy, index: int) -> Iteration:
-        iteration = _generate_once(generator, workload, sync_policy, protocol.seed, index)
+        nonlocal verified_s
+        if monotonic() - verified_s > VERIFY_EVERY_S:
+            _verify(generator, spec, watched)
+            verified_s = monotonic()
+        iteration = _generate_once(generator, spec, sync_policy, index, watched)
         available = session.facts.device.available_host_bytes()
         return msgspec.structs.replace(iteration, available_host_bytes=available)
 
     session.facts.device.reset_peaks()
-    for iteration in warm_up(once, protocol.num_warmup):
+    for iteration in warm_up(once, protocol.num_warmup, count):
         samples.warmup.append(iteration)
         progress.step(f"warm-up: {iteration.end_to_end_ns / 1e6:.1f} ms")
-    for iteration in pairs(once, count, protocol.num_warmup):
+    for iteration in pairs(once, count):
         samples.iterations.append(iteration)
         progress.step(f"{iteration.sync_policy}: {iteration.end_to_end_ns / 1e6:.1f} ms")
 
@@ -192,6 +231,13 @@ def _measure(
     description, inputs = generator.describe(), _summary_inputs(session, setting, spec, input_tokens)
     bandwidth = session.facts.device.bandwidth_again(spec.subject.dtype, setting.bandwidth)
     summary, warnings = summarize_run(samples, with_ceilings(inputs, bandwidth))
+    progress.say("looking at the timed tokens")
+    for answers in setting.checks.before_and_after(spec):
+        watched.add("check prompts", answers.prompt_ids, 1, answers.tokens)
+    if generator.checksum() != setting.checksum:
+        raise RunFailure("numerics", "the weights on the device have changed since the load")
+    tokens = watched.settle()
+    warnings += watched.warnings()
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
         warnings.append("a static cache was asked for, and the stack does not show which one it used")
     first_tokens = verification.tokens[0].tolist()
@@ -200,6 +246,7 @@ def _measure(
         created=now(),
         spec=spec,
         environment=session.environment,
+        fingerprint=session.fingerprint,
         status="ok",
         samples=samples,
         plan=session.plans.get(spec.id),
@@ -209,11 +256,12 @@ def _measure(
         checks=RunChecks(
             validation=setting.validation,
             new_tokens=workload.new_tokens,
-            logits_finite=verification.logits_finite,
+            logits_finite=None if verification.logits is None else verification.logits.finite,
             cache=verification.cache,
             cache_positions=verification.cache_positions,
             collectives=verification.collectives,
             operators=session.operators,
+            tokens=tokens,
         ),
         output=Output(
             first_token_ids=first_tokens,
@@ -245,14 +293,27 @@ def _summary_inputs(
     )
 
 
+def _verify(generator: Generator, spec: RunSpec, watched: TimedTokens) -> Verification:
+    """An untimed generation from the first and the last pair's prompt."""
+    workload = spec.workload
+    prompt_ids = _prompt_ids(generator, workload, spec.protocol.seed, 0)
+    verification = generator.verify(prompt_ids, workload)
+    watched.add(workload.prompt or 0, prompt_ids, workload.num_beams, verification.tokens)
+    watched.look_at(verification.logits)
+    return verification
+
+
 def _generate_once(
-    generator: Generator, workload: Workload, sync_policy: SyncPolicy, seed: int, index: int
+    generator: Generator, spec: RunSpec, sync_policy: SyncPolicy, index: int, watched: TimedTokens
 ) -> Iteration:
     """One timed generation; with a text prompt also the times to tokenize and detokenize."""
+    workload = spec.workload
     called_ns = perf_counter_ns()
-    prompt_ids = _prompt_ids(generator, workload, seed, index)
+    prompt_ids = _prompt_ids(generator, workload, spec.protocol.seed, index)
     tokenize_ns = perf_counter_ns() - called_ns
     generation = generator.generate(prompt_ids, workload, sync_policy)
+    watched.add(workload.prompt or index, prompt_ids, workload.num_beams, generation.tokens)
+    watched.look_at(generation.logits)
     if workload.prompt is None:
         return generation.times.iteration()
     called_ns = perf_counter_ns()

@@ -23,7 +23,8 @@ RANKS_TIMEOUT_S = 1800
 class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Runs of one subject: latency runs only, or accuracy runs only.
 
-    `results` is the results directory. `reference` and `profile_name` are those of a latency run. With
+    `results` is the results directory. `reference`, with the limits `max_kl` (nats) and `min_agreement`, and
+    `profile_name` are those of a latency run. With
     `save_model`, the subject is quantized into that directory first and then runs from there. `ranks` is the
     number of processes that share the model, None without a launcher; `ranks_timeout_s` is how long they wait
     for each other, in seconds.
@@ -32,6 +33,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     specs: list[Spec]
     results: str
     reference: str | None = None
+    max_kl: float | None = None
+    min_agreement: float | None = None
     profile_name: str | None = None
     save_model: str | None = None
     ranks: int | None = None
@@ -97,8 +100,15 @@ def _records(order: Order, results: ResultsDirectory, progress: Progress) -> Gen
         return
     from xpubench.run import latency
 
-    runs, profile_name = cast("list[RunSpec]", specs), order.profile_name
-    yield from latency.run(runs, results, progress, reference=order.reference, profile_name=profile_name)
+    yield from latency.run(
+        cast("list[RunSpec]", specs),
+        results,
+        progress,
+        reference=order.reference,
+        max_kl=order.max_kl,
+        min_agreement=order.min_agreement,
+        profile_name=order.profile_name,
+    )
 
 
 def _saved(specs: list[Spec], directory: Path, progress: Progress) -> list[Spec]:

@@ -14,7 +14,7 @@ from xpubench.failures import classify, failed_record
 from xpubench.measure.environment import capture
 from xpubench.plan import Plan
 from xpubench.progress import Progress
-from xpubench.record import OperatorChecks, Record, RunChecks
+from xpubench.record import OperatorChecks, Record, RunChecks, WeightsFingerprint
 from xpubench.results import ResultsDirectory
 from xpubench.runtimes import registry
 from xpubench.runtimes.base import Device, Generator
@@ -53,6 +53,7 @@ class Session(ExitStack, Generic[Spec]):
         self.plans: dict[str, Plan | None] = {}
         self.load_s = 0.0
         self.operators: OperatorChecks | None = None
+        self.fingerprint: WeightsFingerprint | None = None
         self._results = results
         self._loader = registry.loader(self.subject.runtime)
 
@@ -79,6 +80,7 @@ class Session(ExitStack, Generic[Spec]):
     def fetch(self) -> None:
         """Downloads and checks the checkpoint, which counts neither in the load's time nor in its memory."""
         self._loader.fetch(self.subject, self.progress.say)
+        self.fingerprint = self._loader.fingerprint(self.subject)
 
     def check_operators(self) -> None:
         """Compares the operators that the subject will use with float64, or finds that in the cache;
@@ -108,7 +110,8 @@ class Session(ExitStack, Generic[Spec]):
         failure = classify(error, self.subject.device)
         records = [failed_record(spec, self.environment, failure, self.plans.get(spec.id)) for spec in specs]
         checks = RunChecks(operators=self.operators)
-        return [msgspec.structs.replace(record, checks=checks) for record in records]
+        found = {"checks": checks, "fingerprint": self.fingerprint}
+        return [msgspec.structs.replace(record, **found) for record in records]
 
     def fail_all(self, error: BaseException) -> list[Record]:
         """Writes and returns the records of all runs, for an error that ended their preparation."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from xpubench.catalog import find_model, models
-from xpubench.errors import UserError, unknown
+from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.record import Record
 from xpubench.results import ROUND, ResultsDirectory
 from xpubench.run.order import Order, Spec
@@ -136,11 +136,27 @@ def run_orders(
 
 
 def wanted(results: ResultsDirectory, spec: Spec, rerun: Rerun | None) -> bool:
-    """Whether a run is to be made: it has no readable record, was interrupted, or `rerun` asks for it."""
-    statuses = {record.status for record in records_of(results, spec)}
+    """Whether a run is to be made: it has no readable record, was interrupted, ran other weights than those
+    that lie in the model's directory now, or `rerun` asks for it."""
+    records = records_of(results, spec)
+    statuses = {record.status for record in records}
     if not statuses or "interrupted" in statuses or rerun == "all":
         return True
+    if any(_other_weights(record) for record in records):
+        return True
     return rerun == "failed" and statuses != {"ok"}
+
+
+def _other_weights(record: Record) -> bool:
+    directory = Path(record.spec.subject.model).expanduser()
+    if record.fingerprint is None or not (directory / "config.json").is_file():
+        return False
+    from xpubench.weights.fingerprint import of_directory
+
+    try:
+        return of_directory(directory) != record.fingerprint
+    except (RunFailure, OSError, ValueError):  # the run itself says what is wrong
+        return True
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class Attempt:
             self._last_s = monotonic()
             self._last_status = report.status
             yield from self._taken([spec for spec in self.pending if spec.id == report.id])
-        elif report is not None:
+        elif isinstance(report, Done | Refused | Failed):
             self._end = report
 
     def _unreported(self) -> Iterator[list[Record]]:

@@ -1,8 +1,8 @@
 """`python -m xpubench.run.worker`: carries out one order, a line of JSON on standard input.
 
 It reports on standard output as JSON lines (see `xpubench.process.reports`), and on standard error for
-people. With `--rank` it is one of several that a launcher started: rank 0 reads the order and the others
-follow.
+people. With `--turns` it waits for another line before each generation. With `--rank` it is one of several
+that a launcher started: rank 0 reads the order and the others follow.
 """
 
 import os
@@ -12,11 +12,12 @@ from contextlib import suppress
 import msgspec
 
 from xpubench.distributed.launch import Launch, launch_of, silence
-from xpubench.errors import UserError
-from xpubench.process.reports import Said, Send, Written, serve
+from xpubench.errors import RunFailure, UserError
+from xpubench.process.reports import Said, Send, Waiting, Written, serve
 from xpubench.run.order import Order, perform
 
 RANK_FLAG = "--rank"
+TURNS_FLAG = "--turns"
 STEPS_LOGGED = 20
 
 
@@ -41,11 +42,28 @@ class WorkerProgress:
             print(f"  {self._done}/{self._total} {text}", file=sys.stderr, flush=True)
 
 
-def work(order: Order, send: Send) -> None:
+class TurnsProgress(WorkerProgress):
+    """Before each generation, the worker waits for its turn."""
+
+    def begin(self, title: str, total: int) -> None:
+        super().begin(title, total)
+        self._wait()
+
+    def step(self, text: str, count: int = 1) -> None:
+        super().step(text, count)
+        self._wait()
+
+    def _wait(self) -> None:
+        self._send(Waiting())
+        if not sys.stdin.buffer.readline():
+            raise RunFailure("interrupted", "nobody gives this worker its turns any more")
+
+
+def work(order: Order, send: Send, progress: WorkerProgress | None = None) -> None:
     """Runs the order in this process and reports each record, and a group of tasks when all its tasks have
     theirs."""
     written: dict[str, str] = {}
-    for record in perform(order, WorkerProgress(send)):
+    for record in perform(order, progress or WorkerProgress(send)):
         written[record.id] = record.status
         if record.failure is not None:
             print(f"{record.status}: {record.failure.message}", file=sys.stderr, flush=True)
@@ -58,7 +76,10 @@ def work(order: Order, send: Send) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """The worker alone, or with `--rank` one of several; returns the exit code."""
+    """The worker alone, one that takes turns with another, or with `--rank` one of several; returns the exit
+    code."""
+    if arguments == [TURNS_FLAG]:
+        return serve(lambda line, send: work(_decode(line), send, TurnsProgress(send)))
     if arguments != [RANK_FLAG]:
         return serve(lambda line, send: work(_decode(line), send))
     launch = launch_of(os.environ)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts, Environment
-from xpubench.measure.times import TokenTimes
-from xpubench.record import Bandwidth, Collectives, OperatorChecks, SyncPolicy
+from xpubench.measure.times import LogitsFacts, TokenTimes
+from xpubench.record import Bandwidth, Collectives, OperatorChecks, SyncPolicy, WeightsFingerprint
 from xpubench.runtimes.options import OWN_INT4_METHOD, RuntimeDescription
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Quantization, Subject, Workload
@@ -33,19 +33,21 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
-    """One `generate` call: the new tokens, int64 of shape (batch, new tokens), and their times."""
+    """One `generate` call: the new tokens, int64 of shape (batch, new tokens), their times, and what their
+    logits showed, None where the stack hides them."""
 
     tokens: Any
     times: TokenTimes
+    logits: LogitsFacts | None
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):
-    """What one untimed `generate` call showed: the new tokens, int64 of shape (batch, new tokens), whether
-    the logits of every step were finite, and the cache that was really used (None where the stack hides it).
-    `collectives` says how long each rank spent in collectives during such a generation."""
+    """What one untimed `generate` call showed: the new tokens, int64 of shape (batch, new tokens), its
+    logits, and the cache that was really used (None where the stack hides them). `collectives` says how long
+    each rank spent in collectives during such a generation."""
 
     tokens: Any
-    logits_finite: bool | None
+    logits: LogitsFacts | None
     cache: str | None
     cache_positions: int | None = None
     collectives: list[Collectives] | None = None
@@ -96,12 +98,21 @@ class Scorer(Protocol):
         log-probability (natural logarithm, computed in float32) of the token in `targets`, of shape
         (positions,), and whether it is the most probable one. Shorter sequences are padded on the right."""
 
+    def regrets(self, prompt_ids: TokenIds, tokens: TokenIds, rank: int) -> NDArray[np.float32]:
+        """How far tokens, of shape (1, new tokens), after prompt ids, (1, length), lie below the `rank` most
+        probable ones at their positions, in standard deviations of a position's logits; 0 for those among
+        them. A forward pass over the whole sequence gives the logits, or one over each of several beginnings
+        of it, so that not every position has to be there."""
+
 
 class Generator(Protocol):
     """A loaded model. Prompts are token ids, int64 of shape (batch, length). `scorer` is None where the stack
-    hides its logits."""
+    hides its logits. `rounding` is the coarsest dtype that its logits go through."""
 
     vocabulary: Vocabulary
+
+    @property
+    def rounding(self) -> str: ...
 
     @property
     def scorer(self) -> Scorer | None: ...
@@ -125,6 +136,9 @@ class Generator(Protocol):
 
     def doubts(self) -> list[str]:
         """Warnings about the load, such as settings that were not applied as they were asked for."""
+
+    def checksum(self) -> int | None:
+        """A sum over the bits of all weights on the device; None where the stack hides them."""
 
     def close(self) -> None:
         """Frees the model's memory."""
@@ -203,6 +217,13 @@ class Loader(Protocol):
     def origin(cls, subject: Subject) -> Origin | None:
         """The checkpoint that the subject runs, whatever it was converted to; None where it is unknown."""
         return Origin(model=subject.model, revision=subject.revision, lora=subject.lora)
+
+    @classmethod
+    def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
+        """Which checkpoint the subject runs, once it is fetched; None where it has no files."""
+        from xpubench.weights.fingerprint import of_subject
+
+        return of_subject(subject)
 
     @classmethod
     def quantizer(cls) -> Quantizer | None:

@@ -25,6 +25,7 @@ RUNTIMES: dict[str, str] = {
     "openvino-genai": "xpubench.runtimes.openvino.options:GenAiOptions",
     "openvino-base": "xpubench.runtimes.openvino.options:OpenVinoBaseOptions",
     "fake": "xpubench.runtimes.fake.options:FakeOptions",
+    "faulty": "xpubench.runtimes.fake.options:FaultyOptions",
 }
 # Commands that a room adds: the module, and its line in `xpubench --help`.
 COMMANDS: dict[str, tuple[str, str]] = {

@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
+from xpubench.record import WeightsFingerprint
+from xpubench.spec import Subject
 from xpubench.weights import lora
-from xpubench.weights.source import pickle_files, weight_files
+from xpubench.weights.source import pickle_files, source_of, weight_files
 
 # Each file of weights is read in this many evenly spread samples of this many bytes.
 SAMPLES, SAMPLE_BYTES = 64, 4096
@@ -33,17 +35,44 @@ def fingerprint(directory: Path) -> Fingerprint:
     """The fingerprint of the checkpoint or LoRA adapter in a directory, without its subdirectories. Raises
     RunFailure `bad_model` where the index of the weights is broken, OSError and ValueError where the config
     cannot be read."""
-    weights = weight_files(directory) or pickle_files(directory)
-    config = directory / "config.json"
-    if not config.exists():
-        weights, config = [directory / lora.WEIGHTS_FILE], directory / lora.CONFIG_FILE
+    config, weights = _files(directory)
     read = {*weights, config}
     others = sorted(path for path in directory.iterdir() if path.is_file() and path not in read)
+    known = _of_files(config, weights)
     return Fingerprint(
-        config=config_digest(json.loads(config.read_text())),
-        weights=_digest(_sampled(path) for path in weights),
+        config=known.config,
+        weights=known.weights,
         others=_digest(part for path in others for part in (path.name.encode(), _content(path))),
         weights_modified_ns=tuple(path.stat().st_mtime_ns for path in weights),
+    )
+
+
+def of_subject(subject: Subject) -> WeightsFingerprint | None:
+    """The fingerprint of the checkpoint that a subject's model names, before any quantization."""
+    if subject.weights != "pretrained":
+        return None
+    recipe = subject.quantization
+    plain = recipe and msgspec.structs.replace(recipe, checkpoint=None)
+    return of_directory(source_of(msgspec.structs.replace(subject, quantization=plain)).directory)
+
+
+def of_directory(directory: Path) -> WeightsFingerprint:
+    """The part of `fingerprint` that tells one model from another. Raises what that does."""
+    return _of_files(*_files(directory))
+
+
+def _files(directory: Path) -> tuple[Path, list[Path]]:
+    """The config of a checkpoint or an adapter, and its files of weights."""
+    config = directory / "config.json"
+    if config.exists():
+        return config, weight_files(directory) or pickle_files(directory)
+    return directory / lora.CONFIG_FILE, [directory / lora.WEIGHTS_FILE]
+
+
+def _of_files(config: Path, weights: list[Path]) -> WeightsFingerprint:
+    return WeightsFingerprint(
+        config=config_digest(json.loads(config.read_text())),
+        weights=_digest(_sampled(path) for path in weights),
     )
 
 

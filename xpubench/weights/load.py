@@ -14,18 +14,19 @@ from xpubench.weights.empty import empty_model
 from xpubench.weights.int4.checkpoints import read_weights, source_weights
 from xpubench.weights.int4.layout import Weight, fill, layout, quantized
 from xpubench.weights.lora import merged
-from xpubench.weights.pretrained import load_pretrained, load_tokenizer
+from xpubench.weights.pretrained import load_pretrained, load_tokenizer, tokenizer_doubts
 from xpubench.weights.source import read_config, source_of
 
 
 class LoadedWeights(msgspec.Struct, frozen=True, kw_only=True):
     """A transformers model, its tokenizer (None where it has none), the commit of its weights where they come
-    from the hub, and what quantization did to them."""
+    from the hub, what quantization did to them, and what is odd about the checkpoint."""
 
     model: Any
     tokenizer: Any = None
     revision: str | None = None
     quantization: AppliedQuantization | None = None
+    doubts: tuple[str, ...] = ()
 
 
 def load_weights(subject: Subject) -> LoadedWeights:
@@ -37,7 +38,7 @@ def load_weights(subject: Subject) -> LoadedWeights:
         config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
         return LoadedWeights(model=build_dummy(config, dtype=subject.dtype, device=subject.device, seed=0))
     source = source_of(subject)
-    model, tokenizer = load_pretrained(
+    model, tokenizer, doubts = load_pretrained(
         source,
         dtype=subject.dtype,
         device=subject.device,
@@ -46,7 +47,7 @@ def load_weights(subject: Subject) -> LoadedWeights:
     )
     if subject.lora is not None:
         model = merged(model, Path(subject.lora))
-    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision)
+    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision, doubts=doubts)
 
 
 def _quantized(subject: Subject, recipe: Quantization) -> LoadedWeights:
@@ -68,4 +69,10 @@ def _quantized(subject: Subject, recipe: Quantization) -> LoadedWeights:
         weights = ((name, weight) for name, _, weight in source_weights(model, source, recipe))
     applied = fill(model, weights, device=device, dtype=dtype)
     tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
-    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision, quantization=applied)
+    return LoadedWeights(
+        model=model,
+        tokenizer=tokenizer,
+        revision=source.revision,
+        quantization=applied,
+        doubts=tokenizer_doubts(source, tokenizer),
+    )

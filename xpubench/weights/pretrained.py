@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 def load_pretrained(
     source: Source, *, dtype: str, device: str, trust_remote_code: bool, allow_pickle: bool
-) -> tuple[Any, Any]:
-    """The model in evaluation mode and its tokenizer, None where the checkpoint has none. Weights that the
-    model has no place for are left out with a warning. RunFailure `bad_model` when weights are missing or of
+) -> tuple[Any, Any, tuple[str, ...]]:
+    """The model in evaluation mode, its tokenizer, None where the checkpoint has none, and warnings: weights
+    that the model has no place for are left out. RunFailure `bad_model` when weights are missing or of
     another shape than the config says, or when config or files are invalid."""
     # This import takes two seconds, which runtimes that need only the tokenizer save.
     from transformers import AutoModelForCausalLM
@@ -72,8 +72,8 @@ def load_pretrained(
         if "quantization_config" in source.config and isinstance(error, ValueError):
             raise cannot_load(source, error) from error
         raise RunFailure("bad_model", f"{source.directory}: {first_line(error)}") from error
-    _check_complete(source, report)
-    return model.eval(), load_tokenizer(source.directory, trust_remote_code)
+    tokenizer = load_tokenizer(source.directory, trust_remote_code)
+    return model.eval(), tokenizer, (*_check_complete(source, report), *tokenizer_doubts(source, tokenizer))
 
 
 def cannot_load(source: Source, error: Exception) -> RunFailure:
@@ -86,16 +86,25 @@ def cannot_load(source: Source, error: Exception) -> RunFailure:
     return RunFailure("unsupported", f"{what}; they need {needed}, on a device that it supports")
 
 
-def _check_complete(source: Source, report: dict[str, Any]) -> None:
+def _check_complete(source: Source, report: dict[str, Any]) -> tuple[str, ...]:
     # A mismatch is a name, in some versions with the two shapes.
     mismatched = [one if isinstance(one, str) else one[0] for one in report["mismatched_keys"]]
     wrong = sorted({*report["missing_keys"], *mismatched})
     if wrong:
         what = f"lacks {len(wrong)} of the weights that its config asks for, or has them in another shape"
         raise RunFailure("bad_model", f"{source.directory} {what}, first {wrong[0]}")
-    if unexpected := sorted(report["unexpected_keys"]):
-        text = "%s has %d weights that the model has no place for, first %s"
-        logger.warning(text, source.directory, len(unexpected), unexpected[0])
+    unexpected = sorted(report["unexpected_keys"])
+    if not unexpected:
+        return ()
+    what = f"{len(unexpected)} weights that the model has no place for, first {unexpected[0]}"
+    return (f"{source.directory} has {what}",)
+
+
+def tokenizer_doubts(source: Source, tokenizer: Any) -> tuple[str, ...]:
+    """The warning about a tokenizer whose files are there and cannot be loaded."""
+    if tokenizer is None and tokenizer_files(source.directory):
+        return (f"the tokenizer of {source.directory} cannot be loaded; its files may be damaged",)
+    return ()
 
 
 def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:

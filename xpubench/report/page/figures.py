@@ -30,20 +30,22 @@ def ratio_points(pairs: list[RunPair]) -> list[dict[str, Any]]:
     """Each pair's ratio of next token latencies, B / A, with its interval (`low`, `high`) and its verdict;
     the fastest of B come first, and at most 1,000."""
     found: list[dict[str, Any]] = []
-    for a, b, ratio in ((pair.a, pair.b, pair.next_token) for pair in pairs):
-        if ratio is not None:
+    for pair in pairs:
+        a, b, judged = pair.a, pair.b, pair.comparison.figures.get("next_token")
+        if judged is not None:
             words = {
                 "name": f"{a.model}, {a.workload}",
                 "stacks": f"{a.runtime} → {b.runtime}, {a.precision}",
             }
-            figures = {"ratio": ratio.ratio, "low": ratio.low, "high": ratio.high}
-            found.append({**words, **figures, "verdict": ratio.verdict()})
+            figures = {"ratio": judged.change, "low": judged.low, "high": judged.high}
+            found.append({**words, **figures, "verdict": judged.verdict})
     return sorted(found, key=lambda point: point["ratio"])[:MOST_RATIOS]
 
 
 def series_of(points: list[Point]) -> list[dict[str, Any]]:
     """The series of a history, whose points lie together: `name`, `unit` and `points`. A point has a figure
-    in the series' unit with its interval, the `change` since the run before, and the same in `words`."""
+    in the series' unit with its interval, the `change` of the level that begins there, and the same in
+    `words`."""
     return [_series(name, list(own)) for name, own in groupby(points, key=lambda point: point.series)]
 
 
@@ -64,10 +66,8 @@ def _point(point: Point, unit: str) -> dict[str, Any]:
     elif unit == ACCURACY:
         figure, noise = None if run.acc is None else 100 * run.acc, 100 * Z95 * (run.acc_stderr or 0)
         ends = None if figure is None else (figure - noise, figure + noise)
-    if point.ratio is not None:
-        words += f", x {point.ratio.ratio:.3f}"
-    if point.accuracy_points is not None:
-        words += f", {point.accuracy_points:+.1f} points"
+    if point.step is not None:
+        words += f", {point.step:+.1f} points" if unit == ACCURACY else f", x {point.step:.3f}"
     low, high = ends or (None, None)
     found = {"created": run.created, "figure": figure, "low": low, "high": high}
     return found | {"change": point.change, "words": words}

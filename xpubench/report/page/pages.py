@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 import xpubench
-from xpubench.compare.accuracy import SIGNIFICANT, Z95
+from xpubench.compare.accuracy import Z95
 from xpubench.compare.history import History
-from xpubench.compare.latency import MARGIN
+from xpubench.compare.processes import Limits
 from xpubench.record import now
 from xpubench.report.diff import Diff
 from xpubench.report.overview import overview
@@ -46,15 +46,15 @@ def report_page(directories: list[Path]) -> bytes:
 
 def diff_page(found: Diff) -> bytes:
     """The self-contained page about two directories."""
-    ratios = [pair.next_token.ratio for pair in found.pairs if pair.next_token]
+    points = ratio_points(found.pairs)
+    ratios = [point["ratio"] for point in points]
     return _page(
         "diff",
-        {"table-pairs": packed(diff_table(found.pairs)), "ratios": packed(ratio_points(found.pairs))},
+        {"table-pairs": packed(diff_table(found.pairs)), "ratios": packed(points)},
         found,
-        verdicts=Counter(pair.verdict for pair in found.pairs),
+        verdicts=Counter(pair.comparison.verdict for pair in found.pairs),
         middle=median(ratios) if ratios else None,
-        margin=MARGIN,
-        significant=SIGNIFICANT,
+        limit=Limits().latency,
     )
 
 
@@ -66,11 +66,11 @@ def history_page(found: History) -> bytes:
         {"table-points": packed(history_table(found.points)), "series": packed(series)},
         found,
         series=series,
-        margin=MARGIN,
+        notes=found.series,
     )
 
 
 def _page(name: str, data: dict[str, str], found: msgspec.Struct, **context: Any) -> bytes:
     """The page of a template, which sees the fields of what was found."""
-    context |= {"created": now(), "version": xpubench.__version__} | msgspec.structs.asdict(found)
+    context = msgspec.structs.asdict(found) | {"created": now(), "version": xpubench.__version__} | context
     return page(f"{name}.html.j2", data, {"block": BLOCK, "z95": Z95}, **context)

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from xpubench.compare.latency import next_token_rows
+from xpubench.compare.figures import next_token_rows
 from xpubench.failures import log_tail
 from xpubench.record import Record
 from xpubench.report.text import divergence_text

@@ -1,10 +1,11 @@
-"""The hidden flag, the options and the description of the fake runtime."""
+"""The hidden flags, options and descriptions of the fake runtime and of the one with planted faults."""
 
 import argparse
 from typing import Any, ClassVar, Self
 
 from xpubench.errors import UserError
 from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
+from xpubench.runtimes.pytorch.options import PyTorchOptions, TransformersDescription
 
 
 class FakeDescription(RuntimeDescription, kw_only=True, frozen=True, tag="fake"):
@@ -30,3 +31,25 @@ class FakeOptions(RuntimeOptions, kw_only=True, frozen=True, tag="fake"):
     def identity(self) -> dict[str, Any]:
         # The script is how the stack behaves, which is no part of what was asked for.
         return {"runtime": self.name()}
+
+
+class FaultyDescription(TransformersDescription, kw_only=True, frozen=True, tag="faulty"):
+    """A model with a fault."""
+
+
+class FaultyOptions(PyTorchOptions, kw_only=True, frozen=True, tag="faulty"):
+    """`fault` is one of `xpubench.runtimes.fake.faults.FAULTS`; None plants none."""
+
+    loader: ClassVar[str] = "xpubench.runtimes.fake.faulty:FaultyRuntime"
+    description: ClassVar[type[RuntimeDescription]] = FaultyDescription
+    listed: ClassVar[bool] = False
+    flags: ClassVar[tuple[Flag, ...]] = (*PyTorchOptions.flags, flag("--fault", help=argparse.SUPPRESS))
+
+    fault: str | None = None
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace, device: str) -> Self:
+        return cls(torch_compile=PyTorchOptions.from_args(args, device).torch_compile, fault=args.fault)
+
+    def identity(self) -> dict[str, Any]:
+        return {"runtime": self.name()} | self.set_fields()

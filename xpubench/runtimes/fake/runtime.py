@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from xpubench.catalog import config_of
 from xpubench.environment import DeviceFacts
-from xpubench.record import Bandwidth, CeilingSample, SyncPolicy, now
+from xpubench.measure.times import LogitsFacts
+from xpubench.record import Bandwidth, CeilingSample, SyncPolicy, WeightsFingerprint, now
 from xpubench.runtimes.base import (
     Device,
     Generation,
@@ -103,6 +104,7 @@ class FakeRuntime:
         self._calls: Counter[str] = Counter()
         self._generations: Counter[SyncPolicy] = Counter()
         self._now_ns = 0
+        self._timed = 0
 
     @classmethod
     def set_up(cls) -> None:
@@ -142,12 +144,20 @@ class FakeRuntime:
         return Origin(model=subject.model, revision=subject.revision, lora=subject.lora)
 
     @classmethod
+    def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
+        return _script(subject).fingerprint
+
+    @classmethod
     def quantizer(cls) -> Quantizer | None:
         return None
 
     @property
     def scorer(self) -> Scorer | None:
         return self if self.script.scores else None
+
+    @property
+    def rounding(self) -> str:
+        return self.subject.dtype
 
     @property
     def scores_rows_alone(self) -> bool:
@@ -164,13 +174,15 @@ class FakeRuntime:
         self._generations[sync_policy] += 1
         stamps = times.stamps(sync_policy, self._now_ns, workload.new_tokens)
         self._now_ns = stamps.end_ns
-        return Generation(tokens=self._tokens(prompt_ids, workload), times=stamps)
+        self._timed += 1
+        tokens = self._tokens(prompt_ids, workload, self._timed)
+        return Generation(tokens=tokens, times=stamps, logits=self._facts())
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         self._reach("verify", workload)
         return Verification(
             tokens=self._tokens(prompt_ids, workload),
-            logits_finite=self.script.logits_finite,
+            logits=self._facts(),
             cache=self.script.cache or f"{workload.cache.title()}Cache",
             cache_positions=prompt_ids.shape[1] + workload.new_tokens,
         )
@@ -191,6 +203,11 @@ class FakeRuntime:
         each = np.repeat([self.script.logprob_of(text) for text in texts], rows.sum(axis=1))
         return each.astype(np.float32), each > math.log(0.5)
 
+    def regrets(self, prompt_ids: TokenIds, tokens: TokenIds, rank: int) -> NDArray[np.float32]:
+        self._reach("score")
+        wanted = self.script.step_tokens(1, tokens.shape[1])
+        return np.where(tokens[0] == wanted[0], 0.0, self.script.regret).astype(np.float32)
+
     def kv_value_bytes(self, head_dim: int) -> float:
         return DTYPE_BYTES[self.subject.dtype]
 
@@ -202,11 +219,21 @@ class FakeRuntime:
     def doubts(self) -> list[str]:
         return self.script.doubts
 
+    def checksum(self) -> int | None:
+        return self._timed if self.script.weights_change else 0
+
     def close(self) -> None:
         """Nothing."""
 
-    def _tokens(self, prompt_ids: TokenIds, workload: Workload) -> TokenIds:
-        return self.script.step_tokens(len(prompt_ids), workload.new_tokens)
+    def _tokens(self, prompt_ids: TokenIds, workload: Workload, call: int = 0) -> TokenIds:
+        tokens = self.script.step_tokens(len(prompt_ids), workload.new_tokens)
+        for fault in self.script.wrong_tokens:
+            fault.apply(tokens, call)
+        return tokens
+
+    def _facts(self) -> LogitsFacts | None:
+        finite = self.script.logits_finite
+        return None if finite is None else LogitsFacts(finite=finite, constant=self.script.logits_constant)
 
     def _reach(self, stage: Stage, workload: Workload | None = None) -> None:
         self._calls[stage] += 1

@@ -14,7 +14,7 @@ import numpy as np
 
 from xpubench.errors import FailureClass, RunFailure, UserError
 from xpubench.measure.times import TokenTimes
-from xpubench.record import SyncPolicy
+from xpubench.record import SyncPolicy, WeightsFingerprint
 from xpubench.runtimes.base import Logits, TokenIds
 
 Stage = Literal[
@@ -92,6 +92,21 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise UserError(self.message)
 
 
+class WrongToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another token at a step of every row, in the timed generations from number `first` to `last`, counted
+    from 1; the untimed ones are number 0."""
+
+    token: int
+    step: int = 0
+    first: int = 0
+    last: int = 2**31
+
+    def apply(self, tokens: TokenIds, call: int) -> None:
+        """Changes the tokens of generation number `call`, of shape (batch, steps), in place."""
+        if self.first <= call <= self.last and self.step < tokens.shape[1]:
+            tokens[:, self.step] = self.token
+
+
 class ScriptedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is known of the device. Memory is in bytes, bandwidths are in GB/s: before and after the timed
     part, and the most that the device has shown. `available_host_bytes` are the machine's after each
@@ -111,16 +126,18 @@ class ScriptedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole run of the stack.
 
-    `config` is the model's, the catalog's by default. Each generation under a policy takes the next of its
-    times, from the first again where they end and in each workload. A greedy step takes the next of `tokens`,
-    and of `logits`, rows of `vocabulary_size` numbers where null is NaN; without these, all of the
-    probability lies on the step's token. `logprobs` holds by their texts what each token of a scored text
-    has as log-probability, null for NaN, and `logprob` that of all others; above log(1/2) the token is the
-    most probable one. `doubts` become warnings of the record. A stack that hides its logits has `scores`
-    false.
+    `config` is the model's, the catalog's by default, and `fingerprint` that of its weights. Each generation
+    under a policy takes the next of its times, from the first again where they end and in each workload. A
+    greedy step takes the next of `tokens`, and of `logits`, rows of `vocabulary_size` numbers where null is
+    NaN; without these, all of the probability lies on the step's token. `logprobs` holds by their texts what
+    each token of a scored text has as log-probability, null for NaN, and `logprob` that of all others; above
+    log(1/2) the token is the most probable one. `wrong_tokens` are other tokens of some generations, which
+    lie by `regret` standard deviations below the most probable ones. `doubts` become warnings of the record.
+    A stack that hides its logits has `scores` false.
     """
 
     config: dict[str, Any] | None = None
+    fingerprint: WeightsFingerprint | None = None
     device: ScriptedDevice = ScriptedDevice()
     every_token: Some[ScriptedTimes] = (ScriptedTimes(),)
     end_to_end: Some[ScriptedTimes] = (ScriptedTimes(),)
@@ -128,7 +145,11 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     tokenizer: bool = True
     tokens: Some[int] = (100, 101, 102, 103)
     logits: Some[list[float | None]] | None = None
+    wrong_tokens: list[WrongToken] = []
+    regret: float = 5.0
     logits_finite: bool | None = True
+    logits_constant: bool = False
+    weights_change: bool = False
     scores: bool = True
     scores_rows_alone: bool = True
     logprob: float | None = -0.1

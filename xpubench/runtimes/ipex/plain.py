@@ -5,10 +5,13 @@ other tokens than transformers does, and nothing says so. The plain model is on 
 optimized, so that a few short prompts cost no further memory.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from xpubench.errors import RunFailure
@@ -19,6 +22,7 @@ from xpubench.runtimes.ipex.state import forget_searches
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
 from xpubench.spec import Cache, Workload
 
+IPEX = "intel_extension_for_pytorch"
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS, BEAMS = 2, 16, 6, 4
 
 
@@ -36,9 +40,33 @@ def ask(model: TransformersScorer) -> PlainAnswers:
     """The answers of a model that IPEX has not changed yet."""
     size, special_ids = model.vocabulary.size, model.vocabulary.special_ids
     prompt_ids = random_prompt(size, special_ids, batch_size=PROMPTS, length=PROMPT_TOKENS, seed=0, index=0)
-    tokens, logits = model.traced(prompt_ids, _workload(1, "dynamic"), None)
-    beam_tokens, _ = model.generated(prompt_ids, _workload(BEAMS, "dynamic"))
+    with _as_loaded(model.model):
+        tokens, logits = model.traced(prompt_ids, _workload(1, "dynamic"), None)
+        beam_tokens, _ = model.generated(prompt_ids, _workload(BEAMS, "dynamic"))
     return PlainAnswers(prompt_ids=prompt_ids, tokens=tokens, logits=logits, beam_tokens=beam_tokens)
+
+
+@contextlib.contextmanager
+def _as_loaded(model: torch.nn.Module) -> Iterator[None]:
+    """Puts IPEX's INT4 layers back afterwards as they were: they rearrange their weights in place at their
+    first call, and `ipex.llm.optimize` wants them as they were loaded. Meanwhile the weights are there
+    twice."""
+    layers = [one for one in model.modules() if type(one).__module__.startswith(IPEX)]
+    kept = [
+        (layer, {**vars(layer), "_parameters": {**layer._parameters}, "_buffers": {**layer._buffers}})
+        for layer in layers
+    ]
+    tensors = [
+        (tensor, tensor.detach().clone())
+        for layer in layers
+        for tensor in (*layer.parameters(), *layer.buffers())
+    ]
+    yield
+    for layer, attributes in kept:
+        vars(layer).clear()
+        vars(layer).update(attributes)
+    for tensor, before in tensors:
+        tensor.data = before
 
 
 def check_logits(plain: PlainAnswers, model: TransformersScorer, cache: Cache, limit: float) -> None:

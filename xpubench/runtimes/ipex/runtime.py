@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from xpubench.catalog.defects import Defect, defects_of
-from xpubench.errors import RunFailure, UserError
+from xpubench.errors import RunFailure, UserError, first_line
+from xpubench.failures import is_out_of_memory
 from xpubench.measure.clock import TokenClock
-from xpubench.measure.rounding import logit_limit
+from xpubench.measure.rounding import UNIT_ROUNDOFF, logit_limit
 from xpubench.runtimes.base import Quantizer, Rows, Scores, TokenIds
 from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn, save_rtn
 from xpubench.runtimes.ipex.options import ipex_options
@@ -41,6 +42,7 @@ XPU_IMPORTS = ("diffusers", "einops")
 # cache.
 XPU_DTYPE = "float16"
 BEAM_WIDTHS = (1, 4)
+ERRORS_OF_IPEX = (AttributeError, IndexError, NameError, RuntimeError, TypeError)
 # No token has this id: IPEX's own beam search needs an end-of-sequence token, which must end no run.
 NO_TOKEN = -1
 
@@ -109,32 +111,42 @@ class IpexRuntime(PyTorchRuntime):
                 super().prepare(workload)
                 forget_searches()
                 with self._naming_defects():
-                    check(self.plain, self, workload.cache, self._limit)
+                    check(self.plain, self, workload.cache, logit_limit(self.rounding, self.blocks))
                 self._compared.add((check, workload.cache))
 
     def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
         if check_scores not in self._compared:
             alone = self.model.config.model_type in self.subject.options.scored_alone
             with self._naming_defects():
-                check_scores(self.plain, self, 1 if alone else PROMPTS, self._limit)
+                limit = logit_limit(self.rounding, self.blocks)
+                check_scores(self.plain, self, 1 if alone else PROMPTS, limit)
             self._compared.add(check_scores)
         return super().target_logprobs(token_ids, rows, targets)
 
     @contextlib.contextmanager
     def _naming_defects(self) -> Iterator[None]:
-        """A failure within it tells the known defects that can be its reason."""
+        """A failure within it tells the known defects that can be its reason; an error of IPEX's own code is
+        the failure `unsupported`, because the plain model has generated the same."""
         try:
             yield
+        except ERRORS_OF_IPEX as error:
+            if is_out_of_memory(error):
+                raise
+            advice = "--disable-auto-cast, or leave out --ipex" if self.autocast else "it without --ipex"
+            raise RunFailure(
+                "unsupported",
+                f"IPEX's layers of {type(self.model).__name__} end in {type(error).__name__}: "
+                f"{first_line(error)}; try {advice}",
+            ) from error
         except RunFailure as failure:
             known = known_defects(self.subject, self.model.config.model_type)
             reasons = [f"; known: {one.text}" for one in known if one.effect == "wrong"]
             raise RunFailure(failure.failure_class, failure.message + "".join(reasons)) from failure
 
     @property
-    def _limit(self) -> float:
-        recipe = self.subject.quantization
-        dtypes = {self.subject.dtype, (recipe and recipe.compute_dtype) or self.subject.dtype}
-        return max(logit_limit(dtype, self.blocks) for dtype in dtypes)
+    def rounding(self) -> str:
+        recipe, dtype = self.subject.quantization, self.subject.dtype
+        return max(dtype, (recipe and recipe.compute_dtype) or dtype, key=UNIT_ROUNDOFF.__getitem__)
 
     @contextlib.contextmanager
     def stamped(self, clock: TokenClock, workload: Workload) -> Iterator[dict[str, Any]]:

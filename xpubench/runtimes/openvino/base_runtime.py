@@ -11,15 +11,17 @@ import torch
 from numpy.typing import NDArray
 
 from xpubench.errors import RunFailure
-from xpubench.measure.times import TokenTimes
+from xpubench.measure.times import LogitsFacts, TokenTimes
 from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Generation, Logits, Rows, Scorer, Scores, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.options import IR_FILE
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino
-from xpubench.runtimes.pytorch.scoring import ROWS_AT_ONCE, scores
+from xpubench.runtimes.pytorch.scoring import ROWS_AT_ONCE, regrets, scores
 from xpubench.spec import Subject, Workload
+
+SAMPLED_LOGITS = 8
 
 
 class BaseRuntime(OpenVinoRuntime):
@@ -52,22 +54,20 @@ class BaseRuntime(OpenVinoRuntime):
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         stamps: list[int] = []
         tokens = np.empty((len(prompt_ids), workload.new_tokens), dtype=np.int64)
+        watch = LogitsSamples(self.vocabulary.size)
         start_ns = perf_counter_ns()
         for step, logits in enumerate(self._steps(prompt_ids, tokens)):
             tokens[:, step] = logits.argmax(-1)
+            watch.see(logits, tokens[:, step])
             if sync_policy == "every_token":
                 stamps.append(perf_counter_ns())
         end_ns = perf_counter_ns()
         times = TokenTimes(sync_policy=sync_policy, start_ns=start_ns, token_ns=stamps, end_ns=end_ns)
-        return Generation(tokens=tokens, times=times)
+        return Generation(tokens=tokens, times=times, logits=watch.facts())
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
-        tokens = np.empty((len(prompt_ids), workload.new_tokens), dtype=np.int64)
-        finite = True
-        for step, logits in enumerate(self._steps(prompt_ids, tokens)):
-            finite = finite and bool(np.isfinite(logits).all())
-            tokens[:, step] = logits.argmax(-1)
-        return Verification(tokens=tokens, logits_finite=finite, cache=ir.CACHE)
+        generation = self.generate(prompt_ids, workload, "end_to_end")
+        return Verification(tokens=generation.tokens, logits=generation.logits, cache=ir.CACHE)
 
     def trace(
         self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
@@ -85,6 +85,16 @@ class BaseRuntime(OpenVinoRuntime):
         request.infer(self._feed(token_ids, np.ones_like(token_ids), 0), share_inputs=True)
         logits = torch.from_numpy(request.get_tensor("logits").data[rows])
         return scores(logits.split(ROWS_AT_ONCE), targets)
+
+    def regrets(self, prompt_ids: TokenIds, tokens: TokenIds, rank: int) -> NDArray[np.float32]:
+        """Of the first, the middle and the last token, each after a prompt that ends in those before it: the
+        IR that gives the logits of all positions would have to be compiled for the others."""
+        found = []
+        for place in sorted({0, tokens.shape[1] // 2, tokens.shape[1] - 1}):
+            beginning = np.concatenate([prompt_ids, tokens[:, :place]], axis=1)
+            (logits,) = self._steps(beginning, np.empty((1, 1), dtype=np.int64))
+            found.append(regrets([torch.from_numpy(logits)], tokens[0, place : place + 1], rank))
+        return np.concatenate(found)
 
     def described(self) -> dict[str, Any]:
         return super().described() | {"last_row_alone": self.last_row_alone}
@@ -128,6 +138,28 @@ class BaseRuntime(OpenVinoRuntime):
     def _scoring_request(self) -> Any:
         """A request on the whole IR, which gives the logits of every position; made for the first scores."""
         return self._compile(self._core.read_model(self.directory / IR_FILE)).create_infer_request()
+
+
+class LogitsSamples:
+    """The chosen logit of each sequence at each step, beside a few spread over the vocabulary: looking at all
+    of them would take longer than choosing one. A NaN or a positive infinity is the chosen one itself."""
+
+    def __init__(self, vocabulary_size: int) -> None:
+        self._places = np.linspace(0, vocabulary_size - 1, SAMPLED_LOGITS).astype(np.int64)
+        self._seen: list[NDArray[np.float32]] = []
+
+    def see(self, logits: NDArray[np.float32], chosen: TokenIds) -> None:
+        """Takes the samples of a step's logits, of shape (batch, vocabulary)."""
+        self._seen.append(
+            np.column_stack([np.take_along_axis(logits, chosen[:, None], 1), logits[:, self._places]])
+        )
+
+    def facts(self) -> LogitsFacts:
+        """What they say of all steps."""
+        seen = np.stack(self._seen)
+        return LogitsFacts(
+            finite=bool(np.isfinite(seen[..., 0]).all()), constant=bool((seen == seen[..., :1]).all(-1).any())
+        )
 
 
 def _slice_before_head(model: Any) -> bool:

@@ -124,6 +124,7 @@ def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say
     return {
         "recipe": _set_fields(recipe) | {"model": model},
         "commit": source.revision,
+        "checkpoint": msgspec.to_builtins(fingerprint(source.directory)),
         "versions": _versions(),
         "tokenizer": tokenizer,
     }
@@ -142,13 +143,14 @@ def _with_lora(recipe: ExportRecipe, source: Source, target: Path) -> Path:
 
 
 def _load(recipe: ExportRecipe, source: Source, device: str) -> tuple[Any, Any]:
-    return load_pretrained(
+    model, tokenizer, _ = load_pretrained(
         source,
         dtype="float32",
         device=device,
         trust_remote_code=recipe.trust_remote_code,
         allow_pickle=recipe.allow_pickle,
     )
+    return model, tokenizer
 
 
 def quantization_of(source: Source) -> str | None:

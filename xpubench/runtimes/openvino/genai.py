@@ -95,11 +95,12 @@ class GenAiRuntime(OpenVinoRuntime):
             token_ns=stamps if sync_policy == "every_token" else [],
             end_ns=end_ns,
         )
-        return Generation(tokens=_tokens(output.tokens, len(prompt_ids), workload), times=times)
+        tokens = _tokens(output.tokens, len(prompt_ids), workload)
+        return Generation(tokens=tokens, times=times, logits=None)
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         tokens = self.generate(prompt_ids, workload, "end_to_end").tokens
-        return Verification(tokens=tokens, logits_finite=None, cache=None)
+        return Verification(tokens=tokens, logits=None, cache=None)
 
     def kv_value_bytes(self, head_dim: int) -> float:
         return ir.kv_value_bytes(self.subject, self._core, head_dim, ir.options_of(self.subject).device)

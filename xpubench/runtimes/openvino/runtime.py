@@ -9,7 +9,9 @@ import msgspec
 import torch
 
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.measure.rounding import UNIT_ROUNDOFF
 from xpubench.process.child import run_child
+from xpubench.record import WeightsFingerprint
 from xpubench.runtimes.base import Generator, Loader, Origin
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
@@ -24,6 +26,7 @@ from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.source import read_config, source_of
 
 EXPORT = "xpubench.runtimes.openvino.export"
+PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 NEEDED_INPUTS = {"input_ids", "attention_mask", "beam_idx"}
 
 
@@ -114,11 +117,29 @@ class OpenVinoRuntime(Loader, Generator):
         lora = recipe.get("lora") or subject.lora
         return Origin(model=recipe["model"], revision=recipe.get("revision"), lora=lora)
 
+    @classmethod
+    def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
+        kept = read_recipe(cls._directory(subject))
+        checkpoint = kept.get("checkpoint") if kept else None
+        if checkpoint is None:
+            return None
+        return WeightsFingerprint(config=checkpoint["config"], weights=checkpoint["weights"])
+
     def prepare(self, workload: Workload) -> None:
         if workload.cache == "static":
             raise RunFailure(
                 "unsupported", "OpenVINO keeps the cache inside the model; leave out --use-static-cache"
             )
+
+    @property
+    def rounding(self) -> str:
+        """The coarsest of the precisions of inference and of the KV cache; int8 also where the activations
+        are quantized on the fly."""
+        told = self.asked | (self.applied() or {})
+        names = [str(told.get(name)) for name in ("INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION")]
+        quantized = str(told.get("DYNAMIC_QUANTIZATION_GROUP_SIZE", 0)) != "0"
+        dtypes = [PRECISIONS.get(name, "int8") for name in names] + ["int8"] * quantized
+        return max(dtypes, key=UNIT_ROUNDOFF.__getitem__)
 
     def kv_value_bytes(self, head_dim: int) -> float:
         return ir.kv_value_bytes(self.subject, self._compiled, head_dim)
@@ -147,6 +168,9 @@ class OpenVinoRuntime(Loader, Generator):
         if self.subject.dtype == "float32" and cache != "f32" and "KV_CACHE_PRECISION" not in self.asked:
             found.append(f"the KV cache is {cache}, OpenVINO's default; --ov-config KV_CACHE_PRECISION=f32")
         return found
+
+    def checksum(self) -> int | None:
+        return None
 
     def close(self) -> None:
         self._compiled = None

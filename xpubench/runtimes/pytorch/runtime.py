@@ -26,7 +26,7 @@ from xpubench.runtimes.pytorch.options import PyTorchOptions
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
-from xpubench.weights.int4.kernels import Int8Embedding, stored_bytes, tensor_class
+from xpubench.weights.int4.kernels import Int8Embedding, bit_sum, stored_bytes, tensor_class
 from xpubench.weights.int4.recipes import read_description
 from xpubench.weights.load import LoadedWeights, load_weights
 from xpubench.weights.lora import check_adapter
@@ -53,6 +53,10 @@ class PyTorchRuntime(TransformersScorer, Loader):
     @property
     def scorer(self) -> Scorer | None:
         return self
+
+    @property
+    def rounding(self) -> str:
+        return self.subject.dtype
 
     @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
@@ -139,8 +143,10 @@ class PyTorchRuntime(TransformersScorer, Loader):
         seam: contextlib.AbstractContextManager[dict[str, Any]] = contextlib.nullcontext({})
         if stamped:
             seam = self.stamped(clock, workload)
+        watch = LogitsWatch()
         with self.inference(), seam as more:
-            arguments = self._arguments(input_ids, workload, **more)
+            processors = LogitsProcessorList([watch])
+            arguments = self._arguments(input_ids, workload, logits_processor=processors, **more)
             self.synchronize()
             start_ns = perf_counter_ns()
             output = self.model.generate(**arguments)
@@ -155,7 +161,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
                 "this generation loop cannot be timed token by token",
             )
         times = TokenTimes(sync_policy=sync_policy, start_ns=start_ns, token_ns=stamps, end_ns=end_ns)
-        return Generation(tokens=tokens, times=times)
+        return Generation(tokens=tokens, times=times, logits=watch.facts())
 
     def generated(self, prompt_ids: TokenIds, workload: Workload, **more: Any) -> tuple[TokenIds, Any]:
         arguments = self._arguments(self.on_device(prompt_ids), workload, **more)
@@ -194,7 +200,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
         self.check_cache(workload, cache)
         return Verification(
             tokens=tokens,
-            logits_finite=watch.all_finite,
+            logits=watch.facts(),
             cache=None if cache is None else type(cache).__name__,
             cache_positions=_cache_positions(cache),
         )
@@ -228,10 +234,12 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     def doubts(self) -> list[str]:
         recipe, applied = self.subject.quantization, self.loaded.quantization
+        doubts = list(self.loaded.doubts)
         if recipe is None or applied is None:
-            return []
+            return doubts
         known = find_model(self.subject.model)
-        doubts = [] if known and known.int4 else [f"{self.subject.model} is not validated for INT4"]
+        if not (known and known.int4):
+            doubts.append(f"{self.subject.model} is not validated for INT4")
         asked, told = msgspec.to_builtins(recipe), msgspec.to_builtins(applied)
         doubts += not_as_asked(asked, told, "weight_dtype", "compute_dtype")
         if applied.refused:
@@ -246,6 +254,10 @@ class PyTorchRuntime(TransformersScorer, Loader):
         if self.subject.device == "cpu" and self.subject.dtype == "float32":
             return ["the CPU's INT4 kernel is slow in float32; bfloat16 is the one to use"]
         return []
+
+    def checksum(self) -> int | None:
+        with torch.inference_mode():
+            return sum(bit_sum(one) for one in (*self.model.parameters(), *self.model.buffers()))
 
     def close(self) -> None:
         self.model = None

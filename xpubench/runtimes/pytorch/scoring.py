@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import LogitsProcessorList
 
 from xpubench.failures import is_out_of_memory
@@ -51,6 +52,14 @@ class TransformersScorer(ABC):
         with self.inference():
             return scores(self._row_logits(self.on_device(token_ids), self.on_device(rows)), targets)
 
+    def regrets(self, prompt_ids: TokenIds, tokens: TokenIds, rank: int) -> NDArray[np.float32]:
+        token_ids = np.concatenate([prompt_ids, tokens], axis=1)
+        rows = np.zeros_like(token_ids, dtype=np.bool_)
+        # The logits of a position are those of the token after it.
+        rows[:, prompt_ids.shape[1] - 1 : -1] = True
+        with self.inference():
+            return regrets(self._row_logits(self.on_device(token_ids), self.on_device(rows)), tokens[0], rank)
+
     def on_device(self, array: TokenIds | Rows) -> torch.Tensor:
         return torch.from_numpy(array).to(self.model.device)
 
@@ -88,6 +97,21 @@ class TransformersScorer(ABC):
                 raise
             return False
         return apart.shape == whole.shape and bool(torch.allclose(apart, whole, rtol=1e-3, atol=1e-3))
+
+
+def regrets(chunks: Iterable[torch.Tensor], tokens: TokenIds, rank: int) -> NDArray[np.float32]:
+    """`Scorer.regrets` of tokens, of shape (positions,), from logits of shape (positions, vocabulary) in
+    chunks."""
+    found, start = [], 0
+    for chunk in chunks:
+        logits = chunk.float()
+        chosen = logits.gather(
+            -1, torch.from_numpy(tokens[start : start + len(logits), None]).to(logits.device)
+        )
+        lowest = logits.topk(rank, dim=-1).values[:, -1:]
+        found.append(((lowest - chosen).clamp(min=0) / logits.std(-1, keepdim=True))[:, 0].cpu().numpy())
+        start += len(logits)
+    return np.concatenate(found)
 
 
 def scores(chunks: Iterable[torch.Tensor], targets: TokenIds) -> Scores:

@@ -101,6 +101,17 @@ def stored_bytes(parameter: torch.Tensor) -> int:
     return sum(stored_bytes(getattr(parameter, name)) for name in names) if names else int(parameter.nbytes)
 
 
+def bit_sum(tensor: torch.Tensor) -> int:
+    """The sum of a tensor's bits, read as integers, which any change of a single value changes."""
+    names = getattr(type(tensor), "tensor_data_names", None)
+    if names:
+        return sum(bit_sum(getattr(tensor, name)) for name in names)
+    data = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    whole = data.numel() // 8 * 8
+    # Sums of 64-bit integers wrap around, which loses nothing here.
+    return int(data[:whole].view(torch.int64).sum()) + int(data[whole:].sum())
+
+
 class Int8Embedding(torch.nn.Module):  # type: ignore[misc]
     """A token table in INT8, whose rows are expanded to the model's dtype when they are looked up."""
 

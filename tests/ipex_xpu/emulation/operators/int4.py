@@ -123,6 +123,28 @@ def mm_bias_int4(
     return product if bias is None else product + bias
 
 
+@operator(
+    "mm_low_bits(Tensor input, Tensor weight, Tensor weight_scl, Tensor? weight_zp, Tensor? bias, "
+    f"bool has_bias, str compute_dtype, str weight_dtype, int group_size, {ORDER}) -> Tensor"
+)
+def mm_low_bits(
+    x: Tensor,
+    weight: Tensor,
+    scales: Tensor,
+    zeros: Tensor | None,
+    bias: Tensor | None,
+    has_bias: bool,
+    compute_dtype: str,
+    weight_dtype: str,
+    group_size: int,
+    order: Tensor | None = None,
+) -> Tensor:
+    """`mm_bias_int4` or, without a bias, `mm_int4`; it looks at neither of the two dtypes."""
+    if has_bias:
+        return mm_bias_int4(x, weight, bias, scales, zeros, group_size, order)
+    return mm_int4(x, weight, scales, zeros, group_size, order)
+
+
 @operator(f"mm_add_int4(Tensor input, Tensor weight, {WEIGHT}, Tensor res, {ORDER}) -> Tensor")
 def mm_add_int4(
     x: Tensor,

@@ -1,0 +1,178 @@
+"""What becomes of a run whose timed tokens or logits are wrong, with the fake runtime's faults."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import CommandLine
+from xpubench.accuracy import degenerate
+from xpubench.accuracy.divergence import Trace
+from xpubench.accuracy.limits import LIMITS, judged, limits_for
+from xpubench.errors import RunFailure
+from xpubench.measure.rounding import logit_difference, logit_limit
+from xpubench.record import Divergence
+
+
+def test_a_clean_run_says_what_was_compared(scripted: CommandLine) -> None:
+    (record,) = scripted({}, "--num-iter", 6).records
+    checks = record["checks"]["tokens"]
+    # A pair for each of 5 measured iterations, of which the first and the last have the untimed generation's
+    # prompt. Then the check prompts before and after.
+    assert (checks["compared"], checks["different"]) == (2 + 3 + 2 + 1, 0)
+    assert checks["scored"] >= 2
+    assert checks["regret"] == 0 < checks["regret_limit"]
+    assert checks["logits_seen"] is True
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"token": 7, "first": 3, "last": 3},
+        {"token": 7, "first": 1},
+        {"token": 7, "step": 3, "first": 4},
+        {"token": 7},
+    ],
+    ids=["one generation", "timed ones alone", "from the fourth on", "always"],
+)
+def test_wrong_tokens_are_no_figure(scripted: CommandLine, fault: dict[str, Any]) -> None:
+    done = scripted({"wrong_tokens": [fault]}, "--num-iter", 6)
+    assert done.code == 1
+    (record,) = done.records
+    assert (record["status"], record["summary"]) == ("numerics", None)
+    assert "wrong tokens" in record["failure"]["message"]
+    assert record["samples"]["iterations"]
+
+
+def test_a_near_tie_is_forgiven_and_told(scripted: CommandLine) -> None:
+    (record,) = scripted({"wrong_tokens": [{"token": 7, "first": 3, "last": 3}], "regret": 1e-6}).records
+    assert record["status"] == "ok"
+    assert record["checks"]["tokens"]["different"] == 1
+    assert any("near tie" in warning for warning in record["warnings"])
+
+
+def test_other_tokens_of_a_stack_that_hides_its_logits(scripted: CommandLine) -> None:
+    script = {"wrong_tokens": [{"token": 7, "first": 3, "last": 3}], "scores": False, "logits_finite": None}
+    (record,) = scripted(script).records
+    assert record["status"] == "numerics"
+    assert "hides the logits" in record["failure"]["message"]
+    (clean,) = scripted({"scores": False, "logits_finite": None}).records
+    assert clean["status"] == "ok"
+    assert clean["checks"]["tokens"]["logits_seen"] is False
+    assert clean["checks"]["tokens"]["regret"] is None
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ({"logits_finite": False}, "NaN or infinite"),
+        ({"logits_constant": True}, "all logits of a step were the same"),
+        ({"weights_change": True}, "the weights on the device have changed"),
+    ],
+)
+def test_what_the_logits_and_the_weights_show(
+    scripted: CommandLine, script: dict[str, Any], words: str
+) -> None:
+    (record,) = scripted(script).records
+    assert record["status"] == "numerics"
+    assert words in record["failure"]["message"]
+
+
+def test_a_reference_of_other_weights_is_refused(scripted: CommandLine, tmp_path: Any) -> None:
+    one = {"fingerprint": {"config": "a", "weights": "b"}}
+    (record,) = scripted(one).records
+    path = tmp_path / "results" / f"{record['id']}.json"
+    other = {"fingerprint": {"config": "a", "weights": "c"}}
+    again = ["--reference", path, "--results-dir", tmp_path / "again"]
+    refused = scripted(other, *again)
+    assert refused.code == 2
+    assert "other weights of that name" in refused.error_line
+    (same,) = scripted(one, *again).records
+    assert same["divergence"]["verdict"] == "ok"
+    assert same["fingerprint"] == one["fingerprint"]
+
+
+def test_a_reference_decides(scripted: CommandLine, tmp_path: Any) -> None:
+    (record,) = scripted({}).records
+    path = tmp_path / "results" / f"{record['id']}.json"
+    again = ["--reference", path, "--results-dir", tmp_path / "again"]
+    other = scripted({"tokens": [120, 121, 122, 123]}, *again)
+    assert other.code == 1
+    (failed,) = other.records
+    assert (failed["status"], failed["divergence"]["verdict"]) == ("numerics", "failure")
+    assert "below 80%" in failed["failure"]["message"]
+    loose = scripted({"tokens": [120, 121, 122, 123]}, *again, "--max-kl", 100, "--min-agreement", 0)
+    assert loose.code == 0
+    assert any("agree with" in warning for warning in loose.records[0]["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--max-kl", 1], "give that too"),
+        (["--min-agreement", 0.5], "give that too"),
+        (["--reference", "cpu-float32", "--min-agreement", 2], "from 0 to 1"),
+        (["--reference", "cpu-float32", "--max-kl", -1], "at least 0"),
+        (["--reference", "cpu-float32", "--max-kl", "nan"], "at least 0"),
+    ],
+)
+def test_limits_that_make_no_sense(scripted: CommandLine, flags: list[object], words: str) -> None:
+    done = scripted({}, *flags)
+    assert done.code == 2
+    assert words in done.error_line
+
+
+def found(agreement: float, kl: float | None) -> Divergence:
+    return Divergence(
+        reference="r", top1_agreement=agreement, mean_kl=kl, first_divergence=[None], positions=128
+    )
+
+
+@pytest.mark.parametrize(
+    ("agreement", "kl", "verdict"),
+    [
+        (0.99, 0.001, "ok"),
+        (0.99, 0.02, "warning"),
+        (0.9, 0.001, "warning"),
+        # Near ties change tokens, not probabilities.
+        (0.5, 0.001, "warning"),
+        (0.5, 0.02, "failure"),
+        (0.99, 0.2, "failure"),
+        (0.5, None, "failure"),
+        (0.99, None, "ok"),
+    ],
+)
+def test_the_limits_of_bfloat16(agreement: float, kl: float | None, verdict: str) -> None:
+    limits = limits_for("bfloat16", "float32", max_kl=None, min_agreement=None)
+    assert judged(found(agreement, kl), limits).verdict == verdict
+
+
+def test_limits_grow_with_the_precision() -> None:
+    rows = list(LIMITS.values())
+    for fine, coarse in pairwise(rows):
+        assert fine.kl_warning < coarse.kl_warning < coarse.kl_failure
+        assert fine.agreement_failure >= coarse.agreement_failure
+
+
+def trace(*rows: list[int]) -> Trace:
+    tokens = np.array(rows)
+    return Trace(prompt_ids=tokens, tokens=tokens, top_ids=None, top_logprobs=None)
+
+
+def test_loops() -> None:
+    text, one, two = list(range(32)), [9] * 32, [3, 4] * 16
+    assert degenerate.check(trace(text, text), None) == []
+    assert "1 of 2 check prompts" in degenerate.check(trace(text, one), None)[0]
+    with pytest.raises(RunFailure, match="degenerate"):
+        degenerate.check(trace(one, two), trace(text, text))
+    assert len(degenerate.check(trace(one, two), trace(two, two))) == 1
+
+
+def test_rounding() -> None:
+    logits = np.random.default_rng(0).normal(size=(2, 5, 100))
+    assert logit_difference(logits + 3, logits) == pytest.approx(0)
+    half = logits.astype(np.float16).astype(np.float64)
+    assert 0 < logit_difference(half, logits) < logit_limit("float16", 2)
+    assert logit_difference(np.roll(logits, 1, -1), logits) > 1 > logit_limit("bfloat16", 80)
+    assert np.isnan(logit_difference(np.full_like(logits, np.nan), logits))

@@ -1,0 +1,41 @@
+"""Whether trained weights say something on text prompts, or repeat themselves for ever."""
+
+import numpy as np
+
+from xpubench.accuracy.divergence import Trace
+from xpubench.errors import RunFailure
+from xpubench.runtimes.base import TokenIds
+
+LONGEST_PERIOD = 4
+# A loop has to last this long to count.
+LEAST_TOKENS = 16
+# So many more prompts that loop than the reference's are tolerated, of four.
+TOLERATED = 1
+
+
+def looping(tokens: TokenIds) -> int:
+    """How many of the sequences, of shape (prompts, new tokens), end in a loop of at most 4 tokens."""
+    return sum(map(_loops, tokens))
+
+
+def _loops(sequence: TokenIds) -> bool:
+    end = sequence[-LEAST_TOKENS:]
+    if len(end) < LEAST_TOKENS:
+        return False
+    return any(np.array_equal(end[period:], end[:-period]) for period in range(1, LONGEST_PERIOD + 1))
+
+
+def check(answers: Trace, reference: Trace | None) -> list[str]:
+    """The warning about answers to text prompts that loop; RunFailure `numerics` where the reference's do
+    not."""
+    found, prompts = looping(answers.tokens), len(answers.tokens)
+    if reference is not None and found > looping(reference.tokens) + TOLERATED:
+        theirs = looping(reference.tokens)
+        raise RunFailure(
+            "numerics",
+            f"degenerate output: {found} of {prompts} check prompts end in a loop, {theirs} in the reference",
+        )
+    if not found:
+        return []
+    loop = f"end in a loop of at most {LONGEST_PERIOD} tokens"
+    return [f"{found} of {prompts} check prompts {loop}; are the weights right?"]

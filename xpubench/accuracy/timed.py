@@ -1,0 +1,142 @@
+"""Whether the tokens of timed generations are the model's, looked at outside of every timed interval.
+
+Generations of one prompt must give the same tokens, whenever and however they are timed. Some of the
+sequences, and every one that differs or looks odd, are scored: a forward pass over the whole sequence, alone
+and without a cache, says how far each token is from the most probable one. Only rounding may lie between the
+two.
+"""
+
+from collections.abc import Hashable
+
+import msgspec
+import numpy as np
+
+from xpubench.errors import RunFailure
+from xpubench.measure.rounding import logit_limit
+from xpubench.measure.times import LogitsFacts
+from xpubench.record import TokenChecks
+from xpubench.runtimes.base import Generator, TokenIds
+
+# The most sequences that are scored because of their looks. A model of random weights often repeats itself.
+MOST_ODD = 4
+# The rows of a batch that are scored are these, spread over it.
+SCORED_ROWS = 4
+# Fewer equal tokens are no sign of anything.
+LEAST_ODD = 8
+# The logits of both of two tokens can be off by the limit.
+TIE = 2.0
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """A generation: its prompts, int64 of shape (batch, length), and its new tokens, (batch, new tokens)."""
+
+    prompt_ids: TokenIds
+    tokens: TokenIds
+    num_beams: int
+
+
+class TimedTokens:
+    """The tokens of a run's generations. `blocks` is the number of the model's decoder blocks, from which the
+    limit of what rounding explains follows."""
+
+    def __init__(self, generator: Generator, blocks: int) -> None:
+        self._generator = generator
+        self._first: dict[Hashable, Seen] = {}
+        self._differing: list[tuple[Seen, Seen, int]] = []
+        self._compared = self._different = 0
+        self._logits_seen = True
+        self._limit = TIE * logit_limit(generator.rounding, blocks)
+
+    def look_at(self, logits: LogitsFacts | None) -> None:
+        """RunFailure `numerics` where the logits of a generation were not finite or all the same."""
+        if logits is None:
+            self._logits_seen = False
+        elif not logits.finite:
+            raise RunFailure("numerics", "NaN or infinite logits while generating")
+        elif logits.constant:
+            raise RunFailure("numerics", "all logits of a step were the same while generating")
+
+    def add(self, prompt: Hashable, prompt_ids: TokenIds, num_beams: int, tokens: TokenIds) -> None:
+        """A generation from the prompts that `prompt` names."""
+        seen = Seen(prompt_ids, tokens, num_beams)
+        first = self._first.setdefault(prompt, seen)
+        if first is seen:
+            return
+        self._compared += 1
+        rows = np.flatnonzero((first.tokens != tokens).any(axis=1))
+        self._different += rows.size > 0
+        self._differing += [(first, seen, int(row)) for row in rows]
+
+    def settle(self) -> TokenChecks:
+        """Scores what has to be looked at. RunFailure `numerics` for tokens that rounding does not
+        explain."""
+        differing = [(seen, row) for first, later, row in self._differing for seen in (first, later)]
+        if self._generator.scorer is None:
+            if differing:
+                raise RunFailure(
+                    "numerics",
+                    f"{self._different} of {self._compared} generations gave other tokens than an earlier "
+                    "one of the same prompt, and the stack hides the logits that could explain it",
+                )
+            return self._checks(0, None)
+        chosen = {(id(seen), row): (seen, row) for seen, row in (*differing, *self._sample(), *self._odd())}
+        regrets = [self._regret(seen, row) for seen, row in chosen.values()]
+        return self._checks(len(regrets), max(regrets, default=None))
+
+    def warnings(self) -> list[str]:
+        """What the user should know of tokens that were forgiven."""
+        if not self._different:
+            return []
+        return [
+            f"{self._different} of {self._compared} generations parted from an earlier one of the same "
+            "prompt at a near tie, which rounding explains"
+        ]
+
+    def _sample(self) -> list[tuple[Seen, int]]:
+        """Rows of the first prompt and of the last two that were generated from."""
+        every = list(self._first.values())
+        return [
+            (seen, int(row))
+            for seen in (every[0], *every[-2:])
+            for row in np.unique(np.linspace(0, len(seen.tokens) - 1, SCORED_ROWS).astype(int))
+        ]
+
+    def _odd(self) -> list[tuple[Seen, int]]:
+        """Sequences of one token for ever, and those that another prompt gave too."""
+        found, known = [], set()
+        for seen in self._first.values():
+            for row, tokens in enumerate(seen.tokens):
+                if len(tokens) < LEAST_ODD:
+                    continue
+                if (tokens == tokens[0]).all() or tokens.tobytes() in known:
+                    found.append((seen, row))
+                known.add(tokens.tobytes())
+        return found[:MOST_ODD]
+
+    def _regret(self, seen: Seen, row: int) -> float:
+        """The largest regret of the sequence's tokens. RunFailure `numerics` where it is beyond the limit."""
+        scorer = self._generator.scorer
+        assert scorer is not None
+        prompt_ids, tokens = seen.prompt_ids[row : row + 1], seen.tokens[row : row + 1]
+        regrets = scorer.regrets(prompt_ids, tokens, seen.num_beams)
+        worst = float(regrets.max())
+        # A NaN is not within the limit either.
+        if not worst <= self._limit:
+            search = "most probable" if seen.num_beams == 1 else f"{seen.num_beams} most probable"
+            raise RunFailure(
+                "numerics",
+                f"wrong tokens: {int((~(regrets <= self._limit)).sum())} of {regrets.size} timed tokens of "
+                f"row {row} are not the {search} of a forward pass over the same tokens, by up to "
+                f"{worst:.2f} standard deviations of the logits (rounding explains {self._limit:.2g})",
+            )
+        return worst
+
+    def _checks(self, scored: int, regret: float | None) -> TokenChecks:
+        return TokenChecks(
+            compared=self._compared,
+            different=self._different,
+            scored=scored,
+            regret=regret,
+            regret_limit=self._limit,
+            logits_seen=self._logits_seen,
+        )

@@ -1,0 +1,110 @@
+"""`xpubench compare --live`: two command lines judged by blocks, until a verdict or the end of the budget."""
+
+import argparse
+import random
+import sys
+from pathlib import Path
+
+import msgspec
+
+from xpubench.cli import generation
+from xpubench.cli.main import Parser
+from xpubench.cli.options import runtime_names
+from xpubench.compare.live import compare_blocks
+from xpubench.compare.runs import Comparisons, Rules, exit_code
+from xpubench.errors import UserError
+from xpubench.record import Record
+from xpubench.results import ROUND, rounds_of
+from xpubench.run.live import WARMUP, Side, run_block
+from xpubench.run.suite import words
+from xpubench.spec import RunSpec
+
+DEFAULT_BUDGET = 20
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a live comparison."""
+    add = parser.add_argument_group("live").add_argument
+    note = "run BASE and NEW now, in turn: flags of `xpubench generate` in quotes; NEW is BASE where it lacks"
+    add("--live", action="store_true", help=note)
+    note = f"the most blocks, each of two fresh processes (default: {DEFAULT_BUDGET})"
+    add("--budget", type=int, default=DEFAULT_BUDGET, metavar="N", help=note)
+    for side, which in (("a", "BASE"), ("b", "NEW")):
+        note = f"variables of the environment of {which}"
+        add(f"--{side}-env", nargs="+", default=[], metavar="NAME=VALUE", help=note)
+        add(f"--{side}-python", default=sys.executable, metavar="FILE", help=f"the interpreter of {which}")
+    note = "where the records of the blocks stay (default: results-live)"
+    add("--results-dir", type=Path, default=Path("results-live"), metavar="DIR", help=note)
+
+
+def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
+    """Runs blocks until one decides or the budget ends. UserError for what cannot be compared, or where the
+    results directory holds an earlier comparison: going on after a look would break its guarantee."""
+    if args.budget < 1:
+        raise UserError(f"--budget must be at least 1, not {args.budget}")
+    sides = (
+        _side("A", args.base, args.a_python, args.a_env),
+        _side("B", args.new or args.base, args.b_python, args.b_env),
+    )
+    if sides[0] == msgspec.structs.replace(sides[1], name="A"):
+        raise UserError("both sides are the same; name another command line, --b-env or --b-python")
+    homes = [args.results_dir / name for name in ("a", "b")]
+    if any(rounds_of(home) for home in homes):
+        raise UserError(f"{args.results_dir} holds an earlier comparison; choose another --results-dir")
+    blocks: tuple[list[Record], list[Record]] = ([], [])
+    draw, alone = random.Random(), False
+    for number in range(1, args.budget + 1):
+        directories = homes[0] / f"{ROUND}{number}", homes[1] / f"{ROUND}{number}"
+        made = run_block(sides, directories, draw, _log, alone=alone)
+        if not alone and _out_of_memory(made):
+            alone = True
+            _log(
+                "memory holds one worker alone: they run one after the other now, and more blocks are needed"
+            )
+            made = run_block(sides, directories, draw, _log, alone=True)
+        for side, record in zip(blocks, made, strict=True):
+            side.append(record)
+        found = compare_blocks(*blocks, rules.limits, rules.primary)
+        _log(f"block {number}: {found.verdict}: {found.reason}")
+        if found.verdict != "inconclusive":
+            break
+    return Comparisons(
+        runs=[found], left_out=[], judged=0, false_by_chance=0.0, exit_code=exit_code({found.verdict})
+    )
+
+
+def _out_of_memory(records: tuple[Record, Record]) -> bool:
+    return any(record.status == "oom" for record in records)
+
+
+def _side(name: str, command: str, python: str, variables: list[str]) -> Side:
+    """The side that a command line gives, with the warm-up that keeps both sides' generations together."""
+    parser = Parser(prog="xpubench generate", add_help=False)
+    generation.add_flags(parser)
+    args = parser.parse_args(words(command))
+    runtime, *others = runtime_names(args)
+    if others or args.accuracy_only or args.save_model:
+        raise UserError("a live comparison takes latency runs of one runtime on each side")
+    order = generation.order_for(args, runtime, args.device or generation.device_of_worker(runtime))
+    spec, *more = order.specs
+    assert isinstance(spec, RunSpec)
+    if more:
+        raise UserError(f"a side of a live comparison is one run, and {command!r} gives {len(more) + 1}")
+    pairs = spec.protocol.num_iter - spec.protocol.num_warmup
+    protocol = msgspec.structs.replace(spec.protocol, num_iter=pairs + WARMUP, num_warmup=WARMUP)
+    order = msgspec.structs.replace(order, specs=[msgspec.structs.replace(spec, protocol=protocol)])
+    return Side(name=name, order=order, python=python, variables=_variables(variables))
+
+
+def _variables(texts: list[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        variable, equals, value = text.partition("=")
+        if not variable or not equals:
+            raise UserError(f"{text!r} sets no variable; write NAME=VALUE")
+        found[variable] = value
+    return found
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

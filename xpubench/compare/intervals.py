@@ -1,0 +1,134 @@
+"""95% intervals of the difference of two sides' logarithms, from one value a process."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from math import fsum, sqrt
+from statistics import fmean
+from typing import Literal
+
+import msgspec
+
+ALPHA = 0.05
+# The share of repeats in which the smallest detectable change would be found.
+POWER = 0.9
+# So many standard errors to one side hold that share of the normal distribution.
+Z_POWER = 1.2816
+# The degrees of freedom from which the noise of earlier processes serves where a side is a single one.
+MIN_HISTORY = 10
+MOST_ROUNDS = 10_000
+
+Method = Literal["paired t", "Welch's t", "t with the noise of earlier runs", "always-valid t"]
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """An estimate with the ends of its 95% interval, its standard error and that error's degrees of freedom.
+    Of times, all but the degrees are of the natural logarithm of the ratio. `rounds` is the number of values
+    of the smaller side."""
+
+    estimate: float
+    low: float
+    high: float
+    error: float
+    freedom: float
+    rounds: int
+    method: Method
+
+    @property
+    def detectable(self) -> float:
+        """The change that would be told from none in nine of ten repeats."""
+        return self.error * (_quantile(self.freedom, 1 - ALPHA / 2) + _quantile(self.freedom, POWER))
+
+    @property
+    def p_value(self) -> float:
+        """The two-sided p-value of no change."""
+        if self.error == 0:
+            return 1.0 if self.estimate == 0 else 0.0
+        from scipy.special import stdtr
+
+        return float(2 * stdtr(self.freedom, -abs(self.estimate) / self.error))
+
+
+class Noise(msgspec.Struct, frozen=True):
+    """How far processes of one run lie apart: the standard deviation of a figure's logarithm, and its degrees
+    of freedom."""
+
+    deviation: float
+    freedom: int
+
+
+def paired(base: Sequence[float], new: Sequence[float]) -> Interval:
+    """Student's interval of the mean of new less base, round by round; at least two rounds."""
+    differences = [after - before for before, after in zip(base, new, strict=True)]
+    error = sqrt(_variance(differences) / len(differences))
+    return _interval(fmean(differences), error, len(differences) - 1, len(differences), "paired t")
+
+
+def welch(base: Sequence[float], new: Sequence[float]) -> Interval:
+    """Welch's interval of the difference of the means, new less base, of rounds that were run apart, with the
+    degrees of freedom of Welch and Satterthwaite; at least two rounds a side."""
+    parts = [_variance(side) / len(side) for side in (base, new)]
+    total = fsum(parts)
+    freedom: float = min(len(base), len(new)) - 1
+    if total > 0:
+        freedom = total**2 / fsum(
+            part**2 / (len(side) - 1) for part, side in zip(parts, (base, new), strict=True)
+        )
+    return _interval(fmean(new) - fmean(base), sqrt(total), freedom, min(len(base), len(new)), "Welch's t")
+
+
+def by_history(base: Sequence[float], new: Sequence[float], noise: Noise) -> Interval:
+    """The interval of the difference of the means where the noise between processes is known from others."""
+    error = noise.deviation * sqrt(1 / len(base) + 1 / len(new))
+    rounds = min(len(base), len(new))
+    return _interval(
+        fmean(new) - fmean(base), error, noise.freedom, rounds, "t with the noise of earlier runs"
+    )
+
+
+def pooled(groups: Sequence[Sequence[float]]) -> Noise | None:
+    """The noise within groups of values of equal runs; None where no group has two values."""
+    several = [group for group in groups if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in several)
+    if not freedom:
+        return None
+    squares = fsum(_variance(group) * (len(group) - 1) for group in several)
+    return Noise(sqrt(squares / freedom), freedom)
+
+
+def rounds_to_decide(interval: Interval, limit: float) -> int | None:
+    """The number of rounds of both sides from which an interval around the present estimate, with the present
+    noise, would lie on one side of 0 or inside `limit`; None for more than `MOST_ROUNDS`."""
+    margin = max(abs(interval.estimate), limit - abs(interval.estimate))
+
+    def decides(rounds: int) -> bool:
+        error = interval.error * sqrt(interval.rounds / rounds)
+        return _quantile(rounds - 1, 1 - ALPHA / 2) * error < margin
+
+    numbers = range(max(interval.rounds + 1, 3), MOST_ROUNDS + 1)
+    place = bisect_left(numbers, True, key=decides)
+    return numbers[place] if place < len(numbers) else None
+
+
+def _interval(estimate: float, error: float, freedom: float, rounds: int, method: Method) -> Interval:
+    half = error * _quantile(freedom, 1 - ALPHA / 2) if error else 0.0
+    return Interval(
+        estimate=estimate,
+        low=estimate - half,
+        high=estimate + half,
+        error=error,
+        freedom=freedom,
+        rounds=rounds,
+        method=method,
+    )
+
+
+def _variance(values: Sequence[float]) -> float:
+    mean = fmean(values)
+    return fsum((value - mean) ** 2 for value in values) / (len(values) - 1)
+
+
+def _quantile(freedom: float, probability: float) -> float:
+    # scipy.stats would take a second to import.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, probability))

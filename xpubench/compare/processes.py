@@ -1,0 +1,128 @@
+"""How the processes of two runs were run, and the interval that this allows."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from math import exp, log
+from statistics import fmean
+
+import msgspec
+
+from xpubench.compare.environments import facts_of
+from xpubench.compare.figures import FIGURES, Figure, FigureName, unusable
+from xpubench.compare.intervals import MIN_HISTORY, Noise, by_history, paired, pooled, welch
+from xpubench.compare.judgement import Judgement, judge_ratio, without_interval
+from xpubench.record import Record
+from xpubench.spec import RunSpec
+
+# Both runs of a round lie within a day.
+ROUND_S = 86_400.0
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The least changes that count, of a latency and of a peak of memory, as a share of the base."""
+
+    latency: float = 0.05
+    memory: float = 0.10
+
+
+def interleaved(base: Sequence[Record], new: Sequence[Record]) -> bool:
+    """Whether both runs have the same number of rounds, at least two, and took turns: all processes of a
+    round were made before those of the next, and within a day. The times in the records decide, never the
+    figures."""
+    if len(base) != len(new) or len(base) < 2:
+        return False
+    try:
+        made = [
+            sorted(datetime.fromisoformat(one.created).timestamp() for one in pair)
+            for pair in zip(base, new, strict=True)
+        ]
+    except (ValueError, OverflowError):
+        return False
+    in_turns = all(before[-1] <= after[0] for before, after in pairwise(made))
+    return in_turns and all(late - early <= ROUND_S for early, late in made)
+
+
+# A side and the lasting facts of the environment, equal for processes that repeat each other.
+Repeated = tuple[object, ...]
+
+
+class EarlierRuns:
+    """Repeated runs, from which the noise between processes is known."""
+
+    def __init__(self) -> None:
+        self._groups: defaultdict[str, defaultdict[Repeated, list[Record]]]
+        self._groups = defaultdict(lambda: defaultdict(list))
+        self._known: set[tuple[object, ...]] = set()
+
+    def add(self, records: Sequence[Record], side: str) -> None:
+        """Adds usable latency runs, each once. Those of one `side` with equal environments repeat each
+        other."""
+        for record in records:
+            # A directory may be named twice, or hold a copy.
+            times = tuple(one.end_to_end_ns for one in record.samples.iterations)
+            process = (record.id, record.created, times)
+            if process in self._known or not isinstance(record.spec, RunSpec):
+                continue
+            if record.status == "ok" and not unusable(record):
+                self._known.add(process)
+                self._groups[record.id][side, *sorted(facts_of(record))].append(record)
+
+    def noise(self, base: Record, new: Record, figure: Figure) -> Noise | None:
+        """The noise of that figure between processes of either run on the machine that both ran on, over
+        all versions of its software; None where it was not repeated, or the machines differ."""
+        machine = _machine(new)
+        if machine is None or machine != _machine(base):
+            return None
+        groups = [
+            _logarithms(group, figure)
+            for run in {base.id, new.id} & self._groups.keys()
+            for group in self._groups[run].values()
+            if len(group) > 1 and _machine(group[0]) == machine
+        ]
+        return pooled(groups)
+
+
+def judge_figures(
+    base: Sequence[Record], new: Sequence[Record], limits: Limits, earlier: EarlierRuns
+) -> dict[FigureName, Judgement]:
+    """The judgement on each figure that all processes of both sides have; the records must be usable. Rounds
+    that took turns are paired, others are not. Where a side is a single process, the noise of earlier runs
+    serves, and without enough of these there is no interval and no verdict."""
+    turns = interleaved(base, new)
+    found: dict[FigureName, Judgement] = {}
+    for name, figure in FIGURES.items():
+        before, after = (_logarithms(side, figure) for side in (base, new))
+        if [len(before), len(after)] != [len(base), len(new)]:
+            continue
+        limit = getattr(limits, figure.limit)
+        if min(len(before), len(after)) > 1:
+            interval = paired(before, after) if turns else welch(before, after)
+            found[name] = judge_ratio(name, interval, limit, figure.words)
+            continue
+        noise = earlier.noise(base[-1], new[-1], figure)
+        if noise is not None and noise.freedom >= MIN_HISTORY:
+            found[name] = judge_ratio(name, by_history(before, after, noise), limit, figure.words)
+        else:
+            found[name] = without_interval(
+                name, exp(fmean(after) - fmean(before)), limit, _too_little(noise.freedom if noise else 0)
+            )
+    return found
+
+
+def _too_little(freedom: int) -> str:
+    return (
+        "one process a side does not tell the noise between processes, and earlier runs of this machine give "
+        f"{freedom} of the {MIN_HISTORY} degrees of freedom that are needed"
+    )
+
+
+def _logarithms(records: Sequence[Record], figure: Figure) -> list[float]:
+    return [log(value) for value in map(figure.value, records) if value is not None]
+
+
+def _machine(record: Record) -> tuple[str, str] | None:
+    """The device and the processor, None where the record does not tell."""
+    device, host = record.environment.device, record.environment.host
+    return (device.name, host.cpu) if device is not None and host is not None else None

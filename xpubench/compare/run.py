@@ -1,0 +1,225 @@
+"""Two runs, each given by its rounds: what differs between them, the figures, and a verdict."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from xpubench.compare.accuracy import AccuracyComparison, compare_accuracies
+from xpubench.compare.environments import EnvironmentDifference, Environments, differences
+from xpubench.compare.figures import FIGURES, FigureName, unusable
+from xpubench.compare.judgement import Judgement, Verdict
+from xpubench.compare.processes import EarlierRuns, Limits, judge_figures
+from xpubench.compare.title import title_of
+from xpubench.record import Record
+from xpubench.spec import AccuracySpec, RunSpec
+
+RunVerdict = Verdict | Literal["newly failing", "failing in both", "no longer failing", "missing"]
+
+# A share of tokens that agree with the reference's, in percentage points: smaller losses are not named.
+AGREEMENT_POINTS = 1.0
+
+
+class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A run and its base. `primary` is the figure that gives the verdict, one of `figures` or, of accuracy
+    runs, the judgement on the accuracy. `beyond` names the other figures that changed by more than their
+    limits. `differs` names the fields of the subject that are not the same, with both values, `environment`
+    the facts of the environments, and `warnings` holds those of both sides' records. `adjusted_p` is the
+    p-value of the primary figure after Benjamini and Hochberg's adjustment for the number of runs."""
+
+    id: str
+    title: str
+    verdict: RunVerdict
+    reason: str
+    primary: Judgement | None = None
+    figures: dict[FigureName, Judgement] = {}
+    accuracy: AccuracyComparison | None = None
+    beyond: list[str] = []
+    differs: list[str] = []
+    environment: list[EnvironmentDifference] = []
+    warnings: list[str] = []
+    top1_agreement: float | None = None
+    mean_kl: float | None = None
+    adjusted_p: float | None = None
+
+
+def compare_runs(
+    base: Sequence[Record], new: Sequence[Record], limits: Limits, primary: FigureName, earlier: EarlierRuns
+) -> RunComparison:
+    """Compares two latency runs or two accuracy runs, each given by its rounds, at least one. Rounds of the
+    base that failed are left out where others went well; a round of the new run that failed is a failure.
+    `earlier` tells the noise between processes where a side is a single one. The last round counts for
+    accuracy, divergence and tokens."""
+    after = new[-1]
+    shared: dict[str, Any] = {
+        "id": after.id,
+        "title": title_of(after),
+        "differs": _differing(base[-1], after),
+        "environment": differences(Environments(base), Environments(new)),
+        "warnings": [*_warnings("base", base), *_warnings("new", new)],
+    }
+    if failing := _failing(base, new):
+        return RunComparison(**shared, verdict=failing[0], reason=failing[1])
+    well = [record for record in base if record.status == "ok"]
+    if len(well) < len(base):
+        shared["warnings"].append(
+            f"base: {len(base) - len(well)} of {len(base)} rounds failed and are left out"
+        )
+    if reason := _not_comparable(well[-1], after) or _without_figures(well, new):
+        return RunComparison(**shared, verdict="not comparable", reason=reason)
+    if isinstance(after.spec, AccuracySpec):
+        return _compare_accuracy(well[-1], after, shared)
+    return _compare_latency(well, new, limits, primary, earlier, shared)
+
+
+def _compare_accuracy(base: Record, new: Record, shared: dict[str, Any]) -> RunComparison:
+    found = compare_accuracies(base, new)
+    if isinstance(found, str):
+        return RunComparison(**shared, verdict="not comparable", reason=found)
+    perplexity = found.perplexity
+    beyond = []
+    if perplexity is not None and perplexity.beyond_limit:
+        beyond.append(perplexity.named("perplexity"))
+    return RunComparison(
+        **shared,
+        verdict=found.accuracy.verdict,
+        reason=found.accuracy.reason,
+        primary=found.accuracy,
+        accuracy=found,
+        beyond=beyond,
+    )
+
+
+def _compare_latency(
+    base: Sequence[Record],
+    new: Sequence[Record],
+    limits: Limits,
+    primary: FigureName,
+    earlier: EarlierRuns,
+    shared: dict[str, Any],
+) -> RunComparison:
+    figures = judge_figures(base, new, limits, earlier)
+    after = new[-1]
+    # A run of one new token has no next token latency.
+    of_one_token = isinstance(after.spec, RunSpec) and after.spec.workload.new_tokens == 1
+    name: FigureName = "first_token" if of_one_token and primary.startswith("next_token") else primary
+    beyond = [
+        one.named(FIGURES[other].title)
+        for other, one in figures.items()
+        if other != name and one.beyond_limit
+    ]
+    if name not in figures:
+        reason = f"a record has no {FIGURES[name].title}; choose another figure with --primary"
+        return RunComparison(
+            **shared, verdict="not comparable", reason=reason, figures=figures, beyond=beyond
+        )
+    decisive = figures[name]
+    return RunComparison(
+        **shared,
+        verdict=decisive.verdict,
+        reason=f"{FIGURES[name].title}, ratio {decisive.text}: {decisive.reason}",
+        primary=decisive,
+        figures=figures,
+        beyond=[*beyond, *_other_tokens(base[-1], after)],
+        top1_agreement=after.divergence.top1_agreement if after.divergence else None,
+        mean_kl=after.divergence.mean_kl if after.divergence else None,
+    )
+
+
+def _other_tokens(base: Record, new: Record) -> list[str]:
+    """What the tokens of the same prompt and the distance from the same reference say."""
+    found = []
+    assert isinstance(base.spec, RunSpec)
+    assert isinstance(new.spec, RunSpec)
+    one, other = base.output, new.output
+    if one is not None and other is not None and base.spec.protocol.seed == new.spec.protocol.seed:
+        pairs = zip(one.first_token_ids, other.first_token_ids, strict=False)
+        place = next((at for at, (before, after) in enumerate(pairs, 1) if before != after), None)
+        if place is not None:
+            found.append(
+                f"other tokens for the same prompt, from token {place} of {len(other.first_token_ids)}"
+            )
+    if base.divergence is not None and new.divergence is not None:
+        lost = 100 * (base.divergence.top1_agreement - new.divergence.top1_agreement)
+        if lost > AGREEMENT_POINTS:
+            found.append(f"top-1 agreement with the reference {lost:.1f} points lower")
+    return found
+
+
+def _failing(base: Sequence[Record], new: Sequence[Record]) -> tuple[RunVerdict, str] | None:
+    """The verdict on runs that failed; None where both can be compared."""
+    before, after = ([record for record in side if record.status != "ok"] for side in (base, new))
+    if after and before:
+        return "failing in both", f"{before[-1].status} before, {after[-1].status} now"
+    if after:
+        rounds = f" in {len(after)} of {len(new)} rounds" if len(new) > 1 else ""
+        message = after[-1].failure.message if after[-1].failure else ""
+        return "newly failing", f"{after[-1].status}{rounds}: {message}"
+    if len(before) == len(base):
+        return "no longer failing", f"{before[-1].status} before"
+    return None
+
+
+def _not_comparable(base: Record, new: Record) -> str | None:
+    """The field in which the work differs; None where it is the same."""
+    one, other = base.spec, new.spec
+    # A model may be a directory here and a name on the hub.
+    models = [Path(spec.subject.model).name for spec in (one, other)]
+    if isinstance(one, RunSpec) is not isinstance(other, RunSpec):
+        return "one is a latency, the other an accuracy"
+    if not isinstance(one, RunSpec) or not isinstance(other, RunSpec):
+        return None
+    if models[0].lower() != models[1].lower():
+        return f"another model: {models[0]} and {models[1]}"
+    if one.subject.weights != other.subject.weights:
+        return f"other weights: {one.subject.weights} and {other.subject.weights}"
+    for field in one.workload.__struct_fields__:
+        left, right = getattr(one.workload, field), getattr(other.workload, field)
+        # Another cache is another way to do the same work.
+        if left != right and field != "cache":
+            return f"another {field}: {left} and {right}"
+    return None
+
+
+def _without_figures(base: Sequence[Record], new: Sequence[Record]) -> str | None:
+    for name, rounds in (("base", base), ("new", new)):
+        for record in rounds:
+            if isinstance(record.spec, AccuracySpec):
+                reason = None if record.accuracy is not None else "holds no accuracy"
+            else:
+                reason = unusable(record)
+            if reason:
+                return f"the {name} run {reason}"
+    return None
+
+
+def _warnings(name: str, rounds: Sequence[Record]) -> list[str]:
+    """The warnings of one side, of those that differ in their numbers alone the first."""
+    kinds: defaultdict[str, list[str]] = defaultdict(list)
+    for record in rounds:
+        for warning in record.warnings:
+            kinds[re.sub(r"[\d.]+", "", warning)].append(warning)
+    return [
+        f"{name}: {alike[0]}" + (f" (and {len(alike) - 1} like it)" if len(alike) > 1 else "")
+        for alike in kinds.values()
+    ]
+
+
+def _differing(base: Record, new: Record) -> list[str]:
+    """The fields in which the subjects, or the kinds of cache, differ."""
+    one, other = _fields(base.spec), _fields(new.spec)
+    return [
+        f"{name}: {one.get(name, 'none')} and {other.get(name, 'none')}"
+        for name in sorted(one.keys() | other.keys())
+        if one.get(name) != other.get(name)
+    ]
+
+
+def _fields(spec: RunSpec | AccuracySpec) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(spec.subject)
+    fields["quantization"] = spec.subject.quantization and spec.subject.quantization.title
+    fields["cache"] = spec.workload.cache if isinstance(spec, RunSpec) else None
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,194 @@
+"""Faults that are planted in a real model, to see that a run with them is no result.
+
+Each is named after what users met; the numbers are those of the threads. A fault changes the model that a
+`FaultyRuntime` has loaded by hooks, or its weights, and nothing else.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Model = Any
+Hook = Callable[[Any, Any], Any]
+
+
+class Moment:
+    """What the runtime is doing: whether it times a generation, which one, and the steps of this one."""
+
+    def __init__(self) -> None:
+        self.timed = False
+        self.generation = 0
+        self.step = 0
+
+
+def _on_logits(change: Callable[[Moment, torch.Tensor, dict[str, Any]], torch.Tensor]) -> Callable[..., None]:
+    """A fault that changes the logits of each pass, of shape (batch, positions, vocabulary); it also gets the
+    arguments of the pass."""
+
+    def plant(model: Model, moment: Moment) -> None:
+        def hook(_: Any, arguments: Any, named: dict[str, Any], output: Any) -> Any:
+            output.logits = change(moment, output.logits, named)
+            moment.step += 1
+            return output
+
+        model.register_forward_hook(hook, with_kwargs=True)
+
+    return plant
+
+
+def _garbage(logits: torch.Tensor) -> torch.Tensor:
+    return logits.roll(logits.shape[-1] // 3, dims=-1)
+
+
+def _token_0(logits: torch.Tensor) -> torch.Tensor:
+    forced = logits.clone()
+    forced[..., 0] = logits.amax() + 10
+    return forced
+
+
+def _rows_from_2_zero(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """vllm 53211: the first request of a batch is right, the others are garbage."""
+    logits = logits.clone()
+    logits[1:] = 0
+    return logits
+
+
+def _poison_after_tokens(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """vllm 41663: token 0 for ever after a number of tokens."""
+    return _token_0(logits) if moment.timed and moment.step >= 3 else logits
+
+
+def _poison_after_time(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """vllm 53480: token 0 for ever after a while."""
+    return _token_0(logits) if moment.generation > 4 else logits
+
+
+class _Stale:
+    """A graph that is replayed with the inputs of its capture: each step gives what the first generation of
+    that shape gave."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def __call__(self, moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+        return self.kept.setdefault((moment.step, *logits.shape), logits.clone()) if moment.timed else logits
+
+
+def _leaking_row(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """A row of a batch gets its neighbour's logits."""
+    return logits.roll(1, dims=0) if logits.shape[1] == 1 else logits
+
+
+def _wrong_compiled(model: Model, moment: Moment) -> None:
+    """The compiler's code gives other logits than the eager one."""
+
+    def hook(module: Any, arguments: Any, output: torch.Tensor) -> torch.Tensor:
+        return _garbage(output) if torch.compiler.is_compiling() else output
+
+    model.get_output_embeddings().register_forward_hook(hook)
+
+
+def _wrong_static_cache(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    return _garbage(logits) if "Static" in type(named.get("past_key_values")).__name__ else logits
+
+
+def _wrong_timed(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    return _garbage(logits) if moment.timed else logits
+
+
+def _one_odd_generation(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """A transient error of memory or of a link: one generation of many is wrong."""
+    return _garbage(logits) if moment.generation == 4 else logits
+
+
+def _constant_logits(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """torch-xpu-ops 5220: a linear layer in float16 gives zeros."""
+    return torch.zeros_like(logits)
+
+
+def _random_logits(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    return torch.randn_like(logits)
+
+
+def _wrong_for_one_token(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """torch-xpu-ops 4765: the product of one row is wrong."""
+    return _garbage(logits) if logits.shape[1] == 1 else logits
+
+
+def _nan_embedding(model: Model, moment: Moment) -> None:
+    """A row of the token table is NaN, which only some prompts meet."""
+    rows = model.get_input_embeddings().weight.data
+    rows[:: max(1, len(rows) // 40)] = torch.nan
+
+
+def _overwritten_weights(model: Model, moment: Moment) -> None:
+    """Another allocation overwrites a part of the weights during the run."""
+
+    def hook(module: Any, arguments: Any) -> None:
+        if moment.generation == 4:
+            next(model.base_model.layers[-1].parameters()).data[:8] = 0
+
+    model.register_forward_pre_hook(hook)
+
+
+def _dropped_rank(model: Model, moment: Moment) -> None:
+    """The sum over ranks lacks the part of one of two."""
+    for layer in model.base_model.layers:
+        weight = layer.mlp.down_proj.weight
+        weight.data = weight.data.clone()
+        weight.data[:, : weight.shape[1] // 2] = 0
+
+
+def _shifted_scales(model: Model, moment: Moment) -> None:
+    """INT4 scales are read a group too late. The groups are those of 32 inputs."""
+    for layer in model.base_model.layers:
+        weight = layer.mlp.up_proj.weight.data
+        groups = weight.view(len(weight), -1, 32)
+        scales = groups.abs().amax(-1, keepdim=True).clamp(min=1e-6)
+        layer.mlp.up_proj.weight.data = (groups / scales * scales.roll(1, dims=0) * 2).view_as(weight)
+
+
+def _no_causal_mask(model: Model, moment: Moment) -> None:
+    """IPEX 2.8.10 on GPUs without 2D block loads: the prompt's tokens see those after them."""
+    for layer in model.base_model.layers:
+        layer.self_attn.register_forward_pre_hook(_without_mask, with_kwargs=True)
+        layer.self_attn.is_causal = False
+
+
+def _without_mask(module: Any, arguments: Any, named: dict[str, Any]) -> Any:
+    return arguments, named | {"attention_mask": None}
+
+
+def _long_prompts(model: Model, moment: Moment) -> None:
+    """sgl-kernel 243: attention is right for short inputs and garbage for longer ones."""
+
+    def hook(module: Any, arguments: Any, named: dict[str, Any], output: Any) -> Any:
+        states = output[0]
+        wrong = states.flip(1) if states.shape[1] > 24 else states
+        return (wrong, *output[1:])
+
+    for layer in model.base_model.layers:
+        layer.self_attn.register_forward_hook(hook, with_kwargs=True)
+
+
+FAULTS: dict[str, Callable[[Model, Moment], None]] = {
+    "rows-from-2-zero": _on_logits(_rows_from_2_zero),
+    "poison-after-tokens": _on_logits(_poison_after_tokens),
+    "poison-after-time": _on_logits(_poison_after_time),
+    "stale-replay": lambda model, moment: _on_logits(_Stale())(model, moment),
+    "leaking-row": _on_logits(_leaking_row),
+    "dropped-rank": _dropped_rank,
+    "nan-embedding": _nan_embedding,
+    "wrong-compiled": _wrong_compiled,
+    "wrong-static-cache": _on_logits(_wrong_static_cache),
+    "wrong-timed": _on_logits(_wrong_timed),
+    "one-odd-generation": _on_logits(_one_odd_generation),
+    "overwritten-weights": _overwritten_weights,
+    "constant-logits": _on_logits(_constant_logits),
+    "random-logits": _on_logits(_random_logits),
+    "shifted-scales": _shifted_scales,
+    "no-causal-mask": _no_causal_mask,
+    "wrong-for-one-token": _on_logits(_wrong_for_one_token),
+    "long-prompts": _long_prompts,
+}
