@@ -63,3 +63,8 @@ def _swap(new: Path, target: Path) -> None:
 def _beside(target: Path) -> Path:
     """A new hidden path in the same directory. Names have at most 255 bytes, so the target's is cut."""
     return target.with_name(f".{target.name[:48]}.{uuid4().hex}")
+
+
+def cache_directory() -> Path:
+    """The directory of this tool's files that it can make again; RuntimeError where the user has no home."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xpubench"

@@ -29,6 +29,9 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
 
     Over ranks, a time is that of the latest rank, and `ranks_ns` holds each rank's own stamps since the
     common start: those of its tokens, where they were taken, and that of its end.
+
+    `available_host_bytes` is the memory that the whole machine had available after the call (MemAvailable,
+    proc(5)), which also falls where a driver pins memory outside of the process.
     """
 
     sync_policy: SyncPolicy
@@ -38,6 +41,7 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
     tokenize_ns: int | None = None
     detokenize_ns: int | None = None
     ranks_ns: list[list[int]] | None = None
+    available_host_bytes: int | None = None
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +68,15 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
 class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="latency"):
     """The figures of a successful latency run. `perturbation`, the MBUs and `imbalance` are ratios; the last
     is the slowest rank's end-to-end latency over the mean of all ranks. The peaks of memory are those of
-    warm-up and measured iterations, `load_s` is the time of the load in seconds."""
+    warm-up and measured iterations, `load_s` is the time of the load in seconds.
+
+    `mbu_measured` is the share of `bandwidth_measured_gb_per_s`, which is the most that the device has shown
+    to any process where `ceiling_of` is "device", and what the run's own process reached before the run where
+    it is "process". `mbu_measured_interval` reaches from the share of that ceiling at the upper end of the
+    next token latency's interval to the share of `bandwidth_lowest_gb_per_s`, the lower of the process's
+    ceilings before and after the timed part, at the lower end. `available_host_bytes_per_iteration` is the
+    slope of the machine's available memory over the measured iterations, below 0 where it falls.
+    """
 
     first_token_ms: Statistic
     next_token_ms: Statistic | None
@@ -81,6 +93,10 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     load_s: float
     input_tokens: int
     imbalance: float | None = None
+    mbu_measured_interval: tuple[float, float] | None = None
+    bandwidth_lowest_gb_per_s: float | None = None
+    ceiling_of: Literal["device", "process"] = "process"
+    available_host_bytes_per_iteration: float | None = None
 
 
 class AccuracySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="accuracy"):
@@ -91,6 +107,13 @@ class AccuracySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     load_s: float | None = None
 
 
+class CeilingSample(msgspec.Struct, frozen=True, kw_only=True):
+    """A bandwidth ceiling in GB/s (10^9 bytes), and when a process measured it."""
+
+    created: str
+    gb_per_s: float
+
+
 class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     """Bandwidths in GB/s (10^9 bytes), each from the fastest repeat, with the times of all repeats.
 
@@ -99,6 +122,11 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     by computing instead of reading. The ceiling is the largest of the three: where stores first read what
     they overwrite, as on most CPUs, a copy alone would be too low a ceiling for decoding, which only reads.
     The first records have only the copy.
+
+    The `after_` fields are those of a shorter measurement after the timed part, None where the buffers did
+    not fit beside the model. `highest` is the most that the device has shown to any process by then; records
+    that lack it knew only their own process. Buffers hold random bits where `highest` is known, and ones
+    before.
     """
 
     ceiling_gb_per_s: float
@@ -110,6 +138,21 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     copy_ns: list[int] = []
     read_ns: list[int] = []
     matvec_ns: list[int] = []
+    after_ceiling_gb_per_s: float | None = None
+    after_copy_ns: list[int] = []
+    after_read_ns: list[int] = []
+    after_matvec_ns: list[int] = []
+    highest: CeilingSample | None = None
+
+    @property
+    def highest_gb_per_s(self) -> float:
+        """The ceiling of MBU: the most that the device has shown, or this process where that is not known."""
+        return self.highest.gb_per_s if self.highest else self.ceiling_gb_per_s
+
+    @property
+    def lowest_gb_per_s(self) -> float:
+        """The lower of the ceilings before and after the timed part."""
+        return min(self.ceiling_gb_per_s, self.after_ceiling_gb_per_s or self.ceiling_gb_per_s)
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -195,6 +238,49 @@ class Collectives(msgspec.Struct, frozen=True, kw_only=True):
     collectives_ns: int
 
 
+class OperatorResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator at one shape, compared with float64 on the CPU. `error` is the largest difference relative
+    to the value's magnitude plus the root mean square of its row (None where a result is NaN or infinite),
+    and `limit` the largest that rounding explains. An operator is right, wrong, failed with the `message`, or
+    one that the device need not have and refused. The rates are those of the fastest of `times_ns`."""
+
+    operator: str
+    rows: int
+    shape: str
+    state: Literal["right", "wrong", "failed", "refused"]
+    limit: float
+    error: float | None = None
+    times_ns: list[int] = []
+    gb_per_s: float | None = None
+    tflop_per_s: float | None = None
+    message: str | None = None
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, in words."""
+        where = f"{self.operator} at {self.rows} row{'s' * (self.rows != 1)}, {self.shape}"
+        if self.message is not None:
+            return f"{where}: {self.message}"
+        error = "NaN or infinite" if self.error is None else f"error {self.error:.2g}"
+        return f"{where}: {error}, rounding explains {self.limit:.2g}"
+
+
+class OperatorChecks(msgspec.Struct, frozen=True, kw_only=True):
+    """The operators of torch on the run's device, in its dtype and at its model's shapes, compared with
+    float64 on the CPU when they were `created`: how many were `right` and which were not. A result serves
+    later runs on the same device, driver, versions and variables unless an operator was wrong or failed."""
+
+    created: str
+    device: str
+    dtype: str
+    right: int
+    others: list[OperatorResult]
+
+    def problems(self, *states: str) -> list[str]:
+        """The operators in one of these states, in words."""
+        return [one.problem for one in self.others if one.state in states]
+
+
 class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
     """How the tokens of the timed generations were looked at (`xpubench.accuracy.timed`): the generations
     that were compared with an earlier one of the same prompt, those that parted from it at a near tie, the
@@ -223,6 +309,7 @@ class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
     cache: str | None = None
     cache_positions: int | None = None
     collectives: list[Collectives] | None = None
+    operators: OperatorChecks | None = None
     tokens: TokenChecks | None = None
 
 

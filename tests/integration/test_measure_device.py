@@ -1,11 +1,15 @@
 """The device's and the host's memory, bandwidth and errors, measured on this CPU."""
 
 import errno
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
+from tests.conftest import CommandLine
 from xpubench.errors import UserError
 from xpubench.failures import is_out_of_memory
 from xpubench.measure import environment, host
@@ -200,3 +204,50 @@ def test_the_cpus_own_allocator_runs_out() -> None:
 )
 def test_errors_of_memory_are_told_from_others(error: BaseException, memory: bool) -> None:
     assert is_out_of_memory(error) is memory
+
+
+class Seen(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
+    """Keeps the first tensor that is summed while it lasts."""
+
+    first: torch.Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") == "sum" and self.first is None:
+            self.first = args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_buffers_hold_what_cannot_be_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xpubench.measure.device.free_host_bytes", lambda: 2**28)
+    with Seen() as seen:
+        measure_bandwidth("cpu", "bfloat16", repeats=1)
+    assert seen.first is not None
+    part = seen.first[: 2**18]
+    packed = zlib.compress(part.view(torch.int16).numpy().tobytes())
+    assert len(packed) > 0.8 * part.nbytes
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        values = part.view(dtype)
+        assert bool(torch.isfinite(values).all())
+        # Subnormal numbers would slow a CPU's products.
+        assert float(values.abs().min()) >= torch.finfo(dtype).smallest_normal
+
+
+def test_the_bandwidth_of_a_run_is_measured_again_and_kept(
+    generate: CommandLine, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (record,) = generate(tiny_llama, "--json").records
+    found, summary = record["bandwidth"], record["summary"]
+    assert len(found["after_read_ns"]) == len(found["after_copy_ns"]) > 0
+    highest = found["highest"]["gb_per_s"]
+    assert found["after_ceiling_gb_per_s"] <= highest
+    assert summary["ceiling_of"] == "device"
+    assert summary["bandwidth_measured_gb_per_s"] == highest
+    (path,) = (tmp_path / "xpubench" / "ceilings").iterdir()
+    # What another process has shown is the next run's ceiling.
+    path.write_text('{"created": "2026-11-24T00:00:00Z", "gb_per_s": 9999.0}\n')
+    (record,) = generate(tiny_llama, "--json", "--seed", 1).records
+    assert record["summary"]["bandwidth_measured_gb_per_s"] == 9999
+    assert record["summary"]["mbu_measured"] < summary["mbu_measured"]
+    assert len(path.read_text().splitlines()) == 2
+    assert all(one["available_host_bytes"] > 0 for one in record["samples"]["iterations"])

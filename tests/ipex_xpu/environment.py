@@ -4,13 +4,14 @@ import os
 from pathlib import Path
 
 from tests.ipex_xpu.emulation import SOURCE_VARIABLE
+from tests.ipex_xpu.emulation.faults import FAULT_VARIABLE
 from tests.ipex_xpu.emulation.profiles import AFFINITY_VARIABLE, COUNT_VARIABLE, PROFILE_VARIABLE
 from tests.ipex_xpu.source import ROOT
 
 # What the shell of whoever runs the tests may hold, and what changes the results of these commands.
 CLEARED = (
     *("PYTHONPATH", "IPEX_COMPUTE_ENG", "LLM_ACC_TEST", "DS_ACCELERATOR", SOURCE_VARIABLE),
-    *(AFFINITY_VARIABLE, COUNT_VARIABLE, PROFILE_VARIABLE),
+    *(AFFINITY_VARIABLE, COUNT_VARIABLE, PROFILE_VARIABLE, FAULT_VARIABLE),
 )
 
 

@@ -40,7 +40,7 @@ def test_tokens_and_record(
     assert done.code == 0, done.err
     assert error_of("qwen2", done) <= 1
     (record,) = done.records
-    assert record["spec"]["subject"]["runtime"] == "pytorch"
+    assert record["spec"]["subject"]["options"]["runtime"] == "pytorch"
     device = record["environment"]["device"]
     assert (device["kind"], device["name"]) == ("xpu", "Emulated Data Center GPU Max")
     assert device["driver"] == "0.0.0+emulated"
@@ -74,6 +74,40 @@ def test_a_gpu_that_does_not_know_its_free_memory(stock: Command, model_of: Mode
 def test_a_model_that_does_not_fit(stock: Command, model_of: ModelOf) -> None:
     done = stock(model_of("qwen2"), "--greedy", XPU_EMULATION_MIB="1")
     assert (done.code, done.records[0]["status"]) == (1, "oom")
+
+
+@pytest.mark.parametrize(
+    ("fault", "operator", "rows"),
+    [
+        ("linear-float16-zero", "linear", {1, 2, 8, 1024}),
+        ("attention-two-sequences", "attention", {2}),
+    ],
+)
+def test_a_wrong_operator_of_the_gpu_fails_a_run_and_the_doctor(
+    stock: Command,
+    command: Command,
+    model_of: ModelOf,
+    tmp_path: Path,
+    fault: str,
+    operator: str,
+    rows: set[int],
+) -> None:
+    variables = {"XPU_EMULATION_FAULT": fault, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = stock(model_of("qwen2"), "--greedy", **variables)
+    assert (done.code, done.records[0]["status"]) == (1, "numerics"), done.err
+    assert done.calls == []
+    wrong = [one for one in done.records[0]["checks"]["operators"]["others"] if one["state"] == "wrong"]
+    assert {one["operator"].partition(",")[0] for one in wrong} == {operator}
+    assert {one["rows"] for one in wrong} == rows
+    program = Path(sys.executable).parent / "xpubench"
+    doctor = command(
+        program, "doctor", "--operators", "--device", "xpu", "-m", model_of("qwen2"), **variables
+    )
+    assert doctor.code == 1
+    assert f"wrong: {operator} at " in doctor.out
+    # The same run on the same stack without the fault goes through, as nothing wrong was kept.
+    variables.pop("XPU_EMULATION_FAULT")
+    assert stock(model_of("qwen2"), "--greedy", **variables).code == 0
 
 
 def test_ranks_over_the_emulated_collectives(

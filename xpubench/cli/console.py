@@ -141,8 +141,11 @@ def _mbu(summary: LatencySummary) -> str:
     if summary.step_bytes is None or summary.next_token_ms is None:
         return "unknown"
     parts = [f"{gb_with_unit(summary.step_bytes)} a step"]
+    ceiling = "that this device has shown" if summary.ceiling_of == "device" else "measured"
+    if (ends := summary.mbu_measured_interval) is not None:
+        ceiling += f" ({ends[0]:.2f} to {ends[1]:.2f})"
     for value, bandwidth, name in (
-        (summary.mbu_measured, summary.bandwidth_measured_gb_per_s, "measured"),
+        (summary.mbu_measured, summary.bandwidth_measured_gb_per_s, ceiling),
         (summary.mbu_datasheet, summary.bandwidth_datasheet_gb_per_s, "on the data sheet"),
     ):
         if value is not None:

@@ -9,12 +9,14 @@ from pathlib import Path
 import msgspec
 
 from xpubench.catalog import SMOLLM2
-from xpubench.cli import doctor_ranks
+from xpubench.cli import doctor_operators, doctor_ranks
 from xpubench.cli.options import DEVICES
 from xpubench.cli.tables import print_table
+from xpubench.errors import UserError
 from xpubench.measure.environment import installed_versions
 from xpubench.runtimes import registry
 from xpubench.runtimes.findings import Finding, MachineFacts, extra
+from xpubench.spec import DTYPE_BYTES
 
 DRM = Path("/sys/class/drm")
 DRI = Path("/dev/dri")
@@ -29,11 +31,25 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
     note = "under mpirun: the ranks, their hosts and devices, and how fast they sum"
     parser.add_argument("--distributed", action="store_true", help=note)
-    parser.add_argument("--device", choices=DEVICES, help="the device of the ranks, with --distributed")
+    note = "the device of the ranks or of the operators, with --distributed or --operators"
+    parser.add_argument("--device", choices=DEVICES, help=note)
+    note = "compare the operators of a device with float64 at the shapes of a model, and time them"
+    parser.add_argument("--operators", action="store_true", help=note)
+    note = "with --operators: float16 on xpu and cuda and bfloat16 on cpu by default"
+    parser.add_argument("--dtype", choices=list(DTYPE_BYTES), help=note)
+    note = "with --operators: a model of the catalog, or a directory with config.json"
+    parser.add_argument("-m", "--model-id", metavar="MODEL", help=note)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the findings; always 0, since something missing is an answer."""
+    """Prints the findings and returns 0, since something missing is an answer; with `--operators` 1 where an
+    operator is wrong. UserError for flags that have no effect together."""
+    if args.distributed and args.operators:
+        raise UserError("--distributed and --operators are two examinations; leave one out")
+    if not args.operators and (args.dtype or args.model_id):
+        raise UserError("--dtype and -m have no effect without --operators")
+    if args.operators:
+        return doctor_operators.run(args)
     if args.distributed:
         return doctor_ranks.run(args)
     found = findings(machine_facts())

@@ -1,38 +1,43 @@
-"""The memory bandwidth that this process reaches on the device, which is the ceiling for MBU."""
+"""The memory bandwidth that this process reaches on the device, and with it the ceiling for MBU."""
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import perf_counter_ns
 
+import msgspec
 import torch
 
+from xpubench.measure.ceilings import highest_shown
 from xpubench.measure.device import TorchDevice, synchronizer
-from xpubench.record import Bandwidth
+from xpubench.measure.random_bits import random_buffer
+from xpubench.record import Bandwidth, CeilingSample, now
 
 CPU_BUFFER_BYTES = 256 * 2**20
 CACHES = 4
 DEVICE_BUFFER_BYTES = 2 * 2**30
 SMALLEST_BUFFER_BYTES = 64 * 2**20
 REPEATS = 15
+REPEATS_AFTER = 5
 WARM_UP = 2
 COLUMNS = 4096
 CPUS = Path("/sys/devices/system/cpu")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
-def measure_bandwidth(device: str, dtype: str = "bfloat16") -> Bandwidth:
-    """Times copies, reads and matrix-vector products of buffers far larger than the caches on the device. The
-    fastest repeat counts, as in STREAM (https://www.cs.virginia.edu/stream/ref.html), because other work on
+def measure_bandwidth(device: str, dtype: str = "bfloat16", repeats: int = REPEATS) -> Bandwidth:
+    """Times copies, reads and matrix-vector products of buffers far larger than the caches on the device.
+    They hold random bits, because some GPUs compress what is regular between cache and memory. The fastest
+    repeat counts, as in STREAM (https://www.cs.virginia.edu/stream/ref.html), because other work on
     the machine can only slow a repeat. Raises what the device raises when it cannot hold the buffers."""
     size = _buffer_bytes(device)
     synchronize = synchronizer(device)
     with torch.inference_mode():
-        source = torch.ones(size // 4, dtype=torch.float32, device=device)
-        copy_ns = _time(partial(torch.empty_like(source).copy_, source), synchronize)
-        read_ns = _time(source.sum, synchronize)
+        source = random_buffer(size, device)
+        copy_ns = _time(partial(torch.empty_like(source).copy_, source), synchronize, repeats)
+        read_ns = _time(source.sum, synchronize, repeats)
         kinds = dict.fromkeys(("float32", dtype))
-        products = {kind: _time_products(source, kind, synchronize) for kind in kinds}
+        products = {kind: _time(_product(source, kind), synchronize, repeats) for kind in kinds}
     del source
     if device != "cpu":
         torch.get_device_module(device).empty_cache()
@@ -49,6 +54,39 @@ def measure_bandwidth(device: str, dtype: str = "bfloat16") -> Bandwidth:
         read_ns=read_ns,
         matvec_ns=matvec_ns,
     )
+
+
+def first_bandwidth(device: TorchDevice, dtype: str) -> Bandwidth:
+    """The bandwidth before anything is loaded, and the most that the device has shown."""
+    found = measure_bandwidth(device.kind, dtype)
+    return msgspec.structs.replace(found, highest=_shown(device, found))
+
+
+def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandwidth:
+    """An earlier measurement with that of now in its `after_` fields, and with the most that the device has
+    shown by now. Nothing is added where the same buffers do not fit any more: smaller ones could lie in a
+    cache."""
+    size = before.buffer_bytes
+    if size is None or _buffer_bytes(device.kind) < size:
+        return before
+    try:
+        found = measure_bandwidth(device.kind, dtype, REPEATS_AFTER)
+    except Exception:  # The type depends on the device. The run is done and has its figures.
+        return before
+    return msgspec.structs.replace(
+        before,
+        after_ceiling_gb_per_s=found.ceiling_gb_per_s,
+        after_copy_ns=found.copy_ns,
+        after_read_ns=found.read_ns,
+        after_matvec_ns=found.matvec_ns,
+        highest=_shown(device, found),
+    )
+
+
+def _shown(device: TorchDevice, found: Bandwidth) -> CeilingSample:
+    threads = torch.get_num_threads() if device.kind == "cpu" else None
+    sample = CeilingSample(created=now(), gb_per_s=found.ceiling_gb_per_s)
+    return highest_shown(device.facts(), threads, found.buffer_bytes or 0, sample)
 
 
 def _buffer_bytes(device: str) -> int:
@@ -75,19 +113,19 @@ def _last_level_cache_bytes() -> int:
     return sum(caches.values())
 
 
-def _time_products(source: torch.Tensor, dtype: str, synchronize: Callable[[], None]) -> list[int]:
-    # The source's bytes serve as a matrix of any dtype, as their values do not matter.
+def _product(source: torch.Tensor, dtype: str) -> Callable[[], object]:
+    # The source's bytes serve as a matrix of any dtype.
     matrix = source.view(getattr(torch, dtype)).view(-1, COLUMNS)
     vector = torch.ones(1, COLUMNS, dtype=matrix.dtype, device=matrix.device)
     # A model's linear layer makes this call, which therefore takes the same kernels.
-    return _time(lambda: torch.nn.functional.linear(vector, matrix), synchronize)
+    return lambda: torch.nn.functional.linear(vector, matrix)
 
 
-def _time(work: Callable[[], object], synchronize: Callable[[], None]) -> list[int]:
+def _time(work: Callable[[], object], synchronize: Callable[[], None], repeats: int) -> list[int]:
     for _ in range(WARM_UP):
         work()
     times = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         synchronize()
         start_ns = perf_counter_ns()
         work()

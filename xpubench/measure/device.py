@@ -9,7 +9,14 @@ import torch
 
 from xpubench.environment import DeviceFacts
 from xpubench.errors import UserError
-from xpubench.measure.host import cpu_name, free_host_bytes, read_text, reset_host_peak, total_host_bytes
+from xpubench.measure.host import (
+    available_host_bytes,
+    cpu_name,
+    free_host_bytes,
+    read_text,
+    reset_host_peak,
+    total_host_bytes,
+)
 from xpubench.record import Bandwidth
 
 NVIDIA_DRIVER = Path("/sys/module/nvidia/version")
@@ -63,9 +70,19 @@ class TorchDevice:
         """The most bytes that tensors held since the last reset; None on the CPU."""
         return None if self._module is None else int(self._module.max_memory_allocated())
 
+    def available_host_bytes(self) -> int | None:
+        """The memory that the whole machine has available now."""
+        return available_host_bytes()
+
     def bandwidth(self, dtype: str) -> Bandwidth:
-        """The bandwidth of the memory, measured once in a process."""
+        """The bandwidth of the memory, measured once in a process, and the most that the device has shown."""
         return _bandwidth(self.kind, dtype)
+
+    def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
+        """An earlier measurement with a shorter one of now."""
+        from xpubench.measure.bandwidth import bandwidth_again
+
+        return bandwidth_again(self, dtype, before)
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         """Runs `generate` once under torch's profiler: a Chrome trace as JSON, and a table of operators."""
@@ -76,9 +93,9 @@ class TorchDevice:
 
 @cache
 def _bandwidth(kind: str, dtype: str) -> Bandwidth:
-    from xpubench.measure.bandwidth import measure_bandwidth
+    from xpubench.measure.bandwidth import first_bandwidth
 
-    return measure_bandwidth(kind, dtype)
+    return first_bandwidth(TorchDevice(kind), dtype)
 
 
 def available_devices() -> list[str]:

@@ -29,6 +29,11 @@ def free_host_bytes() -> int:
     return min(int(psutil.virtual_memory().available), *unused)
 
 
+def available_host_bytes() -> int:
+    """The memory that the machine has available now, whatever the process's limit (MemAvailable, proc(5))."""
+    return int(psutil.virtual_memory().available)
+
+
 def reset_host_peak() -> None:
     """Forgets the peak so far. Where a container does not permit that, the peak is the whole process's."""
     with contextlib.suppress(OSError):

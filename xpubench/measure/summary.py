@@ -1,12 +1,14 @@
 """From the raw samples of a run to its figures and the warnings about them."""
 
 from statistics import fmean, median
+from typing import Literal
 
 import msgspec
 
 from xpubench.measure.iterations import STEADY, steady
+from xpubench.measure.leak import falls_steadily, slope_of
 from xpubench.measure.statistics import doubts, summarize, too_few
-from xpubench.record import Iteration, LatencySummary, Samples, Statistic
+from xpubench.record import Bandwidth, Iteration, LatencySummary, Samples, Statistic
 
 # Both policies measure the same work. Above this ratio of their times, the stamps themselves cost time.
 MAX_PERTURBATION = 1.05
@@ -20,10 +22,22 @@ class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
     new_tokens: int
     load_s: float
     step_bytes: int | None
-    bandwidth_measured_gb_per_s: float | None
+    bandwidth_measured_gb_per_s: float | None = None
     bandwidth_datasheet_gb_per_s: float | None
     peak_device_bytes: int | None
     peak_host_bytes: int | None
+    bandwidth_lowest_gb_per_s: float | None = None
+    ceiling_of: Literal["device", "process"] = "process"
+
+
+def with_ceilings(inputs: SummaryInputs, bandwidth: Bandwidth) -> SummaryInputs:
+    """The inputs with the ceilings of a measured bandwidth."""
+    return msgspec.structs.replace(
+        inputs,
+        bandwidth_measured_gb_per_s=bandwidth.highest_gb_per_s,
+        bandwidth_lowest_gb_per_s=bandwidth.lowest_gb_per_s,
+        ceiling_of="process" if bandwidth.highest is None else "device",
+    )
 
 
 def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummary, list[str]]:
@@ -58,6 +72,18 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
     for name, value in (("measured bandwidth", measured), ("data sheet's bandwidth", datasheet)):
         if value is not None and value > 1:
             warnings.append(f"MBU {value:.2f} of the {name} is above 1: a bug of the measurement, report it")
+    ceiling, sheet = facts.bandwidth_measured_gb_per_s, facts.bandwidth_datasheet_gb_per_s
+    if ceiling is not None and sheet is not None and ceiling > sheet:
+        warnings.append(
+            f"the measured bandwidth of {ceiling:.1f} GB/s is above the data sheet's {sheet:.1f}: a cache "
+            "or compression took part, or the device is another one; do not trust MBU"
+        )
+    available = [one.available_host_bytes for one in samples.iterations if one.available_host_bytes]
+    if falls_steadily(available):
+        warnings.append(
+            f"the machine's available memory fell by {-(slope_of(available) or 0) / 2**20:.1f} MiB an "
+            "iteration; what a driver pins or another program takes is not in the peak of the host's memory"
+        )
     given = msgspec.structs.asdict(facts)
     summary = LatencySummary(
         first_token_ms=first,
@@ -67,6 +93,8 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         perturbation=perturbation,
         mbu_measured=measured,
         mbu_datasheet=datasheet,
+        available_host_bytes_per_iteration=slope_of(available),
+        mbu_measured_interval=_mbu_interval(facts, next_token),
         imbalance=_imbalance(samples.iterations),
         **given,
     )
@@ -94,6 +122,17 @@ def _mbu(step_bytes: int | None, step_ms: float | None, gb_per_s: float | None) 
     if step_bytes is None or step_ms is None or not gb_per_s:
         return None
     return step_bytes / (step_ms / 1e3) / (gb_per_s * 1e9)
+
+
+def _mbu_interval(facts: SummaryInputs, next_token: Statistic | None) -> tuple[float, float] | None:
+    """The least and the largest MBU: the slower end of the latency's interval with the highest ceiling, and
+    the faster end with the lowest. None where the process has no ceiling of its own or there is no MBU."""
+    if next_token is None or facts.bandwidth_lowest_gb_per_s is None:
+        return None
+    fast_ms, slow_ms = next_token.ci95 or (next_token.median, next_token.median)
+    least = _mbu(facts.step_bytes, slow_ms, facts.bandwidth_measured_gb_per_s)
+    largest = _mbu(facts.step_bytes, fast_ms, facts.bandwidth_lowest_gb_per_s)
+    return None if least is None or largest is None else (least, largest)
 
 
 def median_iteration(samples: Samples) -> Iteration | None:

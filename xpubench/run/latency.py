@@ -24,7 +24,7 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.measure.environment import noise_warnings
 from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.iterations import pairs, warm_up
-from xpubench.measure.summary import SummaryInputs, summarize_run
+from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
 from xpubench.plan import (
     StoredWeights,
     check_positions,
@@ -144,6 +144,7 @@ def _set(
 ) -> Setting:
     subject, facts = session.subject, session.facts
     session.fetch()
+    session.check_operators()
     check_weights(reference, session.fingerprint)
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
     bandwidth = facts.device.bandwidth(subject.dtype)
@@ -159,6 +160,8 @@ def _set(
     precision = precision_of(subject, session.generator.rounding)
     limits = reference_limits(reference, precision, max_kl=max_kl, min_agreement=min_agreement)
     doubts = noise_warnings(session.environment)
+    if session.operators is not None:
+        doubts += [f"operator not compared: {one}" for one in session.operators.problems("failed")]
     if subject.device == "cpu" and subject.dtype == "float16":
         doubts.append("float16 is slow on CPUs; bfloat16 is the one to use there")
     if facts.architecture is None:
@@ -217,7 +220,9 @@ def _measure(
         if monotonic() - verified_s > VERIFY_EVERY_S:
             _verify(generator, spec, watched)
             verified_s = monotonic()
-        return _generate_once(generator, spec, sync_policy, index, watched)
+        iteration = _generate_once(generator, spec, sync_policy, index, watched)
+        available = session.facts.device.available_host_bytes()
+        return msgspec.structs.replace(iteration, available_host_bytes=available)
 
     session.facts.device.reset_peaks()
     for iteration in warm_up(once, protocol.num_warmup, count):
@@ -227,7 +232,11 @@ def _measure(
         samples.iterations.append(iteration)
         progress.step(f"{iteration.sync_policy}: {iteration.end_to_end_ns / 1e6:.1f} ms")
 
-    summary, warnings = summarize_run(samples, _summary_inputs(session, setting, spec, input_tokens))
+    # Described again, because torch.compile's counters change with the workload. This and the peaks come
+    # before the bandwidth is measured again, whose buffers are no part of the run.
+    description, inputs = generator.describe(), _summary_inputs(session, setting, spec, input_tokens)
+    bandwidth = session.facts.device.bandwidth_again(spec.subject.dtype, setting.bandwidth)
+    summary, warnings = summarize_run(samples, with_ceilings(inputs, bandwidth))
     progress.say("looking at the timed tokens")
     with watched.checking():
         for answers in setting.checks.before_and_after(spec):
@@ -249,9 +258,8 @@ def _measure(
         samples=samples,
         plan=session.plans.get(spec.id),
         summary=summary,
-        # Described again, because torch.compile's counters change with the workload.
-        runtime=generator.describe(),
-        bandwidth=setting.bandwidth,
+        runtime=description,
+        bandwidth=bandwidth,
         checks=RunChecks(
             validation=setting.validation,
             new_tokens=workload.new_tokens,
@@ -259,6 +267,7 @@ def _measure(
             cache=verification.cache,
             cache_positions=verification.cache_positions,
             collectives=verification.collectives,
+            operators=session.operators,
             tokens=tokens,
         ),
         output=Output(
@@ -285,7 +294,6 @@ def _summary_inputs(
         new_tokens=workload.new_tokens,
         load_s=session.load_s,
         step_bytes=step_bytes,
-        bandwidth_measured_gb_per_s=setting.bandwidth.ceiling_gb_per_s,
         bandwidth_datasheet_gb_per_s=sheet.bandwidth_gb_per_s if sheet else None,
         peak_device_bytes=facts.device.peak_bytes(),
         peak_host_bytes=peak_host_bytes(),

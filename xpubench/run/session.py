@@ -9,12 +9,12 @@ import msgspec
 from xpubench.catalog import CatalogDevice, identify_device
 from xpubench.catalog.architecture import Architecture, architecture_of
 from xpubench.environment import Environment
-from xpubench.errors import UserError
+from xpubench.errors import RunFailure, UserError
 from xpubench.failures import classify, failed_record
 from xpubench.measure.environment import capture
 from xpubench.plan import Plan
 from xpubench.progress import Progress
-from xpubench.record import Record, WeightsFingerprint
+from xpubench.record import OperatorChecks, Record, RunChecks, WeightsFingerprint
 from xpubench.results import ResultsDirectory
 from xpubench.runtimes import registry
 from xpubench.runtimes.base import Device, Generator
@@ -36,7 +36,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 class Session(ExitStack, Generic[Spec]):
     """Runs of one subject, which is loaded once and closed at the end of the context. `specs` are the runs
-    that are still to be made, `facts` what `check` found, and `generator` the model that `load` loaded."""
+    that are still to be made, `facts` what `check` found, `operators` what `check_operators` found, and
+    `generator` the model that `load` loaded."""
 
     facts: Facts
     generator: Generator
@@ -51,6 +52,7 @@ class Session(ExitStack, Generic[Spec]):
         self.environment = Environment()
         self.plans: dict[str, Plan | None] = {}
         self.load_s = 0.0
+        self.operators: OperatorChecks | None = None
         self.fingerprint: WeightsFingerprint | None = None
         self._results = results
         self._loader = registry.loader(self.subject.runtime)
@@ -80,6 +82,17 @@ class Session(ExitStack, Generic[Spec]):
         self._loader.fetch(self.subject, self.progress.say)
         self.fingerprint = self._loader.fingerprint(self.subject)
 
+    def check_operators(self) -> None:
+        """Compares the operators that the subject will use with float64, or finds that in the cache;
+        RunFailure `numerics` where one is wrong."""
+        self.operators = self._loader.operators(
+            self.subject, self.facts.architecture, self.environment, self.progress.say
+        )
+        wrong = self.operators.problems("wrong") if self.operators else []
+        if wrong:
+            more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            raise RunFailure("numerics", f"{self.subject.device} computes wrongly: {wrong[0]}{more}")
+
     def load(self) -> None:
         """Loads the subject and times that."""
         subject = self.subject
@@ -96,7 +109,9 @@ class Session(ExitStack, Generic[Spec]):
             raise error
         failure = classify(error, self.subject.device)
         records = [failed_record(spec, self.environment, failure, self.plans.get(spec.id)) for spec in specs]
-        return [msgspec.structs.replace(record, fingerprint=self.fingerprint) for record in records]
+        checks = RunChecks(operators=self.operators)
+        found = {"checks": checks, "fingerprint": self.fingerprint}
+        return [msgspec.structs.replace(record, **found) for record in records]
 
     def fail_all(self, error: BaseException) -> list[Record]:
         """Writes and returns the records of all runs, for an error that ended their preparation."""

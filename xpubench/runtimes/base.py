@@ -8,10 +8,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from xpubench.environment import DeviceFacts
+from xpubench.catalog.architecture import Architecture
+from xpubench.environment import DeviceFacts, Environment
 from xpubench.measure.times import LogitsFacts, TokenTimes
-from xpubench.record import Bandwidth, Collectives, SyncPolicy, WeightsFingerprint
-from xpubench.runtimes.options import RuntimeDescription
+from xpubench.record import Bandwidth, Collectives, OperatorChecks, SyncPolicy, WeightsFingerprint
+from xpubench.runtimes.options import OWN_INT4_METHOD, RuntimeDescription
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Quantization, Subject, Workload
 
@@ -65,7 +66,13 @@ class Device(Protocol):
         """The most bytes of its memory in use since the last reset; None where nothing counts them."""
 
     def bandwidth(self, dtype: str) -> Bandwidth:
-        """The memory bandwidth that this process reaches."""
+        """The memory bandwidth that this process reaches, and the most that the device has shown."""
+
+    def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
+        """The measurement `before` the timed part, with the ceiling after it."""
+
+    def available_host_bytes(self) -> int | None:
+        """The memory that the whole machine has available now; None where no machine is measured."""
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         """Profiles one call of `generate`: a Chrome trace as JSON, and a table of operators."""
@@ -177,6 +184,29 @@ class Loader(Protocol):
     @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
         """Downloads, checks and converts what `load` reads, outside of its time and memory."""
+
+    @classmethod
+    def operators(
+        cls,
+        subject: Subject,
+        architecture: Architecture | None,
+        environment: Environment,
+        say: Callable[[str], None],
+    ) -> OperatorChecks | None:
+        """How torch's operators on the subject's device compare with float64, in its dtype and at its model's
+        shapes; None where the runtime computes without torch."""
+        from xpubench.measure.operator_cache import checked_operators
+        from xpubench.measure.operator_cases import sizes_of
+
+        recipe, part = subject.quantization, architecture and architecture.part(subject.tp_size)
+        own_int4 = recipe is not None and subject.options.int4_method == OWN_INT4_METHOD
+        return checked_operators(
+            environment,
+            subject.dtype,
+            sizes_of(part),
+            int4_group_size=recipe.group_size if recipe is not None and own_int4 else None,
+            say=say,
+        )
 
     @classmethod
     def load(cls, subject: Subject) -> Generator:

@@ -5,7 +5,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors import SafetensorError
 
 from xpubench.catalog import SMOLLM2, model
 from xpubench.errors import RunFailure, UserError
-from xpubench.files import directory_aside
+from xpubench.files import cache_directory, directory_aside
 
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -43,11 +42,6 @@ def smollm2_directory() -> Path:
         hint = "set XDG_CACHE_HOME to a directory that can be written"
         raise UserError(f"cannot write to the cache {target.parent}: {reason}; {hint}") from error
     return target
-
-
-def cache_directory() -> Path:
-    """The directory of this tool's files that it can make again."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xpubench"
 
 
 def _gguf_path() -> Path:

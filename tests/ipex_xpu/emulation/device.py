@@ -14,7 +14,7 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
-from tests.ipex_xpu.emulation import autocast
+from tests.ipex_xpu.emulation import autocast, faults
 
 CPU = torch.device("cpu")
 # These take tensors of two devices on a real xpu too: they copy, or only look at metadata.
@@ -90,6 +90,10 @@ def is_xpu(tensor: torch.Tensor) -> bool:
 class EmulatedXpu(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
     """The mode that makes the device; one for each thread, as torch keeps modes by thread."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._fault = faults.planted()
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         if name == "__get__" and (found := _attribute(func, args[0])) is not None:
@@ -108,6 +112,8 @@ class EmulatedXpu(TorchFunctionMode):  # type: ignore[misc]  # torch is not type
             _check_one_device(func, name, inputs, indexes)
             args, kwargs = autocast.cast(name, args, kwargs, is_xpu)
         result = func(*args, **kwargs)
+        if on_xpu is not None and self._fault is not None:
+            result = self._fault(name, args, result)
         if name in MOVES and target is not None and isinstance(result, torch.Tensor):
             return _moved(args[0], result, target)
         place = _index(target) if target is not None else on_xpu

@@ -23,7 +23,8 @@ def panel_of(record: Record, points: int) -> dict[str, Any]:
     found = {name: msgspec.to_builtins(part) for name, part in parts.items() if part is not None}
     if record.failure is not None:
         found["failure"]["log_tail"] = log_tail(record.failure.log_tail)
-    for name, raw in {"bandwidth": ("copy_ns", "read_ns", "matvec_ns"), "accuracy": ("items",)}.items():
+    timed = [f"{when}{what}_ns" for when in ("", "after_") for what in ("copy", "read", "matvec")]
+    for name, raw in {"bandwidth": timed, "accuracy": ["items"]}.items():
         for field in raw if name in found else ():
             del found[name][field]
     if record.divergence is not None:

@@ -3,15 +3,17 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from itertools import cycle
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from xpubench.catalog import config_of
 from xpubench.environment import DeviceFacts
 from xpubench.measure.times import LogitsFacts
-from xpubench.record import Bandwidth, SyncPolicy, WeightsFingerprint
+from xpubench.record import Bandwidth, CeilingSample, SyncPolicy, WeightsFingerprint, now
 from xpubench.runtimes.base import (
     Device,
     Generation,
@@ -54,6 +56,7 @@ class FakeDevice:
     def __init__(self, kind: str, script: Script) -> None:
         self._kind = kind
         self._script = script
+        self._available = cycle(script.device.available_host_bytes)
 
     def facts(self) -> DeviceFacts:
         scripted = self._script.device
@@ -72,8 +75,17 @@ class FakeDevice:
         return self._script.device.peak_bytes
 
     def bandwidth(self, dtype: str) -> Bandwidth:
-        reached = self._script.device.bandwidth_gb_per_s
-        return Bandwidth(ceiling_gb_per_s=reached, copy_gb_per_s=reached)
+        scripted = self._script.device
+        reached, shown = scripted.bandwidth_gb_per_s, scripted.bandwidth_shown_gb_per_s
+        highest = None if shown is None else CeilingSample(created=now(), gb_per_s=shown)
+        return Bandwidth(ceiling_gb_per_s=reached, copy_gb_per_s=reached, highest=highest)
+
+    def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
+        after = self._script.device.bandwidth_after_gb_per_s
+        return msgspec.structs.replace(before, after_ceiling_gb_per_s=after)
+
+    def available_host_bytes(self) -> int | None:
+        return next(self._available, None)
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         self._script.reach("profile")
@@ -105,6 +117,10 @@ class FakeRuntime:
     @classmethod
     def device(cls, subject: Subject) -> Device:
         return FakeDevice(subject.device, _reached(subject, "device"))
+
+    @classmethod
+    def operators(cls, *_: object) -> None:
+        """None: nothing is computed."""
 
     @classmethod
     def check(cls, subject: Subject) -> None:

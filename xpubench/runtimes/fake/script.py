@@ -108,7 +108,9 @@ class WrongToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ScriptedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is known of the device. Memory is in bytes, the bandwidth in GB/s."""
+    """What is known of the device. Memory is in bytes, bandwidths are in GB/s: before and after the timed
+    part, and the most that the device has shown. `available_host_bytes` are the machine's after each
+    generation of warm-up and measurement, from the first again where they end; None without any."""
 
     name: str = "Scripted device"
     driver: str | None = None
@@ -116,6 +118,9 @@ class ScriptedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     free_memory_bytes: int | None = 2**40
     peak_bytes: int | None = None
     bandwidth_gb_per_s: float = 1000.0
+    bandwidth_after_gb_per_s: float | None = None
+    bandwidth_shown_gb_per_s: float | None = None
+    available_host_bytes: tuple[int, ...] = ()
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

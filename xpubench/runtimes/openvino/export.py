@@ -19,12 +19,11 @@ from typing import Any
 import msgspec
 
 from xpubench.errors import RunFailure, UserError, first_line
-from xpubench.files import directory_aside
+from xpubench.files import cache_directory, directory_aside
 from xpubench.process.reports import Said, Send, serve
 from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
 from xpubench.runtimes.openvino.recipe import RECIPE_FILE, ExportOrder, ExportRecipe
 from xpubench.runtimes.openvino.stack import import_openvino
-from xpubench.weights.embedded import cache_directory
 from xpubench.weights.fingerprint import fingerprint
 from xpubench.weights.pretrained import cannot_load, load_pretrained, load_tokenizer, tokenizer_files
 from xpubench.weights.quiet import quiet_transformers

@@ -99,6 +99,10 @@ class OpenVinoRuntime(Loader, Generator):
         _check_ir(cls._directory(subject))
 
     @classmethod
+    def operators(cls, *_: object) -> None:
+        """None: OpenVINO has operators of its own."""
+
+    @classmethod
     def load(cls, subject: Subject) -> Self:
         return cls(subject, cls._directory(subject))
 

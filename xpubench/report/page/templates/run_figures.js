@@ -134,9 +134,8 @@ export function bandwidthFigure(summary) {
     ["measured", summary.bandwidth_measured_gb_per_s],
     ["data sheet", summary.bandwidth_datasheet_gb_per_s],
   ];
-  const share = isNumber(summary.mbu_measured)
-    ? `${number(100 * summary.mbu_measured, 1)} % of what was measured; `
-    : "";
+  const ceiling = summary.ceiling_of === "device" ? "the most that the device has shown" : "what its process measured";
+  const share = isNumber(summary.mbu_measured) ? `${number(100 * summary.mbu_measured, 1)} % of ${ceiling}; ` : "";
   const remark = `${share}weights and KV cache over the next token latency`;
   return plot("Bandwidth while decoding", remark, (color) => bars(rows, "GB/s", 1, color));
 }
