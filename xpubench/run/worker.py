@@ -13,7 +13,7 @@ import msgspec
 
 from xpubench.distributed.launch import Launch, launch_of, silence
 from xpubench.errors import UserError
-from xpubench.process.reports import Said, Send, Written, serve
+from xpubench.process.reports import Downloading, Said, Send, Written, serve
 from xpubench.run.order import Order, perform
 
 RANK_FLAG = "--rank"
@@ -39,6 +39,9 @@ class WorkerProgress:
         before, self._done = self._done, self._done + count
         if STEPS_LOGGED * self._done // self._total > STEPS_LOGGED * before // self._total:
             print(f"  {self._done}/{self._total} {text}", file=sys.stderr, flush=True)
+
+    def downloading(self, under_way: bool) -> None:
+        self._send(Downloading(under_way))
 
 
 def work(order: Order, send: Send) -> None:
