@@ -82,7 +82,7 @@ def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
         results=str(args.results_dir),
         reference=args.reference,
         profile_name=args.profile_name if profiled else None,
-        save_model=str(args.output_dir) if args.save_model else None,
+        save_model=str(args.output_dir or Path()) if args.save_model else None,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from msgspec import to_builtins
 
 from xpubench.errors import RunFailure, UserError
-from xpubench.files import directory_aside
+from xpubench.files import model_aside
 from xpubench.runtimes.ipex.options import ipex_options
 from xpubench.runtimes.options import AppliedQuantization
 from xpubench.spec import Quantization, Subject
@@ -69,7 +69,7 @@ def save_rtn(subject: Subject, recipe: Quantization, target: Path) -> None:
     with _engine(SAVING_ENGINE):
         source, model = _model(subject, recipe)
         try:
-            with directory_aside(target, replace=True) as aside:
+            with model_aside(target) as aside:
                 model.save_pretrained(str(aside))
                 tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
                 if tokenizer is not None:
