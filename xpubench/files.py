@@ -1,6 +1,7 @@
 """Files and directories that are written whole or not at all."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -47,6 +48,36 @@ def directory_aside(target: Path, *, replace: bool) -> Iterator[Path]:
                 _swap(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def files_aside(target: Path) -> Iterator[Path]:
+    """A new hidden directory in the directory `target`, whose files move there when the block ends without an
+    error. FileExistsError, with nothing moved, where one of that name is there; OSError as above."""
+    aside = _beside(target / "new")
+    aside.mkdir()
+    moved: list[Path] = []
+    try:
+        yield aside
+        files = sorted(aside.iterdir())
+        if taken := [file.name for file in files if (target / file.name).exists()]:
+            raise FileExistsError(errno.EEXIST, f"it holds a {taken[0]}")
+        for file in files:
+            moved.append(file.rename(target / file.name))
+    except BaseException:
+        for file in moved:
+            file.unlink()
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def model_aside(target: Path) -> contextlib.AbstractContextManager[Path]:
+    """A new directory for a model's files, which replaces `target` at the end; the files of one for the
+    working directory, which has other files too, move there instead."""
+    if target.exists() and target.samefile(Path()):
+        return files_aside(target)
+    return directory_aside(target, replace=True)
 
 
 def _swap(new: Path, target: Path) -> None:

@@ -14,3 +14,6 @@ class Progress(Protocol):
 
     def step(self, text: str, count: int = 1) -> None:
         """Notes that `count` steps are done."""
+
+    def downloading(self, under_way: bool) -> None:
+        """Notes that a download begins, or that it has ended: its time counts in no limit."""

@@ -32,6 +32,8 @@ class Silent:
 
     def step(self, text: str, count: int = 1) -> None: ...
 
+    def downloading(self, under_way: bool) -> None: ...
+
 
 @pytest.fixture(scope="module")
 def runtime(smollm2: Path) -> PyTorchRuntime:

@@ -162,6 +162,25 @@ def test_a_saved_model_needs_no_float_model(generate: CommandLine, tiny_llama: P
     assert (again["status"], again["output"]) == ("ok", made["output"])
 
 
+def test_a_model_is_saved_among_the_files_of_the_working_directory(
+    xpubench: CommandLine, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the guide's script, where --output_dir is ./ and nothing needs --woq."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "mine.txt").write_text("mine")
+    monkeypatch.chdir(work)
+    shape = ("--greedy", "--input-tokens", 8, "--max-new-tokens", 4, "--num-iter", 2)
+    own = ("--json", "--results-dir", tmp_path / "results")
+    flags = ("generate", "-m", tiny_llama, "--device", "cpu", *shape, *own)
+    (made,) = xpubench(*flags, "--group_size", 32, "--save_model").records
+    names = {path.name for path in work.iterdir()}
+    assert {"mine.txt", "config.json", "model-00001.safetensors"} <= names
+    assert not [name for name in names if name.startswith(".")]
+    (again,) = xpubench(*flags, "--woq_checkpoint_path", "./").records
+    assert (again["status"], again["output"], again["id"]) == ("ok", made["output"], made["id"])
+
+
 def test_beams_static_cache_and_accuracy_on_int4(generate: CommandLine, saved: Path) -> None:
     flags = ("--dtype", "bfloat16", "--woq", "--woq_checkpoint_path", saved, "--json")
     done = generate("smollm2-135m", *flags, "--num-beams", 2, "--use-static-cache")

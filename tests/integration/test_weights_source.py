@@ -276,6 +276,23 @@ def test_pickles_of_the_hub_are_fetched_last(tmp_path: Path, monkeypatch: pytest
     assert all("*.py" in patterns for patterns in asked)
 
 
+def test_the_hub_with_one_bin_file_names_the_flag(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the flag the .bin file is not downloaded, and no index names it."""
+    snapshot = tmp_path / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    shutil.copy(tiny_llama / "config.json", snapshot)
+    monkeypatch.setattr(source, "snapshot_download", lambda *_, **__: str(snapshot))
+    with pytest.raises(UserError, match="--allow-pickle downloads"):
+        found("someone/something")
+    assert "holds no weights" in failure_of(found, "someone/something", allow_pickle=True)[1]
+    # Several files have an index, which is downloaded.
+    (snapshot / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "pytorch_model-1.bin"}}')
+    with pytest.raises(UserError, match="holds only"):
+        found("someone/something")
+
+
 def test_dummy_weights_name_their_class_and_heed_the_spread() -> None:
     fields = {
         "model_type": "llama",

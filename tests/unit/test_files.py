@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from xpubench.files import directory_aside, write_aside
+from xpubench.files import directory_aside, files_aside, write_aside
 
 
 @pytest.fixture
@@ -78,3 +78,20 @@ def test_a_file_in_the_place_of_a_directory_stays(tmp_path: Path) -> None:
 def test_the_longest_names(tmp_path: Path, name: str) -> None:
     write_aside(tmp_path / name, b"x")
     assert os.listdir(tmp_path) == [name]
+
+
+def test_files_move_among_others_all_or_none(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with files_aside(tmp_path) as aside:
+        (aside / "new").write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"mine": "mine", "new": "new"}
+
+    def taken() -> None:
+        with files_aside(tmp_path) as aside:
+            (aside / "another").write_text("x")
+            (aside / "mine").write_text("theirs")
+
+    with pytest.raises(FileExistsError, match="holds a mine"):
+        taken()
+    assert sorted(os.listdir(tmp_path)) == ["mine", "new"]
+    assert (tmp_path / "mine").read_text() == "mine"

@@ -29,18 +29,32 @@ def generate(xpubench: CommandLine, *flags: object) -> str:
     return done.error_line
 
 
-@pytest.mark.parametrize("flag", [["--group_size", 64], ["--woq_checkpoint_path", "x"], ["--save_model"]])
+@pytest.mark.parametrize("flag", [["--group_size", 64], ["--woq_keep", "x"]])
 def test_flags_of_int4_need_woq(xpubench: CommandLine, flag: list[object]) -> None:
     assert "give --woq too" in generate(xpubench, *flag)
+
+
+def test_a_saved_model_is_quantized_without_woq_too(xpubench: CommandLine, tmp_path: Path) -> None:
+    saved = ["--woq_checkpoint_path", checkpoint(tmp_path / "saved")]
+    assert "group_size 64, not 32" in generate(xpubench, *saved, "--group_size", 32)
+    assert "no quantized model" in generate(xpubench, "--woq_checkpoint_path", tmp_path / "none")
 
 
 def test_a_group_size_that_no_kernel_takes(xpubench: CommandLine) -> None:
     assert "one of 32, 64, 128, 256, not 48" in generate(xpubench, "--woq", "--group_size", 48)
 
 
-def test_saving_needs_a_directory(xpubench: CommandLine, tmp_path: Path) -> None:
-    assert "belong together" in generate(xpubench, "--woq", "--save_model")
-    assert "belong together" in generate(xpubench, "--woq", "--output_dir", tmp_path)
+def test_a_directory_to_save_in_needs_something_to_save(xpubench: CommandLine, tmp_path: Path) -> None:
+    assert "give --save_model too" in generate(xpubench, "--woq", "--output_dir", tmp_path)
+
+
+def test_a_model_in_the_working_directory_is_not_overwritten(
+    xpubench: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkpoint(tmp_path / "model"))
+    before = Path("config.json").read_text()
+    assert "holds a model (config.json)" in generate(xpubench, "--save_model")
+    assert Path("config.json").read_text() == before
 
 
 @pytest.mark.parametrize(

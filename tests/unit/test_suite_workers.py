@@ -74,6 +74,12 @@ def test_a_run_that_hangs_has_the_timeout_and_no_other(suite: Suite) -> None:
     assert "[1/3] timeout" in done.out
 
 
+def test_a_download_does_not_count_towards_the_timeout(suite: Suite) -> None:
+    done = suite.run({"faults": [{"stage": "fetch", "hang_s": 5}]}, "--timeout", 4)
+    assert done.code == 0, done.out
+    assert suite.statuses == {"ok": SHAPES}
+
+
 def test_a_worker_that_does_not_hear_is_killed(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xpubench.process.child.GRACE_S", 0.5)
     assert suite.run(at_the_first_run(deaf=True, hang_s=60), "--timeout", 3).code == 1

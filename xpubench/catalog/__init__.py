@@ -36,7 +36,9 @@ class PublishedAccuracy(msgspec.Struct, frozen=True, kw_only=True):
 class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model: what the guide for Intel GPUs validated it for, the name of the file with its architecture,
     and its reference accuracies by task. A drop by more than `accuracy_limit_points` percentage points is a
-    regression. `ranks` is the number of ranks in the guide's own sharded runs, where these are published."""
+    regression. `ranks` is the number of ranks in the guide's own sharded runs, where these are published.
+    `pickled` says where it is known from that the hub has its weights as .bin files alone, `remote_code` that
+    the hub's form of it is code; None where neither holds."""
 
     id: str
     family: str
@@ -48,8 +50,16 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
     listed: list[str] = []
     ranks: int | None = None
     note: str | None = None
+    pickled: str | None = None
+    remote_code: str | None = None
     accuracy: dict[str, PublishedAccuracy] = {}
     accuracy_limit_points: float = ACCURACY_LIMIT_POINTS
+
+    @property
+    def needed_flags(self) -> list[str]:
+        """The flags without which the hub's files of the model do not load."""
+        marks = {"--allow-pickle": self.pickled, "--trust-remote-code": self.remote_code}
+        return [flag for flag, source in marks.items() if source is not None]
 
     def config(self) -> dict[str, Any]:
         """The fields of the model's transformers config."""
@@ -82,6 +92,15 @@ class CatalogDevice(msgspec.Struct, frozen=True, kw_only=True):
 def models() -> tuple[CatalogModel, ...]:
     """All models, in the catalog's order."""
     return msgspec.convert(table("models"), tuple[CatalogModel, ...])
+
+
+def needing_flags() -> dict[str, list[str]]:
+    """By each flag without which some model of the hub does not load, the ids of those models."""
+    needing: dict[str, list[str]] = {}
+    for one in models():
+        for flag in one.needed_flags:
+            needing.setdefault(flag, []).append(one.id)
+    return needing
 
 
 def find_model(name: str) -> CatalogModel | None:

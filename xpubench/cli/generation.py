@@ -92,7 +92,7 @@ def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
         max_kl=args.max_kl,
         min_agreement=args.min_agreement,
         profile_name=args.profile_name if profiled else None,
-        save_model=str(args.output_dir) if args.save_model else None,
+        save_model=str(args.output_dir or Path()) if args.save_model else None,
     )
 
 

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from xpubench.catalog import CatalogModel, models
+from xpubench.catalog import CatalogModel, models, needing_flags
 from xpubench.catalog.architecture import Architecture
 from xpubench.cli.tables import print_table
 from xpubench.report.text import NONE
@@ -13,7 +13,9 @@ COLUMNS = (
     *("model", "family", "parameters", "layers", "KV, kB/token", "positions"),
     *("FP16", "INT4", "platforms"),
 )
-SAME_FIELDS = ("id", "family", "status", "fp16", "int4", "platforms", "listed", "ranks", "note")
+SAME_FIELDS = (
+    *("id", "family", "status", "fp16", "int4", "platforms", "listed", "ranks", "note", "needed_flags"),
+)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
     for row in rows:
         if row["note"]:
             print(f"{row['id']}: {row['note']}.")
+    for flag, names in needing_flags().items():
+        print(f"The hub's files need {flag}: {', '.join(names)}.")
     return 0
 
 

@@ -42,7 +42,6 @@ RECIPE_FLAGS = {
     "woq_head": "head",
     "woq_keep": "high_precision",
 }
-QUANTIZATION_FLAGS = (*RECIPE_FLAGS, "woq_checkpoint_path", "save_model", "output_dir")
 
 
 def add_loading_flags(parser: argparse._ActionsContainer) -> None:
@@ -62,7 +61,8 @@ def add_model_flags(parser: argparse.ArgumentParser, *, ranks: bool) -> None:
     add("--sub-model-name", metavar="NAME", help=NO_EFFECT)
     add("--dtype", choices=list(DTYPE_BYTES), help="default: float16 on xpu and cuda, bfloat16 on cpu")
     add("--dummy-weights", action="store_true", help="random weights: speed without a hub or a tokenizer")
-    add("--use-hf-code", nargs="?", const="True", metavar="BOOL", help=NO_EFFECT)
+    note = "transformers' own code for the model, as always without --trust-remote-code"
+    add("--use-hf-code", "--use_hf_code", nargs="?", const="True", metavar="BOOL", help=note)
     add_loading_flags(group)
     add = parser.add_argument_group("runtime").add_argument
     add("--device", choices=DEVICES, help="default: xpu if present, else cuda, else cpu")
@@ -101,8 +101,8 @@ def add_quantization_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of INT4 weights, quantized when they are loaded or before."""
     add = add_quantization_switch(parser).add_argument
     add("--woq_checkpoint_path", metavar="DIR", help="run the quantized model that is saved there")
-    add("--save_model", action="store_true", help="save the quantized model in --output_dir")
-    add("--output_dir", type=Path, metavar="DIR", help="where --save_model saves it")
+    add("--save_model", action="store_true", help="quantize, and save the model in --output_dir")
+    add("--output_dir", type=Path, metavar="DIR", help="where --save_model saves it (default: ./)")
 
 
 def add_workload_flags(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +112,7 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     add("--input-tokens", type=int, nargs="+", metavar="N", help="default: 1024")
     add("--max-new-tokens", type=int, nargs="+", metavar="N", help=f"default: {DEFAULT_NEW_TOKENS}")
     note = "default: 1; for accuracy auto, by the free memory"
-    add("--batch-size", type=_batch_size, nargs="+", metavar="N", help=note)
+    add("--batch-size", "--batch_size", type=_batch_size, nargs="+", metavar="N", help=note)
     add("--num-beams", type=int, nargs="+", metavar="N", help=f"default: {DEFAULT_BEAMS}")
     add("--greedy", action="store_true", help="greedy search, whatever --num-beams says")
     add("--prompt", metavar="TEXT", help="generate from this text instead of --input-tokens ids")
@@ -124,7 +124,7 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("accuracy (with --accuracy-only)").add_argument
     note = f"lm-eval tasks, groups or tags, lambada_smoke (default: {DEFAULT_TASK})"
     add("--acc-tasks", nargs="+", metavar="TASK", help=note)
-    add("--acc-iter", type=int, metavar="N", help="only the first N items")
+    add("--acc-iter", type=_item_limit, metavar="N", help="only the first N items (default: -1, all)")
     note = 'a local file of {"text": "..."} lines for lambada_standard and lambada_openai'
     add("--acc-data", metavar="FILE.jsonl", help=note)
     add("--num-fewshot", type=int, metavar="N", help="examples before each item")
@@ -221,8 +221,13 @@ def _subject(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) 
     runtime = _runtime(args)
     if args.lora is not None and args.dummy_weights:
         raise UserError("--lora changes weights, which --dummy-weights have none of; leave one of them out")
-    if args.lora is not None and args.woq:
+    quantization = _quantization(args, runtime)
+    if args.lora is not None and quantization is not None:
         raise UserError("--lora changes float weights; merge it first, or leave out --woq")
+    if args.trust_remote_code and args.use_hf_code not in (None, "False"):
+        raise UserError(
+            "--use-hf-code wants transformers' own code and --trust-remote-code the model's; leave one out"
+        )
     return Subject(
         model=args.model_id,
         device=device,
@@ -233,7 +238,7 @@ def _subject(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) 
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
         lora=None if args.lora is None else str(Path(args.lora).expanduser()),
-        quantization=_quantization(args, runtime),
+        quantization=quantization,
         # Only the command that runs over ranks knows their number.
         tp_size=getattr(args, "tp_size", None) or 1,
     )
@@ -251,15 +256,16 @@ def _runtime(args: argparse.Namespace) -> str:
 
 
 def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None:
-    if not args.woq:
-        if lonely := [name for name in QUANTIZATION_FLAGS if getattr(args, name)]:
+    if args.output_dir is not None and not args.save_model:
+        raise UserError("--output_dir is where --save_model saves; give --save_model too, or leave it out")
+    # As in the guide's script for INT4, a saved model and one to be saved are quantized without --woq too.
+    if not (args.woq or args.save_model or args.woq_checkpoint_path):
+        if lonely := [name for name in RECIPE_FLAGS if getattr(args, name)]:
             raise UserError(f"--{lonely[0]} is for quantized models; give --woq too, or leave it out")
         return None
     method = options_class(runtime).int4_method
     if method is None:
         raise UserError(options_class(runtime).int4_refusal)
-    if args.save_model != (args.output_dir is not None):
-        raise UserError("--save_model and --output_dir DIR belong together")
     if args.save_model and args.woq_checkpoint_path:
         raise UserError("--woq_checkpoint_path names a saved model; leave out --save_model")
     recipe = recipe_from(args, runtime)
@@ -267,6 +273,15 @@ def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None
         return recipe
     given = {field for flag, field in RECIPE_FLAGS.items() if getattr(args, flag) is not None}
     return checkpoint_recipe(Path(args.woq_checkpoint_path), recipe, args.model_id, method, given=given)
+
+
+def _item_limit(text: str) -> int | None:
+    """The number of items, None for the guide's -1, which is all of them."""
+    try:
+        number = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from error
+    return None if number == -1 else number
 
 
 def _batch_size(text: str) -> int:

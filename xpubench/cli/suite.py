@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 
 from xpubench.cli import generation, tensor_parallel
+from xpubench.cli.doctor import findings, machine_facts
 from xpubench.cli.main import Parser
 from xpubench.cli.options import runtime_names
+from xpubench.cli.stack import choose, sentence
 from xpubench.cli.suite_plan import print_plan
 from xpubench.compare.title import title_of
 from xpubench.errors import UserError
@@ -19,6 +21,7 @@ from xpubench.results import ResultsDirectory
 from xpubench.run import suite
 from xpubench.run.order import Order
 from xpubench.run.supervisor import records_of
+from xpubench.runtimes.registry import DEFAULT
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +35,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     note = "which runs with a record to repeat (default: none)"
     add("--rerun", choices=("failed", "all"), help=note)
     add("--rounds", type=int, default=1, metavar="N", help="repeat in shuffled order")
-    note = f"seconds that a run may take, its load included (default: {suite.DEFAULT_TIMEOUT_S:g})"
+    note = f"seconds of a run with its load, downloads not counted (default: {suite.DEFAULT_TIMEOUT_S:g})"
     add("--timeout", type=float, default=suite.DEFAULT_TIMEOUT_S, metavar="S", help=note)
+    note = "the runtime, one that the suite has flags for; auto prefers the guide's where it runs here"
+    add("--stack", metavar="NAME|auto", help=note)
     add("--dry-run", action="store_true", help="print the plan and run nothing")
     note = "more flags of `xpubench generate` for every run, such as --flags='--device cpu --greedy'"
     add("--flags", default="", metavar="'--FLAG ...'", help=note)
@@ -49,13 +54,33 @@ def run(args: argparse.Namespace) -> int:
     if args.ranks is not None and args.ranks < 1:
         raise UserError(f"--ranks must be at least 1, not {args.ranks}")
     read, flags = suite.read_suite(args.suite), suite.words(args.flags)
-    orders = [_order(command) for command in suite.command_lines(read, args.models, flags, ranks=args.ranks)]
+    stack = _stack(read, args.stack, flags)
+    commands = suite.command_lines(read, args.models, flags, ranks=args.ranks, stack=stack)
+    orders = [_order(command) for command in commands]
     if not orders:
         raise UserError(f"the suite {args.suite} has no runs")
+    for flag, names in suite.lacking_flags(orders).items():
+        print(
+            f"{flag} is not given, and the hub's files of {', '.join(names)} do not load without it; add "
+            f"--flags={flag} if you trust their makers",
+            flush=True,
+        )
     if args.dry_run:
         print_plan(orders, directories)
         return 0
     return _run(orders, directories, args)
+
+
+def _stack(read: suite.Suite, asked: str | None, flags: list[str]) -> str:
+    """The runtime whose flags the command lines take; one that was asked for or looked for is told."""
+    if asked is None:
+        return DEFAULT
+    if not read.stacks:
+        raise UserError("this suite has no flags by stack; leave out --stack")
+    named, _ = _parser(any(grid.ranks for grid in read.grid)).parse_known_args(["-m", "any", *flags])
+    choice = choose(asked, read.stacks, named.runtime, named.device, lambda: findings(machine_facts()))
+    print(sentence(choice, read.stacks), flush=True)
+    return choice.runtime
 
 
 def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace) -> int:

@@ -11,7 +11,10 @@ from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, 
 from xpubench.runtimes.pytorch.options import PyTorchOptions, TransformersDescription
 
 SHM_HELP = "on one host's CPU: sum through shared memory"
-FLAGS = (flag("--shm", action="store_true", dest="shared_memory", help=SHM_HELP),)
+FLAGS = (
+    flag("--shm", action="store_true", dest="shared_memory", help=SHM_HELP),
+    flag("--ki", action="store_true", help="DeepSpeed's injected kernels, which are refused here"),
+)
 
 
 class RankFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +70,11 @@ class DeepSpeedOptions(RuntimeOptions, kw_only=True, frozen=True, tag="deepspeed
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, device: str) -> Self:
+        if args.ki:
+            raise UserError(
+                "--ki puts DeepSpeed's own kernels in place of the decoder blocks, which AutoTP and IPEX "
+                "need as they are; leave it out"
+            )
         if args.shared_memory and device != "cpu":
             raise UserError("--shm is for ranks on a CPU; leave it out")
         return cls(**cls.fields_from(args))

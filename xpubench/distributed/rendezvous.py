@@ -27,7 +27,7 @@ from xpubench.failures import log_tail
 from xpubench.record import Failure
 
 T = TypeVar("T")
-INSTALL = "pip install 'xpubench[deepspeed]', which brings mpirun too"
+INSTALL = "pip install '.[deepspeed]', which brings mpirun too"
 # A follower waits for rank 0's next command until the end of rank 0, which closes the store.
 FOREVER = timedelta(days=365)
 MEET = timedelta(minutes=5)

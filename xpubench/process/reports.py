@@ -24,6 +24,12 @@ class Said(msgspec.Struct, frozen=True, tag="said", tag_field="report"):
     text: str
 
 
+class Downloading(msgspec.Struct, frozen=True, tag="downloading", tag_field="report"):
+    """The beginning or the end of a download, whose time counts in no limit."""
+
+    under_way: bool
+
+
 class Written(msgspec.Struct, frozen=True, tag="written", tag_field="report"):
     """The id and the status of a record that now lies in the results directory."""
 
@@ -53,7 +59,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="report"):
 
 
 End = Done | Refused | Failed
-Report = Said | Written | Waiting | End
+Report = Said | Downloading | Written | Waiting | End
 Send = Callable[[Report], None]
 
 _decoder = msgspec.json.Decoder(Report)

@@ -43,7 +43,8 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
         raise UserError("accuracy means nothing with --dummy-weights; leave one of the two out")
     with Session(specs, results, progress) as session:
         try:
-            tasks, groups = load_tasks(specs)
+            with session.downloads():
+                tasks, groups = load_tasks(specs)
             session.specs = [spec for spec, _ in tasks.values()]
             session.check()
             if reason := session.subject.options.hides_logits:

@@ -1,6 +1,7 @@
 """A subject made ready for its runs: checked, loaded and closed, with a record of whatever fails."""
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from time import perf_counter_ns
 from typing import Any, Generic, TypeVar
 
@@ -79,8 +80,18 @@ class Session(ExitStack, Generic[Spec]):
 
     def fetch(self) -> None:
         """Downloads and checks the checkpoint, which counts neither in the load's time nor in its memory."""
-        self._loader.fetch(self.subject, self.progress.say)
+        with self.downloads():
+            self._loader.fetch(self.subject, self.progress.say)
         self.fingerprint = self._loader.fingerprint(self.subject)
+
+    @contextmanager
+    def downloads(self) -> Iterator[None]:
+        """A block that may download, whose time counts in no limit."""
+        self.progress.downloading(True)
+        try:
+            yield
+        finally:
+            self.progress.downloading(False)
 
     def check_operators(self) -> None:
         """Compares the operators that the subject will use with float64, or finds that in the cache;

@@ -13,12 +13,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from xpubench.catalog import find_model, models
+from xpubench.catalog import find_model, local_directory, models
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.record import Record
 from xpubench.results import ROUND, ResultsDirectory
 from xpubench.run.order import Order, Spec
 from xpubench.run.supervisor import Attempt, find_mpirun, records_of
+from xpubench.runtimes.registry import DEFAULT
 
 Ranks = Annotated[int, msgspec.Meta(ge=1)]
 Rerun = Literal["failed", "all"]
@@ -32,11 +33,13 @@ MOST_ROUNDS = 1000
 class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Command lines of `xpubench generate`: each model with `flags` and one alternative of each list in
     `vary`. `models` are names, or `fp16`, `int4` or `embedded` for those of the catalog. `ranks` is the
-    number of ranks that share each model under mpirun."""
+    number of ranks that share each model under mpirun. `stacks` holds by a runtime's name the flags that
+    choose it here; any other runtime takes those of the default one."""
 
     models: list[str] | Literal["fp16", "int4", "embedded"]
     flags: str = ""
     vary: list[list[str]] = []
+    stacks: dict[str, str] = {}
     ranks: Ranks | None = None
 
 
@@ -45,6 +48,12 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     title: str
     grid: list[Grid]
+
+    @property
+    def stacks(self) -> list[str]:
+        """The runtimes that every grid has flags for."""
+        first = self.grid[0].stacks if self.grid else {}
+        return [name for name in first if all(name in grid.stacks for grid in self.grid)]
 
 
 class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,9 +85,10 @@ def read_suite(name: str) -> Suite:
 
 
 def command_lines(
-    suite: Suite, names: list[str] | None, more: list[str], *, ranks: int | None = None
+    suite: Suite, names: list[str] | None, more: list[str], *, ranks: int | None = None, stack: str = DEFAULT
 ) -> list[CommandLine]:
-    """All command lines of a suite, with the models `names` in place of its own and `more` flags at the end.
+    """All command lines of a suite for the runtime `stack`, with the models `names` in place of its own and
+    `more` flags at the end.
     Where it runs over ranks, their number is `ranks`, else the catalog's, else the suite's. UserError where
     mpirun is needed and missing, and for more than `MOST_COMMAND_LINES`."""
     count = sum(len(names or _models(grid)) * prod(map(len, grid.vary)) for grid in suite.grid)
@@ -93,7 +103,7 @@ def command_lines(
         raise UserError("this suite runs each model in one process; leave out --ranks")
     lines = [
         CommandLine(
-            flags=["-m", name, *words(" ".join([grid.flags, *variant])), *more],
+            flags=["-m", name, *words(" ".join([grid.flags, _stack_flags(grid, stack), *variant])), *more],
             ranks=grid.ranks and (ranks or getattr(find_model(name), "ranks", None) or grid.ranks),
         )
         for grid in suite.grid
@@ -111,6 +121,20 @@ def words(flags: str) -> list[str]:
         return shlex.split(flags)
     except ValueError as error:
         raise UserError(f"cannot read the flags {flags!r}: {error}") from error
+
+
+def lacking_flags(orders: Sequence[Order]) -> dict[str, list[str]]:
+    """By each flag that the hub's files need and that was not given, the models that need it."""
+    lacking: dict[str, list[str]] = {}
+    for subject in (order.specs[0].subject for order in orders):
+        known = find_model(subject.model) if local_directory(subject.model) is None else None
+        if known is None or subject.weights == "dummy" or subject.weights_from != subject.model:
+            continue
+        for flag in known.needed_flags:
+            given = getattr(subject, flag.strip("-").replace("-", "_"))
+            if not given and known.id not in lacking.setdefault(flag, []):
+                lacking[flag].append(known.id)
+    return {flag: names for flag, names in lacking.items() if names}
 
 
 def run_orders(
@@ -177,6 +201,10 @@ def round_directories(directory: Path, rounds: int) -> list[Path]:
     if not 1 <= rounds <= MOST_ROUNDS:
         raise UserError(f"--rounds must be from 1 to {MOST_ROUNDS}, not {rounds}")
     return [directory / f"{ROUND}{number}" for number in range(1, rounds + 1)]
+
+
+def _stack_flags(grid: Grid, stack: str) -> str:
+    return grid.stacks.get(stack, grid.stacks.get(DEFAULT, ""))
 
 
 def _models(grid: Grid) -> list[str]:

@@ -14,7 +14,7 @@ from xpubench.errors import UserError
 from xpubench.failures import death_of, failed_record, log_tail, write_as_failed
 from xpubench.measure.host import out_of_memory_kills
 from xpubench.process.child import Child
-from xpubench.process.reports import Done, End, Failed, Refused, Report, Said, Written
+from xpubench.process.reports import Done, Downloading, End, Failed, Refused, Report, Said, Written
 from xpubench.record import Failure, Record, read_record
 from xpubench.results import ResultsDirectory
 from xpubench.run.order import Order, Spec, write_interrupted
@@ -55,13 +55,14 @@ class Attempt:
         self._before = {spec.id: self._results.stamp_of(spec.id) for spec in order.specs}
         self._end: End | None = None
         self._last_s = 0.0
+        self._download_s: float | None = None
         self._last_status = ""
         self._timed_out = False
 
     def run(self, timeout_s: float) -> Iterator[list[Record]]:
         """Yields each run's records when they are written. A worker that has no new one within `timeout_s`
-        seconds is ended. An exception, such as KeyboardInterrupt, ends the worker, and the run at work then
-        has a record as interrupted."""
+        seconds, downloads not counted, is ended. An exception, such as KeyboardInterrupt, ends the worker,
+        and the run at work then has a record as interrupted."""
         self._log.parent.mkdir(exist_ok=True)
         kills = out_of_memory_kills()
         self._last_s = monotonic()
@@ -73,7 +74,7 @@ class Attempt:
             ):
                 for report in child.reports():
                     yield from self._heard(report)
-                    if not self._timed_out and monotonic() - self._last_s > timeout_s:
+                    if not self._timed_out and self._worked_s() > timeout_s:
                         self._timed_out = True
                         child.end()
                 exit_code = child.exit_code
@@ -92,8 +93,20 @@ class Attempt:
             self._last_s = monotonic()
             self._last_status = report.status
             yield from self._taken([spec for spec in self.pending if spec.id == report.id])
+        elif isinstance(report, Downloading):
+            self._note_download(report.under_way)
         elif isinstance(report, Done | Refused | Failed):
             self._end = report
+
+    def _note_download(self, under_way: bool) -> None:
+        """Moves the start of the time limit by what a download took, once it has ended."""
+        if not under_way and self._download_s is not None:
+            self._last_s += monotonic() - self._download_s
+        self._download_s = monotonic() if under_way else None
+
+    def _worked_s(self) -> float:
+        """The seconds since the worker's last record, without those of downloads."""
+        return (self._download_s or monotonic()) - self._last_s
 
     def _unreported(self) -> Iterator[list[Record]]:
         """The records that the worker wrote without reporting them, and those of the ranks' watchdog."""

@@ -13,7 +13,7 @@ import msgspec
 
 from xpubench.distributed.launch import Launch, launch_of, silence
 from xpubench.errors import RunFailure, UserError
-from xpubench.process.reports import Said, Send, Waiting, Written, serve
+from xpubench.process.reports import Downloading, Said, Send, Waiting, Written, serve
 from xpubench.run.order import Order, perform
 
 RANK_FLAG = "--rank"
@@ -40,6 +40,9 @@ class WorkerProgress:
         before, self._done = self._done, self._done + count
         if STEPS_LOGGED * self._done // self._total > STEPS_LOGGED * before // self._total:
             print(f"  {self._done}/{self._total} {text}", file=sys.stderr, flush=True)
+
+    def downloading(self, under_way: bool) -> None:
+        self._send(Downloading(under_way))
 
 
 class TurnsProgress(WorkerProgress):

@@ -51,6 +51,9 @@ def on_xpu(capability: str, facts: MachineFacts, stack: str, built: bool, unbuil
     """What keeps a stack that sees no Intel GPU from one: the GPU, its driver, or, where the stack is not
     `built` for it, what `unbuilt` says."""
     states, nodes = {gpu["state"] for gpu in facts["intel_gpus"]}, gpu_nodes(facts)
+    # Under WSL 2 a GPU has no render node.
+    if not states and not built and (facts["torch"] or {}).get("xpu"):
+        return unbuilt
     if not states:
         return Finding(capability, "not on this machine", "no Intel GPU is visible")
     if "open" in states:

@@ -71,6 +71,8 @@ class RuntimeOptions(
     - `int4_method` names the kind of INT4 checkpoint that it runs (None: it takes no `--woq`, and
       `int4_refusal` says why), `int4_head` the precision of the output head then, and `int4_dtypes` the dtype
       that INT4 needs on a device.
+    - `preferred_where` is the capability among the findings of `xpubench doctor` with which the runtime is
+      preferred to the default one; None of a runtime that is not.
     - `shards` is the runtime whose model it shares among ranks.
     - `hides_logits` says why nothing can be scored, of a stack that keeps its logits to itself.
     - `scoring_variables` are set for accuracy runs before the stack is imported, unless the user set them.
@@ -87,6 +89,7 @@ class RuntimeOptions(
     int4_head: ClassVar[str] = "int8"
     int4_dtypes: ClassVar[dict[str, str]] = {}
     int4_refusal: ClassVar[str] = ""
+    preferred_where: ClassVar[str | None] = None
     shards: ClassVar[str | None] = None
     hides_logits: ClassVar[str | None] = None
     listed: ClassVar[bool] = True

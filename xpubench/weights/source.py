@@ -68,10 +68,8 @@ def source_of(wanted: Wanted) -> Source:
     config = _read_json(directory / "config.json")
     _check_architecture(config, wanted.trust_remote_code)
     _check_weights(directory, wanted.allow_pickle)
-    # The hub's cache names its directories by their commits.
-    in_hub_cache = directory.parent.name == "snapshots" and COMMIT.fullmatch(directory.name)
-    revision = directory.name if in_hub_cache else None
-    return Source(name=wanted.weights_from, directory=directory, config=config, revision=revision)
+    name = wanted.weights_from
+    return Source(name=name, directory=directory, config=config, revision=_commit(directory))
 
 
 def read_config(name: str, *, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
@@ -164,11 +162,26 @@ def _check_weights(directory: Path, allow_pickle: bool) -> None:
     if files := weight_files(directory):
         for file in files:
             _check_safetensors(file)
-    elif not pickle_files(directory):
-        raise RunFailure("bad_model", f"{directory} holds no safetensors weights ({SAFETENSORS_FILE})")
-    elif not allow_pickle:
+    elif allow_pickle and not pickle_files(directory):
+        raise RunFailure("bad_model", f"{directory} holds no weights ({SAFETENSORS_FILE}, {PICKLE_FILE})")
+    elif allow_pickle:
+        return
+    elif any(directory.glob(f"{PICKLE_FILE}*")):
         hint = "--allow-pickle loads them if you trust their maker"
         raise UserError(f"{directory} holds only .bin weights, which can run code when loaded; {hint}")
+    elif _commit(directory) is not None:
+        # .bin files are not downloaded without the flag, and a single one has no index that would name it.
+        what = f"{directory} holds no safetensors weights, as the hub has none of this model"
+        hint = "--allow-pickle downloads .bin weights, which can run code, if you trust their maker"
+        raise UserError(f"{what}; {hint}")
+    else:
+        raise RunFailure("bad_model", f"{directory} holds no safetensors weights ({SAFETENSORS_FILE})")
+
+
+def _commit(directory: Path) -> str | None:
+    """The commit of a directory in the hub's cache, which names its directories so; None of another one."""
+    in_hub_cache = directory.parent.name == "snapshots" and COMMIT.fullmatch(directory.name)
+    return directory.name if in_hub_cache else None
 
 
 def weight_files(directory: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import torch
 from msgspec import to_builtins
 
 from xpubench.errors import RunFailure, UserError
-from xpubench.files import directory_aside
+from xpubench.files import model_aside
 from xpubench.runtimes.ipex.options import ipex_options
 from xpubench.runtimes.ipex.state import choose_engine
 from xpubench.runtimes.options import AppliedQuantization
@@ -70,7 +70,7 @@ def save_rtn(subject: Subject, recipe: Quantization, target: Path) -> None:
     choose_engine(SAVING_ENGINE)
     try:
         source, model = _model(subject, recipe)
-        with directory_aside(target, replace=True) as aside:
+        with model_aside(target) as aside:
             model.save_pretrained(str(aside))
             tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
             if tokenizer is not None:

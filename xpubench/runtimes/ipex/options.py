@@ -47,6 +47,7 @@ class IpexOptions(PyTorchOptions, kw_only=True, frozen=True, tag="ipex"):
         *("intel-cmplr-lib-ur", "intel-openmp", "intel-sycl-rt", "mkl", "pytorch-triton-xpu", "triton-xpu"),
     )
     diagnosis: ClassVar[str | None] = "xpubench.runtimes.ipex.diagnosis"
+    preferred_where: ClassVar[str | None] = "IPEX on xpu"
     int4_method: ClassVar[str | None] = NEURAL_COMPRESSOR_METHOD
     # neural-compressor leaves table and head as they are.
     int4_head: ClassVar[str] = "high"

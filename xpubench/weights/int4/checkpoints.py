@@ -16,13 +16,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from xpubench.errors import RunFailure, UserError
-from xpubench.files import directory_aside
+from xpubench.files import model_aside
 from xpubench.spec import Quantization
 from xpubench.weights.empty import parameter_places
 from xpubench.weights.int4.grids import Int4Weight, Int8Weight
 from xpubench.weights.int4.layout import Weight, layout, quantized
 from xpubench.weights.int4.recipes import Description, read_description
-from xpubench.weights.source import CONFIG_FILES, SAFETENSORS_FILE, Source, pickle_files, weight_files
+from xpubench.weights.source import (
+    CONFIG_FILES,
+    SAFETENSORS,
+    SAFETENSORS_FILE,
+    Source,
+    pickle_files,
+    weight_files,
+)
 
 PACKED, INT8, SCALES, ZEROS = ".int4_packed", ".int8", ".scales", ".zeros"
 # The largest size of a file. The tensors of one are in memory twice while they are written.
@@ -59,11 +66,11 @@ def _stored_tensors(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
 def write(
     target: Path, source: Path, weights: Iterable[tuple[str, Weight]], description: Description
 ) -> None:
-    """Writes the checkpoint whole or not at all, and replaces one that is there. UserError when something
-    else is there or it cannot be written."""
+    """Writes the checkpoint whole or not at all, and replaces one that is there, but not one in the working
+    directory. UserError when something else is there or it cannot be written."""
     check_target(target)
     try:
-        with directory_aside(target, replace=True) as aside:
+        with model_aside(target) as aside:
             _write_weights(aside, weights)
             for pattern in CONFIG_FILES:
                 for file in source.glob(pattern):
@@ -77,7 +84,15 @@ def write(
 
 
 def check_target(target: Path) -> None:
-    """UserError when `target` is something other than an INT4 checkpoint or an empty directory."""
+    """UserError when `target` is something other than an INT4 checkpoint, an empty directory, or the working
+    directory without a model."""
+    if target.exists() and target.samefile(Path()):
+        if taken := sorted([*target.glob("config.json"), *target.glob(SAFETENSORS)]):
+            raise UserError(
+                f"the working directory holds a model ({taken[0].name}), which would be overwritten; give "
+                "--output_dir DIR"
+            )
+        return
     empty = target.is_dir() and not any(target.iterdir())
     if target.exists() and not empty and (not target.is_dir() or read_description(target) is None):
         raise UserError(f"{target} exists and is not an INT4 checkpoint; choose another directory")
