@@ -202,6 +202,11 @@ class IpexRuntime(PyTorchRuntime):
         """What `ipex.llm.optimize` is handed: the model on its device."""
         return model
 
+    @contextlib.contextmanager
+    def plain_config(self) -> Iterator[None]:
+        """The model's config as the plain model needs it."""
+        yield
+
     def optimize(self) -> None:
         """Optimizes; RunFailure `unsupported` when that left a part of the model as it was."""
         ipex = import_ipex()
@@ -209,7 +214,8 @@ class IpexRuntime(PyTorchRuntime):
         model = self.model.eval().to(subject.device).to(memory_format=torch.channels_last)
         self.model, self.blocks = model, len(decoder_blocks(model))
         dtype = getattr(torch, subject.dtype)
-        self.plain = ask(self)
+        with self.plain_config():
+            self.plain = ask(self)
         try:
             if ipex_options(subject).ipex_optimize:
                 more = {}
