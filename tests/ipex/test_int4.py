@@ -35,11 +35,11 @@ def test_the_grids_are_those_of_neural_compressor(grid: str, theirs: dict[str, o
 
 def test_quantize_save_reload(generate: CommandLine, smollm2: Path, tmp_path: Path) -> None:
     (direct,) = generate(smollm2, *INT4).records
-    applied = direct["runtime"]["quantization"]["applied"]
-    assert direct["runtime"]["quantization"]["asked"]["weight_dtype"] == "int4_fullrange"
-    assert (applied["weight_dtype"], applied["group_size"]) == ("int4_clip", 64)
-    assert (applied["compute_dtype"], applied["IPEX_COMPUTE_ENG"]) == ("float32", None)
-    assert any("int4_fullrange was asked, int4_clip" in warning for warning in direct["warnings"])
+    applied = direct["runtime"]["quantization"]
+    assert direct["spec"]["subject"]["quantization"]["weight_dtype"] == "int4_fullrange"
+    assert (applied["weight_dtype"], applied["library"]["group_size"]) == ("int4_clip", 64)
+    assert (applied["compute_dtype"], direct["runtime"]["compute_engine"]) == ("float32", None)
+    assert any("int4_fullrange was asked for, int4_clip" in warning for warning in direct["warnings"])
     assert direct["runtime"]["ipex_optimized"] is True
 
     target = tmp_path / "int4"

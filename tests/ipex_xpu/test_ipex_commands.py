@@ -54,7 +54,7 @@ def test_int4_tokens_are_those_of_the_weights_in_float32(
 ) -> None:
     done = generate(model_of(family), "--greedy", STATIC, *INT4)
     assert done.code == 0, done.err
-    assert done.records[0]["runtime"]["quantization"]["applied"]["group_size"] == GROUP
+    assert done.records[0]["runtime"]["quantization"]["library"]["group_size"] == GROUP
     assert error_of(family, done) <= 1
 
 
