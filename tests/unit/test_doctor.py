@@ -222,3 +222,8 @@ def test_the_command_reads_this_machine(xpubench: CommandLine) -> None:
     table = xpubench("doctor")
     assert table.code == 0
     assert all(capability in table.out for capability in states)
+
+
+def test_the_models_whose_files_need_a_flag() -> None:
+    assert "EleutherAI/gpt-j-6b" in diagnosis("models that need --allow-pickle").detail
+    assert "THUDM/glm-4-9b" in diagnosis("models that need --trust-remote-code").detail
