@@ -61,10 +61,28 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     n: int
 
 
+class SequentialInterval(msgspec.Struct, frozen=True, kw_only=True):
+    """The next token latency of a run that `--until-ci` may end: the geometric mean of the medians of the
+    first `pairs` stamped generations, and the 95% interval around it that holds at all looks together
+    (`xpubench.measure.sequential`; for independent pairs with normal logarithms), None below five pairs.
+    `half_width` is how far the interval reaches above the mean, `wanted` how far it might, both as shares of
+    the mean. Where it was `reached`, these pairs ended the run, but for one more pair that closes it where
+    the number of iterations allows one, and which is not among them. The interval tells the noise in one
+    process, and nothing of that between processes."""
+
+    wanted: float
+    reached: bool
+    pairs: int
+    mean_ms: float
+    ci95_ms: tuple[float, float] | None
+    half_width: float | None
+
+
 class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="latency"):
     """The figures of a successful latency run. `perturbation`, the MBUs and `imbalance` are ratios; the last
     is the slowest rank's end-to-end latency over the mean of all ranks. The peaks of memory are those of
-    warm-up and measured iterations, `load_s` is the time of the load in seconds."""
+    warm-up and measured iterations, `load_s` is the time of the load in seconds. `until_ci` is None where the
+    number of iterations was given."""
 
     first_token_ms: Statistic
     next_token_ms: Statistic | None
@@ -81,6 +99,7 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     load_s: float
     input_tokens: int
     imbalance: float | None = None
+    until_ci: SequentialInterval | None = None
 
 
 class AccuracySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="accuracy"):

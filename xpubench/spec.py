@@ -17,6 +17,8 @@ WeightGrid = Literal["int4_fullrange", "int4_clip", "int4_asym"]
 Head = Literal["int8", "high"]
 
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+# The fewest measured iterations that an always-valid interval needs.
+LEAST_PAIRS = 5
 GROUP_SIZES = (32, 64, 128, 256)
 
 
@@ -121,11 +123,14 @@ def _check_least(flag: str, value: int | None, least: int) -> None:
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often the workload runs. `num_iter` includes the warm-up: `num_iter - num_warmup` are measured."""
+    """How often the workload runs. `num_iter` includes the warm-up: `num_iter - num_warmup` are measured, or
+    fewer where the 95% interval of the next token latency sooner reaches no farther than `until_ci`, a share
+    of the latency, from it."""
 
     num_iter: int = 10
     num_warmup: int = 3
     seed: int = 0
+    until_ci: float | None = None
 
     def __post_init__(self) -> None:
         _check_least("--num-warmup", self.num_warmup, 0)
@@ -133,6 +138,15 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             limit = f"must be above --num-warmup {self.num_warmup}, or nothing is measured"
             raise UserError(f"--num-iter {self.num_iter} counts the warm-up too and {limit}")
         _check_least("--seed", self.seed, 0)
+        if self.until_ci is None:
+            return
+        if not 0 < self.until_ci < 1:
+            raise UserError(f"--until-ci must be above 0 and below 100 percent, not {100 * self.until_ci:g}")
+        if self.num_iter - self.num_warmup < LEAST_PAIRS:
+            least = f"has its interval from {LEAST_PAIRS} measured iterations up"
+            raise UserError(
+                f"--until-ci {least}; --num-iter must be at least {LEAST_PAIRS + self.num_warmup}"
+            )
 
 
 class AccuracyTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,6 +173,10 @@ class RunSpec(
     subject: Subject
     workload: Workload
     protocol: Protocol
+
+    def __post_init__(self) -> None:
+        if self.protocol.until_ci is not None and self.workload.new_tokens == 1:
+            raise UserError("--until-ci looks at the next token latency; --max-new-tokens must be at least 2")
 
     @property
     def id(self) -> str:

@@ -116,6 +116,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
         device, host = gb_with_unit(summary.peak_device_bytes), gb_with_unit(summary.peak_host_bytes)
         rows += [
             ("tokens/s", f"{summary.tokens_per_s:.2f}  (batch x new tokens / end to end)"),
+            *_until_ci(summary),
             ("MBU", _mbu(summary)),
             ("perturbation", f"{summary.perturbation:.3f}  (every token stamped / only the ends)"),
             ("peak memory", f"device {device}, host {host}"),
@@ -135,6 +136,15 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
     if record.failure is not None:
         rows.append(("failed", f"{record.failure.failure_class}: {record.failure.message}"))
     return rows + [("warning", warning) for warning in record.warnings]
+
+
+def _until_ci(summary: LatencySummary) -> list[tuple[str, str]]:
+    found = summary.until_ci
+    if found is None or found.half_width is None:
+        return []
+    ended = "ended" if found.reached else "did not end"
+    known = f"next token {number(found.mean_ms)} ms within {found.half_width:.2%} after {found.pairs} pairs"
+    return [("until", f"{known}, which {ended} the run (--until-ci {100 * found.wanted:g})")]
 
 
 def _mbu(summary: LatencySummary) -> str:

@@ -120,6 +120,8 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     add("--num-iter", type=int, default=10, metavar="N", help="iterations, warm-up included (default: 10)")
     note = f"the most that warm up (default: {DEFAULT_WARMUP}, at most half of --num-iter)"
     add("--num-warmup", type=int, metavar="N", help=note)
+    note = "end when the next token latency is known within so much; --num-iter is the most"
+    add("--until-ci", type=_percent, metavar="PERCENT", help=note)
     add("--seed", type=int, default=0, help="the seed of the random prompts (default: 0)")
     add = parser.add_argument_group("accuracy (with --accuracy-only)").add_argument
     note = f"lm-eval tasks, groups or tags, lambada_smoke (default: {DEFAULT_TASK})"
@@ -149,7 +151,7 @@ def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracyS
     """One spec for each task, on the resolved device. UserError for flags that only a latency run has; those
     that the guide's scripts give in both, such as --greedy and --token-latency, have no effect."""
     generating = ("--prompt", "--use-static-cache", "--num-beams", "--input-tokens", "--max-new-tokens")
-    measuring = ("--profile", "--num-warmup")
+    measuring = ("--profile", "--num-warmup", "--until-ci")
     _refuse(args, "is for latency runs; leave it out with --accuracy-only", *generating, *measuring)
     _refuse(args, "has no effect on whole texts, which are scored eagerly; leave it out", "--torch-compile")
     batch_sizes = args.batch_size or [AUTO]
@@ -174,7 +176,7 @@ def specs_from(args: argparse.Namespace, device: str, beside: Sequence[str] = ()
     warmup = args.num_warmup
     if warmup is None:
         warmup = min(DEFAULT_WARMUP, max(args.num_iter, 0) // 2)
-    protocol = Protocol(num_iter=args.num_iter, num_warmup=warmup, seed=args.seed)
+    protocol = Protocol(num_iter=args.num_iter, num_warmup=warmup, seed=args.seed, until_ci=args.until_ci)
     if args.prompt is not None and args.input_tokens is not None:
         raise UserError("--prompt has a length of its own; leave out either --prompt or --input-tokens")
     if args.prompt is not None and args.dummy_weights:
@@ -267,6 +269,13 @@ def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None
         return recipe
     given = {field for flag, field in RECIPE_FLAGS.items() if getattr(args, flag) is not None}
     return checkpoint_recipe(Path(args.woq_checkpoint_path), recipe, args.model_id, method, given=given)
+
+
+def _percent(text: str) -> float:
+    try:
+        return float(text.removesuffix("%")) / 100
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number of percent, not {text!r}") from error
 
 
 def _batch_size(text: str) -> int:

@@ -6,8 +6,9 @@ from typing import cast
 import msgspec
 
 from xpubench.catalog import ACCURACY_LIMIT_POINTS, TEST_SETS, find_model
-from xpubench.compare.intervals import ALPHA, Z_POWER, paired
+from xpubench.compare.intervals import Z_POWER, paired
 from xpubench.compare.judgement import COST, MOST_LOG, Judgement, Verdict, judge_ratio, without_interval
+from xpubench.measure.sequential import ALPHA
 from xpubench.record import Accuracy, Record
 from xpubench.spec import AccuracySpec
 

@@ -6,6 +6,7 @@ import msgspec
 
 from xpubench.measure.iterations import STEADY, steady
 from xpubench.measure.statistics import doubts, summarize, too_few
+from xpubench.measure.until_ci import sequential_interval, unreached
 from xpubench.record import Iteration, LatencySummary, Samples, Statistic
 
 # Both policies measure the same work. Above this ratio of their times, the stamps themselves cost time.
@@ -13,7 +14,8 @@ MAX_PERTURBATION = 1.05
 
 
 class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a summary needs in addition to the samples. Bandwidths are in GB/s, memory in bytes."""
+    """What a summary needs in addition to the samples. Bandwidths are in GB/s, memory in bytes;
+    `until_ci` is the protocol's."""
 
     batch_size: int
     input_tokens: int
@@ -24,6 +26,7 @@ class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth_datasheet_gb_per_s: float | None
     peak_device_bytes: int | None
     peak_host_bytes: int | None
+    until_ci: float | None = None
 
 
 def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummary, list[str]]:
@@ -59,6 +62,9 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         if value is not None and value > 1:
             warnings.append(f"MBU {value:.2f} of the {name} is above 1: a bug of the measurement, report it")
     given = msgspec.structs.asdict(facts)
+    share = given.pop("until_ci")
+    reached = None if share is None else sequential_interval(samples.iterations, share)
+    warnings += unreached(reached)
     summary = LatencySummary(
         first_token_ms=first,
         next_token_ms=next_token,
@@ -68,6 +74,7 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         mbu_measured=measured,
         mbu_datasheet=datasheet,
         imbalance=_imbalance(samples.iterations),
+        until_ci=reached,
         **given,
     )
     return summary, too_few(len(stamped)) + unsteady(samples.warmup) + warnings
