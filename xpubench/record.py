@@ -148,11 +148,27 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     correct: bool | None
 
 
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run with `--until-decided` stands beside the reference, an accuracy record by its id: `gained`
+    items are right now, `lost` were right there, of `read` ones in an order drawn by the seed, of `total` in
+    all. `decided` tells whether the loss over all items is `within` the limit, in percentage points, or
+    `beyond` it, by a bound that holds at all looks together with a probability of 95%
+    (`xpubench.measure.sequential`) or, where all were read, by their count."""
+
+    reference: str
+    limit_points: float
+    read: int
+    total: int
+    gained: int
+    lost: int
+    decided: Literal["within", "beyond"] | None = None
+
+
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a task: `acc` and its standard error, the perplexity of the right answers and its
     standard error (of tasks that score one text an item), all of lm-eval's metrics in `metrics` (None where
     one is not a number), and how they were computed. `partial` means that only some of the items were
-    scored."""
+    scored, and `decision` is that of a run with `--until-decided`."""
 
     task: str
     task_version: str
@@ -172,6 +188,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     scores_rows_alone: bool
     lm_eval_version: str
     reference: PublishedAccuracy | None = None
+    decision: Decision | None = None
 
 
 class ReferenceLimits(msgspec.Struct, frozen=True, kw_only=True):

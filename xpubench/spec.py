@@ -151,7 +151,8 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class AccuracyTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An lm-eval task. `limit` is the number of items, None for all; `data` is a local file of passages and
-    `data_sha256` the digest of its content; `batch_size` 0 is automatic."""
+    `data_sha256` the digest of its content; `batch_size` 0 is automatic. With
+    `until_decided`, items in an order drawn by `seed` are scored until they decide against a reference."""
 
     name: str
     limit: int | None = None
@@ -159,10 +160,13 @@ class AccuracyTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     batch_size: int = 0
     data: str | None = None
     data_sha256: str | None = None
+    until_decided: bool = False
+    seed: int = 0
 
     def __post_init__(self) -> None:
         _check_least("--acc-iter", self.limit, 1)
         _check_least("--num-fewshot", self.num_fewshot, 0)
+        _check_least("--seed", self.seed, 0)
 
 
 class RunSpec(

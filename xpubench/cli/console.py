@@ -190,6 +190,10 @@ def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
     rows += [(name, f"{value:.4f}") for name, value in others.items()]
     if found.reference is not None:
         rows.append(("reference", f"{found.reference.acc:.2%} ({found.reference.source})"))
+    if (one := found.decision) is not None:
+        known = f"a loss {one.decided} the limit" if one.decided else "no bound was crossed"
+        known += f" of {one.limit_points:g} points by {one.read} of {one.total} items"
+        rows.append(("decided", f"{known}: {one.gained} gained, {one.lost} lost beside {one.reference}"))
     batch = f"batch {found.batch_size}" if found.batch_size else f"batches of {found.batch_tokens} tokens"
     part = ", a part of all" if found.partial else ""
     return [*rows, ("items", f"{found.n}{part}, {found.items_per_s:.2f} a second, {batch}")]

@@ -130,6 +130,8 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     note = 'a local file of {"text": "..."} lines for lambada_standard and lambada_openai'
     add("--acc-data", metavar="FILE.jsonl", help=note)
     add("--num-fewshot", type=int, metavar="N", help="examples before each item")
+    note = "end when the items so far, in an order drawn by --seed, decide against --reference"
+    add("--until-decided", action="store_true", help=note)
 
 
 def default_dtype(device: str) -> Dtype:
@@ -163,6 +165,10 @@ def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracyS
         raise UserError("--acc-tasks names no task; give one such as lambada_smoke")
     subject = _subject(args, device)
     shared = {"num_fewshot": args.num_fewshot, "batch_size": batch_sizes[0], "data": args.acc_data}
+    if args.until_decided:
+        if len(names) > 1:
+            raise UserError("--until-decided has one reference; give it one of --acc-tasks at a time")
+        shared |= {"until_decided": True, "seed": args.seed}
     tasks = [AccuracyTask(name=name, limit=args.acc_iter, **shared) for name in names]
     return [AccuracySpec(subject=subject, task=task) for task in tasks]
 
@@ -170,7 +176,7 @@ def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracyS
 def specs_from(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) -> list[RunSpec]:
     """One spec for each combination of the flags with several values, on the resolved device. The flags may
     also be those of the runtimes that are run `beside` this one."""
-    accuracy_flags = ("--acc-tasks", "--acc-iter", "--acc-data", "--num-fewshot")
+    accuracy_flags = ("--acc-tasks", "--acc-iter", "--acc-data", "--num-fewshot", "--until-decided")
     _refuse(args, "is for accuracy runs; give --accuracy-only too, or leave it out", *accuracy_flags)
     subject = _subject(args, device, beside)
     warmup = args.num_warmup
