@@ -7,4 +7,4 @@ set -eu
 cd "$(dirname "$0")"
 . ./run_suite.sh
 export LLM_ACC_TEST=1
-run_suite "${suite:-accuracy}" "--acc-tasks ${task:-piqa}"
+run_suite "${suite:-accuracy}" "--acc-tasks ${task:-lambada_standard}"

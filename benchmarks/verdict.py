@@ -17,7 +17,8 @@ from benchmarks.goal import Goal, show
 from xpubench.compare.change_points import Changes, changes
 from xpubench.compare.intervals import MIN_HISTORY, Interval, by_history, paired, pooled, welch
 from xpubench.compare.judgement import LATENCY, judge_ratio
-from xpubench.compare.sequential import DECIDES, item_capitals, running_verdicts
+from xpubench.compare.live import running_verdicts
+from xpubench.measure.sequential import DECIDES, item_capitals
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Floats]

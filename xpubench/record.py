@@ -65,10 +65,28 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     n: int
 
 
+class SequentialInterval(msgspec.Struct, frozen=True, kw_only=True):
+    """The next token latency of a run that `--until-ci` may end: the geometric mean of the medians of the
+    first `pairs` stamped generations, and the 95% interval around it that holds at all looks together
+    (`xpubench.measure.sequential`; for independent pairs with normal logarithms), None below five pairs.
+    `half_width` is how far the interval reaches above the mean, `wanted` how far it might, both as shares of
+    the mean. Where it was `reached`, these pairs ended the run, but for one more pair that closes it where
+    the number of iterations allows one, and which is not among them. The interval tells the noise in one
+    process, and nothing of that between processes."""
+
+    wanted: float
+    reached: bool
+    pairs: int
+    mean_ms: float
+    ci95_ms: tuple[float, float] | None
+    half_width: float | None
+
+
 class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="latency"):
     """The figures of a successful latency run. `perturbation`, the MBUs and `imbalance` are ratios; the last
     is the slowest rank's end-to-end latency over the mean of all ranks. The peaks of memory are those of
-    warm-up and measured iterations, `load_s` is the time of the load in seconds.
+    warm-up and measured iterations, `load_s` is the time of the load in seconds. `until_ci` is None where the
+    number of iterations was given.
 
     `mbu_measured` is the share of `bandwidth_measured_gb_per_s`, which is the most that the device has shown
     to any process where `ceiling_of` is "device", and what the run's own process reached before the run where
@@ -97,6 +115,7 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     bandwidth_lowest_gb_per_s: float | None = None
     ceiling_of: Literal["device", "process"] = "process"
     available_host_bytes_per_iteration: float | None = None
+    until_ci: SequentialInterval | None = None
 
 
 class AccuracySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="accuracy"):
@@ -172,11 +191,27 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     correct: bool | None
 
 
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run with `--until-decided` stands beside the reference, an accuracy record by its id: `gained`
+    items are right now, `lost` were right there, of `read` ones in an order drawn by the seed, of `total` in
+    all. `decided` tells whether the loss over all items is `within` the limit, in percentage points, or
+    `beyond` it, by a bound that holds at all looks together with a probability of 95%
+    (`xpubench.measure.sequential`) or, where all were read, by their count."""
+
+    reference: str
+    limit_points: float
+    read: int
+    total: int
+    gained: int
+    lost: int
+    decided: Literal["within", "beyond"] | None = None
+
+
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a task: `acc` and its standard error, the perplexity of the right answers and its
     standard error (of tasks that score one text an item), all of lm-eval's metrics in `metrics` (None where
     one is not a number), and how they were computed. `partial` means that only some of the items were
-    scored."""
+    scored, and `decision` is that of a run with `--until-decided`."""
 
     task: str
     task_version: str
@@ -196,6 +231,7 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     scores_rows_alone: bool
     lm_eval_version: str
     reference: PublishedAccuracy | None = None
+    decision: Decision | None = None
 
 
 class ReferenceLimits(msgspec.Struct, frozen=True, kw_only=True):

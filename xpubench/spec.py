@@ -17,6 +17,8 @@ WeightGrid = Literal["int4_fullrange", "int4_clip", "int4_asym"]
 Head = Literal["int8", "high"]
 
 DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+# The fewest measured iterations that an always-valid interval needs.
+LEAST_PAIRS = 5
 GROUP_SIZES = (32, 64, 128, 256)
 
 
@@ -121,11 +123,14 @@ def _check_least(flag: str, value: int | None, least: int) -> None:
 
 
 class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How often the workload runs. `num_iter` includes the warm-up: `num_iter - num_warmup` are measured."""
+    """How often the workload runs. `num_iter` includes the warm-up: `num_iter - num_warmup` are measured, or
+    fewer where the 95% interval of the next token latency sooner reaches no farther than `until_ci`, a share
+    of the latency, from it."""
 
     num_iter: int = 10
     num_warmup: int = 3
     seed: int = 0
+    until_ci: float | None = None
 
     def __post_init__(self) -> None:
         _check_least("--num-warmup", self.num_warmup, 0)
@@ -133,11 +138,21 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             limit = f"must be above --num-warmup {self.num_warmup}, or nothing is measured"
             raise UserError(f"--num-iter {self.num_iter} counts the warm-up too and {limit}")
         _check_least("--seed", self.seed, 0)
+        if self.until_ci is None:
+            return
+        if not 0 < self.until_ci < 1:
+            raise UserError(f"--until-ci must be above 0 and below 100 percent, not {100 * self.until_ci:g}")
+        if self.num_iter - self.num_warmup < LEAST_PAIRS:
+            least = f"has its interval from {LEAST_PAIRS} measured iterations up"
+            raise UserError(
+                f"--until-ci {least}; --num-iter must be at least {LEAST_PAIRS + self.num_warmup}"
+            )
 
 
 class AccuracyTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """An lm-eval task. `limit` is the number of items, None for all; `data` is a local file of passages and
-    `data_sha256` the digest of its content; `batch_size` 0 is automatic."""
+    `data_sha256` the digest of its content; `batch_size` 0 is automatic. With
+    `until_decided`, items in an order drawn by `seed` are scored until they decide against a reference."""
 
     name: str
     limit: int | None = None
@@ -145,10 +160,13 @@ class AccuracyTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     batch_size: int = 0
     data: str | None = None
     data_sha256: str | None = None
+    until_decided: bool = False
+    seed: int = 0
 
     def __post_init__(self) -> None:
         _check_least("--acc-iter", self.limit, 1)
         _check_least("--num-fewshot", self.num_fewshot, 0)
+        _check_least("--seed", self.seed, 0)
 
 
 class RunSpec(
@@ -159,6 +177,10 @@ class RunSpec(
     subject: Subject
     workload: Workload
     protocol: Protocol
+
+    def __post_init__(self) -> None:
+        if self.protocol.until_ci is not None and self.workload.new_tokens == 1:
+            raise UserError("--until-ci looks at the next token latency; --max-new-tokens must be at least 2")
 
     @property
     def id(self) -> str:

@@ -59,6 +59,24 @@ def test_pairs_run_one_prompt_under_both_policies_in_turn() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("enough_after", "count", "prompts"),
+    [(2, 9, [0, 1, 0]), (1, 9, [0, 0]), (3, 4, [0, 1, 2, 0]), (4, 4, [0, 1, 2, 0]), (9, 3, [0, 1, 0])],
+)
+def test_a_run_that_ends_early_ends_with_the_first_prompt(
+    enough_after: int, count: int, prompts: list[int]
+) -> None:
+    done: list[tuple[SyncPolicy, int]] = []
+
+    def once(policy: SyncPolicy, index: int) -> Iteration:
+        done.append((policy, index))
+        return iteration(policy, 100)
+
+    assert len(list(pairs(once, count, lambda: len(done) >= 2 * enough_after))) == 2 * len(prompts)
+    assert [index for policy, index in done if policy == "every_token"] == prompts
+    assert [index for policy, index in done if policy == "end_to_end"] == prompts
+
+
 def test_the_summary_takes_each_figure_from_its_policy() -> None:
     samples = Samples(
         iterations=[

@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import CommandLine
 from tests.records import ENVIRONMENT, accuracy_record, failed, latency_record, round_of, subject, write
+from xpubench.record import WeightsFingerprint
 from xpubench.spec import Quantization
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
@@ -114,6 +115,17 @@ def test_what_differs_in_the_environments(xpubench: CommandLine, sides: tuple[Pa
     write(b, msgspec.structs.replace(record, environment=environment))
     assert diff(xpubench, sides)["environment"] == [
         {"name": "device.driver", "a": ENVIRONMENT.device.driver, "b": "2.0"}
+    ]
+
+
+def test_another_checkpoint_of_a_model_is_named(xpubench: CommandLine, sides: tuple[Path, Path]) -> None:
+    """Models that one side alone has are no difference of checkpoints."""
+    for directory, digest in zip(sides, ("a", "b"), strict=True):
+        known = WeightsFingerprint(config="c" * 64, weights=digest * 64)
+        write(directory, latency_record(subject(), fingerprint=known))
+    write(sides[1], latency_record(subject("another/model"), fingerprint=known))
+    assert diff(xpubench, sides)["environment"] == [
+        {"name": "weights of llama-2-7b-hf", "a": 12 * "a", "b": 12 * "b"}
     ]
 
 

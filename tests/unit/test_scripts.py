@@ -71,8 +71,8 @@ BENCHMARK = "--num-beams 4 --batch-size 1 --input-tokens 1024 --max-new-tokens 1
         ("run_benchmark.sh", "benchmark", BENCHMARK),
         ("run_benchmark_ds.sh", "benchmark-ds", BENCHMARK),
         ("run_benchmark_woq.sh", "benchmark-woq", BENCHMARK),
-        ("run_accuracy.sh", "accuracy", "--acc-tasks piqa"),
-        ("run_accuracy_ds.sh", "accuracy-ds", "--acc-tasks piqa"),
+        ("run_accuracy.sh", "accuracy", "--acc-tasks lambada_standard"),
+        ("run_accuracy_ds.sh", "accuracy-ds", "--acc-tasks lambada_standard"),
     ],
 )
 def test_the_defaults_are_the_guides(checkout: Path, script: str, suite: str, defaults: str) -> None:

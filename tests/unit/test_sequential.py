@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from xpubench.compare.live import judge_blocks
-from xpubench.compare.sequential import DECIDES, always_valid_halves, item_capitals, running_verdicts
+from xpubench.compare.live import judge_blocks, running_verdicts
+from xpubench.measure.sequential import DECIDES, always_valid_halves, item_capitals
 
 
 def test_the_interval_holds_at_all_looks_together() -> None:

@@ -18,6 +18,17 @@ def logged(task: Any, samples: Sequence[dict[str, Any]]) -> list[Item]:
     return [_item(task, sample) for sample in samples if sample["filter"] == samples[0]["filter"]]
 
 
+def answered_so_far(task: Any, done: Sequence[tuple[Any, Any]]) -> list[Item]:
+    """As `answered`, of a task whose requests are still being answered: it stays as it is."""
+    requests = list(task.instances)
+    try:
+        return answered(task, done)
+    finally:
+        task.instances[:] = requests
+        for request in requests:
+            request.resps, request.filtered_resps = [], {}
+
+
 def answered(task: Any, done: Sequence[tuple[Any, Any]]) -> list[Item]:
     """The items whose requests are all answered, made by the task as for lm-eval's log. `done` holds requests
     and answers in the order of the answers."""

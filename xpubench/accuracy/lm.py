@@ -1,11 +1,13 @@
 """A runtime as a model of lm-eval, which computes logits only where they are scored."""
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from math import ceil
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from lm_eval.api.instance import Instance
@@ -23,6 +25,11 @@ DEFAULT_NEW_TOKENS = 256
 # Texts are generated in pieces of this many tokens, so that one that ends early does not take the full time.
 PIECE = 64
 
+# So many times at most a run looks at its items, each time after so many more at least.
+LOOKS = 50
+LEAST_ITEMS = 16
+
+T = TypeVar("T")
 TokenPair = tuple[list[int], list[int]]  # the ids of a context and of its continuation
 Answer = tuple[float, bool]  # the log-likelihood of a continuation, and whether it is the greedy one
 
@@ -52,6 +59,10 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         self.truncated = 0
         self.done: list[tuple[Instance, Any]] = []
         self.seconds = 0.0
+        # With `look`, items are answered in an order drawn by `seed`, and it is called now and then.
+        self.look: Callable[[], None] | None = None
+        self.seed = 0
+        self.drawn: list[int] = []
         self._asked: list[Instance] = []
         self._generator = generator
         self._progress = progress
@@ -82,10 +93,29 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         for request in requests:
             if not any(request.args):
                 raise _nothing_to_score(*request.args)
+        return self._in_turns(requests, self._loglikelihood)
+
+    def _loglikelihood(self, requests: list[Instance]) -> list[Answer]:
         # TemplateLM encodes the requests and passes them to `_loglikelihood_tokens` in the same order.
         self._asked = requests
         answers: list[Answer] = super().loglikelihood(requests, disable_tqdm=True)
         return answers
+
+    def _in_turns(self, requests: list[Instance], answer: Callable[[list[Instance]], list[T]]) -> list[T]:
+        """The requests' answers. With `look`, it is called before each of at most `LOOKS` parts of the
+        items."""
+        if self.look is None:
+            return answer(requests)
+        self.drawn = sorted({request.doc_id for request in requests})
+        random.Random(self.seed).shuffle(self.drawn)
+        found: dict[int, T] = {}
+        step = max(LEAST_ITEMS, ceil(len(self.drawn) / LOOKS))
+        for start in range(0, len(self.drawn), step):
+            self.look()
+            part = set(self.drawn[start : start + step])
+            places = [place for place, request in enumerate(requests) if request.doc_id in part]
+            found |= zip(places, answer([requests[place] for place in places]), strict=True)
+        return [found[place] for place in range(len(requests))]
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
         encoded = [self.tok_encode(request.args[0]) for request in requests]
@@ -110,6 +140,9 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Texts one by one, as the runtime's batches have sequences of one length."""
+        return self._in_turns(requests, self._texts)
+
+    def _texts(self, requests: list[Instance]) -> list[str]:
         self._progress.begin("generating", len(requests))
         self.batch_size = 1
         texts = []

@@ -184,3 +184,9 @@ def table(name: str) -> list[dict[str, Any]]:
     """The rows of the data file of that name, each with its key as `id`."""
     table = tomllib.loads((files(__name__) / f"{name}.toml").read_text())
     return [{"id": name} | row for name, row in table.items()]
+
+
+def accuracy_limit_points(model: str) -> float:
+    """The drop of a model's accuracy, in percentage points, that counts."""
+    known = find_model(model)
+    return known.accuracy_limit_points if known else ACCURACY_LIMIT_POINTS

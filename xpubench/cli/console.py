@@ -119,6 +119,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
         device, host = gb_with_unit(summary.peak_device_bytes), gb_with_unit(summary.peak_host_bytes)
         rows += [
             ("tokens/s", f"{summary.tokens_per_s:.2f}  (batch x new tokens / end to end)"),
+            *_until_ci(summary),
             ("MBU", _mbu(summary)),
             ("perturbation", f"{summary.perturbation:.3f}  (every token stamped / only the ends)"),
             ("peak memory", f"device {device}, host {host}"),
@@ -138,6 +139,15 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
     if record.failure is not None:
         rows.append(("failed", f"{record.failure.failure_class}: {record.failure.message}"))
     return rows + [("warning", warning) for warning in record.warnings]
+
+
+def _until_ci(summary: LatencySummary) -> list[tuple[str, str]]:
+    found = summary.until_ci
+    if found is None or found.half_width is None:
+        return []
+    ended = "ended" if found.reached else "did not end"
+    known = f"next token {number(found.mean_ms)} ms within {found.half_width:.2%} after {found.pairs} pairs"
+    return [("until", f"{known}, which {ended} the run (--until-ci {100 * found.wanted:g})")]
 
 
 def _mbu(summary: LatencySummary) -> str:
@@ -186,6 +196,10 @@ def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
     rows += [(name, f"{value:.4f}") for name, value in others.items()]
     if found.reference is not None:
         rows.append(("reference", f"{found.reference.acc:.2%} ({found.reference.source})"))
+    if (one := found.decision) is not None:
+        known = f"a loss {one.decided} the limit" if one.decided else "no bound was crossed"
+        known += f" of {one.limit_points:g} points by {one.read} of {one.total} items"
+        rows.append(("decided", f"{known}: {one.gained} gained, {one.lost} lost beside {one.reference}"))
     batch = f"batch {found.batch_size}" if found.batch_size else f"batches of {found.batch_tokens} tokens"
     part = ", a part of all" if found.partial else ""
     return [*rows, ("items", f"{found.n}{part}, {found.items_per_s:.2f} a second, {batch}")]

@@ -30,7 +30,10 @@ def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
     options.add_quantization_flags(parser)
     options.add_workload_flags(parser)
     add = parser.add_argument_group("output").add_argument
-    note = "report how far tokens and logits are from this record's, or from the CPU's in float32"
+    note = (
+        "report how far tokens and logits are from this record's, or from the CPU's in float32; with "
+        "--until-decided an accuracy record"
+    )
     add("--reference", metavar="RECORD|cpu-float32", help=note)
     note = "with --reference: a larger mean KL divergence is no result (default: by the precisions)"
     add("--max-kl", type=float, metavar="NATS", help=note)
@@ -100,8 +103,15 @@ def _specs(args: argparse.Namespace, runtime: str, device: str) -> list[Spec]:
     own = argparse.Namespace(**vars(args) | {"runtime": runtime})
     if not args.accuracy_only:
         return list(options.specs_from(own, device, beside=runtime_names(args)))
-    if args.reference is not None:
-        raise UserError("--reference is for latency runs; xpubench compare compares two accuracy records")
+    if args.reference is not None and not args.until_decided:
+        raise UserError(
+            "--reference is for latency runs, and for accuracy runs with --until-decided; xpubench compare "
+            "compares two accuracy records"
+        )
+    if args.until_decided and args.reference is None:
+        raise UserError("--until-decided needs --reference RECORD, an accuracy record of the same task")
+    if not args.max_kl is args.min_agreement is None:
+        raise UserError("--max-kl and --min-agreement are for latency runs; leave them out here")
     from xpubench.accuracy.tasks import SMOKE, check_installed, with_data
 
     specs = options.accuracy_specs_from(own, device)

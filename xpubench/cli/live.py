@@ -90,6 +90,8 @@ def _side(name: str, command: str, python: str, variables: list[str]) -> Side:
     assert isinstance(spec, RunSpec)
     if more:
         raise UserError(f"a side of a live comparison is one run, and {command!r} gives {len(more) + 1}")
+    if spec.protocol.until_ci is not None:
+        raise UserError("--until-ci would part the two sides' generations; leave it out of a live comparison")
     pairs = spec.protocol.num_iter - spec.protocol.num_warmup
     protocol = msgspec.structs.replace(spec.protocol, num_iter=pairs + WARMUP, num_warmup=WARMUP)
     order = msgspec.structs.replace(order, specs=[msgspec.structs.replace(spec, protocol=protocol)])

@@ -120,6 +120,8 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     add("--num-iter", type=int, default=10, metavar="N", help="iterations, warm-up included (default: 10)")
     note = f"the most that warm up (default: {DEFAULT_WARMUP}, at most half of --num-iter)"
     add("--num-warmup", type=int, metavar="N", help=note)
+    note = "end when the next token latency is known within so much; --num-iter is the most"
+    add("--until-ci", type=_percent, metavar="PERCENT", help=note)
     add("--seed", type=int, default=0, help="the seed of the random prompts (default: 0)")
     add = parser.add_argument_group("accuracy (with --accuracy-only)").add_argument
     note = f"lm-eval tasks, groups or tags, lambada_smoke (default: {DEFAULT_TASK})"
@@ -128,6 +130,8 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     note = 'a local file of {"text": "..."} lines for lambada_standard and lambada_openai'
     add("--acc-data", metavar="FILE.jsonl", help=note)
     add("--num-fewshot", type=int, metavar="N", help="examples before each item")
+    note = "end when the items so far, in an order drawn by --seed, decide against --reference"
+    add("--until-decided", action="store_true", help=note)
 
 
 def default_dtype(device: str) -> Dtype:
@@ -149,7 +153,7 @@ def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracyS
     """One spec for each task, on the resolved device. UserError for flags that only a latency run has; those
     that the guide's scripts give in both, such as --greedy and --token-latency, have no effect."""
     generating = ("--prompt", "--use-static-cache", "--num-beams", "--input-tokens", "--max-new-tokens")
-    measuring = ("--profile", "--num-warmup")
+    measuring = ("--profile", "--num-warmup", "--until-ci")
     _refuse(args, "is for latency runs; leave it out with --accuracy-only", *generating, *measuring)
     _refuse(args, "has no effect on whole texts, which are scored eagerly; leave it out", "--torch-compile")
     batch_sizes = args.batch_size or [AUTO]
@@ -161,6 +165,10 @@ def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracyS
         raise UserError("--acc-tasks names no task; give one such as lambada_smoke")
     subject = _subject(args, device)
     shared = {"num_fewshot": args.num_fewshot, "batch_size": batch_sizes[0], "data": args.acc_data}
+    if args.until_decided:
+        if len(names) > 1:
+            raise UserError("--until-decided has one reference; give it one of --acc-tasks at a time")
+        shared |= {"until_decided": True, "seed": args.seed}
     tasks = [AccuracyTask(name=name, limit=args.acc_iter, **shared) for name in names]
     return [AccuracySpec(subject=subject, task=task) for task in tasks]
 
@@ -168,13 +176,13 @@ def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracyS
 def specs_from(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) -> list[RunSpec]:
     """One spec for each combination of the flags with several values, on the resolved device. The flags may
     also be those of the runtimes that are run `beside` this one."""
-    accuracy_flags = ("--acc-tasks", "--acc-iter", "--acc-data", "--num-fewshot")
+    accuracy_flags = ("--acc-tasks", "--acc-iter", "--acc-data", "--num-fewshot", "--until-decided")
     _refuse(args, "is for accuracy runs; give --accuracy-only too, or leave it out", *accuracy_flags)
     subject = _subject(args, device, beside)
     warmup = args.num_warmup
     if warmup is None:
         warmup = min(DEFAULT_WARMUP, max(args.num_iter, 0) // 2)
-    protocol = Protocol(num_iter=args.num_iter, num_warmup=warmup, seed=args.seed)
+    protocol = Protocol(num_iter=args.num_iter, num_warmup=warmup, seed=args.seed, until_ci=args.until_ci)
     if args.prompt is not None and args.input_tokens is not None:
         raise UserError("--prompt has a length of its own; leave out either --prompt or --input-tokens")
     if args.prompt is not None and args.dummy_weights:
@@ -282,6 +290,13 @@ def _item_limit(text: str) -> int | None:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from error
     return None if number == -1 else number
+
+
+def _percent(text: str) -> float:
+    try:
+        return float(text.removesuffix("%")) / 100
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a number of percent, not {text!r}") from error
 
 
 def _batch_size(text: str) -> int:

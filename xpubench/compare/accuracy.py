@@ -5,9 +5,10 @@ from typing import cast
 
 import msgspec
 
-from xpubench.catalog import ACCURACY_LIMIT_POINTS, TEST_SETS, find_model
-from xpubench.compare.intervals import ALPHA, Z_POWER, paired
+from xpubench.catalog import TEST_SETS, accuracy_limit_points
+from xpubench.compare.intervals import Z_POWER, paired
 from xpubench.compare.judgement import COST, MOST_LOG, Judgement, Verdict, judge_ratio, without_interval
+from xpubench.measure.sequential import ALPHA
 from xpubench.record import Accuracy, Record
 from xpubench.spec import AccuracySpec
 
@@ -44,15 +45,9 @@ def compare_accuracies(base: Record, new: Record) -> AccuracyComparison | str:
         gained=gained,
         lost=lost,
         n=len(one.items),
-        accuracy=judge_items(gained, lost, len(one.items), allowed_drop_points(base.spec.subject.model)),
+        accuracy=judge_items(gained, lost, len(one.items), accuracy_limit_points(base.spec.subject.model)),
         perplexity=_judge_perplexity(one, other),
     )
-
-
-def allowed_drop_points(model: str) -> float:
-    """The drop of a model's accuracy, in percentage points, that counts."""
-    known = find_model(model)
-    return known.accuracy_limit_points if known else ACCURACY_LIMIT_POINTS
 
 
 def judge_items(gained: int, lost: int, n: int, limit: float) -> Judgement:
@@ -114,7 +109,7 @@ def below_published(record: Record) -> bool:
     found = record.accuracy
     if found is None or found.acc is None or found.reference is None or other_items(record):
         return False
-    return 100 * (found.reference.acc - found.acc) > allowed_drop_points(record.spec.subject.model)
+    return 100 * (found.reference.acc - found.acc) > accuracy_limit_points(record.spec.subject.model)
 
 
 def other_items(record: Record) -> bool:

@@ -1,7 +1,8 @@
-"""What differs in the environments of two sides."""
+"""What differs in the environments of two sides, and in the checkpoints that they loaded."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import msgspec
 
@@ -13,6 +14,8 @@ VOLATILE = (
     *("harness.commit", "harness.version"),
 )
 MOST_VALUES = 3
+# So many hexadecimal digits of a digest are shown.
+DIGITS = 12
 
 
 class EnvironmentDifference(msgspec.Struct, frozen=True):
@@ -24,10 +27,11 @@ class EnvironmentDifference(msgspec.Struct, frozen=True):
 
 
 class Environments:
-    """How often the environments of a side have each lasting fact."""
+    """How often the environments of a side have each lasting fact, and its checkpoints each fingerprint."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.checkpoints: defaultdict[str, Counter[str]] = defaultdict(Counter)
         for record in records:
             self.add(record)
 
@@ -35,6 +39,12 @@ class Environments:
         """Counts the facts of one more record."""
         for name, value in facts_of(record):
             self.counts[name][value] += 1
+        if record.fingerprint is not None:
+            # A model may be a directory here and a name on the hub.
+            model = Path(record.spec.subject.model).name.lower()
+            for part in record.fingerprint.__struct_fields__:
+                digest = getattr(record.fingerprint, part)[:DIGITS]
+                self.checkpoints[f"{part} of {model}"][digest] += 1
 
 
 def facts_of(record: Record) -> Iterator[tuple[str, str]]:
@@ -43,12 +53,22 @@ def facts_of(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def differences(a: Environments, b: Environments) -> list[EnvironmentDifference]:
-    """The facts whose values are not the same on both sides, by name."""
+    """What is not the same on both sides, by name: first the checkpoints of the models of which both sides
+    know one, as a record of dummy weights or of an earlier version does not, then the facts."""
+    known = a.checkpoints.keys() & b.checkpoints.keys()
     return [
-        EnvironmentDifference(name, _values(a.counts[name]), _values(b.counts[name]))
-        for name in sorted(a.counts.keys() | b.counts.keys())
-        if a.counts[name].keys() != b.counts[name].keys()
+        *_differing(a.checkpoints, b.checkpoints, known),
+        *_differing(a.counts, b.counts, a.counts.keys() | b.counts.keys()),
     ]
+
+
+def _differing(
+    a: Mapping[str, Counter[str]], b: Mapping[str, Counter[str]], names: Iterable[str]
+) -> Iterator[EnvironmentDifference]:
+    for name in sorted(names):
+        one, other = (side.get(name, Counter()) for side in (a, b))
+        if one.keys() != other.keys():
+            yield EnvironmentDifference(name, _values(one), _values(other))
 
 
 def _values(counts: Counter[str]) -> str:

@@ -8,7 +8,8 @@ from typing import Literal
 
 import msgspec
 
-ALPHA = 0.05
+from xpubench.measure.sequential import ALPHA
+
 # The share of repeats in which the smallest detectable change would be found.
 POWER = 0.9
 # So many standard errors to one side hold that share of the normal distribution.

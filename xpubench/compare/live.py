@@ -6,13 +6,15 @@ from statistics import fmean, median, stdev
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from xpubench.compare.figures import FIGURES, FigureName
 from xpubench.compare.intervals import MOST_ROUNDS, Z_POWER, Interval
 from xpubench.compare.judgement import MOST_LOG, Judgement, judge_ratio, without_interval
 from xpubench.compare.processes import EarlierRuns, Limits
 from xpubench.compare.run import RunComparison, compare_runs
-from xpubench.compare.sequential import widths
+from xpubench.measure.bootstrap import Floats
+from xpubench.measure.sequential import always_valid_halves, widths
 from xpubench.record import Iteration, Record
 
 LEAST_BLOCKS = 5
@@ -100,3 +102,12 @@ def judge_blocks(figure: FigureName, values: Sequence[float], limit: float) -> J
     # The p-value of a single look does not hold. What would be found is what the wider interval would find.
     detectable = expm1(min(half + Z_POWER * interval.error, MOST_LOG))
     return msgspec.structs.replace(judged, to_decide=needed, p_value=None, detectable=detectable)
+
+
+def running_verdicts(differences: Floats, limit: float) -> NDArray[np.str_]:
+    """[series, n]: the verdict on the first n blocks of each series, by the always-valid interval; `limit`
+    and `differences`, [series, n], are of the natural logarithm of new / base."""
+    halves = always_valid_halves(differences)
+    means = np.cumsum(differences, axis=1) / np.arange(1, differences.shape[1] + 1)
+    cases = [np.abs(means) + halves <= limit, means > halves, -means > halves]
+    return np.select(cases, ["same", "slower", "faster"], "inconclusive")

@@ -27,7 +27,8 @@ class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     """A run and its base. `primary` is the figure that gives the verdict, one of `figures` or, of accuracy
     runs, the judgement on the accuracy. `beyond` names the other figures that changed by more than their
     limits. `differs` names the fields of the subject that are not the same, with both values, `environment`
-    the facts of the environments, and `warnings` holds those of both sides' records. `adjusted_p` is the
+    the digests of the checkpoints and the facts of the environments, and `warnings` holds those of both
+    sides' records. `adjusted_p` is the
     p-value of the primary figure after Benjamini and Hochberg's adjustment for the number of runs."""
 
     id: str
@@ -135,7 +136,9 @@ def _other_tokens(base: Record, new: Record) -> list[str]:
     assert isinstance(base.spec, RunSpec)
     assert isinstance(new.spec, RunSpec)
     one, other = base.output, new.output
-    if one is not None and other is not None and base.spec.protocol.seed == new.spec.protocol.seed:
+    # A prompt of text is the same whatever the seed.
+    same_prompt = new.spec.workload.prompt or base.spec.protocol.seed == new.spec.protocol.seed
+    if one is not None and other is not None and same_prompt:
         pairs = zip(one.first_token_ids, other.first_token_ids, strict=False)
         place = next((at for at, (before, after) in enumerate(pairs, 1) if before != after), None)
         if place is not None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 
 from xpubench.compare.figures import FigureName
-from xpubench.compare.intervals import ALPHA
 from xpubench.compare.processes import EarlierRuns, Limits
 from xpubench.compare.run import RunComparison, RunVerdict, compare_runs
 from xpubench.compare.title import title_of
 from xpubench.errors import UserError
+from xpubench.measure.sequential import ALPHA
 from xpubench.record import Record, read_records
 from xpubench.results import records_in, rounds_of, writable
 

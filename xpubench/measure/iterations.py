@@ -27,11 +27,16 @@ def steady(one: Iteration, other: Iteration) -> bool:
     return high - low <= STEADY * low
 
 
-def pairs(once: Once, count: int) -> Iterator[Iteration]:
+def pairs(once: Once, count: int, enough: Callable[[], bool] = lambda: False) -> Iterator[Iteration]:
     """`count` pairs of generations of one prompt, one under each policy. Their order alternates, so that
     drift affects both policies alike. The last pair has the first one's prompt, so that whatever has become
-    stale in between shows in its tokens."""
+    stale in between shows in its tokens. Once `enough`, asked after each pair, one more pair is the last."""
+    closing = False
     order: tuple[SyncPolicy, SyncPolicy] = ("every_token", "end_to_end")
     for pair in range(count):
+        last = closing or pair == count - 1
         for sync_policy in order if pair % 2 == 0 else reversed(order):
-            yield once(sync_policy, 0 if pair == count - 1 else pair)
+            yield once(sync_policy, 0 if last else pair)
+        if last:
+            return
+        closing = enough()

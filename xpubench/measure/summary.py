@@ -8,6 +8,7 @@ import msgspec
 from xpubench.measure.iterations import STEADY, steady
 from xpubench.measure.leak import falls_steadily, slope_of
 from xpubench.measure.statistics import doubts, summarize, too_few
+from xpubench.measure.until_ci import sequential_interval, unreached
 from xpubench.record import Bandwidth, Iteration, LatencySummary, Samples, Statistic
 
 # Both policies measure the same work. Above this ratio of their times, the stamps themselves cost time.
@@ -15,7 +16,8 @@ MAX_PERTURBATION = 1.05
 
 
 class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a summary needs in addition to the samples. Bandwidths are in GB/s, memory in bytes."""
+    """What a summary needs in addition to the samples. Bandwidths are in GB/s, memory in bytes;
+    `until_ci` is the protocol's."""
 
     batch_size: int
     input_tokens: int
@@ -26,6 +28,7 @@ class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth_datasheet_gb_per_s: float | None
     peak_device_bytes: int | None
     peak_host_bytes: int | None
+    until_ci: float | None = None
     bandwidth_lowest_gb_per_s: float | None = None
     ceiling_of: Literal["device", "process"] = "process"
 
@@ -85,6 +88,9 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
             "iteration; what a driver pins or another program takes is not in the peak of the host's memory"
         )
     given = msgspec.structs.asdict(facts)
+    share = given.pop("until_ci")
+    reached = None if share is None else sequential_interval(samples.iterations, share)
+    warnings += unreached(reached)
     summary = LatencySummary(
         first_token_ms=first,
         next_token_ms=next_token,
@@ -96,6 +102,7 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         available_host_bytes_per_iteration=slope_of(available),
         mbu_measured_interval=_mbu_interval(facts, next_token),
         imbalance=_imbalance(samples.iterations),
+        until_ci=reached,
         **given,
     )
     return summary, too_few(len(stamped)) + unsteady(samples.warmup) + warnings

@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from xpubench.compare.figures import FigureName
-from xpubench.compare.intervals import ALPHA
 from xpubench.compare.judgement import Judgement
 from xpubench.compare.run import RunComparison
 from xpubench.compare.runs import Comparisons
+from xpubench.measure.sequential import ALPHA
 from xpubench.report.text import NONE, mean_kl_text
 
 COLUMNS = (

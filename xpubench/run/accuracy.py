@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from xpubench.accuracy.items import RIGHT, answered, logged
+from xpubench.accuracy.decided import Decided, Reference
+from xpubench.accuracy.items import RIGHT, answered, answered_so_far, logged
 from xpubench.accuracy.lm import RuntimeLM
 from xpubench.accuracy.tasks import SMOKE, load_tasks
 from xpubench.catalog import TEST_SETS, PublishedAccuracy, find_model, status_of
@@ -33,9 +34,12 @@ LARGEST_EXPONENT = 700.0
 NO_METRICS = ("sample_len", "sample_count")
 
 
-def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress) -> Iterator[Record]:
+def run(
+    specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress, reference: str | None = None
+) -> Iterator[Record]:
     """Runs the tasks of one subject, which is loaded once, and yields each record when it is written; a group
-    or a tag has one record for each of its tasks.
+    or a tag has one record for each of its tasks. `reference` is the path of the record against which a
+    single task with `until_decided` is decided.
 
     An interruption keeps the finished items. Raises UserError for what cannot be done as asked.
     """
@@ -46,6 +50,7 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
             with session.downloads():
                 tasks, groups = load_tasks(specs)
             session.specs = [spec for spec, _ in tasks.values()]
+            known = _reference_of(session.specs, reference)
             session.check()
             if reason := session.subject.options.hides_logits:
                 raise RunFailure("unsupported", reason)
@@ -55,7 +60,7 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
             yield from session.fail_all(error)
             return
         for spec, task in tasks.values():
-            record = session.write(_evaluated(session, spec, task))
+            record = session.write(_evaluated(session, spec, task, known))
             yield record
             if record.status == "interrupted":
                 return
@@ -63,7 +68,20 @@ def run(specs: list[AccuracySpec], results: ResultsDirectory, progress: Progress
             results.write_tasks(group, ids)
 
 
-def _evaluated(session: Session[AccuracySpec], spec: AccuracySpec, task: Any) -> Record:
+def _reference_of(specs: list[AccuracySpec], path: str | None) -> Reference | None:
+    spec = specs[0]
+    if not spec.task.until_decided:
+        return None
+    if len(specs) > 1:
+        raise UserError(f"--until-decided has one reference, and these are {len(specs)} tasks; name one")
+    if path is None:
+        raise UserError("--until-decided needs --reference RECORD, an accuracy record of the same task")
+    return Reference(path, spec)
+
+
+def _evaluated(
+    session: Session[AccuracySpec], spec: AccuracySpec, task: Any, known: Reference | None
+) -> Record:
     facts, generator = session.facts, session.generator
     scored_alone = type(spec.subject.options).scored_alone
     limit = facts.architecture.max_positions if facts.architecture else None
@@ -75,20 +93,31 @@ def _evaluated(session: Session[AccuracySpec], spec: AccuracySpec, task: Any) ->
         budget=token_budget(spec, facts),
     )
     facts.device.reset_peaks()
+    if known is not None:
+        lm.seed, lm.look = spec.task.seed, lambda: _look(lm, task, known)
     try:
-        found = _simple_evaluate(lm, spec, task)
+        accuracy = _of_results(lm, spec, task, _simple_evaluate(lm, spec, task))
+    except Decided:
+        items = answered(task, lm.done)
+        accuracy = _accuracy(lm, spec, task, items, {}, partial=True)
+        accuracy = msgspec.structs.replace(accuracy, task_version=str(task.VERSION))
     except BaseException as error:
         (failed,) = session.failed(error, [spec])
         if not (items := answered(task, lm.done)):
             return failed
         accuracy = _accuracy(lm, spec, task, items, {}, partial=True)
-        warning = f"the run ended after {accuracy.n} items, the longest ones: no sample of the task"
+        which = ", the longest ones: no sample of the task" if known is None else ""
+        warning = f"the run ended after {accuracy.n} items{which}"
         return msgspec.structs.replace(failed, accuracy=accuracy, warnings=[warning, *_warnings(accuracy)])
-    accuracy = _of_results(lm, spec, task, found)
+    if known is not None:
+        correct = {item.id: item.correct for item in accuracy.items}
+        accuracy = msgspec.structs.replace(accuracy, decision=known.decision(lm.drawn, correct))
     if failure := numerics(accuracy):
         (failed,) = session.failed(failure, [spec])
         return msgspec.structs.replace(failed, accuracy=accuracy)
     partial = f"a partial run: the first {accuracy.n} items of {accuracy.task}"
+    if (decision := accuracy.decision) is not None and decision.read < decision.total:
+        partial += f" in the order of seed {spec.task.seed}, which decide"
     return Record(
         id=spec.id,
         created=now(),
@@ -106,6 +135,16 @@ def _evaluated(session: Session[AccuracySpec], spec: AccuracySpec, task: Any) ->
         accuracy=accuracy,
         warnings=[*([partial] if accuracy.partial else []), *_warnings(accuracy), *generator.doubts()],
     )
+
+
+def _look(lm: RuntimeLM, task: Any, known: Reference) -> None:
+    """Raises Decided as soon as the answered items decide."""
+    known.check_items(lm.drawn)
+    correct = {item.id: item.correct for item in answered_so_far(task, lm.done)}
+    if None in correct.values():
+        raise RunFailure("unsupported", "the task's items are neither right nor wrong")
+    if known.decision(lm.drawn, correct).decided:
+        raise Decided
 
 
 def token_budget(spec: AccuracySpec, facts: Facts) -> int:

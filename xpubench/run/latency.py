@@ -25,6 +25,7 @@ from xpubench.measure.environment import noise_warnings
 from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.iterations import pairs, warm_up
 from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
+from xpubench.measure.until_ci import pair_value, tight_after
 from xpubench.plan import (
     StoredWeights,
     check_positions,
@@ -228,8 +229,15 @@ def _measure(
     for iteration in warm_up(once, protocol.num_warmup, count):
         samples.warmup.append(iteration)
         progress.step(f"warm-up: {iteration.end_to_end_ns / 1e6:.1f} ms")
-    for iteration in pairs(once, count):
+    values: list[float] = []
+
+    def enough() -> bool:
+        return protocol.until_ci is not None and tight_after(values, protocol.until_ci) is not None
+
+    for iteration in pairs(once, count, enough):
         samples.iterations.append(iteration)
+        if (value := pair_value(iteration)) is not None:
+            values.append(value)
         progress.step(f"{iteration.sync_policy}: {iteration.end_to_end_ns / 1e6:.1f} ms")
 
     # Described again, because torch.compile's counters change with the workload. This and the peaks come
@@ -297,6 +305,7 @@ def _summary_inputs(
         bandwidth_datasheet_gb_per_s=sheet.bandwidth_gb_per_s if sheet else None,
         peak_device_bytes=facts.device.peak_bytes(),
         peak_host_bytes=peak_host_bytes(),
+        until_ci=spec.protocol.until_ci,
     )
 
 

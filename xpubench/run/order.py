@@ -24,10 +24,10 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Runs of one subject: latency runs only, or accuracy runs only.
 
     `results` is the results directory. `reference`, with the limits `max_kl` (nats) and `min_agreement`, and
-    `profile_name` are those of a latency run. With
-    `save_model`, the subject is quantized into that directory first and then runs from there. `ranks` is the
-    number of processes that share the model, None without a launcher; `ranks_timeout_s` is how long they wait
-    for each other, in seconds.
+    `profile_name` are those of a latency run; an accuracy run that ends when it is decided has a `reference`
+    too. With `save_model`, the subject is quantized into that directory first and then runs from there.
+    `ranks` is the number of processes that share the model, None without a launcher; `ranks_timeout_s` is how
+    long they wait for each other, in seconds.
     """
 
     specs: list[Spec]
@@ -96,7 +96,7 @@ def _records(order: Order, results: ResultsDirectory, progress: Progress) -> Gen
     if isinstance(specs[0], AccuracySpec):
         from xpubench.run import accuracy
 
-        yield from accuracy.run(cast("list[AccuracySpec]", specs), results, progress)
+        yield from accuracy.run(cast("list[AccuracySpec]", specs), results, progress, order.reference)
         return
     from xpubench.run import latency
 

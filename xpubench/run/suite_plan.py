@@ -17,7 +17,7 @@ from xpubench.run.order import Spec
 from xpubench.run.suite import wanted
 from xpubench.run.supervisor import records_of
 from xpubench.runtimes import registry
-from xpubench.spec import RunSpec, Subject
+from xpubench.spec import LEAST_PAIRS, RunSpec, Subject
 
 # This machine's devices by their names; None for a device that it does not have.
 Devices = Mapping[str, CatalogDevice | None]
@@ -116,11 +116,14 @@ def device_of(subject: Subject) -> CatalogDevice | None:
 
 def _least_s(spec: Spec, plan: Plan | None) -> float | None:
     """The roofline's time of all generations that a run needs: the verified one, the shortest warm-up, and
-    the measured pairs. It leaves out the start of the process and the load."""
+    the fewest measured pairs. It leaves out the start of the process and the load."""
     if plan is None or plan.roofline_next_token_ms is None or not isinstance(spec, RunSpec):
         return None
     protocol = spec.protocol
-    generations = 1 + min(2, protocol.num_warmup) + 2 * (protocol.num_iter - protocol.num_warmup)
+    pairs = protocol.num_iter - protocol.num_warmup
+    if protocol.until_ci is not None:
+        pairs = min(pairs, LEAST_PAIRS + 1)
+    generations = 1 + min(2, protocol.num_warmup) + 2 * pairs
     return generations * (first_token_ms(plan) + (plan.new_tokens - 1) * plan.roofline_next_token_ms) / 1e3
 
 

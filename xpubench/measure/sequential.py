@@ -6,9 +6,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xpubench.compare.intervals import ALPHA
 from xpubench.measure.bootstrap import Floats
 
+# A bound misses with at most this probability.
+ALPHA = 0.05
 # Bets as shares of the largest one that cannot lose all. Which of them is best depends on the share of items
 # that differ and on the loss.
 BETS = (0.07, 0.14, 0.28, 0.56)
@@ -42,15 +43,6 @@ def widths(n: NDArray[np.int_]) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.sqrt((n - 1) / n * (root - 1) / (1 - root / mixed))
     return np.where(root < mixed, found, inf)
-
-
-def running_verdicts(differences: Floats, limit: float) -> NDArray[np.str_]:
-    """[series, n]: the verdict on the first n blocks of each series, by the always-valid interval; `limit`
-    and `differences`, [series, n], are of the natural logarithm of new / base."""
-    halves = always_valid_halves(differences)
-    means = np.cumsum(differences, axis=1) / np.arange(1, differences.shape[1] + 1)
-    cases = [np.abs(means) + halves <= limit, means > halves, -means > halves]
-    return np.select(cases, ["same", "slower", "faster"], "inconclusive")
 
 
 def item_capitals(differences: Floats, total: int, limit: float, side: Sided) -> Floats:
