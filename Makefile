@@ -17,11 +17,12 @@ IPEX_XPU_REPOSITORY := https://github.com/intel/intel-extension-for-pytorch
 SIDE_BY_SIDE := -n 2 --dist loadfile
 TEST_TOOLS := pytest pytest-timeout pytest-xdist lm-eval plotly
 
-.PHONY: help venv benchmark docs test test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict
+.PHONY: help venv benchmark docs test test-ranks test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
-	@echo "make test           the tests (those of OpenVINO's model families in .venv-openvino, all others in .venv)"
+	@echo "make test           the tests of one process (those of OpenVINO's model families in .venv-openvino, all others in .venv)"
+	@echo "make test-ranks     the tests of a model that several ranks share (mpirun, torchrun)"
 	@echo "make venv           .venv with the default stack and the test tools; TORCH_INDEX=URL picks the PyTorch build"
 	@echo "make docs           writes docs/record.md, the fields of a record, from the types"
 	@echo "make lint           ruff and mypy, and make lint-page where npm is installed"
@@ -49,7 +50,7 @@ benchmark: .venv/.done
 
 test: export OMP_NUM_THREADS = 1
 test: .venv/.done .venv-openvino/.done
-	.venv/bin/python -m pytest $(SIDE_BY_SIDE)
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE) --ignore tests/distributed
 	.venv-openvino/bin/python -m pytest tests/openvino/test_openvino_families.py
 
 lint: .venv/.done
@@ -93,6 +94,9 @@ test-browser: .venv/.done
 
 bench-ranks: .venv/.done
 	.venv/bin/python -m benchmarks.ranks
+
+test-ranks: .venv/.done
+	.venv/bin/python -m pytest tests/distributed
 
 test-oldest: .venv-oldest/.done
 	.venv-oldest/bin/python -m pytest
