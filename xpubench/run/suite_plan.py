@@ -8,7 +8,7 @@ import msgspec
 
 from xpubench.catalog import CatalogDevice, config_of, identify_device
 from xpubench.catalog.architecture import architecture_of
-from xpubench.catalog.defects import Defect, defects_of
+from xpubench.catalog.defects import Defect
 from xpubench.errors import UserError
 from xpubench.plan import Plan, plan_of
 from xpubench.record import Record
@@ -17,6 +17,7 @@ from xpubench.run.order import Spec
 from xpubench.run.suite import wanted
 from xpubench.run.supervisor import records_of
 from xpubench.runtimes import registry
+from xpubench.runtimes.defects import known_defects
 from xpubench.spec import LEAST_PAIRS, RunSpec, Subject
 
 # This machine's devices by their names; None for a device that it does not have.
@@ -74,22 +75,14 @@ def _plan(spec: Spec, device: CatalogDevice | None) -> Plan | None:
         return None
 
 
-def known_defects(spec: Spec) -> list[Defect]:
+def defects_met(spec: Spec) -> list[Defect]:
     """The known defects of the run's stack that it would meet here. Whether the GPU has 2D block loads is not
     known before the stack is loaded, so that those of both kinds count."""
-    subject = spec.subject
     try:
-        model_type = config_of(subject.model).get("model_type")
+        model_type = config_of(spec.subject.model).get("model_type")
     except UserError:
         return []
-    return defects_of(
-        subject.options.defects_as,
-        subject.device,
-        model_type,
-        int4=subject.quantization is not None,
-        num_beams=spec.workload.num_beams if isinstance(spec, RunSpec) else None,
-        cache=spec.workload.cache if isinstance(spec, RunSpec) else None,
-    )
+    return known_defects(spec.subject, model_type, spec.workload if isinstance(spec, RunSpec) else None)
 
 
 def device_of(subject: Subject) -> CatalogDevice | None:
