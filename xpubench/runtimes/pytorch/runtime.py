@@ -119,10 +119,11 @@ class PyTorchRuntime(TransformersScorer, Loader):
     def prepare(self, workload: Workload) -> None:
         # transformers keeps the largest static cache so far for later calls, so that a small shape would pay
         # for a large one that ran before it.
-        for kept in ("_cache", "_previous_max_cache_length"):
-            if hasattr(self.model, kept):
-                delattr(self.model, kept)
-        _free(self.subject.device)
+        kept = [name for name in ("_cache", "_previous_max_cache_length") if hasattr(self.model, name)]
+        for name in kept:
+            delattr(self.model, name)
+        if kept:
+            _free(self.subject.device)
         if workload.cache == "static" and self.subject.device == "cuda" and not _can_stay_eager():
             raise RunFailure(
                 "unsupported",
