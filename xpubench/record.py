@@ -140,7 +140,8 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     the run's dtype or in float32, whichever is faster, as a CPU without instructions for the dtype is bound
     by computing instead of reading. The ceiling is the largest of the three: where stores first read what
     they overwrite, as on most CPUs, a copy alone would be too low a ceiling for decoding, which only reads.
-    The first records have only the copy.
+    The first records have only the copy, and OpenVINO's GPUs and NPUs only the product, which OpenVINO
+    computes.
 
     The `after_` fields are those of a shorter measurement after the timed part, None where the buffers did
     not fit beside the model. `highest` is the most that the device has shown to any process by then; records
@@ -149,7 +150,7 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     ceiling_gb_per_s: float
-    copy_gb_per_s: float
+    copy_gb_per_s: float | None = None
     read_gb_per_s: float | None = None
     matvec_gb_per_s: float | None = None
     matvec_dtype: str | None = None
