@@ -45,7 +45,8 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
-    """Raw samples: the measured iterations, and those of the warm-up, which no figure includes."""
+    """Raw samples: the measured iterations, and those of the warm-up, which no figure includes. The first of
+    the warm-up is the generation that is looked at, whose tokens are not stamped."""
 
     iterations: list[Iteration] = []
     warmup: list[Iteration] = []
@@ -324,7 +325,7 @@ class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
     sequences that a forward pass scored, the largest distance of a token from the most probable one in
     standard deviations of the logits, the limit of what rounding explains, and whether every timed step's
     logits were seen to be finite and not all the same (a stack that hides them does not show it). `checks_s`
-    is the time of all checks of the run, in seconds."""
+    is the time of all checks of the run, in seconds, without the generation that begins the warm-up."""
 
     compared: int
     different: int

@@ -30,7 +30,7 @@ PROPERTIES = {
 OWN = {name for properties in PROPERTIES.values() for name in properties}
 
 
-class RenamedCore(openvino.Core):  # type: ignore[misc]  # OpenVINO carries no types here
+class RenamedCore(openvino.Core):  # type: ignore[misc, name-defined]  # OpenVINO is not installed everywhere
     """A core with a second GPU and an NPU, which are the CPU under their names."""
 
     @property

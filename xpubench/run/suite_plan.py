@@ -116,7 +116,7 @@ def _least_s(spec: Spec, plan: Plan | None) -> float | None:
     pairs = protocol.num_iter - protocol.num_warmup
     if protocol.until_ci is not None:
         pairs = min(pairs, LEAST_PAIRS + 1)
-    generations = 1 + min(2, protocol.num_warmup) + 2 * pairs
+    generations = 1 + min(1, protocol.num_warmup) + 2 * pairs
     return generations * (first_token_ms(plan) + (plan.new_tokens - 1) * plan.roofline_next_token_ms) / 1e3
 
 
