@@ -24,6 +24,18 @@ T = TypeVar("T")
 SyncPolicy = Literal["every_token", "end_to_end"]
 
 
+class Drafting(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps of a generation whose tokens are drafted and then accepted or not: the new tokens that each
+    step of the main model gave, the prompt's first, and of a draft model the drafted tokens, those that were
+    accepted, and the time in either model in nanoseconds (None where the prompt drafts)."""
+
+    step_tokens: list[int]
+    drafted: int | None = None
+    accepted: int | None = None
+    main_ns: int | None = None
+    draft_ns: int | None = None
+
+
 class Iteration(msgspec.Struct, frozen=True, kw_only=True):
     """One `generate` call, in nanoseconds. The tokens' times are None where only start and end were stamped.
 
@@ -42,6 +54,7 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
     detokenize_ns: int | None = None
     ranks_ns: list[list[int]] | None = None
     available_host_bytes: int | None = None
+    drafting: Drafting | None = None
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +106,11 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     to any process where `ceiling_of` is "device", and what the run's own process reached before the run where
     it is "process". `mbu_measured_interval` reaches from the share of that ceiling at the upper end of the
     next token latency's interval to the share of `bandwidth_lowest_gb_per_s`, the lower of the process's
-    ceilings before and after the timed part, at the lower end. `available_host_bytes_per_iteration` is the
-    slope of the machine's available memory over the measured iterations, below 0 where it falls.
+    ceilings before and after the timed part, at the lower end. Where tokens are drafted, both are of the
+    main model's steps: their number is told by `tokens_per_step`, the new tokens of a step after the first,
+    and `acceptance` is the share of a draft model's tokens that were accepted.
+    `available_host_bytes_per_iteration` is the slope of the machine's available memory over the measured
+    iterations, below 0 where it falls.
     """
 
     first_token_ms: Statistic
@@ -117,6 +133,8 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     ceiling_of: Literal["device", "process"] = "process"
     available_host_bytes_per_iteration: float | None = None
     until_ci: SequentialInterval | None = None
+    tokens_per_step: float | None = None
+    acceptance: float | None = None
 
 
 class AccuracySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="accuracy"):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -326,9 +327,43 @@ def test_the_embedded_model(generate: CommandLine, xpubench: CommandLine, tmp_pa
         drafts = ("--prompt-lookup", "--num-assistant-tokens", 3) if runtime == "openvino-genai" else ()
         done = generate("smollm2-135m", "--runtime", runtime, *drafts, *flags)
         assert done.records[0]["output"] == expected, runtime
+        drafting = done.records[0]["samples"]["iterations"][0]["drafting"]
+        if runtime == "openvino-genai":
+            assert sum(drafting["step_tokens"]) == 8
+            assert drafting["drafted"] is None
+        else:
+            assert drafting is None
     (ir,) = (Path(os.environ["XDG_CACHE_HOME"]) / "xpubench" / "openvino").glob("smollm2-135m-fp32-*")
-    done = generate(ir, "--runtime", "openvino-genai", "--draft-model", ir, *flags)
-    assert done.records[0]["output"] == expected
+    (record,) = generate(ir, "--runtime", "openvino-genai", "--draft-model", ir, *flags).records
+    assert record["output"] == expected
+    assert record["summary"]["acceptance"] > 0.5  # the model drafts for itself
+
+
+def test_a_draft_that_is_another_model(generate: CommandLine, xpubench: CommandLine, tmp_path: Path) -> None:
+    """The same model in INT4 drafts other tokens now and then; the main model's are the result."""
+    flags = ("--prompt", "one two three one two three one two", "--max-new-tokens", 24, "--json")
+    (plain,) = generate("smollm2-135m", "--runtime", "openvino-genai", *flags).records
+    rounded = tmp_path / "rounded"
+    recipe = ("--weight-format", "int4", "--group-size", 64)
+    assert xpubench("export", "smollm2-135m", rounded, *recipe).code == 0
+    drafts = ("--draft-model", rounded, "--num-assistant-tokens", 4)
+    (record,) = generate("smollm2-135m", "--runtime", "openvino-genai", *drafts, *flags).records
+    assert record["output"] == plain["output"]
+    assert (plain["summary"]["tokens_per_step"], plain["summary"]["acceptance"]) == (None, None)
+    summary = record["summary"]
+    assert 1 < summary["tokens_per_step"] <= 5
+    assert 0 < summary["acceptance"] < 1
+    for one in record["samples"]["iterations"]:
+        drafting = one["drafting"]
+        assert sum(drafting["step_tokens"]) == 24
+        assert 0 < drafting["accepted"] < drafting["drafted"]
+        assert drafting["main_ns"] > 0
+        assert drafting["draft_ns"] > 0
+    stamped = [one for one in record["samples"]["iterations"] if one["next_token_ns"]]
+    steps_s = [sum(one["next_token_ns"]) / (len(one["drafting"]["step_tokens"]) - 1) / 1e9 for one in stamped]
+    gb_per_s = summary["step_bytes"] / statistics.median(steps_s) / 1e9
+    reached = summary["mbu_measured"] * summary["bandwidth_measured_gb_per_s"]
+    assert reached == pytest.approx(gb_per_s, rel=1e-6)
 
 
 def test_accuracy(xpubench: CommandLine, tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
             f"perturbation {perturbation:.3f}: stamping every token slows the run by more than "
             f"{MAX_PERTURBATION - 1:.0%}; trust tokens/s rather than the next token latency"
         )
-    step_ms = next_token.median if next_token else None
+    step = _steps(stamped) or next_token
+    step_ms = step.median if step else None
     measured = _mbu(facts.step_bytes, step_ms, facts.bandwidth_measured_gb_per_s)
     datasheet = _mbu(facts.step_bytes, step_ms, facts.bandwidth_datasheet_gb_per_s)
     for name, value in (("measured bandwidth", measured), ("data sheet's bandwidth", datasheet)):
@@ -100,7 +101,9 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         mbu_measured=measured,
         mbu_datasheet=datasheet,
         available_host_bytes_per_iteration=slope_of(available),
-        mbu_measured_interval=_mbu_interval(facts, next_token),
+        mbu_measured_interval=_mbu_interval(facts, step),
+        tokens_per_step=_tokens_per_step(stamped),
+        acceptance=_acceptance(samples.iterations),
         imbalance=_imbalance(samples.iterations),
         until_ci=reached,
         **given,
@@ -124,6 +127,34 @@ def unsteady(warmup: list[Iteration]) -> list[str]:
     ]
 
 
+def _steps(stamped: list[Iteration]) -> Statistic | None:
+    """The mean time of each iteration's steps after the first, where steps give several tokens; None where
+    each gives one."""
+    rows = [[round(sum(times) / steps)] for times, steps in _later_steps(stamped)]
+    return summarize(rows) if rows else None
+
+
+def _tokens_per_step(stamped: list[Iteration]) -> float | None:
+    return median(len(times) / steps for times, steps in found) if (found := _later_steps(stamped)) else None
+
+
+def _later_steps(stamped: list[Iteration]) -> list[tuple[list[int], int]]:
+    """The times of the tokens after the first, and the number of steps that gave them, where they were
+    drafted."""
+    return [
+        (one.next_token_ns, len(one.drafting.step_tokens) - 1)
+        for one in stamped
+        if one.drafting is not None and one.next_token_ns and len(one.drafting.step_tokens) > 1
+    ]
+
+
+def _acceptance(iterations: list[Iteration]) -> float | None:
+    """The share of all drafted tokens that were accepted."""
+    told = [one.drafting for one in iterations if one.drafting is not None and one.drafting.drafted]
+    drafted = sum(one.drafted or 0 for one in told)
+    return sum(one.accepted or 0 for one in told) / drafted if drafted else None
+
+
 def _mbu(step_bytes: int | None, step_ms: float | None, gb_per_s: float | None) -> float | None:
     """Model bandwidth utilization: bytes that a decoding step must read / its time / the bandwidth."""
     if step_bytes is None or step_ms is None or not gb_per_s:
@@ -131,12 +162,12 @@ def _mbu(step_bytes: int | None, step_ms: float | None, gb_per_s: float | None) 
     return step_bytes / (step_ms / 1e3) / (gb_per_s * 1e9)
 
 
-def _mbu_interval(facts: SummaryInputs, next_token: Statistic | None) -> tuple[float, float] | None:
+def _mbu_interval(facts: SummaryInputs, step: Statistic | None) -> tuple[float, float] | None:
     """The least and the largest MBU: the slower end of the latency's interval with the highest ceiling, and
     the faster end with the lowest. None where the process has no ceiling of its own or there is no MBU."""
-    if next_token is None or facts.bandwidth_lowest_gb_per_s is None:
+    if step is None or facts.bandwidth_lowest_gb_per_s is None:
         return None
-    fast_ms, slow_ms = next_token.ci95 or (next_token.median, next_token.median)
+    fast_ms, slow_ms = step.ci95 or (step.median, step.median)
     least = _mbu(facts.step_bytes, slow_ms, facts.bandwidth_measured_gb_per_s)
     largest = _mbu(facts.step_bytes, fast_ms, facts.bandwidth_lowest_gb_per_s)
     return None if least is None or largest is None else (least, largest)

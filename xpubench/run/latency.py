@@ -342,10 +342,12 @@ def _generate_once(
     watched.add(workload.prompt or index, prompt_ids, workload.num_beams, generation.tokens)
     watched.look_at(generation.logits)
     if workload.prompt is None:
-        return generation.times.iteration()
-    called_ns = perf_counter_ns()
-    generator.vocabulary.decode(generation.tokens[0].tolist())
-    return generation.times.iteration(tokenize_ns, perf_counter_ns() - called_ns)
+        iteration = generation.times.iteration()
+    else:
+        called_ns = perf_counter_ns()
+        generator.vocabulary.decode(generation.tokens[0].tolist())
+        iteration = generation.times.iteration(tokenize_ns, perf_counter_ns() - called_ns)
+    return msgspec.structs.replace(iteration, drafting=generation.drafting)
 
 
 def _prompt_ids(generator: Generator, workload: Workload, seed: int, index: int) -> TokenIds:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts, Environment
 from xpubench.measure.times import LogitsFacts, TokenTimes
-from xpubench.record import Bandwidth, Collectives, OperatorChecks, SyncPolicy, WeightsFingerprint
+from xpubench.record import Bandwidth, Collectives, Drafting, OperatorChecks, SyncPolicy, WeightsFingerprint
 from xpubench.runtimes.options import OWN_INT4_METHOD, RuntimeDescription
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Quantization, Subject, Workload
@@ -34,11 +34,12 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """One `generate` call: the new tokens, int64 of shape (batch, new tokens), their times, and what their
-    logits showed, None where the stack hides them."""
+    logits showed, None where the stack hides them. `drafting` tells of steps that gave several tokens."""
 
     tokens: Any
     times: TokenTimes
     logits: LogitsFacts | None
+    drafting: Drafting | None = None
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):

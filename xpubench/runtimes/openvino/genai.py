@@ -10,7 +10,7 @@ import numpy as np
 
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.measure.times import TokenTimes
-from xpubench.record import SyncPolicy
+from xpubench.record import Drafting, SyncPolicy
 from xpubench.runtimes.base import Generation, Scorer, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.options import IR_FILE, GenAiOptions
@@ -126,7 +126,8 @@ class GenAiRuntime(OpenVinoRuntime):
             end_ns=end_ns,
         )
         tokens = _tokens(output.tokens, len(prompt_ids), workload)
-        return Generation(tokens=tokens, times=times, logits=None)
+        drafting = _drafting(output) if self._drafts else None
+        return Generation(tokens=tokens, times=times, logits=None, drafting=drafting)
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         tokens = self.generate(prompt_ids, workload, "end_to_end").tokens
@@ -189,6 +190,22 @@ def _stamps_ns(raw: Any, batch: int, start_ns: int) -> list[int]:
     shares = raw.m_durations
     intervals = [sum(shares[place : place + batch]) for place in range(0, len(shares), batch)]
     return [start_ns + round(us * 1e3) for us in accumulate([raw.m_times_to_first_token[0], *intervals])]
+
+
+def _drafting(output: Any) -> Drafting:
+    """The steps by GenAI's metrics, whose batch sizes are each step's new tokens, and the share that a draft
+    model had in them."""
+    steps = [int(one) for one in output.perf_metrics.raw_metrics.m_batch_sizes]
+    told = output.extended_perf_metrics
+    if told is None:
+        return Drafting(step_tokens=steps)
+    return Drafting(
+        step_tokens=steps,
+        drafted=told.get_num_draft_tokens(),
+        accepted=told.get_num_accepted_tokens(),
+        main_ns=round(sum(told.main_model_metrics.raw_metrics.m_durations) * 1e3),
+        draft_ns=round(sum(told.draft_model_metrics.raw_metrics.m_durations) * 1e3),
+    )
 
 
 def _tokens(sequences: list[list[int]], batch: int, workload: Workload) -> TokenIds:
