@@ -93,7 +93,9 @@ def _side(name: str, command: str, python: str, variables: list[str]) -> Side:
     if spec.protocol.until_ci is not None:
         raise UserError("--until-ci would part the two sides' generations; leave it out of a live comparison")
     pairs = spec.protocol.num_iter - spec.protocol.num_warmup
-    protocol = msgspec.structs.replace(spec.protocol, num_iter=pairs + WARMUP, num_warmup=WARMUP)
+    # Both sides make the same generations one after the other.
+    fixed = {"num_iter": pairs + WARMUP, "num_warmup": WARMUP, "every_pair": True}
+    protocol = msgspec.structs.replace(spec.protocol, **fixed)
     order = msgspec.structs.replace(order, specs=[msgspec.structs.replace(spec, protocol=protocol)])
     return Side(name=name, order=order, python=python, variables=_variables(variables))
 

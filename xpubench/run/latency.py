@@ -24,6 +24,7 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.measure.environment import noise_warnings
 from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.iterations import pairs, warm_up
+from xpubench.measure.perturbation import pairs_needed, ratios
 from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
 from xpubench.measure.until_ci import pair_value, tight_after
 from xpubench.plan import (
@@ -234,7 +235,13 @@ def _measure(
     def enough() -> bool:
         return protocol.until_ci is not None and tight_after(values, protocol.until_ci) is not None
 
-    for iteration in pairs(once, count, enough):
+    def known() -> bool:
+        found = ratios(samples.iterations)
+        needed = None if protocol.every_pair else pairs_needed(found)
+        # The last pair, which is always made, counts too.
+        return needed is not None and len(found) + 1 >= needed
+
+    for iteration in pairs(once, count, enough, known):
         samples.iterations.append(iteration)
         if (value := pair_value(iteration)) is not None:
             values.append(value)
