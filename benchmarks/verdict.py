@@ -1,13 +1,16 @@
 """`python -m benchmarks.verdict`: how often verdicts are wrong, and how often they find what is there.
 
-All figures are simulated, and judged by the functions that judge records. The tables show rates, and goals
-stand below them. What a simulation assumes is written where it draws.
+The figures are simulated, and judged by the functions that judge records. The tables show rates, and goals
+stand below them. What a simulation assumes is written where it draws. With `--live FILE`, the figures are
+those of comparisons of real processes instead (see `benchmarks.verdict_live`).
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from math import log
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -288,5 +291,26 @@ def run() -> Iterator[Goal]:
     yield from history()
 
 
+def main() -> int:
+    """Prints the simulations, or what live comparisons gave."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.verdict", description=__doc__)
+    add = parser.add_argument
+    add(
+        "--live",
+        type=Path,
+        metavar="FILE",
+        help="the live comparisons in FILE, to which those wanted are added",
+    )
+    add("--minutes", type=float, default=30.0, help="about so long (default: 30); 0 shows the file alone")
+    add("--design", choices=("light", "smollm2"), help="add comparisons of this process alone")
+    args = parser.parse_args()
+    if args.live is None:
+        return show(run())
+    from benchmarks import verdict_live
+
+    verdict_live.measure(args.live, args.design, args.minutes)
+    return show(verdict_live.goals(verdict_live.read(args.live)))
+
+
 if __name__ == "__main__":
-    sys.exit(show(run()))
+    sys.exit(main())

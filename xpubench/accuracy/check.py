@@ -41,7 +41,7 @@ def recorded_reference(reference: str | None, subject: Subject) -> divergence.Tr
         raise UserError(f"the reference {reference} is a failed run ({record.status})")
     theirs = record.spec.subject
     # The same model can be a local directory, a name on the hub, and the source of IRs.
-    if not _names(theirs) & _names(subject):
+    if not names_of(theirs) & names_of(subject):
         raise UserError(f"the reference {reference} ran {theirs.model}, not {subject.model}")
     return divergence.load(path.with_name(check_file(path.stem)))
 
@@ -65,7 +65,7 @@ def check_weights(reference: str | None, fingerprint: WeightsFingerprint | None)
         raise UserError(f"the reference {reference} ran other weights of that name; make the reference again")
 
 
-def _names(subject: Subject) -> set[str]:
+def names_of(subject: Subject) -> set[str]:
     """The names of a subject's model and, where it is a converted one that tells, of its checkpoint."""
     origin = registry.loader(subject.runtime).origin(subject)
     return {Path(name).name.lower() for name in (subject.model, origin.model if origin else subject.model)}

@@ -10,6 +10,7 @@ import msgspec
 from xpubench.cli import generation
 from xpubench.cli.main import Parser
 from xpubench.cli.options import runtime_names
+from xpubench.compare.answers import with_answers
 from xpubench.compare.live import compare_blocks
 from xpubench.compare.runs import Comparisons, Rules, exit_code
 from xpubench.errors import UserError
@@ -68,6 +69,8 @@ def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
         _log(f"block {number}: {found.verdict}: {found.reason}")
         if found.verdict != "inconclusive":
             break
+    files = [where / f"{record.id}.json" for where, record in zip(directories, made, strict=True)]
+    found = with_answers(found, *files)
     return Comparisons(
         runs=[found], left_out=[], judged=0, false_by_chance=0.0, exit_code=exit_code({found.verdict})
     )
