@@ -1,74 +1,86 @@
-"""The smallest worker that really generates and takes turns: a small decoder of random weights in NumPy.
+"""The smallest worker that really generates and takes turns: a small decoder of random weights in Python.
 
 It stands for the interpreter of a side of `xpubench compare --live`, which starts it for each block anew. It
 reads an order, generates greedily whenever it has its turn, and writes its record: that in the file of the
-variable LIGHT_TEMPLATE with its own samples. LIGHT_SLOWER is a factor by which each token takes longer.
+variable LIGHT_TEMPLATE with its own samples. LIGHT_SLOWER is a factor by which each token takes longer. It
+imports the standard library alone, as NumPy's import would take longer than all of its generations.
 """
 
 import json
 import os
+import random
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
+from math import exp, sqrt
+from operator import mul
 from time import perf_counter_ns
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+WIDTH, HIDDEN, LAYERS, VOCABULARY = 16, 32, 2, 64
+PROMPT = (1, 2)
+NEW_TOKENS = 12
 
-Floats = NDArray[np.float32]
-
-WIDTH, LAYERS, HEADS, VOCABULARY, POSITIONS = 128, 4, 4, 512, 64
-PROMPT = (1, 2, 3, 4, 5, 6, 7, 8)
-NEW_TOKENS = 16
+Row = list[float]
 
 
 class Decoder:
     """Blocks of causal attention with a cache and of a gated product, with residuals and norms."""
 
     def __init__(self) -> None:
-        source = np.random.default_rng(0)
+        source = random.Random(0)
 
-        def weights(*shape: int) -> Floats:
-            return source.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[-1]))
+        def weights(rows: int, columns: int) -> list[Row]:
+            return [[source.gauss(0, columns**-0.5) for _ in range(columns)] for _ in range(rows)]
 
+        square, wide = (WIDTH, WIDTH), (HIDDEN, WIDTH)
         self.table = weights(VOCABULARY, WIDTH)
         self.blocks = [
-            (
-                weights(3 * WIDTH, WIDTH),
-                weights(WIDTH, WIDTH),
-                weights(6 * WIDTH, WIDTH),
-                weights(WIDTH, 3 * WIDTH),
-            )
+            [weights(*shape) for shape in (square, square, square, square, wide, wide, wide[::-1])]
             for _ in range(LAYERS)
         ]
-        self.cache = np.zeros((LAYERS, 2, POSITIONS, HEADS, WIDTH // HEADS), np.float32)
+        self.cache: list[tuple[list[Row], list[Row]]] = [([], []) for _ in range(LAYERS)]
 
-    def step(self, token: int, position: int) -> int:
-        """The token after the one at that position."""
+    def step(self, token: int) -> int:
+        """The token after the one that is given."""
         state = self.table[token]
-        for (attention, out, gated, down), (keys, values) in zip(self.blocks, self.cache, strict=True):
-            query, key, value = (attention @ _normed(state)).reshape(3, HEADS, -1)
-            keys[position], values[position] = key, value
-            scores = np.einsum("hd,phd->hp", query, keys[: position + 1]) / np.sqrt(WIDTH // HEADS)
-            shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-            shares /= shares.sum(axis=1, keepdims=True)
-            state = state + out @ np.einsum("hp,phd->hd", shares, values[: position + 1]).ravel()
-            gate, up = (gated @ _normed(state)).reshape(2, -1)
-            state = state + down @ (np.maximum(gate, 0) * up)
-        return int(np.argmax(self.table @ _normed(state)))
+        for (query, key, value, out, gate, up, down), (keys, values) in zip(
+            self.blocks, self.cache, strict=True
+        ):
+            normed = _normed(state)
+            keys.append(_product(key, normed))
+            values.append(_product(value, normed))
+            scores = [exp(score / sqrt(WIDTH)) for score in _product(keys, _product(query, normed))]
+            total = sum(scores)
+            mixed = [sum(map(mul, scores, column)) / total for column in zip(*values, strict=True)]
+            state = [one + more for one, more in zip(state, _product(out, mixed), strict=True)]
+            normed = _normed(state)
+            hidden = [
+                max(one, 0.0) * other
+                for one, other in zip(*(_product(w, normed) for w in (gate, up)), strict=True)
+            ]
+            state = [one + more for one, more in zip(state, _product(down, hidden), strict=True)]
+        logits = _product(self.table, _normed(state))
+        return logits.index(max(logits))
 
 
-def _normed(state: Floats) -> Floats:
-    return np.asarray(state / np.sqrt(np.mean(state * state) + 1e-6))
+def _product(rows: Sequence[Row], vector: Row) -> Row:
+    return [sum(map(mul, row, vector)) for row in rows]
 
 
-def generate(decoder: Decoder, stamped: bool, slower: float) -> dict[str, Any]:
+def _normed(state: Row) -> Row:
+    size = sqrt(sum(map(mul, state, state)) / len(state) + 1e-6)
+    return [one / size for one in state]
+
+
+def generate(decoder: Decoder, stamped: bool, slower: float) -> dict[str, object]:
     """One timed generation, as an iteration of a record."""
+    for keys, values in decoder.cache:
+        keys.clear()
+        values.clear()
     start_ns = before_ns = perf_counter_ns()
     stamps, token = [], 0
     for position in range(len(PROMPT) + NEW_TOKENS - 1):
-        token = decoder.step(PROMPT[position] if position < len(PROMPT) else token, position)
+        token = decoder.step(PROMPT[position] if position < len(PROMPT) else token)
         if slower > 1:
             until_ns = before_ns + slower * (perf_counter_ns() - before_ns)
             while perf_counter_ns() < until_ns:
@@ -92,8 +104,9 @@ def report(kind: str) -> None:
 def main() -> None:
     """As many stamped generations as the order measures, after its warm-up, and a bare one."""
     order = json.loads(sys.stdin.readline())
-    template = Path(os.environ["LIGHT_TEMPLATE"])
-    record, slower = json.loads(template.read_text()), float(os.environ.get("LIGHT_SLOWER", "1"))
+    template, slower = os.environ["LIGHT_TEMPLATE"], float(os.environ.get("LIGHT_SLOWER", "1"))
+    with open(template) as file:
+        record = json.load(file)
     protocol = order["specs"][0]["protocol"]
     count = protocol["num_iter"] - protocol["num_warmup"]
     decoder, iterations = Decoder(), []
@@ -104,7 +117,8 @@ def main() -> None:
         report("waiting")
     sys.stdin.readline()
     record["samples"]["iterations"] = iterations[protocol["num_warmup"] :]
-    (Path(order["results"]) / template.name).write_text(json.dumps(record))
+    with open(os.path.join(order["results"], os.path.basename(template)), "w") as file:
+        json.dump(record, file)
     report("done")
 
 

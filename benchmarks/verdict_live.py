@@ -97,7 +97,9 @@ def _light(directory: Path) -> list[str]:
     """The sides of comparisons of the light worker, whose records are like one that a run of the fake
     runtime writes here."""
     worker, script = directory / "worker", directory / "script.json"
-    worker.write_text(f"#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name('light_worker.py')}\n")
+    worker.write_text(
+        f"#!/bin/sh\nexec {sys.executable} -I -S {Path(__file__).with_name('light_worker.py')}\n"
+    )
     worker.chmod(0o755)
     script.write_text("{}")
     flags = LIGHT.format(script=script) + SHAPE
@@ -116,11 +118,12 @@ def _compare(design: str, planted: float, command: list[str]) -> Compared:
         (run,) = json.loads(_command(*command, *how, "--json"))["runs"]
         rounds = zip(*(rounds_of(home / side) for side in "ab"), strict=True)
         blocks = [[read_record(next(one.glob("*[0-9a-f].json"))) for one in pair] for pair in rounds]
+        values = [block_value(base, new, "next_token") for base, new in blocks]
         return Compared(
             design=design,
             planted=planted,
             verdict=run["verdict"],
-            values=[block_value(*block, "next_token") for block in blocks],
+            values=values,
             created=created,
             seconds=monotonic() - start,
             load_average_1min=load,
