@@ -112,7 +112,7 @@ def test_a_broken_checkpoint_is_a_failed_run(
     [
         (break_the_config, "bad_model"),
         (lose_the_config, "bad_model"),
-        (change_the_config(hidden_size=-64), "bad_model: config.json says hidden_size = -64, which is no size"),
+        (change_the_config(hidden_size=-64), "config.json says hidden_size = -64, which is no size"),
         (change_the_config(hidden_size="64"), "bad_model: config.json says hidden_size = '64'"),
         (change_the_config(num_hidden_layers=0), "bad_model: config.json says num_hidden_layers = 0"),
         (change_the_config(num_attention_heads=7), "attention heads"),

@@ -104,6 +104,16 @@ def test_a_profile_that_fails_is_a_warning(scripted: CommandLine) -> None:
     assert "not profiled: RuntimeError: no" in record["warnings"]
 
 
+def test_more_beams_than_tokens_are_refused_before_the_load(xpubench: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "script.json").write_text("{}")
+    fake = ("--runtime", "fake", "--fake-script", tmp_path / "script.json", "--device", "cpu")
+    shape = ("--input-tokens", 8, "--num-beams", 100_000, "--results-dir", tmp_path / "results")
+    done = xpubench("generate", "-m", "smollm2-135m", *fake, *shape)
+    assert (done.code, done.out) == (2, "")
+    assert "100000 beams are more than the model's 49152 tokens" in done.error_line
+    assert not list((tmp_path / "results").glob("*.json"))
+
+
 def test_too_many_positions_are_refused_before_the_load(scripted: CommandLine, tmp_path: Path) -> None:
     loads = {"stage": "load", "error": "AssertionError", "message": "it loads"}
     script = {"config": CONFIG, "faults": [loads]}

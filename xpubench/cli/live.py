@@ -9,7 +9,7 @@ import msgspec
 
 from xpubench.cli import generation
 from xpubench.cli.main import Parser
-from xpubench.cli.options import runtime_names
+from xpubench.cli.options import named_directory, runtime_names
 from xpubench.compare.answers import with_answers
 from xpubench.compare.live import compare_blocks
 from xpubench.compare.runs import Comparisons, Rules, exit_code
@@ -35,7 +35,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         add(f"--{side}-env", nargs="+", default=[], metavar="NAME=VALUE", help=note)
         add(f"--{side}-python", default=sys.executable, metavar="FILE", help=f"the interpreter of {which}")
     note = "where the records of the blocks stay (default: results-live)"
-    add("--results-dir", type=Path, default=Path("results-live"), metavar="DIR", help=note)
+    add("--results-dir", type=named_directory, default=Path("results-live"), metavar="DIR", help=note)
 
 
 def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:

@@ -29,6 +29,7 @@ from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
 from xpubench.measure.until_ci import pair_value, tight_after
 from xpubench.plan import (
     StoredWeights,
+    check_beams,
     check_positions,
     decode_bytes_per_step,
     lack_of_memory,
@@ -117,6 +118,7 @@ def _checked_reference(
     """The recorded reference; UserError where it cannot serve, or a workload is too long for the model."""
     for spec in session.specs:
         check_positions(session.facts.architecture, spec.workload.input_tokens, spec.workload.new_tokens)
+        check_beams(session.facts.architecture, spec.workload.num_beams)
     expected = recorded_reference(reference, session.subject)
     paths = {results.record_path(spec.id).resolve() for spec in session.specs}
     if reference is not None and Path(reference).resolve() in paths:

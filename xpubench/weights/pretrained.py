@@ -39,8 +39,8 @@ def load_pretrained(
     source: Source, *, dtype: str, device: str, trust_remote_code: bool, allow_pickle: bool
 ) -> tuple[Any, Any, tuple[str, ...]]:
     """The model in evaluation mode, its tokenizer, None where the checkpoint has none, and warnings: weights
-    that the model has no place for are left out, others are no numbers. RunFailure `bad_model` when weights are missing or of
-    another shape than the config says, or when config or files are invalid."""
+    that the model has no place for are left out, others are no numbers. RunFailure `bad_model` when weights
+    are missing or of another shape than the config says, or when config or files are invalid."""
     # This import takes two seconds, which runtimes that need only the tokenizer save.
     from transformers import AutoModelForCausalLM
 
