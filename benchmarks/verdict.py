@@ -269,8 +269,10 @@ def until_decided(series: Iterable[tuple[str, float, Floats]], which: str) -> It
 
 
 def real_items(base: Path, new: Path) -> Iterator[Goal]:
-    """The same with the items of two accuracy records. The points that are lost are planted: of the items
-    that both have right, some drawn by chance are lost too, or of those that are lost some are not."""
+    """The same with the items of two accuracy records, over and over where they are fewer than LAMBADA has:
+    of each item the bound sees nothing but whether it is lost or gained. The points that are lost are
+    planted: of the items that both have right, some drawn by chance are lost too, or of those that are lost
+    some are not."""
     source = np.random.default_rng(21)
     before, after = (
         {item.id: bool(item.correct) for item in record.accuracy.items}
@@ -279,7 +281,8 @@ def real_items(base: Path, new: Path) -> Iterator[Goal]:
     )
     if before.keys() != after.keys():
         raise UserError(f"{base} and {new} hold other items")
-    found = np.array([[before[one], after[one]] for one in before], dtype=float)
+    answers = np.array([[before[one], after[one]] for one in before], dtype=float)
+    found = np.resize(answers, (max(ITEMS, len(answers)), 2))
     series = []
     for points in (0.0, 0.5, 1.0, 2.0, 5.0):
         items = found[:, 1] - found[:, 0]
@@ -287,8 +290,9 @@ def real_items(base: Path, new: Path) -> Iterator[Goal]:
         places = np.flatnonzero(found.min(axis=1) == 1 if surplus > 0 else items == -1)
         items[source.choice(places, abs(surplus), replace=False)] = -1.0 if surplus > 0 else 0.0
         series.append((f"{np.mean(items != 0):.1%}", points, items))
-    lost, gained = (int((found[:, 1] - found[:, 0] == one).sum()) for one in (-1, 1))
-    yield from until_decided(series, f"real, {lost} lost and {gained} gained before the planting")
+    lost, gained = (int((answers[:, 1] - answers[:, 0] == one).sum()) for one in (-1, 1))
+    which = f"of {len(answers)} real ones, {lost} lost and {gained} gained before the planting"
+    yield from until_decided(series, which)
 
 
 def history() -> Iterator[Goal]:

@@ -153,6 +153,28 @@ def test_weights_that_are_no_numbers_are_told_where_no_prompt_meets_them(
     assert told.endswith("in 1 weights, first model.embed_tokens.weight")
 
 
+def test_a_damaged_tokenizer_is_not_called_missing(
+    generate: CommandLine, tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_llama, directory)
+    (directory / "tokenizer.json").write_text("{}")
+    for flags in (["--prompt", "hello"], ["--accuracy-only", "--acc-tasks", "lambada_smoke"]):
+        done = generate(directory, *flags)
+        assert (done.code, "has no tokenizer that can be loaded" in done.error_line) == (2, True)
+        assert "the tokenizer of" in caplog.text
+
+
+def test_weights_that_may_not_be_read(generate: CommandLine, tiny_llama: Path, tmp_path: Path) -> None:
+    """The tests run as root, which may read all, so that the refusal is the kernel's for a directory."""
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_llama, directory)
+    (directory / "model.safetensors").unlink()
+    (directory / "model.safetensors").mkdir()
+    done = generate(directory)
+    assert (done.code, "model.safetensors cannot be read: Is a directory" in done.error_line) == (1, True)
+
+
 def test_pickles_are_loaded_only_when_allowed(
     generate: CommandLine, tiny_llama: Path, tmp_path: Path
 ) -> None:

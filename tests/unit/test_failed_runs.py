@@ -1,6 +1,7 @@
 """`generate` where something goes wrong while a model runs: what is kept, and what the record says."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,24 @@ def test_running_out_of_memory_while_generating(scripted: CommandLine) -> None:
     assert done.code == 1
     assert [one["status"] for one in done.records] == ["oom", "ok"]
     assert "out of memory on cpu" in done.error_line
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"first_token_ns": -5},
+        {"next_token_ns": [1_000_000, -1, 1_000_000]},
+        {"return_ns": -1},
+        {"first_token_ns": 0, "next_token_ns": [0]},
+    ],
+)
+def test_a_clock_that_goes_back_or_stands_still_times_nothing(
+    scripted: CommandLine, times: dict[str, Any]
+) -> None:
+    done = scripted({"every_token": [times]})
+    (record,) = done.records
+    assert (done.code, record["status"], record["summary"]) == (1, "unsupported", None)
+    assert "clock went back or stood still" in done.error_line
 
 
 def test_an_unexpected_error_is_a_crash_with_its_traceback(scripted: CommandLine) -> None:

@@ -224,10 +224,13 @@ def _check_safetensors(path: Path) -> None:
     """RunFailure `bad_model` where the file's header is broken or does not fit the file's size. Opening a
     file reads its header and none of the weights."""
     try:
+        # safetensors says that a file is not there where it may not be read.
+        path.open("rb").close()
         with safe_open(path, framework="numpy"):
             pass
     except OSError as error:
-        raise RunFailure("bad_model", f"{path} cannot be read: {first_line(error)}") from error
+        reason = error.strerror or first_line(error)
+        raise RunFailure("bad_model", f"{path} cannot be read: {reason}") from error
     except SafetensorError as error:
         what = f"is not a whole safetensors file ({path.stat().st_size:,} bytes)"
         raise RunFailure("bad_model", f"{path} {what}: {first_line(error)}") from error
