@@ -199,6 +199,13 @@ def _replayed(alike: Sequence[Compared]) -> Iterator[Goal]:
             _, blocks = _decided(quiet + log(planted))
             name = f"recorded blocks, {planted - 1:+.0%} / those of a plan for 3% at 3% noise"
             yield Goal(name, float(blocks.mean()) / FIXED_PLAN, 0.55, "", f"{len(quiet)} windows")
+    loud = windows[deviations > QUIET][:, :BUDGET]
+    if len(loud):
+        verdicts, _ = _decided(loud + log(1.03))
+        wrong = 100 * float(np.isin(verdicts, ["same", "faster"]).mean())
+        told = (f"{(verdicts == name).mean():.0%} {name}" for name in ("slower", "inconclusive"))
+        detail = f"{len(loud)} windows with a larger sd: {', '.join(told)}"
+        yield Goal("planted 3% in noisier blocks called the same or faster", wrong, 5, "%", detail)
     tens = np.lib.stride_tricks.sliding_window_view(values, 10)
     scaled = (tens - tens.mean(axis=1, keepdims=True)) * LOUD / tens.std(axis=1, ddof=1, keepdims=True)
     verdicts, _ = _decided(tens.mean(axis=1, keepdims=True) + scaled + log(1.10))

@@ -144,7 +144,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
 def _perturbation(summary: LatencySummary) -> str:
     ends, pairs = summary.perturbation_ci95, summary.perturbation_pairs
     known = f" {interval(ends)}" if ends is not None else ""
-    made = f", {pairs} pairs" if pairs is not None else ""
+    made = f", {pairs} pair{'s' * (pairs != 1)}" if pairs is not None else ""
     return f"{summary.perturbation:.3f}{known}  (every token stamped / only the ends{made})"
 
 
