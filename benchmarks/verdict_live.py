@@ -36,9 +36,14 @@ FIXED_PLAN = 24
 # The standard deviation of blocks up to which 3% is to be found, and the one at which 10% is.
 QUIET, LOUD = 0.028, 0.05
 REPLAYS = 40
-LIGHT = "-m smollm2-135m --runtime fake --fake-script {script} --device cpu"
-SMOLLM2 = "-m smollm2-135m --device cpu --dtype bfloat16"
-SHAPE = " --greedy --input-tokens 16 --max-new-tokens 16 --num-iter 10 --num-warmup 2"
+LIGHT = (
+    "-m smollm2-135m --runtime fake --fake-script {script} --device cpu --greedy --input-tokens 16 "
+    "--max-new-tokens 16 --num-iter 10 --num-warmup 2"
+)
+SMOLLM2 = (
+    "-m smollm2-135m --device cpu --dtype bfloat16 --greedy --input-tokens 16 --max-new-tokens 12 "
+    "--num-iter 8 --num-warmup 2"
+)
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +88,7 @@ def measure(file: Path, design: str | None, minutes: float) -> None:
                     light = light or _light(Path(name))
                     command = [*light, f"LIGHT_SLOWER={planted}"]
                 else:
-                    command = [SMOLLM2 + SHAPE, "--b-env", "BENCHMARKED=again"]
+                    command = [SMOLLM2, "--b-env", "BENCHMARKED=again"]
                 found = _compare(which, planted, command)
                 with file.open("ab") as out:
                     out.write(msgspec.json.encode(found) + b"\n")
@@ -102,7 +107,7 @@ def _light(directory: Path) -> list[str]:
     )
     worker.chmod(0o755)
     script.write_text("{}")
-    flags = LIGHT.format(script=script) + SHAPE
+    flags = LIGHT.format(script=script)
     _command(flags, "--b-env", "A=B", "--budget", "1", "--results-dir", str(directory / "template"))
     (template,) = (directory / "template" / "a" / "round-1").glob("*[0-9a-f].json")
     variable = f"LIGHT_TEMPLATE={template}"

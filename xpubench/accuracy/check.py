@@ -40,8 +40,7 @@ def recorded_reference(reference: str | None, subject: Subject) -> divergence.Tr
     if record.status != "ok":
         raise UserError(f"the reference {reference} is a failed run ({record.status})")
     theirs = record.spec.subject
-    # The same model can be a local directory, a name on the hub, and the source of IRs.
-    if not names_of(theirs) & names_of(subject):
+    if not same_model(theirs, subject):
         raise UserError(f"the reference {reference} ran {theirs.model}, not {subject.model}")
     return divergence.load(path.with_name(check_file(path.stem)))
 
@@ -65,7 +64,15 @@ def check_weights(reference: str | None, fingerprint: WeightsFingerprint | None)
         raise UserError(f"the reference {reference} ran other weights of that name; make the reference again")
 
 
-def names_of(subject: Subject) -> set[str]:
+def same_model(one: Subject, other: Subject) -> bool:
+    """Whether two subjects run one model, by its name: a local directory, a name on the hub, or the source of
+    IRs."""
+    names = {Path(subject.model).name.lower() for subject in (one, other)}
+    # Only IRs need their stack to tell where they are from.
+    return len(names) == 1 or bool(_names(one) & _names(other))
+
+
+def _names(subject: Subject) -> set[str]:
     """The names of a subject's model and, where it is a converted one that tells, of its checkpoint."""
     origin = registry.loader(subject.runtime).origin(subject)
     return {Path(name).name.lower() for name in (subject.model, origin.model if origin else subject.model)}

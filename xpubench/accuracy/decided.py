@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xpubench.accuracy.check import names_of
+from xpubench.accuracy.check import same_model
 from xpubench.catalog import accuracy_limit_points
 from xpubench.errors import UserError
 from xpubench.measure.sequential import DECIDES, Sided, item_capitals
@@ -31,8 +31,7 @@ class Reference:
             if one != other:
                 raise UserError(f"the reference {path} ran another task: {name} {one}, not {other}")
         reason = None
-        # The same model can be a local directory, a name on the hub, and the source of IRs.
-        if not names_of(theirs.subject) & names_of(spec.subject):
+        if not same_model(theirs.subject, spec.subject):
             models = [Path(subject.model).name for subject in (theirs.subject, spec.subject)]
             reason = f"another model: {models[0]} and {models[1]}"
         elif record.accuracy.task_version != task_version:
