@@ -264,8 +264,8 @@ def until_decided(series: Iterable[tuple[str, float, Floats]], which: str) -> It
         "median share read",
     )
     table(f"Accuracy until decided, {total} items ({which}), {ORDERS} orders", columns, rows)
-    yield Goal("wrong decisions on accuracy", 100 * most_wrong, 5, "%", f"{which} items, none at the limit")
-    yield Goal("items read where at most 1 point is lost", 100 * most_read, 35, "%", f"{which}, worst median")
+    yield Goal("wrong decisions on accuracy", 100 * most_wrong, 5, "%", f"{which}; none at the limit")
+    yield Goal("items read where at most 1 point is lost", 100 * most_read, 35, "%", f"{which}; worst median")
 
 
 def real_items(base: Path, new: Path) -> Iterator[Goal]:

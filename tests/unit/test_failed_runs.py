@@ -48,7 +48,7 @@ def test_running_out_of_memory_while_generating(scripted: CommandLine) -> None:
     [
         {"first_token_ns": -5},
         {"next_token_ns": [1_000_000, -1, 1_000_000]},
-        {"return_ns": -1},
+        {"return_ns": -1_000_000_000},
         {"first_token_ns": 0, "next_token_ns": [0]},
     ],
 )
