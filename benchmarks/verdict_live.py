@@ -85,11 +85,11 @@ def measure(file: Path, design: str | None, minutes: float) -> None:
                 if monotonic() > end:
                     return
                 if which == "light":
-                    light = light or _light(Path(name))
+                    light = light or light_sides(Path(name))
                     command = [*light, f"LIGHT_SLOWER={planted}"]
                 else:
                     command = [SMOLLM2, "--b-env", "BENCHMARKED=again"]
-                found = _compare(which, planted, command)
+                found = live_comparison(which, planted, command)
                 with file.open("ab") as out:
                     out.write(msgspec.json.encode(found) + b"\n")
                 print(
@@ -98,7 +98,7 @@ def measure(file: Path, design: str | None, minutes: float) -> None:
                 )
 
 
-def _light(directory: Path) -> list[str]:
+def light_sides(directory: Path) -> list[str]:
     """The sides of comparisons of the light worker, whose records are like one that a run of the fake
     runtime writes here."""
     worker, script = directory / "worker", directory / "script.json"
@@ -115,7 +115,7 @@ def _light(directory: Path) -> list[str]:
     return [flags, *pythons, "--a-env", variable, "--b-env", variable]
 
 
-def _compare(design: str, planted: float, command: list[str]) -> Compared:
+def live_comparison(design: str, planted: float, command: list[str]) -> Compared:
     load, created, start = os.getloadavg()[0], datetime.now(UTC).isoformat(timespec="seconds"), monotonic()
     with tempfile.TemporaryDirectory() as name:
         home = Path(name) / "live"
