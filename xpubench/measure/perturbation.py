@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from math import ceil, exp, log, sqrt
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from xpubench.record import Iteration
 
@@ -10,9 +10,10 @@ from xpubench.record import Iteration
 FIRST_PAIRS = 3
 # The 97.5% quantile of Student's t with FIRST_PAIRS - 1 degrees of freedom.
 QUANTILE = 4.302652729911275
-# Half the width of the interval, as a natural logarithm, from which further pairs add nothing: it is the
-# perturbation of which a run warns.
-TIGHT = log(1.05)
+# Both policies measure the same work. Above this ratio of their times, the stamps themselves cost time.
+MOST = 1.05
+# Half the width of the interval, as a natural logarithm, from which further pairs add nothing.
+TIGHT = log(MOST)
 
 
 def ratios(iterations: Sequence[Iteration]) -> list[float]:
@@ -32,12 +33,20 @@ def pairs_needed(found: Sequence[float]) -> int | None:
     return max(FIRST_PAIRS, ceil((QUANTILE * _deviation(found) / TIGHT) ** 2))
 
 
+def known(found: Sequence[float]) -> bool:
+    """Whether the ratios so far are enough with that of the last pair, which is always made. Ratios that a
+    run would warn of are not: a burst of other work may lie in all of the first pairs."""
+    needed = pairs_needed(found)
+    return needed is not None and len(found) + 1 >= needed and median(found) <= MOST
+
+
 def interval(found: Sequence[float]) -> tuple[float, float] | None:
     """The ends of the 95% interval of the ratios' geometric mean, None with fewer than the first pairs.
 
     It is that of Stein (1945), "A two-sample test for a linear hypothesis whose power is independent of the
     variance": the standard deviation of the logarithms is that of the first pairs alone, which chose the
     number of all pairs, so that the interval holds for independent normal logarithms whatever was chosen.
+    That all pairs are made where the ratios are above `MOST` changes this by less than a point.
     """
     if len(found) < FIRST_PAIRS:
         return None

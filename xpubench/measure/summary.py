@@ -12,9 +12,6 @@ from xpubench.measure.statistics import doubts, summarize, too_few
 from xpubench.measure.until_ci import sequential_interval, unreached
 from xpubench.record import Bandwidth, Iteration, LatencySummary, Samples, Statistic
 
-# Both policies measure the same work. Above this ratio of their times, the stamps themselves cost time.
-MAX_PERTURBATION = 1.05
-
 
 class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What a summary needs in addition to the samples. Bandwidths are in GB/s, memory in bytes;
@@ -64,10 +61,10 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
     end_to_end = statistic("end to end", [[one.end_to_end_ns] for one in whole])
     of_pairs = perturbation.ratios(samples.iterations)
     slowed = median(of_pairs)
-    if slowed > MAX_PERTURBATION:
+    if slowed > perturbation.MOST:
         warnings.append(
             f"perturbation {slowed:.3f}: stamping every token slows the run by more than "
-            f"{MAX_PERTURBATION - 1:.0%}; trust tokens/s rather than the next token latency"
+            f"{perturbation.MOST - 1:.0%}; trust tokens/s rather than the next token latency"
         )
     step_ms = next_token.median if next_token else None
     measured = _mbu(facts.step_bytes, step_ms, facts.bandwidth_measured_gb_per_s)

@@ -24,7 +24,7 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.measure.environment import noise_warnings
 from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.iterations import pairs, warm_up
-from xpubench.measure.perturbation import pairs_needed, ratios
+from xpubench.measure.perturbation import known, ratios
 from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
 from xpubench.measure.until_ci import pair_value, tight_after
 from xpubench.plan import (
@@ -237,13 +237,10 @@ def _measure(
     def enough() -> bool:
         return protocol.until_ci is not None and tight_after(values, protocol.until_ci) is not None
 
-    def known() -> bool:
-        found = ratios(samples.iterations)
-        needed = None if protocol.every_pair else pairs_needed(found)
-        # The last pair, which is always made, counts too.
-        return needed is not None and len(found) + 1 >= needed
+    def slowdown_known() -> bool:
+        return not protocol.every_pair and known(ratios(samples.iterations))
 
-    for iteration in pairs(once, count, enough, known):
+    for iteration in pairs(once, count, enough, slowdown_known):
         samples.iterations.append(iteration)
         if (value := pair_value(iteration)) is not None:
             values.append(value)
