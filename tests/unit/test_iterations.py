@@ -34,10 +34,10 @@ def iteration(policy: SyncPolicy, end_ms: float) -> Iteration:
 
 @pytest.mark.parametrize(
     ("times", "most", "used"),
-    [([200, 100, 101, 100], 4, 3), ([200, 100, 50, 25], 3, 3), ([100], 1, 1), ([], 0, 0)],
+    [([200, 100, 101, 100], 4, 3), ([200, 100, 50, 25], 3, 3), ([100], 1, 1), ([], 0, 0), ([399, 1], 2, 1)],
 )
 def test_warm_up_ends_when_two_successive_iterations_agree(times: list[float], most: int, used: int) -> None:
-    done = list(warm_up(lambda policy, index: iteration(policy, times[index - 7]), most, 7))
+    done = list(warm_up(lambda policy, index: iteration(policy, times[index - 7]), most, 7, 400 * MS))
     assert len(done) == used
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import t
 
 from xpubench.compare.live import judge_blocks, running_verdicts
-from xpubench.measure.sequential import DECIDES, always_valid_halves, item_capitals
+from xpubench.measure.sequential import DECIDES, Sided, always_valid_halves, item_capitals
 
 
 def test_the_interval_holds_at_all_looks_together() -> None:
@@ -47,15 +47,15 @@ def orders(
 
 
 @pytest.mark.parametrize(("lost", "side"), [(45, "within"), (45, "beyond")])
-def test_a_loss_at_the_limit_is_decided_wrongly_in_one_of_twenty(lost: int, side: str) -> None:
+def test_a_loss_at_the_limit_is_decided_wrongly_in_one_of_twenty(lost: int, side: Sided) -> None:
     """3 points of 1,000 items."""
-    found = item_capitals(orders(lost, 15, 1000, 400), 1000, 0.03, side) >= DECIDES  # type: ignore[arg-type]
+    found = item_capitals(orders(lost, 15, 1000, 400), 1000, 0.03, side) >= DECIDES
     assert found[:, :-1].any(axis=1).mean() <= 0.07
 
 
 @pytest.mark.parametrize(("lost", "side"), [(20, "within"), (150, "beyond")])
-def test_a_loss_away_from_the_limit_is_decided_early(lost: int, side: str) -> None:
-    found = item_capitals(orders(lost, 20, 2000, 50), 2000, 0.03, side) >= DECIDES  # type: ignore[arg-type]
+def test_a_loss_away_from_the_limit_is_decided_early(lost: int, side: Sided) -> None:
+    found = item_capitals(orders(lost, 20, 2000, 50), 2000, 0.03, side) >= DECIDES
     assert found.any(axis=1).all()
     assert np.median(found.argmax(axis=1)) < 1000
 

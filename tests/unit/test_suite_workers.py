@@ -327,10 +327,10 @@ def test_the_plan_has_the_roofline_of_this_machine(xpubench: CommandLine, tmp_pa
         f"--device xpu --greedy --runtime fake --fake-script {tmp_path}/script.json",
         *("--models", "meta-llama/Llama-2-7b-hf"),
     )
-    # 13.48 GB of weights without the token table, and 0.57 GB of KV cache, over 3,277 GB/s; 14 generations.
+    # 13.48 GB of weights without the token table, and 0.57 GB of KV cache, over 3,277 GB/s; 13 generations.
     (row,) = (line for line in done.out.splitlines() if "≥" in line)
     assert " 4.21 " in row
-    assert "at least 8 s" in done.out
+    assert "at least 7 s" in done.out
     assert "lower bound" in done.out
 
 
@@ -351,4 +351,4 @@ def test_a_suite_that_is_killed_at_any_moment_loses_no_finished_run(tmp_path: Pa
         'vary = [["", "--use-static-cache"]]\n'
     )
     for goal in kills(4, [sys.executable, "-m", "xpubench"], suite, latest_s=2.0):
-        assert goal.reached, goal
+        assert goal.verdict == "ok", goal

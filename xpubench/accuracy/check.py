@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from xpubench.accuracy import degenerate, divergence
 from xpubench.accuracy.limits import check as check_limits
@@ -141,11 +142,14 @@ class Checks:
         return doubts + degenerate.check(answers, self._expected)
 
     def before_and_after(self, spec: RunSpec) -> list[divergence.Trace]:
-        """The answers so far and those that the model gives now; empty where it gives none."""
+        """The answers so far and those that the model gives now, when each row of the batch stands in another
+        place and beside others, in the order of the former; empty where it gives none."""
         before, _ = self.answer(spec)
         if before is None:
             return []
-        return [before, divergence.trace(self._generator, before.prompt_ids, spec.workload)]
+        moved = divergence.trace(self._generator, np.roll(before.prompt_ids, 1, axis=0), spec.workload)
+        rows = {name: np.roll(array, -1, axis=0) for name, array in msgspec.structs.asdict(moved).items()}
+        return [before, divergence.Trace(**rows)]
 
     def _ask(self, spec: RunSpec) -> tuple[divergence.Trace | None, Divergence | None]:
         generator, expected, name, workload = self._generator, self._expected, self._reference, spec.workload

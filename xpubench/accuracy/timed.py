@@ -23,6 +23,10 @@ from xpubench.runtimes.base import Generator, TokenIds
 MOST_ODD = 4
 # The rows of a batch that are scored are these, spread over it.
 SCORED_ROWS = 4
+# Sequences are scored without a reason as long as all checks take at most this share of the time so far, or
+# at most so many seconds.
+CHECKS_SHARE = 0.04
+CHECKS_S = 2.0
 # Fewer equal tokens are no sign of anything.
 LEAST_ODD = 8
 # The logits of both of two tokens can be off by the limit.
@@ -48,6 +52,7 @@ class TimedTokens:
         self._compared = self._different = 0
         self._logits_seen = True
         self._checks_ns = 0
+        self._began_ns = perf_counter_ns()
         self._limit = TIE * logit_limit(generator.rounding, blocks)
 
     @contextmanager
@@ -91,10 +96,14 @@ class TimedTokens:
                     "one of the same prompt, and the stack hides the logits that could explain it",
                 )
             return self._checks(0, None)
-        chosen = {(id(seen), row): (seen, row) for seen, row in (*differing, *self._sample(), *self._odd())}
-        with self.checking():
-            regrets = [self._regret(seen, row) for seen, row in chosen.values()]
-        return self._checks(len(regrets), max(regrets, default=None))
+        first, *sample = self._sample()
+        chosen = _each_once([first, *differing, *self._odd()])
+        regrets = [self._regret(seen, row) for seen, row in chosen]
+        for seen, row in _each_once([*chosen, *sample])[len(chosen) :]:
+            if not self._has_time():
+                break
+            regrets.append(self._regret(seen, row))
+        return self._checks(len(regrets), max(regrets))
 
     def warnings(self) -> list[str]:
         """What the user should know of tokens that were forgiven."""
@@ -104,6 +113,11 @@ class TimedTokens:
             f"{self._different} of {self._compared} generations parted from an earlier one of the same "
             "prompt at a near tie, which rounding explains"
         ]
+
+    def _has_time(self) -> bool:
+        """Whether the checks may take more time than they did."""
+        allowed_ns = max(CHECKS_SHARE * (perf_counter_ns() - self._began_ns), CHECKS_S * 1e9)
+        return self._checks_ns < allowed_ns
 
     def _sample(self) -> list[tuple[Seen, int]]:
         """Rows of the first prompt and of the last two that were generated from."""
@@ -131,7 +145,8 @@ class TimedTokens:
         scorer = self._generator.scorer
         assert scorer is not None
         prompt_ids, tokens = seen.prompt_ids[row : row + 1], seen.tokens[row : row + 1]
-        regrets = scorer.regrets(prompt_ids, tokens, seen.num_beams)
+        with self.checking():
+            regrets = scorer.regrets(prompt_ids, tokens, seen.num_beams)
         worst = float(regrets.max())
         # A NaN is not within the limit either.
         if not worst <= self._limit:
@@ -154,3 +169,7 @@ class TimedTokens:
             logits_seen=self._logits_seen,
             checks_s=self._checks_ns / 1e9,
         )
+
+
+def _each_once(rows: list[tuple[Seen, int]]) -> list[tuple[Seen, int]]:
+    return list({(id(seen), row): (seen, row) for seen, row in rows}.values())

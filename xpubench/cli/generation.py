@@ -67,9 +67,8 @@ def run(args: argparse.Namespace) -> int:
 
         reporter = Reporter(out)
         if args.device is None:
-            device = first_device(names[0])
-            reporter.say(f"no --device given: using {device}")
-            order = order_for(args, names[0], device)
+            order = order_for(args, names[0], first_device(names[0]))
+            reporter.say(f"no --device given: using {order.specs[0].subject.device}")
         return show(args, order, reporter, out)
 
 

@@ -227,6 +227,7 @@ def runtime_names(args: argparse.Namespace) -> list[str]:
 
 def _subject(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) -> Subject:
     runtime = _runtime(args)
+    device = options_class(runtime).device_kind(args, device)
     if args.lora is not None and args.dummy_weights:
         raise UserError("--lora changes weights, which --dummy-weights have none of; leave one of them out")
     quantization = _quantization(args, runtime)

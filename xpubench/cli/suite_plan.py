@@ -7,7 +7,7 @@ from xpubench.cli.tables import print_table
 from xpubench.compare.title import title_of_spec
 from xpubench.report.text import NONE, gb, number
 from xpubench.run.order import Order
-from xpubench.run.suite_plan import Outlook, device_of, first_token_ms, known_defects, outlooks, time_left
+from xpubench.run.suite_plan import Outlook, defects_met, device_of, first_token_ms, outlooks, time_left
 
 COLUMNS = (
     *("run", "weights, GB", "KV cache, GB", "peak, GB", "first token, ms", "next token, ms", "time, s"),
@@ -38,7 +38,7 @@ def print_plan(orders: Sequence[Order], directories: Sequence[Path]) -> None:
         else:
             speed = f"{device.bandwidth_gb_per_s:,.1f} GB/s ({device.bandwidth_source})"
             print(f"{name}: {device.name}, {speed}")
-    for one in dict.fromkeys(defect for spec in specs for defect in known_defects(spec)):
+    for one in dict.fromkeys(defect for spec in specs for defect in defects_met(spec)):
         print(f"known defect, {one.where}: {one.text} ({one.source})")
     print(_time_line(runs))
 

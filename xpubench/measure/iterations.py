@@ -9,21 +9,20 @@ STEADY = 0.03
 Once = Callable[[SyncPolicy, int], Iteration]
 
 
-def warm_up(once: Once, most: int, first_index: int) -> Iterator[Iteration]:
+def warm_up(once: Once, most: int, first_index: int, before_ns: int) -> Iterator[Iteration]:
     """Generates until two successive end-to-end latencies agree within 3%, at most `most` times, from the
-    prompts of `first_index` on."""
-    previous = None
+    prompts of `first_index` on. `before_ns` is that of the generation before them."""
     for index in range(most):
         iteration = once("every_token", first_index + index)
         yield iteration
-        if previous is not None and steady(previous, iteration):
+        if steady(before_ns, iteration.end_to_end_ns):
             return
-        previous = iteration
+        before_ns = iteration.end_to_end_ns
 
 
-def steady(one: Iteration, other: Iteration) -> bool:
-    """Whether two end-to-end latencies agree within 3% of the smaller."""
-    low, high = sorted((one.end_to_end_ns, other.end_to_end_ns))
+def steady(one_ns: int, other_ns: int) -> bool:
+    """Whether two latencies agree within 3% of the smaller."""
+    low, high = sorted((one_ns, other_ns))
     return high - low <= STEADY * low
 
 

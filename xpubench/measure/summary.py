@@ -114,12 +114,12 @@ def _imbalance(iterations: list[Iteration]) -> float | None:
 
 
 def unsteady(warmup: list[Iteration]) -> list[str]:
-    """A warning when the warm-up ended before two successive iterations agreed."""
-    if len(warmup) >= 2 and steady(warmup[-2], warmup[-1]):
+    """A warning when the warm-up ended before two successive generations agreed."""
+    if len(warmup) >= 2 and steady(warmup[-2].end_to_end_ns, warmup[-1].end_to_end_ns):
         return []
+    count = f"{len(warmup)} generation{'s' * (len(warmup) != 1)}"
     return [
-        f"warm-up: {len(warmup)} iteration{'s' * (len(warmup) != 1)} ended before two successive ones agreed "
-        f"within {STEADY:.0%}; raise --num-warmup"
+        f"warm-up: {count} ended before two successive ones agreed within {STEADY:.0%}; raise --num-warmup"
     ]
 
 

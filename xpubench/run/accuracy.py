@@ -29,7 +29,7 @@ NO_BOOTSTRAP = 0
 # The share of the free memory that the activations of a batch may take, and the number of tokens beyond
 # which a larger batch gains nothing.
 MEMORY_SHARE = 0.25
-MOST_TOKENS = {"cpu": 1024, "cuda": 32768, "xpu": 32768}
+MOST_TOKENS = {"cpu": 1024, "cuda": 32768, "xpu": 32768, "npu": 32768}
 LARGE_GAP = 1.96
 LARGEST_EXPONENT = 700.0
 NO_METRICS = ("sample_len", "sample_count")

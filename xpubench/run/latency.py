@@ -216,20 +216,31 @@ def _measure(
     progress.begin(workload.title(input_tokens), protocol.num_warmup + 2 * count)
 
     generator.prepare(workload)
+    # The generation that is looked at is the first one, so that it warms up as well.
+    called_ns = perf_counter_ns()
     verification = _verify(generator, spec, watched)
-    verified_s = monotonic()
+    verification_ns, verified_s = perf_counter_ns() - called_ns, monotonic()
+    samples.warmup.append(
+        Iteration(
+            sync_policy="end_to_end",
+            first_token_ns=None,
+            next_token_ns=None,
+            end_to_end_ns=verification_ns,
+        )
+    )
 
     def once(sync_policy: SyncPolicy, index: int) -> Iteration:
         nonlocal verified_s
         if monotonic() - verified_s > VERIFY_EVERY_S:
-            _verify(generator, spec, watched)
+            with watched.checking():
+                _verify(generator, spec, watched)
             verified_s = monotonic()
         iteration = _generate_once(generator, spec, sync_policy, index, watched)
         available = session.facts.device.available_host_bytes()
         return msgspec.structs.replace(iteration, available_host_bytes=available)
 
     session.facts.device.reset_peaks()
-    for iteration in warm_up(once, protocol.num_warmup, count):
+    for iteration in warm_up(once, protocol.num_warmup, count, verification_ns):
         samples.warmup.append(iteration)
         progress.step(f"warm-up: {iteration.end_to_end_ns / 1e6:.1f} ms")
     values: list[float] = []
@@ -319,8 +330,7 @@ def _verify(generator: Generator, spec: RunSpec, watched: TimedTokens) -> Verifi
     """An untimed generation from the first and the last pair's prompt."""
     workload = spec.workload
     prompt_ids = _prompt_ids(generator, workload, spec.protocol.seed, 0)
-    with watched.checking():
-        verification = generator.verify(prompt_ids, workload)
+    verification = generator.verify(prompt_ids, workload)
     watched.add(workload.prompt or 0, prompt_ids, workload.num_beams, verification.tokens)
     watched.look_at(verification.logits)
     return verification

@@ -8,7 +8,7 @@ import msgspec
 
 from xpubench.catalog import CatalogDevice, config_of, identify_device
 from xpubench.catalog.architecture import architecture_of
-from xpubench.catalog.defects import Defect, defects_of
+from xpubench.catalog.defects import Defect
 from xpubench.errors import UserError
 from xpubench.measure.perturbation import FIRST_PAIRS
 from xpubench.plan import Plan, plan_of
@@ -18,6 +18,7 @@ from xpubench.run.order import Spec
 from xpubench.run.suite import wanted
 from xpubench.run.supervisor import records_of
 from xpubench.runtimes import registry
+from xpubench.runtimes.defects import known_defects
 from xpubench.spec import LEAST_PAIRS, RunSpec, Subject
 
 # This machine's devices by their names; None for a device that it does not have.
@@ -75,22 +76,14 @@ def _plan(spec: Spec, device: CatalogDevice | None) -> Plan | None:
         return None
 
 
-def known_defects(spec: Spec) -> list[Defect]:
+def defects_met(spec: Spec) -> list[Defect]:
     """The known defects of the run's stack that it would meet here. Whether the GPU has 2D block loads is not
     known before the stack is loaded, so that those of both kinds count."""
-    subject = spec.subject
     try:
-        model_type = config_of(subject.model).get("model_type")
+        model_type = config_of(spec.subject.model).get("model_type")
     except UserError:
         return []
-    return defects_of(
-        subject.options.defects_as,
-        subject.device,
-        model_type,
-        int4=subject.quantization is not None,
-        num_beams=spec.workload.num_beams if isinstance(spec, RunSpec) else None,
-        cache=spec.workload.cache if isinstance(spec, RunSpec) else None,
-    )
+    return known_defects(spec.subject, model_type, spec.workload if isinstance(spec, RunSpec) else None)
 
 
 def device_of(subject: Subject) -> CatalogDevice | None:
@@ -126,7 +119,7 @@ def _least_s(spec: Spec, plan: Plan | None) -> float | None:
         pairs = min(pairs, LEAST_PAIRS + 1)
     # The last pair is made whatever the first ones say.
     bare = pairs if protocol.every_pair else min(pairs, FIRST_PAIRS + 1)
-    generations = 1 + min(2, protocol.num_warmup) + pairs + bare
+    generations = 1 + min(1, protocol.num_warmup) + pairs + bare
     return generations * (first_token_ms(plan) + (plan.new_tokens - 1) * plan.roofline_next_token_ms) / 1e3
 
 

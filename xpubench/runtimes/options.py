@@ -124,6 +124,12 @@ class RuntimeOptions(
             group.add_argument(name, action=Choose, nargs=0, const=cls.name(), dest="runtime", **settings)
 
     @classmethod
+    def device_kind(cls, args: argparse.Namespace, device: str) -> str:
+        """The kind of device that a run is on, for runtimes with a flag of their own that names one; by
+        default the `device` of all. UserError where the two contradict each other."""
+        return device
+
+    @classmethod
     def from_args(cls, args: argparse.Namespace, device: str) -> Self:
         """The options that the flags ask for on a device, by default each field from the flag of its name.
         UserError where they contradict each other."""

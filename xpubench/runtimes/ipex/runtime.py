@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xpubench.catalog.defects import Defect, defects_of
+from xpubench.catalog.defects import Defect
 from xpubench.errors import RunFailure, UserError, first_line
 from xpubench.failures import is_out_of_memory
 from xpubench.measure.clock import TokenClock
 from xpubench.measure.rounding import UNIT_ROUNDOFF, logit_limit
 from xpubench.runtimes.base import Logits, Quantizer, Rows, Scores, TokenIds
+from xpubench.runtimes.defects import known_defects
 from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn, save_rtn
 from xpubench.runtimes.ipex.options import ipex_options
 from xpubench.runtimes.ipex.plain import (
@@ -153,7 +154,7 @@ class IpexRuntime(PyTorchRuntime):
                 f"{first_line(error)}; try {advice}",
             ) from error
         except RunFailure as failure:
-            known = known_defects(self.subject, self.model.config.model_type)
+            known = defects_here(self.subject, self.model.config.model_type)
             reasons = [f"; known: {one.text}" for one in known if one.effect == "wrong"]
             raise RunFailure(failure.failure_class, failure.message + "".join(reasons)) from failure
 
@@ -299,24 +300,16 @@ def _check_xpu(subject: Subject) -> None:
         )
 
 
-def known_defects(subject: Subject, model_type: str | None, workload: Workload | None = None) -> list[Defect]:
+def defects_here(subject: Subject, model_type: str | None, workload: Workload | None = None) -> list[Defect]:
     """The known defects of IPEX that a run meets on this GPU."""
     if not _optimizes_on_xpu(subject):
         return []
-    return defects_of(
-        subject.options.defects_as,
-        subject.device,
-        model_type,
-        int4=subject.quantization is not None,
-        num_beams=None if workload is None else workload.num_beams,
-        cache=None if workload is None else workload.cache,
-        block_loads_2d=torch.xpu.has_2d_block_array(),
-    )
+    return known_defects(subject, model_type, workload, torch.xpu.has_2d_block_array())
 
 
 def refuse_known(subject: Subject, model_type: str | None, workload: Workload | None = None) -> None:
     """RunFailure `unsupported` for a run that would end in IPEX's own code."""
-    for one in known_defects(subject, model_type, workload):
+    for one in defects_here(subject, model_type, workload):
         if one.effect == "fails":
             raise RunFailure("unsupported", one.text)
 

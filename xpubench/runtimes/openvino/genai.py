@@ -22,6 +22,8 @@ from xpubench.weights.lora import WEIGHTS_FILE, scale_of
 CONTINUOUS_BATCHING = "PA"
 DEFAULT_ASSISTANT_TOKENS = 5
 LOOKUP_NGRAM = 3
+# On an NPU the pipeline is compiled for prompts and answers of at most these lengths, which are its defaults.
+NPU_LENGTHS = {"MAX_PROMPT_LEN": 1024, "MIN_RESPONSE_LEN": 128}
 
 
 class GenAiRuntime(OpenVinoRuntime):
@@ -30,7 +32,8 @@ class GenAiRuntime(OpenVinoRuntime):
 
     scorer: Scorer | None = None
     merges_lora = False
-    own_properties = ("ATTENTION_BACKEND",)
+    own_properties = ("ATTENTION_BACKEND", *NPU_LENGTHS)
+    runs_on_npu = True
 
     def __init__(self, subject: Subject, directory: Path) -> None:
         super().__init__(subject, directory)
@@ -40,9 +43,12 @@ class GenAiRuntime(OpenVinoRuntime):
             self._core.read_model(directory / IR_FILE)
         )
         options = _options_of(subject)
-        arguments = dict(self.asked)
+        # GenAI takes the lengths as numbers alone.
+        lengths = {name: int(self.asked[name]) for name in NPU_LENGTHS if name in self.asked}
+        arguments = self.asked | lengths
         self._scheduler: str | None = None
-        if arguments.get("ATTENTION_BACKEND", CONTINUOUS_BATCHING) == CONTINUOUS_BATCHING:
+        batches = arguments.get("ATTENTION_BACKEND", CONTINUOUS_BATCHING) == CONTINUOUS_BATCHING
+        if batches and subject.device != "npu":
             scheduler = _scheduler(self._genai, options.scheduler)
             self._scheduler = scheduler.to_string()
             arguments["scheduler_config"] = scheduler
@@ -65,6 +71,13 @@ class GenAiRuntime(OpenVinoRuntime):
         super().check(subject)
         options = _options_of(subject)
         _scheduler(import_optional("openvino_genai"), options.scheduler)
+        if subject.device == "npu" and options.scheduler:
+            raise UserError("GenAI schedules no batches on an NPU; leave out --ov-scheduler")
+        for name in options.config.keys() & NPU_LENGTHS.keys():
+            if subject.device != "npu":
+                raise UserError(f"{name} is a property of GenAI on an NPU alone; leave it out")
+            if not options.config[name].isdecimal():
+                raise UserError(f"--ov-config {name} takes a number of tokens, not {options.config[name]!r}")
         if options.draft_model is not None and not (Path(options.draft_model) / IR_FILE).is_file():
             raise UserError(f"--draft-model {options.draft_model} is no IR; xpubench export makes one")
 
@@ -72,6 +85,23 @@ class GenAiRuntime(OpenVinoRuntime):
         super().prepare(workload)
         if workload.num_beams > 1 and self._drafts:
             raise RunFailure("unsupported", "GenAI drafts tokens only in greedy search; give --greedy")
+        if self.subject.device == "npu":
+            self._check_npu(workload)
+
+    def _check_npu(self, workload: Workload) -> None:
+        """RunFailure `unsupported` for what GenAI does not run on an NPU."""
+        if workload.num_beams > 1 or workload.batch_size > 1:
+            raise RunFailure(
+                "unsupported", "GenAI on an NPU runs one sequence at a time; give --greedy --batch-size 1"
+            )
+        wanted = dict(zip(NPU_LENGTHS, (workload.input_tokens or 0, workload.new_tokens), strict=True))
+        for name, length in wanted.items():
+            most = int(self.asked.get(name, NPU_LENGTHS[name]))
+            if length > most:
+                raise RunFailure(
+                    "unsupported",
+                    f"GenAI's pipeline on an NPU has {name}={most}; give --ov-config {name}={length}",
+                )
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         """One call of the pipeline. Tokens that were drafted and accepted in a step share its time."""
@@ -103,7 +133,7 @@ class GenAiRuntime(OpenVinoRuntime):
         return Verification(tokens=tokens, logits=None, cache=None)
 
     def kv_value_bytes(self, head_dim: int) -> float:
-        return ir.kv_value_bytes(self.subject, self._core, head_dim, ir.options_of(self.subject).device)
+        return ir.kv_value_bytes(self.subject, self._core, head_dim, ir.plugin_of(self.subject))
 
     def described(self) -> dict[str, Any]:
         caching = _options_of(self.subject).scheduler.get("enable_prefix_caching", "false")

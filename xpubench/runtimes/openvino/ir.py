@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from xpubench.errors import UserError
-from xpubench.runtimes.openvino.options import OpenVinoOptions
+from xpubench.runtimes.openvino.options import OpenVinoOptions, shares
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.spec import DTYPE_BYTES, Subject
 
@@ -29,6 +29,12 @@ def options_of(subject: Subject) -> OpenVinoOptions:
     return subject.options
 
 
+def plugin_of(subject: Subject) -> str:
+    """The name under which a core tells the properties of the subject's device: AUTO for AUTO:GPU,CPU."""
+    device = options_of(subject).device
+    return shares(device) or device
+
+
 def supported(owner: Any, *device: str) -> list[str]:
     """The names of the properties of a compiled model, or of a core's device."""
     return [str(name) for name in owner.get_property(*device, "SUPPORTED_PROPERTIES")]
@@ -36,9 +42,9 @@ def supported(owner: Any, *device: str) -> list[str]:
 
 def core_of(subject: Subject, without: tuple[str, ...] = ()) -> Any:
     """A core whose device has the subject's properties, except those in `without`. UserError for a value that
-    the device does not take. The device AUTO takes properties only together with a model."""
+    the device does not take. A device that shares work out takes properties only together with a model."""
     device, core = options_of(subject).device, import_openvino().Core()
-    if device == "AUTO":
+    if shares(device):
         return core
     asked = {name: value for name, value in properties(subject).items() if name not in without}
     try:

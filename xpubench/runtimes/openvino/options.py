@@ -5,17 +5,23 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from xpubench.errors import UserError
+from xpubench.errors import UserError, unknown
 from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
 
 WeightFormat = Literal["fp32", "fp16", "int8", "int4"]
 
 IR_FILE = "openvino_model.xml"
-OV_DEVICES = ("CPU", "GPU", "NPU", "AUTO")
-DEVICES = {"cpu": "CPU", "xpu": "GPU"}
+DEVICES = {"cpu": "CPU", "xpu": "GPU", "npu": "NPU"}
+KINDS = {name: kind for kind, name in DEVICES.items()}
+# OpenVINO's devices that share work out among others, such as AUTO:GPU,CPU.
+SHARING = ("AUTO", "MULTI", "HETERO")
 BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 FLAGS = (
-    flag("--ov-device", choices=OV_DEVICES, help="default: as --device, cpu: CPU, xpu: GPU"),
+    flag(
+        "--ov-device",
+        metavar="NAME",
+        help="OpenVINO's name, such as GPU.1, NPU, AUTO:GPU,CPU (default: as --device, cpu: CPU, xpu: GPU)",
+    ),
     flag(
         "--ov-config", nargs="+", metavar="KEY=VALUE", help="properties by OpenVINO's names, or a JSON object"
     ),
@@ -103,6 +109,20 @@ class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
         return super().fields_from(args) | {"config": pairs("--ov-config", args.ov_config)}
 
     @classmethod
+    def device_kind(cls, args: argparse.Namespace, device: str) -> str:
+        if args.ov_device is None:
+            return device
+        for one in named_devices(args.ov_device):
+            if family(one) not in KINDS:
+                raise unknown("device of OpenVINO", one, [*KINDS, *SHARING])
+        chosen = [KINDS[family(one)] for one in named_devices(args.ov_device)]
+        if args.device is not None and chosen and args.device not in chosen:
+            raise UserError(
+                f"--ov-device {args.ov_device} is not --device {args.device}; leave one of the two out"
+            )
+        return (chosen or [args.device or "cpu"])[0]
+
+    @classmethod
     def from_args(cls, args: argparse.Namespace, device: str) -> Self:
         if device not in DEVICES and args.ov_device is None:
             raise UserError(f"OpenVINO does not run on {device}; give --device cpu or xpu, or --ov-device")
@@ -174,6 +194,26 @@ class GenAiOptions(OpenVinoOptions, kw_only=True, frozen=True, tag="openvino-gen
         if args.num_assistant_tokens and not (args.draft_model or args.prompt_lookup):
             raise UserError("--num-assistant-tokens needs --draft-model or --prompt-lookup")
         return super().fields_from(args) | {"scheduler": pairs("--ov-scheduler", args.ov_scheduler)}
+
+
+def family(device: str) -> str:
+    """GPU of GPU.1."""
+    return device.split(".")[0]
+
+
+def shares(device: str) -> str | None:
+    """AUTO of AUTO:GPU,CPU; None for a device that computes itself."""
+    name = device.split(":")[0]
+    return name if name in SHARING else None
+
+
+def named_devices(device: str) -> list[str]:
+    """The devices that a name lists: GPU and CPU of AUTO:GPU,CPU; none of AUTO alone."""
+    if shares(device) is None:
+        return [device]
+    listed = device.partition(":")[2].split(",")
+    # A minus excludes a device from AUTO's choice, and parentheses hold a device's number of requests.
+    return [one.split("(")[0] for one in listed if one and not one.startswith("-")]
 
 
 def pairs(name: str, given: list[str] | None) -> dict[str, str]:

@@ -12,9 +12,10 @@ from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.measure.rounding import UNIT_ROUNDOFF
 from xpubench.process.child import run_child
 from xpubench.record import WeightsFingerprint
-from xpubench.runtimes.base import Generator, Loader, Origin
+from xpubench.runtimes.base import Device, Generator, Loader, Origin
 from xpubench.runtimes.openvino import ir
-from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
+from xpubench.runtimes.openvino.device import check_device, device_named
+from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat, family
 from xpubench.runtimes.openvino.recipe import ExportOrder, ExportRecipe, is_ir, read_recipe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.runtimes.options import RuntimeDescription
@@ -36,6 +37,7 @@ class OpenVinoRuntime(Loader, Generator):
 
     merges_lora: ClassVar[bool] = True
     own_properties: ClassVar[tuple[str, ...]] = ()
+    runs_on_npu: ClassVar[bool] = False
     _compiled: Any = None
     _weight_bytes = _step_weight_bytes = 0
 
@@ -53,22 +55,33 @@ class OpenVinoRuntime(Loader, Generator):
         torch.set_num_threads(1)
 
     @classmethod
+    def first_device(cls) -> str:
+        found = map(family, import_openvino().Core().available_devices)
+        return "xpu" if "GPU" in found else "cpu"
+
+    @classmethod
+    def device(cls, subject: Subject) -> Device:
+        name = ir.options_of(subject).device
+        check_device(name)
+        return device_named(name)
+
+    @classmethod
     def check(cls, subject: Subject) -> None:
         if subject.weights == "dummy":
             raise UserError(
                 "--dummy-weights are made by PyTorch; OpenVINO's runtimes need a checkpoint or an IR"
             )
         options, core = ir.options_of(subject), import_openvino().Core()
-        found = core.available_devices
-        if options.device != "AUTO" and not any(one.startswith(options.device) for one in found):
+        check_device(options.device)
+        if subject.device == "npu" and not cls.runs_on_npu:
             raise UserError(
-                f"OpenVINO finds no {options.device} here (there is: {', '.join(found)}); a GPU or an NPU "
-                "needs its driver, and --ov-device CPU runs without one"
+                "an NPU takes no language model whose shapes change; --runtime openvino-genai runs them there"
             )
-        known = [*ir.supported(core, options.device), *cls.own_properties]
+        plugin = ir.plugin_of(subject)
+        known = [*ir.supported(core, plugin), *cls.own_properties]
         for name in options.config:
             if name not in known:
-                raise unknown(f"property of OpenVINO's {options.device}", name, known)
+                raise unknown(f"property of OpenVINO's {plugin}", name, known)
         ir.core_of(subject, without=cls.own_properties)
         if is_ir(subject.model) and options.weight_format is not None:
             raise UserError(f"{subject.model} is an IR already; leave out --weight-format")

@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Self
@@ -102,7 +102,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     def weight_sizes(self) -> tuple[int, int]:
         """Bytes of all weights, and of those that one decoding step reads."""
-        return sum(map(stored_bytes, self.model.parameters())), _step_weight_bytes(self.model)
+        return _weight_bytes(self.model.modules()), _step_weight_bytes(self.model)
 
     def optimize(self) -> None:
         """Changes the loaded model before it runs: stock PyTorch leaves it as it is."""
@@ -119,10 +119,11 @@ class PyTorchRuntime(TransformersScorer, Loader):
     def prepare(self, workload: Workload) -> None:
         # transformers keeps the largest static cache so far for later calls, so that a small shape would pay
         # for a large one that ran before it.
-        for kept in ("_cache", "_previous_max_cache_length"):
-            if hasattr(self.model, kept):
-                delattr(self.model, kept)
-        _free(self.subject.device)
+        kept = [name for name in ("_cache", "_previous_max_cache_length") if hasattr(self.model, name)]
+        for name in kept:
+            delattr(self.model, name)
+        if kept:
+            _free(self.subject.device)
         if workload.cache == "static" and self.subject.device == "cuda" and not _can_stay_eager():
             raise RunFailure(
                 "unsupported",
@@ -309,16 +310,22 @@ def _cache_positions(cache: Any) -> int | None:
 
 
 def _step_weight_bytes(model: torch.nn.Module) -> int:
-    """Bytes of all parameters outside embedding tables, from which a step reads one row for each sequence. A
+    """Bytes of all weights outside embedding tables, from which a step reads one row for each sequence. A
     table that is tied to the output head counts once, as the head's."""
-    # The keys are identities because torchao's tensors cannot be compared.
-    read = {
-        id(parameter): parameter
-        for module in model.modules()
-        if not isinstance(module, torch.nn.Embedding | Int8Embedding)
-        for parameter in module.parameters(recurse=False)
-    }
-    return sum(map(stored_bytes, read.values()))
+    return _weight_bytes(
+        module for module in model.modules() if not isinstance(module, torch.nn.Embedding | Int8Embedding)
+    )
+
+
+def _weight_bytes(modules: Iterable[torch.nn.Module]) -> int:
+    """Bytes of the weights of these modules themselves, each once. Layers of packed weights keep those, or
+    their scales and zero points, as buffers (neural-compressor, IPEX, GPTQ, AWQ, AutoRound)."""
+    weights: dict[int, torch.Tensor] = {}
+    for module in modules:
+        packed = module.buffers(recurse=False) if hasattr(module, "qweight") else ()
+        # The keys are identities because torchao's tensors cannot be compared.
+        weights |= {id(one): one for one in (*module.parameters(recurse=False), *packed)}
+    return sum(map(stored_bytes, weights.values()))
 
 
 def _free(device: str) -> None:

@@ -112,7 +112,7 @@ def bit_sum(tensor: torch.Tensor) -> int:
     return int(data[:whole].view(torch.int64).sum()) + int(data[whole:].sum())
 
 
-class Int8Embedding(torch.nn.Module):  # type: ignore[misc]
+class Int8Embedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
     """A token table in INT8, whose rows are expanded to the model's dtype when they are looked up."""
 
     def __init__(self, weight: Int8Weight) -> None:
@@ -126,7 +126,7 @@ class Int8Embedding(torch.nn.Module):  # type: ignore[misc]
         return self.weight[token_ids].to(scales.dtype) * scales[..., None]
 
 
-class Int8Head(torch.nn.Module):  # type: ignore[misc]
+class Int8Head(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
     """An output head in INT8 on the CPU. It can share its table with the embedding."""
 
     def __init__(self, weight: Int8Weight, bias: torch.Tensor | None) -> None:

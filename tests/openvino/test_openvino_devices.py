@@ -1,0 +1,166 @@
+"""OpenVINO's devices by their names. There is no GPU and no NPU here: the CPU's plugin computes under another
+name, beside properties by the names that the plugins of GPUs and NPUs have."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+openvino = pytest.importorskip("openvino")
+
+from tests.conftest import CommandLine  # noqa: E402  # after the check that there is something to test
+from xpubench.runtimes.openvino import device  # noqa: E402
+
+GIB = 2**30
+PROPERTIES = {
+    "GPU.1": {
+        "FULL_DEVICE_NAME": "Intel(R) Arc(TM) B580 Graphics (dGPU)",
+        "GPU_DRIVER_VERSION": "25.40.1",
+        "DEVICE_UUID": "8680be20000000000300000000000000",
+        "GPU_DEVICE_TOTAL_MEM_SIZE": 12 * GIB,
+        "GPU_MEMORY_STATISTICS": {"usm_device": 700, "usm_host": 30},
+    },
+    "NPU": {
+        "FULL_DEVICE_NAME": "Intel(R) AI Boost",
+        "NPU_DRIVER_VERSION": 17,
+        "NPU_DEVICE_TOTAL_MEM_SIZE": 16 * GIB,
+        "NPU_DEVICE_ALLOC_MEM_SIZE": 4 * GIB,
+    },
+}
+OWN = {name for properties in PROPERTIES.values() for name in properties}
+
+
+class RenamedCore(openvino.Core):  # type: ignore[misc, name-defined]  # OpenVINO is not installed everywhere
+    """A core with a second GPU and an NPU, which are the CPU under their names."""
+
+    @property
+    def available_devices(self) -> list[str]:
+        return ["CPU", "GPU.0", *PROPERTIES]
+
+    def get_property(self, name: str, key: str) -> Any:
+        if key in OWN:
+            if key not in PROPERTIES.get(name, {}):
+                raise RuntimeError(f"no property {key}")
+            return PROPERTIES[name][key]
+        return super().get_property("CPU" if name in PROPERTIES else name, key)
+
+    def set_property(self, name: str, properties: dict[str, Any]) -> None:
+        super().set_property("CPU" if name in PROPERTIES else name, properties)
+
+    def compile_model(self, model: Any, name: str, config: dict[str, Any]) -> Any:
+        return super().compile_model(model, "CPU" if name in PROPERTIES else name, config)
+
+
+@pytest.fixture
+def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "Core", RenamedCore)
+    monkeypatch.setattr(device, "BUFFER_BYTES", 2**26)
+
+
+def run(xpubench: CommandLine, ir: Path, tmp_path: Path, *flags: str) -> Any:
+    shape = ["--greedy", "--input-tokens", "8", "--max-new-tokens", "4", "--num-iter", "2"]
+    return xpubench("generate", "-m", ir, "--json", *shape, "--results-dir", tmp_path / "results", *flags)
+
+
+@pytest.mark.usefixtures("renamed")
+def test_a_run_is_told_and_measured_by_the_device_that_it_is_on(
+    xpubench: CommandLine, llama_ir: Path, tmp_path: Path
+) -> None:
+    done = run(xpubench, llama_ir, tmp_path, "--runtime", "openvino-base", "--ov-device", "GPU.1")
+    assert done.code == 0, done.err
+    (record,) = done.records
+    subject, found = record["spec"]["subject"], record["environment"]["device"]
+    assert (subject["device"], subject["dtype"], subject["options"]["device"]) == ("xpu", "float16", "GPU.1")
+    assert found == {
+        "kind": "xpu",
+        "name": "Intel(R) Arc(TM) B580 Graphics (dGPU)",
+        "driver": "25.40.1",
+        "uuid": "8680be20000000000300000000000000",
+        "total_memory_bytes": 12 * GIB,
+        "free_memory_bytes": None,
+    }
+    assert record["runtime"]["asked"]["INFERENCE_PRECISION_HINT"] == "f16"
+    assert record["summary"]["peak_device_bytes"] == 730
+    assert record["summary"]["bandwidth_datasheet_gb_per_s"] == 456
+    bandwidth = record["bandwidth"]
+    assert (bandwidth["copy_gb_per_s"], bandwidth["copy_ns"]) == (None, [])
+    assert bandwidth["ceiling_gb_per_s"] == 2**26 / min(bandwidth["matvec_ns"])
+    assert bandwidth["after_ceiling_gb_per_s"] == 2**26 / min(bandwidth["after_matvec_ns"])
+
+
+@pytest.mark.usefixtures("renamed")
+def test_xpu_is_a_gpu_of_openvino_without_torch(
+    xpubench: CommandLine, llama_ir: Path, tmp_path: Path
+) -> None:
+    done = run(xpubench, llama_ir, tmp_path, "--runtime", "openvino-base", "--device", "xpu")
+    (record,) = done.records
+    assert record["spec"]["subject"]["options"]["device"] == "GPU"
+    assert record["environment"]["device"]["kind"] == "xpu"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "name"),
+    [("openvino", "MULTI:CPU"), ("openvino-base", "HETERO:CPU"), ("openvino-genai", "AUTO:CPU")],
+)
+def test_devices_that_share_work_out(
+    xpubench: CommandLine, llama_ir: Path, tmp_path: Path, runtime: str, name: str
+) -> None:
+    done = run(xpubench, llama_ir, tmp_path, "--runtime", runtime, "--ov-device", name, "--dtype", "float32")
+    assert done.code == 0, done.err
+    (record,) = done.records
+    assert record["spec"]["subject"]["options"]["device"] == name
+    assert record["environment"]["device"]["kind"] == "cpu"
+
+
+def test_what_openvino_refuses_on_devices_that_share_is_unsupported(
+    xpubench: CommandLine, llama_ir: Path, tmp_path: Path
+) -> None:
+    done = run(xpubench, llama_ir, tmp_path, "--runtime", "openvino-genai", "--ov-device", "MULTI:CPU")
+    assert done.code == 1
+    assert done.records[0]["status"] == "unsupported"
+    assert "GenAI: " in done.error_line
+
+
+def test_the_bandwidth_is_that_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's product on the CPU reaches about what torch's does."""
+    from xpubench.measure.bandwidth import measure_bandwidth
+
+    monkeypatch.setattr(device, "BUFFER_BYTES", 2**28)
+    found = device.OpenVinoDevice("CPU").bandwidth("float32").ceiling_gb_per_s
+    by_torch = measure_bandwidth("cpu", "float32", 5).ceiling_gb_per_s
+    assert 0.2 < found / by_torch < 5
+
+
+@pytest.mark.usefixtures("renamed")
+def test_what_an_npu_tells() -> None:
+    facts = device.OpenVinoDevice("NPU").facts()
+    assert (facts.kind, facts.name, facts.driver) == ("npu", "Intel(R) AI Boost", "17")
+    assert (facts.total_memory_bytes, facts.free_memory_bytes) == (16 * GIB, 12 * GIB)
+    assert device.OpenVinoDevice("NPU").peak_bytes() is None
+
+
+GENAI = ["--runtime", "openvino-genai", "--ov-device", "NPU"]
+
+
+@pytest.mark.usefixtures("renamed")
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--runtime", "openvino-base", "--ov-device", "NPU"], "openvino-genai runs them there"),
+        (["--runtime", "openvino", "--ov-device", "NPU"], "openvino-genai runs them there"),
+        ([*GENAI, "--ov-scheduler", "cache_size=1"], "leave out --ov-scheduler"),
+        ([*GENAI, "--ov-config", "MAX_PROMPT_LEN=many"], "takes a number of tokens"),
+        (["--runtime", "openvino-genai", "--ov-config", "MAX_PROMPT_LEN=64"], "on an NPU alone"),
+        (["--runtime", "openvino-base", "--ov-device", "GPU.7"], "did you mean"),
+        (["--runtime", "openvino-base", "--ov-device", "AUTO:GPU.7,CPU"], "did you mean"),
+        (["--runtime", "openvino-base", "--ov-device", "CUP"], "did you mean CPU"),
+        (["--runtime", "openvino-base", "--ov-device", "GPU", "--device", "cpu"], "leave one of the two out"),
+    ],
+)
+def test_wrong_names_and_what_a_device_does_not_do(
+    xpubench: CommandLine, llama_ir: Path, tmp_path: Path, flags: list[str], words: str
+) -> None:
+    done = run(xpubench, llama_ir, tmp_path, *flags)
+    assert done.code == 2, done.err
+    assert words in done.error_line
+    assert not list((tmp_path / "results").glob("*.json"))

@@ -1,0 +1,23 @@
+"""The known defects of its stack that a run meets."""
+
+from xpubench.catalog.defects import Defect, defects_of
+from xpubench.spec import Subject, Workload
+
+
+def known_defects(
+    subject: Subject,
+    model_type: str | None,
+    workload: Workload | None,
+    block_loads_2d: bool | None = None,
+) -> list[Defect]:
+    """The known defects that a run of the subject meets. Without a workload, those that depend on beams or on
+    the cache do not count; where nobody knows whether the GPU has 2D block loads, those of both kinds do."""
+    return defects_of(
+        subject.options.defects_as,
+        subject.device,
+        model_type,
+        int4=subject.quantization is not None,
+        num_beams=None if workload is None else workload.num_beams,
+        cache=None if workload is None else workload.cache,
+        block_loads_2d=block_loads_2d,
+    )

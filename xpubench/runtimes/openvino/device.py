@@ -1,0 +1,183 @@
+"""The devices of OpenVINO: by their names, and what their plugins' properties tell of them."""
+
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+import numpy as np
+
+from xpubench.environment import DeviceFacts
+from xpubench.errors import UserError, unknown
+from xpubench.measure.ceilings import highest_shown
+from xpubench.measure.device import TorchDevice
+from xpubench.measure.host import available_host_bytes, reset_host_peak
+from xpubench.record import Bandwidth, CeilingSample, now
+from xpubench.runtimes.base import Device
+from xpubench.runtimes.openvino.options import KINDS, family, named_devices
+from xpubench.runtimes.openvino.stack import import_openvino
+
+REPEATS, REPEATS_AFTER, WARM_UP = 15, 5, 2
+BUFFER_BYTES, SMALLEST_BUFFER_BYTES = 2**30, 2**26
+COLUMNS = 4096
+# Random bits are drawn for this many values and then repeated, as drawing takes longer than reading.
+BLOCK = 2**21
+# By dtype: the type of the bits, those that are drawn, and those that are set, for magnitudes from 1/8 to
+# below 2. OpenVINO's GPUs and NPUs compute in float16 where bfloat16 is asked for.
+PATTERNS: dict[str, tuple[Any, Any, int, int]] = {
+    "float32": (np.uint32, np.float32, 0x81FFFFFF, 0x3E000000),
+    "float16": (np.uint16, np.float16, 0x8FFF, 0x3000),
+}
+
+
+class OpenVinoDevice:
+    """A GPU or an NPU under OpenVINO. Its facts are the properties of its plugin, by OpenVINO's names; what
+    the plugin does not tell is None."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._core = import_openvino().Core()
+        self._peak_bytes: int | None = None
+
+    def facts(self) -> DeviceFacts:
+        """Name, driver, UUID and memory; the free part is known of an NPU, whose driver counts all users."""
+        kind = family(self.name)
+        total = self._number(f"{kind}_DEVICE_TOTAL_MEM_SIZE")
+        used = self._number(f"{kind}_DEVICE_ALLOC_MEM_SIZE")
+        driver, uuid = self._property(f"{kind}_DRIVER_VERSION"), self._property("DEVICE_UUID")
+        return DeviceFacts(
+            kind=KINDS[kind],
+            name=str(self._property("FULL_DEVICE_NAME") or self.name),
+            driver=str(driver) if driver else None,
+            uuid=str(uuid) if uuid else None,
+            total_memory_bytes=total,
+            free_memory_bytes=None if total is None or used is None else total - used,
+        )
+
+    def reset_peaks(self) -> None:
+        """Forgets the peaks of memory so far, those of the host too."""
+        reset_host_peak()
+        self._peak_bytes = None
+        self._look_at_memory()
+
+    def peak_bytes(self) -> int | None:
+        """The most bytes that the GPU's plugin held when they were looked at: at the reset, after each
+        generation and now. The plugin keeps the buffers of an inference until the model is freed."""
+        self._look_at_memory()
+        return self._peak_bytes
+
+    def available_host_bytes(self) -> int | None:
+        """The memory that the whole machine has available now."""
+        self._look_at_memory()
+        return available_host_bytes()
+
+    def bandwidth(self, dtype: str) -> Bandwidth:
+        """The bandwidth of the weights of a matrix-vector product, compiled and run by OpenVINO, from the
+        fastest of its repeats, and the most that the device has shown."""
+        return self._measured(dtype, self._buffer_bytes(), REPEATS)
+
+    def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
+        """An earlier measurement with a shorter one of now; without it where its buffer does not fit."""
+        try:
+            found = self._measured(dtype, before.buffer_bytes or self._buffer_bytes(), REPEATS_AFTER)
+        except RuntimeError:
+            return before
+        return Bandwidth(
+            ceiling_gb_per_s=before.ceiling_gb_per_s,
+            matvec_gb_per_s=before.matvec_gb_per_s,
+            matvec_dtype=before.matvec_dtype,
+            buffer_bytes=before.buffer_bytes,
+            matvec_ns=before.matvec_ns,
+            after_ceiling_gb_per_s=found.ceiling_gb_per_s,
+            after_matvec_ns=found.matvec_ns,
+            highest=found.highest,
+        )
+
+    def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
+        """Nothing: torch's profiler sees no kernel of OpenVINO's. Raises UserError."""
+        raise UserError("torch's profiler does not see OpenVINO's kernels")
+
+    def _measured(self, dtype: str, size: int, repeats: int) -> Bandwidth:
+        kind = dtype if dtype in PATTERNS else "float16"
+        request = self._product(kind, size)
+        times = []
+        for _ in range(WARM_UP + repeats):
+            start_ns = perf_counter_ns()
+            request.infer()
+            times.append(perf_counter_ns() - start_ns)
+        times = times[WARM_UP:]
+        reached = size / min(times)
+        sample = CeilingSample(created=now(), gb_per_s=reached)
+        return Bandwidth(
+            ceiling_gb_per_s=reached,
+            matvec_gb_per_s=reached,
+            matvec_dtype=kind,
+            buffer_bytes=size,
+            matvec_ns=times,
+            highest=highest_shown(self.facts(), None, size, sample),
+        )
+
+    def _product(self, dtype: str, size: int) -> Any:
+        """A request for the product of a vector with a constant matrix of `size` bytes."""
+        openvino = import_openvino()
+        from openvino import opset13
+
+        bits, numbers, drawn, fixed = PATTERNS[dtype]
+        width = np.dtype(numbers).itemsize
+        block = np.random.default_rng(0).integers(0, 2 ** (8 * width), BLOCK, dtype=bits)
+        matrix = np.resize((block & bits(drawn)) | bits(fixed), (size // width // COLUMNS, COLUMNS))
+        weights = opset13.constant(matrix.view(numbers), shared_memory=True)
+        vector = opset13.parameter([1, COLUMNS], dtype=numbers)
+        product = opset13.matmul(vector, weights, transpose_a=False, transpose_b=True)
+        model = openvino.Model([product], [vector])
+        precision = {"float32": "f32", "float16": "f16"}[dtype]
+        compiled = self._core.compile_model(model, self.name, {"INFERENCE_PRECISION_HINT": precision})
+        request = compiled.create_infer_request()
+        request.set_input_tensor(openvino.Tensor(np.ones((1, COLUMNS), dtype=numbers)))
+        return request
+
+    def _buffer_bytes(self) -> int:
+        """A power of two, at most a quarter of the memory that is free, or of all where that is not told."""
+        facts, wanted = self.facts(), BUFFER_BYTES
+        free = facts.free_memory_bytes or facts.total_memory_bytes
+        while free is not None and wanted > SMALLEST_BUFFER_BYTES and 4 * wanted > free:
+            wanted //= 2
+        return wanted
+
+    def _look_at_memory(self) -> None:
+        statistics = self._property("GPU_MEMORY_STATISTICS")
+        if isinstance(statistics, dict) and statistics:
+            self._peak_bytes = max(self._peak_bytes or 0, sum(map(int, statistics.values())))
+
+    def _number(self, name: str) -> int | None:
+        value = self._property(name)
+        return int(value) if value else None
+
+    def _property(self, name: str) -> Any:
+        """A property of the plugin, by OpenVINO's name; None where it has none of that name."""
+        try:
+            return self._core.get_property(self.name, name)
+        except RuntimeError:
+            return None
+
+
+def device_named(name: str) -> Device:
+    """The device that a run on the device of this name is measured on: of those that a name such as
+    `AUTO:GPU,CPU` lists, the first. The CPU is the one that torch sees, whose bandwidth is measured alike for
+    all stacks."""
+    first = (named_devices(name) or ["CPU"])[0]
+    return TorchDevice("cpu") if family(first) == "CPU" else OpenVinoDevice(first)
+
+
+def check_device(name: str) -> None:
+    """UserError for a device that OpenVINO does not find here."""
+    found = import_openvino().Core().available_devices
+    for one in named_devices(name):
+        if one in found or any(other.startswith(f"{one}.") for other in found):
+            continue
+        families = list(dict.fromkeys(map(family, found)))
+        if family(one) in KINDS and family(one) not in families:
+            raise UserError(
+                f"OpenVINO finds no {family(one)} here (there is: {', '.join(found)}); a GPU or an NPU needs "
+                "its driver, and --ov-device CPU runs without one"
+            )
+        raise unknown("device of OpenVINO", one, [*families, *found])
