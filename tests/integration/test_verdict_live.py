@@ -32,15 +32,17 @@ def compared(planted: float, verdict: str) -> Compared:
     )
 
 
-@pytest.mark.parametrize(("verdict", "reached"), [("slower", True), ("inconclusive", False), ("same", False)])
+@pytest.mark.parametrize(
+    ("verdict", "goal_is"), [("slower", "ok"), ("inconclusive", "MISSED"), ("same", "MISSED")]
+)
 def test_what_is_not_found_misses_the_goal(
-    verdict: str, reached: bool, capsys: pytest.CaptureFixture[str]
+    verdict: str, goal_is: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (goal,) = goals([compared(1.10, verdict)])
-    assert goal.reached is reached
+    assert goal.verdict == goal_is
     assert f"| light | +10% | 1 of 10 | 1 {verdict} | 3 | 1.0% | 1 s | 1.0 |" in capsys.readouterr().out
 
 
 def test_a_false_verdict_of_two_misses_the_goal() -> None:
     (goal,) = goals([compared(1.0, "same"), compared(1.0, "faster")])
-    assert (goal.figure, goal.reached) == (50, False)
+    assert (goal.figure, goal.verdict) == (50, "MISSED")
