@@ -23,16 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.goal import Goal
-from benchmarks.verdict import table
+from benchmarks.verdict import BUDGET, FIXED_PLAN, LIVE_LIMIT, table
 from xpubench.cli.main import main as xpubench
 from xpubench.compare.live import block_value, running_verdicts
 from xpubench.measure.bootstrap import Floats
 from xpubench.record import read_record
 from xpubench.results import rounds_of
 
-BUDGET, LIMIT = 20, 0.03
-# A fixed plan that finds 3% with 3% noise of a process in nine of ten repeats takes so many blocks.
-FIXED_PLAN = 24
 # The standard deviation of blocks up to which 3% is to be found, and the one at which 10% is.
 QUIET, LOUD = 0.028, 0.05
 REPLAYS = 40
@@ -116,10 +113,18 @@ def light_sides(directory: Path) -> list[str]:
 
 
 def live_comparison(design: str, planted: float, command: list[str]) -> Compared:
+    """What `xpubench compare --live` with the command's arguments says, and the blocks that it judged."""
     load, created, start = os.getloadavg()[0], datetime.now(UTC).isoformat(timespec="seconds"), monotonic()
     with tempfile.TemporaryDirectory() as name:
         home = Path(name) / "live"
-        how = ["--latency-limit", f"{100 * LIMIT:g}", "--budget", str(BUDGET), "--results-dir", str(home)]
+        how = [
+            "--latency-limit",
+            f"{100 * LIVE_LIMIT:g}",
+            "--budget",
+            str(BUDGET),
+            "--results-dir",
+            str(home),
+        ]
         (run,) = json.loads(_command(*command, *how, "--json"))["runs"]
         rounds = zip(*(rounds_of(home / side) for side in "ab"), strict=True)
         blocks = [[read_record(next(one.glob("*[0-9a-f].json"))) for one in pair] for pair in rounds]
@@ -167,7 +172,7 @@ def goals(found: Sequence[Compared]) -> Iterator[Goal]:
         *("process", "planted", "comparisons", "verdicts", "median blocks", "median sd of blocks"),
         *("a block took", "median load"),
     )
-    table(f"Live on this machine, at most {BUDGET} blocks, limit {LIMIT:.0%}", columns, rows)
+    table(f"Live on this machine, at most {BUDGET} blocks, limit {LIVE_LIMIT:.0%}", columns, rows)
     for design in ("light", "smollm2"):
         if alike := [one for one in found if (one.design, one.planted) == (design, 1.0)]:
             false = sum(one.verdict in ("slower", "faster") for one in alike)
@@ -223,7 +228,7 @@ def _replayed(alike: Sequence[Compared]) -> Iterator[Goal]:
 
 def _decided(values: Floats) -> tuple[NDArray[np.str_], NDArray[np.int_]]:
     """The verdict on each series of blocks, and after how many of them it fell."""
-    verdicts = running_verdicts(values, log(1 + LIMIT))
+    verdicts = running_verdicts(values, log(1 + LIVE_LIMIT))
     decided = verdicts != "inconclusive"
     place = np.where(decided.any(axis=1), decided.argmax(axis=1), values.shape[1] - 1)
     return verdicts[np.arange(len(values)), place], place + 1
