@@ -17,7 +17,7 @@ IPEX_XPU_REPOSITORY := https://github.com/intel/intel-extension-for-pytorch
 SIDE_BY_SIDE := -n 2 --dist loadfile
 TEST_TOOLS := pytest pytest-timeout pytest-xdist lm-eval plotly
 
-.PHONY: help venv benchmark docs test test-ranks test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict
+.PHONY: help venv benchmark docs test test-ranks test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict bench-verdict-live
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
@@ -40,7 +40,8 @@ help:
 	@echo "make bench-ranks    what the harness costs over ranks, and the memory that each rank takes (mpirun)"
 	@echo "make bench-accuracy compares our scoring with lm-eval's own; ACC_DATA=FILE.jsonl names LAMBADA passages"
 	@echo "make bench-report   the report of 10,000 records: time, memory, size, first row in a browser; compare of 2 x 1,000 records"
-	@echo "make bench-verdict  how often verdicts are wrong, and what they find: simulations in half a minute"
+	@echo "make bench-verdict  how often verdicts are wrong, and what they find: simulations in half a minute; ITEMS names two accuracy records"
+	@echo "make bench-verdict-live the same of live comparisons of real processes, which LIVE=FILE keeps; MINUTES=120"
 	@echo "make bench-suite    what a suite costs, what 50 kills make it lose, and whether compare finds a run slowed by 10%"
 
 venv: .venv/.done
@@ -82,8 +83,15 @@ bench-suite: .venv/.done
 	.venv/bin/python -m benchmarks.suite
 	.venv/bin/python -m benchmarks.slowed
 
+# With ITEMS="BASE.json NEW.json", two accuracy records, losses are planted into their answers too.
 bench-verdict: .venv/.done
 	.venv/bin/python -m benchmarks.verdict
+	$(if $(ITEMS),.venv/bin/python -m benchmarks.verdict --items $(ITEMS))
+
+LIVE ?= verdict-live.jsonl
+MINUTES ?= 120
+bench-verdict-live: .venv/.done
+	.venv/bin/python -m benchmarks.verdict --live $(LIVE) --minutes $(MINUTES)
 
 docs: .venv/.done
 	.venv/bin/python docs/record.py

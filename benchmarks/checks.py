@@ -27,7 +27,7 @@ from xpubench.cli.main import main as xpubench
 from xpubench.record import Record, read_record
 from xpubench.runtimes.fake.faults import FAULTS
 
-SHAPE = ("--input-tokens", "32", "--max-new-tokens", "12", "--num-iter", "5", "--num-warmup", "1")
+SHAPE = ("--input-tokens", "32", "--max-new-tokens", "12", "--num-iter", "8", "--num-warmup", "1")
 SEARCHES = {"greedy": ("--greedy",), "4 beams": ("--num-beams", "4")}
 CACHES = {"dynamic": (), "static": ("--use-static-cache",)}
 BATCHES = ("1", "4")

@@ -1,13 +1,17 @@
 """`python -m benchmarks.verdict`: how often verdicts are wrong, and how often they find what is there.
 
-All figures are simulated, and judged by the functions that judge records. The tables show rates, and goals
-stand below them. What a simulation assumes is written where it draws.
+The figures are simulated, and judged by the functions that judge records. The tables show rates, and goals
+stand below them. What a simulation assumes is written where it draws. With `--live FILE`, the figures are
+those of comparisons of real processes instead (see `benchmarks.verdict_live`), with `--items` those of the
+answers in two accuracy records.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from math import log
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +22,9 @@ from xpubench.compare.change_points import Changes, changes
 from xpubench.compare.intervals import MIN_HISTORY, Interval, by_history, paired, pooled, welch
 from xpubench.compare.judgement import LATENCY, judge_ratio
 from xpubench.compare.live import running_verdicts
+from xpubench.errors import UserError
 from xpubench.measure.sequential import DECIDES, item_capitals
+from xpubench.record import read_record
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Floats]
@@ -211,34 +217,44 @@ def live() -> Iterator[Goal]:
 def accuracy() -> Iterator[Goal]:
     """Items read until a bound decides, of as many as LAMBADA has, in orders drawn by chance. Beside those of
     the planted loss, as many are lost as gained, so that the share of items that differ is as given."""
-    source = np.random.default_rng(19)
-    rows: list[list[object]] = []
-    most_wrong, most_read = 0.0, 0.0
+    series: list[tuple[str, float, Floats]] = []
     for differing, points in product((0.05, 0.15), (0.0, 0.5, 1.0, 2.0, 3.0, 5.0)):
         net = round(points / 100 * ITEMS)
         others = max(0, round(differing * ITEMS) - net) // 2
         items = np.zeros(ITEMS)
         items[: net + others], items[net + others : net + 2 * others] = -1, 1
+        series.append((f"{differing:.0%}", points, items))
+    yield from until_decided(series, "simulated")
+
+
+def until_decided(series: Iterable[tuple[str, float, Floats]], which: str) -> Iterator[Goal]:
+    """What the bound says of items in orders drawn by chance. Each of the series has the share of the items
+    that differ, the points lost, and for each item whether it is lost (-1), gained (1), or neither (0)."""
+    source = np.random.default_rng(19)
+    rows: list[list[object]] = []
+    most_wrong, most_read, total = 0.0, 0.0, 0
+    for differing, points, items in series:
+        total = len(items)
         orders = source.permuted(np.tile(items, (ORDERS, 1)), axis=1)
         crossed = {
-            side: item_capitals(orders, ITEMS, ACCURACY_LIMIT, side) >= DECIDES
+            side: item_capitals(orders, total, ACCURACY_LIMIT, side) >= DECIDES
             for side in ("within", "beyond")
         }
         first = {
-            side: np.where(one.any(axis=1), one.argmax(axis=1) + 1, ITEMS) for side, one in crossed.items()
+            side: np.where(one.any(axis=1), one.argmax(axis=1) + 1, total) for side, one in crossed.items()
         }
         read = np.minimum(first["within"], first["beyond"])
         verdicts = np.where(
-            read == ITEMS, "all read", np.where(first["within"] < first["beyond"], "within", "beyond")
+            read == total, "all read", np.where(first["within"] < first["beyond"], "within", "beyond")
         )
         false = "beyond" if points < 100 * ACCURACY_LIMIT else "within"
-        wrong, middle = float((verdicts == false).mean()), float(np.median(read)) / ITEMS
+        wrong, middle = float((verdicts == false).mean()), float(np.median(read)) / total
         if points != 100 * ACCURACY_LIMIT:
             most_wrong = max(most_wrong, wrong)
         if points <= 1:
             most_read = max(most_read, middle)
         shares = (f"{(verdicts == name).mean():.0%}" for name in ("within", "beyond", "all read"))
-        rows.append([f"{differing:.0%}", f"{points:g}", *shares, f"{middle:.0%}"])
+        rows.append([differing, f"{points:g}", *shares, f"{middle:.0%}"])
     columns = (
         "items that differ",
         "points lost",
@@ -247,11 +263,36 @@ def accuracy() -> Iterator[Goal]:
         "all read",
         "median share read",
     )
-    table(f"Accuracy until decided, {ITEMS} items, {ORDERS} orders", columns, rows)
-    yield Goal(
-        "wrong decisions on accuracy", 100 * most_wrong, 5, "%", "planted 0 to 5 points, none at the limit"
+    table(f"Accuracy until decided, {total} items ({which}), {ORDERS} orders", columns, rows)
+    yield Goal("wrong decisions on accuracy", 100 * most_wrong, 5, "%", f"{which}; none at the limit")
+    yield Goal("items read where at most 1 point is lost", 100 * most_read, 35, "%", f"{which}; worst median")
+
+
+def real_items(base: Path, new: Path) -> Iterator[Goal]:
+    """The same with the items of two accuracy records, over and over where they are fewer than LAMBADA has:
+    of each item the bound sees nothing but whether it is lost or gained. The points that are lost are
+    planted: of the items that both have right, some drawn by chance are lost too, or of those that are lost
+    some are not."""
+    source = np.random.default_rng(21)
+    before, after = (
+        {item.id: bool(item.correct) for item in record.accuracy.items}
+        for record in map(read_record, (base, new))
+        if record.accuracy is not None
     )
-    yield Goal("items read where at most 1 point is lost", 100 * most_read, 35, "%", "worst median")
+    if before.keys() != after.keys():
+        raise UserError(f"{base} and {new} hold other items")
+    answers = np.array([[before[one], after[one]] for one in before], dtype=float)
+    found = np.resize(answers, (max(ITEMS, len(answers)), 2))
+    series = []
+    for points in (0.0, 0.5, 1.0, 2.0, 5.0):
+        items = found[:, 1] - found[:, 0]
+        surplus = round(points / 100 * len(items)) + round(items.sum())
+        places = np.flatnonzero(found.min(axis=1) == 1 if surplus > 0 else items == -1)
+        items[source.choice(places, abs(surplus), replace=False)] = -1.0 if surplus > 0 else 0.0
+        series.append((f"{np.mean(items != 0):.1%}", points, items))
+    lost, gained = (int((answers[:, 1] - answers[:, 0] == one).sum()) for one in (-1, 1))
+    which = f"of {len(answers)} real ones, {lost} lost and {gained} gained before the planting"
+    yield from until_decided(series, which)
 
 
 def history() -> Iterator[Goal]:
@@ -288,5 +329,30 @@ def run() -> Iterator[Goal]:
     yield from history()
 
 
+def main() -> int:
+    """Prints the simulations, or what live comparisons gave."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.verdict", description=__doc__)
+    add = parser.add_argument
+    add(
+        "--live",
+        type=Path,
+        metavar="FILE",
+        help="the live comparisons in FILE, to which those wanted are added",
+    )
+    add("--minutes", type=float, default=30.0, help="about so long (default: 30); 0 shows the file alone")
+    add("--design", choices=("light", "smollm2"), help="add comparisons of this process alone")
+    note = "two accuracy records of the same items, into whose answers losses are planted"
+    add("--items", type=Path, nargs=2, metavar=("BASE", "NEW"), help=note)
+    args = parser.parse_args()
+    if args.items is not None:
+        return show(real_items(*args.items))
+    if args.live is None:
+        return show(run())
+    from benchmarks import verdict_live
+
+    verdict_live.measure(args.live, args.design, args.minutes)
+    return show(verdict_live.goals(verdict_live.read(args.live)))
+
+
 if __name__ == "__main__":
-    sys.exit(show(run()))
+    sys.exit(main())

@@ -100,7 +100,9 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     """The figures of a successful latency run. `perturbation`, the MBUs and `imbalance` are ratios; the last
     is the slowest rank's end-to-end latency over the mean of all ranks. The peaks of memory are those of
     warm-up and measured iterations, `load_s` is the time of the load in seconds. `until_ci` is None where the
-    number of iterations was given.
+    number of iterations was given. `perturbation_pairs` is the number of prompts from which generations under
+    both sync policies were timed, and `perturbation_ci95` the interval of the geometric mean of their ratios,
+    None with fewer than three; earlier records, which lack both, have a pair for each prompt.
 
     `mbu_measured` is the share of `bandwidth_measured_gb_per_s`, which is the most that the device has shown
     to any process where `ceiling_of` is "device", and what the run's own process reached before the run where
@@ -135,6 +137,8 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     until_ci: SequentialInterval | None = None
     tokens_per_step: float | None = None
     acceptance: float | None = None
+    perturbation_ci95: tuple[float, float] | None = None
+    perturbation_pairs: int | None = None
 
 
 class AccuracySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="accuracy"):

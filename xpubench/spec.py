@@ -125,12 +125,14 @@ def _check_least(flag: str, value: int | None, least: int) -> None:
 class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often the workload runs. `num_iter` includes the warm-up: `num_iter - num_warmup` are measured, or
     fewer where the 95% interval of the next token latency sooner reaches no farther than `until_ci`, a share
-    of the latency, from it."""
+    of the latency, from it. With `every_pair`, each measured prompt is generated from under both sync
+    policies, else only as often as the interval of their ratio needs."""
 
     num_iter: int = 10
     num_warmup: int = 3
     seed: int = 0
     until_ci: float | None = None
+    every_pair: bool = False
 
     def __post_init__(self) -> None:
         _check_least("--num-warmup", self.num_warmup, 0)

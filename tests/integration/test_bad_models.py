@@ -112,6 +112,10 @@ def test_a_broken_checkpoint_is_a_failed_run(
     [
         (break_the_config, "bad_model"),
         (lose_the_config, "bad_model"),
+        (change_the_config(hidden_size=-64), "config.json says hidden_size = -64, which is no size"),
+        (change_the_config(hidden_size="64"), "bad_model: config.json says hidden_size = '64'"),
+        (change_the_config(num_hidden_layers=0), "bad_model: config.json says num_hidden_layers = 0"),
+        (change_the_config(num_attention_heads=7), "attention heads"),
         (change_the_config(model_type="banana"), "unsupported: the architecture 'banana' is not known"),
         (change_the_config(model_type="vit"), "unsupported: the architecture 'vit' is not a causal"),
         (
@@ -130,6 +134,45 @@ def test_a_model_that_cannot_be_told_is_a_failed_run_too(
     assert done.code == 1
     assert words in done.error_line
     assert done.records[0]["status"] in ("bad_model", "unsupported")
+
+
+def test_weights_that_are_no_numbers_are_told_where_no_prompt_meets_them(
+    generate: CommandLine, tiny_llama: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_llama, directory)
+    change_the_config(tie_word_embeddings=False)(directory)
+    tensors = load_file(directory / "model.safetensors")
+    table = tensors["model.embed_tokens.weight"]
+    tensors["lm_head.weight"] = table.clone()
+    # A token that neither the prompts nor the answers of this seed have.
+    table[251] = float("nan")
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    (record,) = generate(directory, "--json").records
+    (told,) = [line for line in record["warnings"] if "NaN or infinite values" in line]
+    assert told.endswith("in 1 weights, first model.embed_tokens.weight")
+
+
+def test_a_damaged_tokenizer_is_not_called_missing(
+    generate: CommandLine, tiny_llama: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_llama, directory)
+    (directory / "tokenizer.json").write_text("{}")
+    for flags in (["--prompt", "hello"], ["--accuracy-only", "--acc-tasks", "lambada_smoke"]):
+        done = generate(directory, *flags)
+        assert (done.code, "has no tokenizer that can be loaded" in done.error_line) == (2, True)
+        assert "the tokenizer of" in caplog.text
+
+
+def test_weights_that_may_not_be_read(generate: CommandLine, tiny_llama: Path, tmp_path: Path) -> None:
+    """The tests run as root, which may read all, so that the refusal is the kernel's for a directory."""
+    directory = tmp_path / "model"
+    shutil.copytree(tiny_llama, directory)
+    (directory / "model.safetensors").unlink()
+    (directory / "model.safetensors").mkdir()
+    done = generate(directory)
+    assert (done.code, "model.safetensors cannot be read: Is a directory" in done.error_line) == (1, True)
 
 
 def test_pickles_are_loaded_only_when_allowed(

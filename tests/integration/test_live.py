@@ -193,7 +193,7 @@ def test_a_worker_waits_before_each_generation(tmp_path: Path) -> None:
     spec = RunSpec(
         subject=subject,
         workload=Workload(input_tokens=8, new_tokens=4),
-        protocol=Protocol(num_iter=6, num_warmup=WARMUP),
+        protocol=Protocol(num_iter=4 + WARMUP, num_warmup=WARMUP),
     )
     side = Side(name="A", order=Order(specs=[spec], results=""), python=sys.executable)
     turns = 0

@@ -10,7 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from tests.conftest import CommandLine
-from xpubench.errors import UserError
+from xpubench.errors import RunFailure, UserError
 from xpubench.failures import is_out_of_memory
 from xpubench.measure import environment, host
 from xpubench.measure.bandwidth import measure_bandwidth
@@ -43,6 +43,12 @@ def test_the_figures_follow_from_the_raw_samples(bandwidth: Bandwidth) -> None:
     assert bandwidth.matvec_gb_per_s == size / min(bandwidth.matvec_ns)
     assert len(bandwidth.copy_ns) == len(bandwidth.read_ns) == len(bandwidth.matvec_ns) > 1
     assert bandwidth.matvec_dtype in ("float32", "bfloat16")
+
+
+def test_a_clock_that_stands_still_measures_no_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("xpubench.measure.bandwidth.perf_counter_ns", lambda: 10**9)
+    with pytest.raises(RunFailure, match="clock went back or stood still"):
+        measure_bandwidth("cpu", "bfloat16")
 
 
 def test_the_buffers_leave_the_caches_and_fit_the_memory(bandwidth: Bandwidth) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from xpubench.accuracy.lm import LEAST_ITEMS, LOOKS
 from xpubench.measure.sequential import DECIDES, item_capitals
 
 ITEMS = 400
+FINGERPRINT = {"config": "c" * 64, "weights": "a" * 64}
 WRONG = -3.0
 
 
@@ -32,8 +34,8 @@ class Task:
         (record,) = self.run(self.wrong, "--results-dir", directory / "reference").records
         self.id, self.reference = record["id"], directory / "reference" / f"{record['id']}.json"
 
-    def run(self, wrong: set[int], *flags: object) -> Outcome:
-        script = {"logprobs": {f" w{item}": WRONG for item in wrong}}
+    def run(self, wrong: set[int], *flags: object, **fields: object) -> Outcome:
+        script = {"logprobs": {f" w{item}": WRONG for item in wrong}} | fields
         return self._scripted(
             script, "--accuracy-only", "--acc-tasks", "lambada_openai", "--acc-data", self.data, *flags
         )
@@ -129,8 +131,38 @@ def test_references_that_cannot_serve(task: Task, tmp_path: Path, scripted: Comm
     assert "name lambada_openai, not lambada_standard" in refused("--acc-tasks", "lambada_standard")
     latency = scripted({}, "--results-dir", tmp_path / "latency").records[0]["id"]
     assert "no accuracy run that went well" in refused(reference=tmp_path / "latency" / f"{latency}.json")
+    record = json.loads(task.reference.read_text())
+    changed = tmp_path / "changed.json"
+
+    def with_(change: Callable[[dict[str, Any]], object]) -> Path:
+        other = json.loads(json.dumps(record))
+        change(other)
+        changed.write_text(json.dumps(other))
+        return changed
+
+    other_model = with_(lambda one: one["spec"]["subject"].update(model="/models/llama-3-8b"))
+    assert "cannot be compared: another model: llama-3-8b and smollm2-135m" in refused(reference=other_model)
+    other_version = with_(lambda one: one["accuracy"].update(task_version="0.5"))
+    assert "cannot be compared: another task version: 0.5 and " in refused(reference=other_version)
+    others = with_(lambda one: one["accuracy"]["items"][0].update(id=ITEMS))
+    assert "holds 400 items and this run has 400, or others" in refused(reference=others)
     partial = task.until_decided(task.wrong, "--results-dir", tmp_path / "partial").records[0]["id"]
     assert "without --until-decided" in refused(reference=tmp_path / "partial" / f"{partial}.json")
+
+
+def test_other_weights_of_the_same_name_are_refused(task: Task, tmp_path: Path) -> None:
+    def with_weights(weights: str, name: str) -> Outcome:
+        return task.run(
+            task.wrong,
+            *("--until-decided", "--reference", task.reference, "--results-dir", tmp_path / name),
+            fingerprint={"config": "c" * 64, "weights": weights * 64},
+        )
+
+    task.run(task.wrong, "--results-dir", task.reference.parent, fingerprint=FINGERPRINT)
+    refused, taken = with_weights("b", "refused"), with_weights("a", "taken")
+    assert (refused.code, "ran other weights of that name" in refused.error_line) == (2, True)
+    assert not list((tmp_path / "refused").glob("*.json"))
+    assert taken.code == 0, taken.err
 
 
 @pytest.mark.parametrize(

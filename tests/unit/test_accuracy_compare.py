@@ -12,7 +12,7 @@ from tests.conftest import CommandLine
 from xpubench.accuracy.batches import form_batch, run_batches
 from xpubench.compare.accuracy import judge_items, mcnemar
 from xpubench.environment import Environment
-from xpubench.record import Accuracy, Item, Record, encode
+from xpubench.record import Accuracy, Item, Record, WeightsFingerprint, encode
 from xpubench.spec import AccuracySpec, AccuracyTask, Subject
 
 
@@ -38,7 +38,7 @@ def record(correct: list[bool], **changes: Any) -> Record:
         lm_eval_version="0.4.13",
     )
     spec = AccuracySpec(
-        subject=Subject(model="m", device="cpu", dtype="float32"),
+        subject=Subject(model=changes.pop("model", "m"), device="cpu", dtype="float32"),
         task=AccuracyTask(name="lambada_openai", data_sha256=changes.pop("data_sha256", None)),
     )
     return Record(
@@ -153,11 +153,20 @@ def test_mcnemar_by_hand() -> None:
         (record([True] * 199), "other items: 200 and 199 of lambada_openai"),
         (record([True] * 200, data_sha256="abc"), "content of the data file"),
         (msgspec.structs.replace(BASE, accuracy=None), "the new run holds no accuracy"),
+        (record([True] * 200, model="org/other"), "another model: m and other"),
     ],
 )
 def test_what_cannot_be_compared(compare: CommandLine, new: Record, words: str) -> None:
     done = compare(BASE, new)
     assert (done.code, "not comparable: " in done.out and words in done.out) == (2, True)
+
+
+def test_a_converted_model_of_another_name_is_the_same_by_its_checkpoint(compare: CommandLine) -> None:
+    sides = [
+        msgspec.structs.replace(one, fingerprint=WeightsFingerprint(config="c", weights="w"))
+        for one in (BASE, record([True] * 100 + [False] * 100, model="exported"))
+    ]
+    assert compare(*sides).code == 0
 
 
 def test_records_without_items_cannot_be_compared(compare: CommandLine) -> None:

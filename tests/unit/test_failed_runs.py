@@ -1,6 +1,7 @@
 """`generate` where something goes wrong while a model runs: what is kept, and what the record says."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,24 @@ def test_running_out_of_memory_while_generating(scripted: CommandLine) -> None:
     assert done.code == 1
     assert [one["status"] for one in done.records] == ["oom", "ok"]
     assert "out of memory on cpu" in done.error_line
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        {"first_token_ns": -5},
+        {"next_token_ns": [1_000_000, -1, 1_000_000]},
+        {"return_ns": -1_000_000_000},
+        {"first_token_ns": 0, "next_token_ns": [0]},
+    ],
+)
+def test_a_clock_that_goes_back_or_stands_still_times_nothing(
+    scripted: CommandLine, times: dict[str, Any]
+) -> None:
+    done = scripted({"every_token": [times]})
+    (record,) = done.records
+    assert (done.code, record["status"], record["summary"]) == (1, "unsupported", None)
+    assert "clock went back or stood still" in done.error_line
 
 
 def test_an_unexpected_error_is_a_crash_with_its_traceback(scripted: CommandLine) -> None:
@@ -102,6 +121,16 @@ def test_a_profile_that_fails_is_a_warning(scripted: CommandLine) -> None:
     (record,) = done.records
     assert (done.code, record["status"]) == (0, "ok")
     assert "not profiled: RuntimeError: no" in record["warnings"]
+
+
+def test_more_beams_than_tokens_are_refused_before_the_load(xpubench: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "script.json").write_text("{}")
+    fake = ("--runtime", "fake", "--fake-script", tmp_path / "script.json", "--device", "cpu")
+    shape = ("--input-tokens", 8, "--num-beams", 100_000, "--results-dir", tmp_path / "results")
+    done = xpubench("generate", "-m", "smollm2-135m", *fake, *shape)
+    assert (done.code, done.out) == (2, "")
+    assert "100000 beams are more than the model's 49152 tokens" in done.error_line
+    assert not list((tmp_path / "results").glob("*.json"))
 
 
 def test_too_many_positions_are_refused_before_the_load(scripted: CommandLine, tmp_path: Path) -> None:

@@ -77,6 +77,19 @@ def test_a_run_that_ends_early_ends_with_the_first_prompt(
     assert [index for policy, index in done if policy == "end_to_end"] == prompts
 
 
+def test_once_the_perturbation_is_known_only_the_last_prompt_has_a_pair() -> None:
+    asked: list[tuple[SyncPolicy, int]] = []
+
+    def once(policy: SyncPolicy, index: int) -> Iteration:
+        asked.append((policy, index))
+        return iteration(policy, 100)
+
+    list(pairs(once, 8, known=lambda: len(asked) >= 6))
+    assert [index for policy, index in asked if policy == "end_to_end"] == [0, 1, 2, 0]
+    # Each prompt of a generation without its pair was generated from before, but not just before.
+    assert [index for policy, index in asked if policy == "every_token"] == [0, 1, 2, 1, 2, 1, 2, 0]
+
+
 def test_the_summary_takes_each_figure_from_its_policy() -> None:
     samples = Samples(
         iterations=[

@@ -327,10 +327,10 @@ def test_the_plan_has_the_roofline_of_this_machine(xpubench: CommandLine, tmp_pa
         f"--device xpu --greedy --runtime fake --fake-script {tmp_path}/script.json",
         *("--models", "meta-llama/Llama-2-7b-hf"),
     )
-    # 13.48 GB of weights without the token table, and 0.57 GB of KV cache, over 3,277 GB/s; 17 generations.
+    # 13.48 GB of weights without the token table, and 0.57 GB of KV cache, over 3,277 GB/s; 13 generations.
     (row,) = (line for line in done.out.splitlines() if "≥" in line)
     assert " 4.21 " in row
-    assert "at least 9 s" in done.out
+    assert "at least 7 s" in done.out
     assert "lower bound" in done.out
 
 

@@ -41,8 +41,7 @@ def recorded_reference(reference: str | None, subject: Subject) -> divergence.Tr
     if record.status != "ok":
         raise UserError(f"the reference {reference} is a failed run ({record.status})")
     theirs = record.spec.subject
-    # The same model can be a local directory, a name on the hub, and the source of IRs.
-    if not _names(theirs) & _names(subject):
+    if not same_model(theirs, subject):
         raise UserError(f"the reference {reference} ran {theirs.model}, not {subject.model}")
     return divergence.load(path.with_name(check_file(path.stem)))
 
@@ -64,6 +63,14 @@ def check_weights(reference: str | None, fingerprint: WeightsFingerprint | None)
     theirs = read_record(Path(reference)).fingerprint
     if theirs is not None and theirs.weights != fingerprint.weights:
         raise UserError(f"the reference {reference} ran other weights of that name; make the reference again")
+
+
+def same_model(one: Subject, other: Subject) -> bool:
+    """Whether two subjects run one model, by its name: a local directory, a name on the hub, or the source of
+    IRs."""
+    names = {Path(subject.model).name.lower() for subject in (one, other)}
+    # Only IRs need their stack to tell where they are from.
+    return len(names) == 1 or bool(_names(one) & _names(other))
 
 
 def _names(subject: Subject) -> set[str]:

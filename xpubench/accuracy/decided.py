@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xpubench.accuracy.check import same_model
 from xpubench.catalog import accuracy_limit_points
 from xpubench.errors import UserError
 from xpubench.measure.sequential import DECIDES, Sided, item_capitals
@@ -18,9 +19,9 @@ class Decided(Exception):
 
 class Reference:
     """The items of an accuracy record, and what those of a run so far say beside them. UserError where the
-    record at `path` cannot serve for the run."""
+    record at `path` cannot serve for the run of the task in that version."""
 
-    def __init__(self, path: str, spec: AccuracySpec) -> None:
+    def __init__(self, path: str, spec: AccuracySpec, task_version: str) -> None:
         record = read_record(Path(path))
         theirs = record.spec
         if not isinstance(theirs, AccuracySpec) or record.accuracy is None or record.status != "ok":
@@ -29,6 +30,14 @@ class Reference:
             one, other = getattr(theirs.task, name), getattr(spec.task, name)
             if one != other:
                 raise UserError(f"the reference {path} ran another task: {name} {one}, not {other}")
+        reason = None
+        if not same_model(theirs.subject, spec.subject):
+            models = [Path(subject.model).name for subject in (theirs.subject, spec.subject)]
+            reason = f"another model: {models[0]} and {models[1]}"
+        elif record.accuracy.task_version != task_version:
+            reason = f"another task version: {record.accuracy.task_version} and {task_version}"
+        if reason is not None:
+            raise UserError(f"the reference {path} cannot be compared: {reason}")
         self.correct = {item.id: item.correct for item in record.accuracy.items}
         if None in self.correct.values():
             raise UserError(f"the items of the reference {path} are neither right nor wrong")

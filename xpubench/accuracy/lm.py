@@ -52,7 +52,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         if generator.scorer is None:
             raise ValueError("a stack that hides its logits scores nothing")
         if generator.vocabulary.tokenizer is None:
-            raise UserError("the model comes without a tokenizer, which accuracy needs")
+            raise UserError("the model has no tokenizer that can be loaded, and accuracy needs one")
         self.tokenizer = generator.vocabulary.tokenizer
         self.scorer: Scorer = generator.scorer
         self.max_length = max_length or DEFAULT_MAX_LENGTH

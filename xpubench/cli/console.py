@@ -121,7 +121,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
             ("tokens/s", f"{summary.tokens_per_s:.2f}  (batch x new tokens / end to end)"),
             *_until_ci(summary),
             ("MBU", _mbu(summary)),
-            ("perturbation", f"{summary.perturbation:.3f}  (every token stamped / only the ends)"),
+            ("perturbation", _perturbation(summary)),
             ("peak memory", f"device {device}, host {host}"),
             ("load", f"{summary.load_s:.2f} s"),
             ("checks", _checks(record.checks)),
@@ -139,6 +139,13 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
     if record.failure is not None:
         rows.append(("failed", f"{record.failure.failure_class}: {record.failure.message}"))
     return rows + [("warning", warning) for warning in record.warnings]
+
+
+def _perturbation(summary: LatencySummary) -> str:
+    ends, pairs = summary.perturbation_ci95, summary.perturbation_pairs
+    known = f" {interval(ends)}" if ends is not None else ""
+    made = f", {pairs} pair{'s' * (pairs != 1)}" if pairs is not None else ""
+    return f"{summary.perturbation:.3f}{known}  (every token stamped / only the ends{made})"
 
 
 def _until_ci(summary: LatencySummary) -> list[tuple[str, str]]:

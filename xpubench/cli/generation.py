@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import msgspec
 
 from xpubench.cli import options
-from xpubench.cli.options import runtime_names
+from xpubench.cli.options import named_directory, runtime_names
 from xpubench.errors import UserError
 from xpubench.process.output import own_stdout, quiet
 from xpubench.process.signals import exit_code
@@ -39,7 +39,9 @@ def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
     add("--max-kl", type=float, metavar="NATS", help=note)
     note = "with --reference: a smaller share of equal tokens is no result (default: by the precisions)"
     add("--min-agreement", type=float, metavar="SHARE", help=note)
-    add("--results-dir", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    add(
+        "--results-dir", type=named_directory, default=Path("results"), metavar="DIR", help="default: results"
+    )
     add("--json", action="store_true", help="the record on standard output, one line for each run")
     add("--token-latency", action="store_true", help="list each token's time of the median iteration")
     add("--print-memory", action="store_true", help="list the plan's memory beside the peaks")

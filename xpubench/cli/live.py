@@ -9,7 +9,8 @@ import msgspec
 
 from xpubench.cli import generation
 from xpubench.cli.main import Parser
-from xpubench.cli.options import runtime_names
+from xpubench.cli.options import named_directory, runtime_names
+from xpubench.compare.answers import with_answers
 from xpubench.compare.live import compare_blocks
 from xpubench.compare.runs import Comparisons, Rules, exit_code
 from xpubench.errors import UserError
@@ -34,7 +35,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         add(f"--{side}-env", nargs="+", default=[], metavar="NAME=VALUE", help=note)
         add(f"--{side}-python", default=sys.executable, metavar="FILE", help=f"the interpreter of {which}")
     note = "where the records of the blocks stay (default: results-live)"
-    add("--results-dir", type=Path, default=Path("results-live"), metavar="DIR", help=note)
+    add("--results-dir", type=named_directory, default=Path("results-live"), metavar="DIR", help=note)
 
 
 def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
@@ -68,6 +69,8 @@ def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
         _log(f"block {number}: {found.verdict}: {found.reason}")
         if found.verdict != "inconclusive":
             break
+    files = [where / f"{record.id}.json" for where, record in zip(directories, made, strict=True)]
+    found = with_answers(found, *files)
     return Comparisons(
         runs=[found], left_out=[], judged=0, false_by_chance=0.0, exit_code=exit_code({found.verdict})
     )
@@ -93,7 +96,9 @@ def _side(name: str, command: str, python: str, variables: list[str]) -> Side:
     if spec.protocol.until_ci is not None:
         raise UserError("--until-ci would part the two sides' generations; leave it out of a live comparison")
     pairs = spec.protocol.num_iter - spec.protocol.num_warmup
-    protocol = msgspec.structs.replace(spec.protocol, num_iter=pairs + WARMUP, num_warmup=WARMUP)
+    # Both sides make the same generations one after the other.
+    fixed = {"num_iter": pairs + WARMUP, "num_warmup": WARMUP, "every_pair": True}
+    protocol = msgspec.structs.replace(spec.protocol, **fixed)
     order = msgspec.structs.replace(order, specs=[msgspec.structs.replace(spec, protocol=protocol)])
     return Side(name=name, order=order, python=python, variables=_variables(variables))
 

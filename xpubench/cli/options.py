@@ -284,6 +284,13 @@ def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None
     return checkpoint_recipe(Path(args.woq_checkpoint_path), recipe, args.model_id, method, given=given)
 
 
+def named_directory(text: str) -> Path:
+    """The directory that a flag names, which an empty text does not."""
+    if not text:
+        raise argparse.ArgumentTypeError("names no directory; . is the current one")
+    return Path(text)
+
+
 def _item_limit(text: str) -> int | None:
     """The number of items, None for the guide's -1, which is all of them."""
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from xpubench.cli import generation, tensor_parallel
 from xpubench.cli.doctor import findings, machine_facts
 from xpubench.cli.main import Parser
-from xpubench.cli.options import runtime_names
+from xpubench.cli.options import named_directory, runtime_names
 from xpubench.cli.stack import choose, sentence
 from xpubench.cli.suite_plan import print_plan
 from xpubench.compare.title import title_of
@@ -31,7 +31,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--models", nargs="+", metavar="MODEL", help="instead of the suite's own")
     note = "for a suite over ranks: how many share a model (default: the catalog's, else the suite's)"
     add("--ranks", type=int, metavar="N", help=note)
-    add("--results-dir", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    add(
+        "--results-dir", type=named_directory, default=Path("results"), metavar="DIR", help="default: results"
+    )
     note = "which runs with a record to repeat (default: none)"
     add("--rerun", choices=("failed", "all"), help=note)
     add("--rounds", type=int, default=1, metavar="N", help="repeat in shuffled order")

@@ -173,10 +173,10 @@ def _not_comparable(base: Record, new: Record) -> str | None:
     models = [Path(spec.subject.model).name for spec in (one, other)]
     if isinstance(one, RunSpec) is not isinstance(other, RunSpec):
         return "one is a latency, the other an accuracy"
+    if models[0].lower() != models[1].lower() and not _same_checkpoint(base, new):
+        return f"another model: {models[0]} and {models[1]}"
     if not isinstance(one, RunSpec) or not isinstance(other, RunSpec):
         return None
-    if models[0].lower() != models[1].lower():
-        return f"another model: {models[0]} and {models[1]}"
     if one.subject.weights != other.subject.weights:
         return f"other weights: {one.subject.weights} and {other.subject.weights}"
     for field in one.workload.__struct_fields__:
@@ -185,6 +185,12 @@ def _not_comparable(base: Record, new: Record) -> str | None:
         if left != right and field != "cache":
             return f"another {field}: {left} and {right}"
     return None
+
+
+def _same_checkpoint(base: Record, new: Record) -> bool:
+    """Whether both records know their checkpoints and these are one, as of a model and its conversion."""
+    one, other = base.fingerprint, new.fingerprint
+    return one is not None and other is not None and one.weights == other.weights
 
 
 def _without_figures(base: Sequence[Record], new: Sequence[Record]) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from xpubench.compare.answers import with_answers
 from xpubench.compare.figures import FigureName
 from xpubench.compare.processes import EarlierRuns, Limits
 from xpubench.compare.run import RunComparison, RunVerdict, compare_runs
@@ -14,7 +15,7 @@ from xpubench.compare.title import title_of
 from xpubench.errors import UserError
 from xpubench.measure.sequential import ALPHA
 from xpubench.record import Record, read_records
-from xpubench.results import records_in, rounds_of, writable
+from xpubench.results import Found, records_in, rounds_of, writable
 
 # The verdicts that fail a comparison, and those of runs that were not compared.
 BAD: frozenset[RunVerdict] = frozenset({"slower", "worse", "newly failing", "missing"})
@@ -51,14 +52,17 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
     compared as they are, those of sets by their run's id. Records that share an id are rounds of one run.
     UserError when a path holds no record."""
     left_out: list[tuple[str, str]] = []
-    ours, theirs = _runs(base, left_out), _runs(new, left_out)
+    before, after = _runs(base, left_out), _runs(new, left_out)
     earlier = EarlierRuns()
     if rules.earlier:
         for found in records_in(rules.earlier, left_out):
             earlier.add([found.record], "earlier")
-    if len(ours) == len(theirs) == 1 and not base.is_dir() and not new.is_dir():
+    if len(before) == len(after) == 1 and not base.is_dir() and not new.is_dir():
         # A single run of each side is compared under whatever id it has.
-        theirs = dict(zip(ours, theirs.values(), strict=True))
+        after = dict(zip(before, after.values(), strict=True))
+    ours, theirs = (
+        {one: [found.record for found in rounds] for one, rounds in side.items()} for side in (before, after)
+    )
     lacking = [one for one in ours if one not in theirs]
     allowed = [one for one in lacking if _may_lack(ours[one][-1], rules.may_lack)]
     runs = []
@@ -66,7 +70,8 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
         if one in theirs:
             earlier.add(ours[one], "base")
             earlier.add(theirs[one], "new")
-            runs.append(compare_runs(ours[one], theirs[one], rules.limits, rules.primary, earlier))
+            run = compare_runs(ours[one], theirs[one], rules.limits, rules.primary, earlier)
+            runs.append(with_answers(run, before[one][-1].path, after[one][-1].path))
         elif one not in allowed:
             runs.append(_missing(ours[one][-1]))
     runs = adjusted(runs)
@@ -126,18 +131,18 @@ def _may_lack(record: Record, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs for name in names)
 
 
-def _runs(path: Path, left_out: list[tuple[str, str]]) -> dict[str, list[Record]]:
+def _runs(path: Path, left_out: list[tuple[str, str]]) -> dict[str, list[Found]]:
     """The runs of a directory or a file by their ids, each with its rounds. `DIR/ID.json` also names the run
     of that id in the rounds of DIR."""
     if path.is_dir():
-        records = [found.record for found in records_in([path], left_out)]
+        records = list(records_in([path], left_out))
     else:
         rounds = [one / path.name for one in rounds_of(path.parent) if (one / path.name).exists()]
         files = [path] if path.exists() or not rounds else rounds
-        records = [writable(record, file) for file in files for record in read_records(file)]
+        records = [Found(file, writable(record, file)) for file in files for record in read_records(file)]
     if not records:
         raise UserError(f"no records in {path}")
-    runs: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        runs[record.id].append(record)
+    runs: dict[str, list[Found]] = defaultdict(list)
+    for found in records:
+        runs[found.record.id].append(found)
     return runs

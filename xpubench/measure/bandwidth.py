@@ -8,9 +8,11 @@ from time import perf_counter_ns
 import msgspec
 import torch
 
+from xpubench.errors import RunFailure
 from xpubench.measure.ceilings import highest_shown
 from xpubench.measure.device import TorchDevice, synchronizer
 from xpubench.measure.random_bits import random_buffer
+from xpubench.measure.times import STILL
 from xpubench.record import Bandwidth, CeilingSample, now
 
 CPU_BUFFER_BYTES = 256 * 2**20
@@ -131,4 +133,6 @@ def _time(work: Callable[[], object], synchronize: Callable[[], None], repeats: 
         work()
         synchronize()
         times.append(perf_counter_ns() - start_ns)
+    if min(times) <= 0:
+        raise RunFailure("unsupported", STILL)
     return times

@@ -26,16 +26,31 @@ def steady(one_ns: int, other_ns: int) -> bool:
     return high - low <= STEADY * low
 
 
-def pairs(once: Once, count: int, enough: Callable[[], bool] = lambda: False) -> Iterator[Iteration]:
+def pairs(
+    once: Once,
+    count: int,
+    enough: Callable[[], bool] = lambda: False,
+    known: Callable[[], bool] = lambda: False,
+) -> Iterator[Iteration]:
     """`count` pairs of generations of one prompt, one under each policy. Their order alternates, so that
     drift affects both policies alike. The last pair has the first one's prompt, so that whatever has become
-    stale in between shows in its tokens. Once `enough`, asked after each pair, one more pair is the last."""
-    closing = False
+    stale in between shows in its tokens. Once `enough`, asked after each pair, one more pair is the last.
+
+    Once `known`, asked after each pair, the pairs before the last lack the bare generation. Their prompts
+    are again those of earlier pairs, in turn and without the first one's, so that their tokens too have
+    others to be compared with, and so that no prompt follows itself.
+    """
+    closing, whole, alone = False, 0, False
     order: tuple[SyncPolicy, SyncPolicy] = ("every_token", "end_to_end")
     for pair in range(count):
         last = closing or pair == count - 1
-        for sync_policy in order if pair % 2 == 0 else reversed(order):
-            yield once(sync_policy, 0 if last else pair)
+        alone = not last and (alone or (whole > 1 and known()))
+        if alone:
+            yield once("every_token", 1 + (pair - whole) % (whole - 1))
+        else:
+            for sync_policy in order if pair % 2 == 0 else reversed(order):
+                yield once(sync_policy, 0 if last else pair)
+            whole += 1
         if last:
             return
         closing = enough()

@@ -13,9 +13,11 @@ from time import perf_counter_ns
 import msgspec
 import torch
 
+from xpubench.errors import RunFailure
 from xpubench.measure.device import synchronizer
 from xpubench.measure.operator_cases import PROMPT_ROWS, Case, OperatorPlace, OperatorSizes, cases
 from xpubench.measure.rounding import SLACK, UNIT_ROUNDOFF
+from xpubench.measure.times import STILL
 from xpubench.record import OperatorResult
 
 ROWS = (1, 2, 8, PROMPT_ROWS)
@@ -94,7 +96,9 @@ def _timed(work: Callable[[], torch.Tensor], synchronize: Callable[[], None]) ->
     start_ns = perf_counter_ns()
     output = work()
     synchronize()
-    return output, perf_counter_ns() - start_ns
+    if (elapsed_ns := perf_counter_ns() - start_ns) <= 0:
+        raise RunFailure("unsupported", STILL)
+    return output, elapsed_ns
 
 
 def _times(work: Callable[[], torch.Tensor], synchronize: Callable[[], None], first_ns: int) -> list[int]:

@@ -5,14 +5,12 @@ from typing import Literal
 
 import msgspec
 
+from xpubench.measure import perturbation
 from xpubench.measure.iterations import STEADY, steady
 from xpubench.measure.leak import falls_steadily, slope_of
 from xpubench.measure.statistics import doubts, summarize, too_few
 from xpubench.measure.until_ci import sequential_interval, unreached
 from xpubench.record import Bandwidth, Iteration, LatencySummary, Samples, Statistic
-
-# Both policies measure the same work. Above this ratio of their times, the stamps themselves cost time.
-MAX_PERTURBATION = 1.05
 
 
 class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,13 +59,12 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
     later = [one.next_token_ns for one in stamped if one.next_token_ns]
     next_token = statistic("next token", later) if later else None
     end_to_end = statistic("end to end", [[one.end_to_end_ns] for one in whole])
-    perturbation = median(
-        one.end_to_end_ns / other.end_to_end_ns for one, other in zip(stamped, whole, strict=True)
-    )
-    if perturbation > MAX_PERTURBATION:
+    of_pairs = perturbation.ratios(samples.iterations)
+    slowed = median(of_pairs)
+    if slowed > perturbation.MOST:
         warnings.append(
-            f"perturbation {perturbation:.3f}: stamping every token slows the run by more than "
-            f"{MAX_PERTURBATION - 1:.0%}; trust tokens/s rather than the next token latency"
+            f"perturbation {slowed:.3f}: stamping every token slows the run by more than "
+            f"{perturbation.MOST - 1:.0%}; trust tokens/s rather than the next token latency"
         )
     step = _steps(stamped) or next_token
     step_ms = step.median if step else None
@@ -97,7 +94,9 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         next_token_ms=next_token,
         end_to_end_ms=end_to_end,
         tokens_per_s=given.pop("batch_size") * given.pop("new_tokens") / (end_to_end.median / 1e3),
-        perturbation=perturbation,
+        perturbation=slowed,
+        perturbation_ci95=perturbation.interval(of_pairs),
+        perturbation_pairs=len(of_pairs),
         mbu_measured=measured,
         mbu_datasheet=datasheet,
         available_host_bytes_per_iteration=slope_of(available),

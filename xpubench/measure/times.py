@@ -4,7 +4,10 @@ from itertools import pairwise
 
 import msgspec
 
+from xpubench.errors import RunFailure
 from xpubench.record import Iteration, SyncPolicy
+
+STILL = "the machine's clock went back or stood still between two stamps: nothing can be timed by it"
 
 
 class LogitsFacts(msgspec.Struct, frozen=True):
@@ -26,8 +29,13 @@ class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
     ranks: list["TokenTimes"] | None = None
 
     def iteration(self, tokenize_ns: int | None = None, detokenize_ns: int | None = None) -> Iteration:
-        """The intervals between the stamps."""
+        """The intervals between the stamps, of which tokens of one step may share one. RunFailure
+        `unsupported` where the clock went back or stood still."""
         stamps = self.token_ns
+        # A stack's own clock may put the last token just behind the return.
+        went_back = any(late < early for early, late in pairwise((self.start_ns, *stamps)))
+        if went_back or self.end_ns <= self.start_ns:
+            raise RunFailure("unsupported", STILL)
         return Iteration(
             sync_policy=self.sync_policy,
             first_token_ns=stamps[0] - self.start_ns if stamps else None,

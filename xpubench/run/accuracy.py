@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from xpubench.accuracy.check import check_weights
 from xpubench.accuracy.decided import Decided, Reference
 from xpubench.accuracy.items import RIGHT, answered, answered_so_far, logged
 from xpubench.accuracy.lm import RuntimeLM
@@ -50,11 +51,13 @@ def run(
             with session.downloads():
                 tasks, groups = load_tasks(specs)
             session.specs = [spec for spec, _ in tasks.values()]
-            known = _reference_of(session.specs, reference)
+            known = _reference_of(list(tasks.values()), reference)
             session.check()
             if reason := session.subject.options.hides_logits:
                 raise RunFailure("unsupported", reason)
             session.fetch()
+            if known is not None:
+                check_weights(reference, session.fingerprint)
             session.load()
         except BaseException as error:
             yield from session.fail_all(error)
@@ -68,15 +71,15 @@ def run(
             results.write_tasks(group, ids)
 
 
-def _reference_of(specs: list[AccuracySpec], path: str | None) -> Reference | None:
-    spec = specs[0]
+def _reference_of(tasks: list[tuple[AccuracySpec, Any]], path: str | None) -> Reference | None:
+    spec, task = tasks[0]
     if not spec.task.until_decided:
         return None
-    if len(specs) > 1:
-        raise UserError(f"--until-decided has one reference, and these are {len(specs)} tasks; name one")
+    if len(tasks) > 1:
+        raise UserError(f"--until-decided has one reference, and these are {len(tasks)} tasks; name one")
     if path is None:
         raise UserError("--until-decided needs --reference RECORD, an accuracy record of the same task")
-    return Reference(path, spec)
+    return Reference(path, spec, str(task.VERSION))
 
 
 def _evaluated(

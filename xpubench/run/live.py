@@ -20,8 +20,9 @@ from xpubench.results import ResultsDirectory
 from xpubench.run.order import Order
 from xpubench.run.worker import TURNS_FLAG
 
-# So many generations warm a worker up, neither more nor fewer, so that both sides' pairs stay together.
-WARMUP = 2
+# So many generations warm a worker up after the one that is looked at, neither more nor fewer, so that both
+# sides' pairs stay together. Of two, the second would be left out where the first agrees with the one before.
+WARMUP = 1
 TIMEOUT_S = 3600.0
 
 

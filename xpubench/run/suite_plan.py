@@ -10,6 +10,7 @@ from xpubench.catalog import CatalogDevice, config_of, identify_device
 from xpubench.catalog.architecture import architecture_of
 from xpubench.catalog.defects import Defect
 from xpubench.errors import UserError
+from xpubench.measure.perturbation import FIRST_PAIRS
 from xpubench.plan import Plan, plan_of
 from xpubench.record import Record
 from xpubench.results import ResultsDirectory
@@ -108,15 +109,17 @@ def device_of(subject: Subject) -> CatalogDevice | None:
 
 
 def _least_s(spec: Spec, plan: Plan | None) -> float | None:
-    """The roofline's time of all generations that a run needs: the verified one, the shortest warm-up, and
-    the fewest measured pairs. It leaves out the start of the process and the load."""
+    """The roofline's time of all generations that a run needs: the verified one, the shortest warm-up, the
+    measured ones, and the fewest bare ones. It leaves out the start of the process and the load."""
     if plan is None or plan.roofline_next_token_ms is None or not isinstance(spec, RunSpec):
         return None
     protocol = spec.protocol
     pairs = protocol.num_iter - protocol.num_warmup
     if protocol.until_ci is not None:
         pairs = min(pairs, LEAST_PAIRS + 1)
-    generations = 1 + min(1, protocol.num_warmup) + 2 * pairs
+    # The last pair is made whatever the first ones say.
+    bare = pairs if protocol.every_pair else min(pairs, FIRST_PAIRS + 1)
+    generations = 1 + min(1, protocol.num_warmup) + pairs + bare
     return generations * (first_token_ms(plan) + (plan.new_tokens - 1) * plan.roofline_next_token_ms) / 1e3
 
 

@@ -37,6 +37,6 @@ class Vocabulary:
     def _needed_tokenizer(self) -> Any:
         if self.tokenizer is None:
             raise UserError(
-                f"{self._model} comes without a tokenizer here; leave out --prompt to use token ids"
+                f"{self._model} has no tokenizer that can be loaded; leave out --prompt to use token ids"
             )
         return self.tokenizer

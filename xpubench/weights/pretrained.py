@@ -39,8 +39,8 @@ def load_pretrained(
     source: Source, *, dtype: str, device: str, trust_remote_code: bool, allow_pickle: bool
 ) -> tuple[Any, Any, tuple[str, ...]]:
     """The model in evaluation mode, its tokenizer, None where the checkpoint has none, and warnings: weights
-    that the model has no place for are left out. RunFailure `bad_model` when weights are missing or of
-    another shape than the config says, or when config or files are invalid."""
+    that the model has no place for are left out, others are no numbers. RunFailure `bad_model` when weights
+    are missing or of another shape than the config says, or when config or files are invalid."""
     # This import takes two seconds, which runtimes that need only the tokenizer save.
     from transformers import AutoModelForCausalLM
 
@@ -73,7 +73,8 @@ def load_pretrained(
             raise cannot_load(source, error) from error
         raise RunFailure("bad_model", f"{source.directory}: {first_line(error)}") from error
     tokenizer = load_tokenizer(source.directory, trust_remote_code)
-    return model.eval(), tokenizer, (*_check_complete(source, report), *tokenizer_doubts(source, tokenizer))
+    doubts = (*_check_complete(source, report), *_not_finite(source, model))
+    return model.eval(), tokenizer, (*doubts, *tokenizer_doubts(source, tokenizer))
 
 
 def cannot_load(source: Source, error: Exception) -> RunFailure:
@@ -98,6 +99,20 @@ def _check_complete(source: Source, report: dict[str, Any]) -> tuple[str, ...]:
         return ()
     what = f"{len(unexpected)} weights that the model has no place for, first {unexpected[0]}"
     return (f"{source.directory} has {what}",)
+
+
+def _not_finite(source: Source, model: Any) -> tuple[str, ...]:
+    """The warning about weights with NaN or infinite values, which only some prompts may meet."""
+    # The ends are NaN where any value is.
+    wrong = [
+        name
+        for name, weight in model.named_parameters()
+        if weight.is_floating_point() and weight.element_size() > 1 and weight.numel()
+        if not all(torch.isfinite(end) for end in torch.aminmax(weight.detach()))
+    ]
+    if not wrong:
+        return ()
+    return (f"{source.directory} has NaN or infinite values in {len(wrong)} weights, first {wrong[0]}",)
 
 
 def tokenizer_doubts(source: Source, tokenizer: Any) -> tuple[str, ...]:

@@ -28,6 +28,12 @@ PICKLES = "*.bin"
 SAFETENSORS_FILE = "model.safetensors"
 PICKLE_FILE = "pytorch_model.bin"
 CODE = "*.py"
+# The fields of the configs of several architectures that are sizes.
+SIZES = (
+    *("hidden_size", "n_embd", "n_embed", "d_model", "intermediate_size", "n_inner", "ffn_dim", "head_dim"),
+    *("num_hidden_layers", "n_layer", "num_attention_heads", "n_head", "num_key_value_heads"),
+    *("vocab_size", "max_position_embeddings", "n_positions"),
+)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -136,6 +142,10 @@ def _check_architecture(config: dict[str, Any], trust_remote_code: bool) -> None
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise RunFailure("bad_model", "config.json names no architecture (model_type)")
+    for name in SIZES:
+        value = config.get(name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise RunFailure("bad_model", f"config.json says {name} = {value!r}, which is no size")
     native = model_type in CONFIG_MAPPING_NAMES
     # The class's name as in transformers, such as GPTNeoXForCausalLM, spares a run of an exported model two
     # seconds of imports.
@@ -214,10 +224,13 @@ def _check_safetensors(path: Path) -> None:
     """RunFailure `bad_model` where the file's header is broken or does not fit the file's size. Opening a
     file reads its header and none of the weights."""
     try:
+        # safetensors says that a file is not there where it may not be read.
+        path.open("rb").close()
         with safe_open(path, framework="numpy"):
             pass
     except OSError as error:
-        raise RunFailure("bad_model", f"{path} cannot be read: {first_line(error)}") from error
+        reason = error.strerror or first_line(error)
+        raise RunFailure("bad_model", f"{path} cannot be read: {reason}") from error
     except SafetensorError as error:
         what = f"is not a whole safetensors file ({path.stat().st_size:,} bytes)"
         raise RunFailure("bad_model", f"{path} {what}: {first_line(error)}") from error

@@ -1,0 +1,59 @@
+"""How much longer a generation takes when each of its tokens is stamped, and how many pairs tell it."""
+
+from collections.abc import Sequence
+from math import ceil, exp, log, sqrt
+from statistics import fmean, median, stdev
+
+from xpubench.record import Iteration
+
+# The first pairs, whose standard deviation says how many pairs there must be.
+FIRST_PAIRS = 3
+# The 97.5% quantile of Student's t with FIRST_PAIRS - 1 degrees of freedom.
+QUANTILE = 4.302652729911275
+# Both policies measure the same work. Above this ratio of their times, the stamps themselves cost time.
+MOST = 1.05
+# Half the width of the interval, as a natural logarithm, from which further pairs add nothing.
+TIGHT = log(MOST)
+
+
+def ratios(iterations: Sequence[Iteration]) -> list[float]:
+    """Stamped / bare end-to-end latency of each pair, in order. All generations under `end_to_end` but the
+    last belong to the first stamped ones, and the last to the last."""
+    stamped = [one.end_to_end_ns for one in iterations if one.sync_policy == "every_token"]
+    bare = [one.end_to_end_ns for one in iterations if one.sync_policy == "end_to_end"]
+    first = stamped[: len(bare) - 1] + stamped[-1:]
+    return [one / other for one, other in zip(first, bare, strict=False) if one > 0 and other > 0]
+
+
+def pairs_needed(found: Sequence[float]) -> int | None:
+    """The number of pairs from which the interval of `interval` is at most `TIGHT` to each side, by the
+    ratios of the first pairs; None where there are fewer than these."""
+    if len(found) < FIRST_PAIRS:
+        return None
+    return max(FIRST_PAIRS, ceil((QUANTILE * _deviation(found) / TIGHT) ** 2))
+
+
+def known(found: Sequence[float]) -> bool:
+    """Whether the ratios so far are enough with that of the last pair, which is always made. Ratios that a
+    run would warn of are not: a burst of other work may lie in all of the first pairs."""
+    needed = pairs_needed(found)
+    return needed is not None and len(found) + 1 >= needed and median(found) <= MOST
+
+
+def interval(found: Sequence[float]) -> tuple[float, float] | None:
+    """The ends of the 95% interval of the ratios' geometric mean, None with fewer than the first pairs.
+
+    It is that of Stein (1945), "A two-sample test for a linear hypothesis whose power is independent of the
+    variance": the standard deviation of the logarithms is that of the first pairs alone, which chose the
+    number of all pairs, so that the interval holds for independent normal logarithms whatever was chosen.
+    That all pairs are made where the ratios are above `MOST` changes this by less than a point.
+    """
+    if len(found) < FIRST_PAIRS:
+        return None
+    middle = fmean(map(log, found))
+    half = QUANTILE * _deviation(found) / sqrt(len(found))
+    return exp(middle - half), exp(middle + half)
+
+
+def _deviation(found: Sequence[float]) -> float:
+    return stdev(map(log, found[:FIRST_PAIRS]))
