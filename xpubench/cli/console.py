@@ -121,6 +121,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
             ("tokens/s", f"{summary.tokens_per_s:.2f}  (batch x new tokens / end to end)"),
             *_until_ci(summary),
             ("MBU", _mbu(summary)),
+            *_drafts(summary),
             ("perturbation", _perturbation(summary)),
             ("peak memory", f"device {device}, host {host}"),
             ("load", f"{summary.load_s:.2f} s"),
@@ -155,6 +156,13 @@ def _until_ci(summary: LatencySummary) -> list[tuple[str, str]]:
     ended = "ended" if found.reached else "did not end"
     known = f"next token {number(found.mean_ms)} ms within {found.half_width:.2%} after {found.pairs} pairs"
     return [("until", f"{known}, which {ended} the run (--until-ci {100 * found.wanted:g})")]
+
+
+def _drafts(summary: LatencySummary) -> list[tuple[str, str]]:
+    if summary.tokens_per_step is None:
+        return []
+    accepted = "" if summary.acceptance is None else f", {summary.acceptance:.0%} of the drafts accepted"
+    return [("drafts", f"{summary.tokens_per_step:.2f} tokens a step{accepted}")]
 
 
 def _mbu(summary: LatencySummary) -> str:

@@ -129,13 +129,22 @@ export function latenciesFigure(summary) {
 }
 
 export function bandwidthFigure(summary) {
+  // With drafted tokens a step takes longer than a token.
+  const stepMs = summary.next_token_ms.median * (summary.tokens_per_step ?? 1);
+  const reached = isNumber(summary.mbu_measured)
+    ? summary.mbu_measured * summary.bandwidth_measured_gb_per_s
+    : summary.step_bytes / stepMs / 1e6;
   const rows = [
-    ["reached", summary.step_bytes / summary.next_token_ms.median / 1e6, true],
+    ["reached", reached, true],
     ["measured", summary.bandwidth_measured_gb_per_s],
     ["data sheet", summary.bandwidth_datasheet_gb_per_s],
   ];
   const ceiling = summary.ceiling_of === "device" ? "the most that the device has shown" : "what its process measured";
-  const share = isNumber(summary.mbu_measured) ? `${number(100 * summary.mbu_measured, 1)} % of ${ceiling}; ` : "";
+  const ends = summary.mbu_measured_interval?.map((end) => number(100 * end, 1)).join(" to ");
+  const between = ends ? ` (${ends})` : "";
+  const share = isNumber(summary.mbu_measured)
+    ? `${number(100 * summary.mbu_measured, 1)} %${between} of ${ceiling}; `
+    : "";
   const remark = `${share}weights and KV cache over the next token latency`;
   return plot("Bandwidth while decoding", remark, (color) => bars(rows, "GB/s", 1, color));
 }
