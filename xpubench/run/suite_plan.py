@@ -87,6 +87,7 @@ def known_defects(spec: Spec) -> list[Defect]:
         subject.device,
         model_type,
         int4=subject.quantization is not None,
+        ranks=subject.tp_size,
         num_beams=spec.workload.num_beams if isinstance(spec, RunSpec) else None,
         cache=spec.workload.cache if isinstance(spec, RunSpec) else None,
     )
