@@ -101,20 +101,6 @@ def test_wrong_tokens_of_ipex_are_found_before_the_timing(
     assert error_of("qwen2", right) <= 1
 
 
-def test_wrong_scores_of_ipex_are_found_before_the_scoring(
-    command: Command, source: Path, tmp_path: Path
-) -> None:
-    done = command(
-        *(sys.executable, "run_generation.py", "-m", "smollm2-135m", "--device", "xpu", "--ipex"),
-        *("--dtype", "float16", "--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 2),
-        *("--results-dir", tmp_path, "--json"),
-        source=source,
-        profile="arc",
-    )
-    assert done.code == 1
-    assert "of whole texts" in done.error_line
-
-
 @pytest.mark.parametrize(
     ("family", "profile", "flags", "words"),
     [
@@ -211,61 +197,6 @@ def test_every_decoder_block_is_replaced_and_counted(generate: Command, model_of
     (record,) = generate(model_of("llama3"), "--greedy").records
     blocks = record["runtime"]["decoder_blocks"]
     assert blocks == record["runtime"]["optimized_blocks"] > 1
-
-
-def test_accuracy_without_a_variable_from_the_shell(command: Command, source: Path, tmp_path: Path) -> None:
-    """IPEX's output heads score the last position alone unless LLM_ACC_TEST is set before it is imported."""
-    done = command(
-        *(sys.executable, "run_generation.py", "-m", "smollm2-135m", "--device", "xpu", "--ipex"),
-        *("--dtype", "float16", "--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 2),
-        *("--results-dir", tmp_path, "--json"),
-        source=source,
-    )
-    assert done.code == 0, done.err
-    (record,) = done.records
-    assert record["accuracy"]["n"] == 2
-    assert all(item["loglikelihood"] < 0 for item in record["accuracy"]["items"])
-
-
-def test_two_ranks_score_as_one_process_does(command: Command, source: Path, tmp_path: Path) -> None:
-    line = (
-        *("-m", "smollm2-135m", "--device", "xpu", "--ipex", "--dtype", "float16", "--accuracy-only"),
-        *("--acc-tasks", "lambada_smoke", "--acc-iter", 2, "--results-dir", tmp_path, "--json"),
-    )
-    alone = command(sys.executable, "run_generation.py", *line, source=source)
-    # Three ranks share the model's nine heads.
-    ranks = command(
-        *("mpirun", "-np", 3, sys.executable, "-u", "run_generation_with_deepspeed.py", *line),
-        source=source,
-        XPU_EMULATION_DEVICES="3",
-    )
-    assert (alone.code, ranks.code) == (0, 0), alone.err + ranks.err
-    one, other = alone.records[0]["accuracy"]["items"], ranks.records[0]["accuracy"]["items"]
-    for expected, found in zip(one, other, strict=True):
-        assert found["loglikelihood"] == pytest.approx(expected["loglikelihood"], abs=0.1)
-
-
-@pytest.mark.parametrize("search", [("--greedy",), ("--num-beams", 4, STATIC)], ids=["greedy", "beams"])
-def test_two_ranks_give_one_processs_tokens(
-    command: Command, source: Path, model_of: ModelOf, tmp_path: Path, search: tuple[object, ...]
-) -> None:
-    shape = ("--input-tokens", 12, "--max-new-tokens", 8, "--num-iter", 2, "--num-warmup", 1)
-    line = ("-m", model_of("llama3"), "--device", "xpu", "--ipex", "--dtype", "float16", *shape, *search)
-    alone = command(
-        sys.executable, "run_generation.py", *line, "--results-dir", tmp_path / "one", "--json", source=source
-    )
-    ranks = command(
-        *("mpirun", "-np", 2, sys.executable, "-u", "run_generation_with_deepspeed.py", *line),
-        *("--results-dir", tmp_path / "two", "--json"),
-        source=source,
-        XPU_EMULATION_DEVICES="2",
-    )
-    assert (alone.code, ranks.code) == (0, 0), alone.err + ranks.err
-    (one,), (two,) = alone.records, ranks.records
-    assert two["output"]["first_token_ids"] == one["output"]["first_token_ids"]
-    assert two["runtime"]["optimized_blocks"] == two["runtime"]["decoder_blocks"] > 1
-    # Each rank holds its part alone.
-    assert two["runtime"]["weight_bytes"] < 0.6 * one["runtime"]["weight_bytes"]
 
 
 def test_unoptimized_models_are_measured_where_that_is_asked_for(

@@ -8,7 +8,7 @@ import pytest
 from xpubench.catalog.defects import defects, defects_of
 from xpubench.cli.main import main
 
-IPEX: dict[str, Any] = {"runtime": "ipex", "device": "xpu", "int4": False}
+IPEX: dict[str, Any] = {"runtime": "ipex", "device": "xpu", "int4": False, "ranks": 1}
 
 
 def ids(**asked: Any) -> list[str]:
@@ -23,6 +23,9 @@ def test_a_defect_counts_where_all_that_it_names_is_true() -> None:
     assert ids(**asked | {"cache": "static"}, block_loads_2d=True) == []
     assert "ipex-int4-glm" in ids(model_type="glm", int4=True)
     assert ids(model_type="qwen2") == ids(model_type=None) == []
+    assert ids(model_type="qwen2", ranks=2) == ids(model_type="phi3", ranks=2, block_loads_2d=True)
+    assert ids(model_type="qwen2", ranks=2) == ["ipex-mlp-sum"]
+    assert ids(model_type="llama", ranks=2, block_loads_2d=True) == []
     assert ids(**asked | {"device": "cpu"}) == ids(**asked | {"runtime": "pytorch"}) == []
 
 

@@ -70,23 +70,34 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         self.budget = budget
 
     @property
-    def eot_token_id(self) -> int:
-        return int(self.tokenizer.eos_token_id)
+    def eot_token_id(self) -> int | None:
+        """None where no token ends a text."""
+        eos = self.tokenizer.eos_token_id
+        return None if eos is None else int(eos)
 
     @property
     def prefix_token_id(self) -> int:
+        """The token that a text without a context begins with; RunFailure `unsupported` where there is
+        none."""
+        if (first := self._first_id) is None:
+            reason = "the tokenizer has neither a BOS nor an EOS token, which a text without a context needs"
+            raise RunFailure("unsupported", reason)
+        return first
+
+    @property
+    def _first_id(self) -> int | None:
         bos = self.tokenizer.bos_token_id
         return self.eot_token_id if bos is None else int(bos)
 
     @cached_property
-    def _first_text(self) -> str:
+    def _first_text(self) -> str | None:
         """The text of the token that begins a sequence."""
-        return str(self.tokenizer.decode([self.prefix_token_id]))
+        return None if self._first_id is None else str(self.tokenizer.decode([self._first_id]))
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         # The tokenizer adds its special tokens, unless the text begins with them.
         if add_special_tokens is None:
-            add_special_tokens = not string.startswith(self._first_text)
+            add_special_tokens = self._first_text is None or not string.startswith(self._first_text)
         return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[Answer]:
@@ -233,12 +244,12 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
             prompt = np.array([ids + new], dtype=np.int64)
             workload = Workload(input_tokens=prompt.shape[1], new_tokens=piece)
             new += self._generator.generate(prompt, workload, "end_to_end").tokens[0].tolist()
-            ended = self.eot_token_id in new
-            text = str(self.tokenizer.decode(new[: new.index(self.eot_token_id)] if ended else new))
+            end = next((place for place, token in enumerate(new) if token == self.eot_token_id), None)
+            text = str(self.tokenizer.decode(new[:end]))
             places = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
             if places:
                 return text[: min(places)]
-            if ended:
+            if end is not None:
                 return text
         return text
 

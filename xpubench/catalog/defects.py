@@ -11,8 +11,8 @@ GPUS = {True: "GPUs with 2D block loads", False: "GPUs without 2D block loads", 
 
 
 class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A defect of a runtime's stack. It shows where all that is named of models, INT4 weights, beams and
-    cache is true of a run, on GPUs with 2D block loads, without them, or (None) on all."""
+    """A defect of a runtime's stack. It shows where all that is named of models, INT4 weights, several ranks,
+    beams and cache is true of a run, on GPUs with 2D block loads, without them, or (None) on all."""
 
     id: str
     runtime: str
@@ -22,6 +22,7 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     text: str
     source: str
     int4: bool | None = None
+    ranks: bool | None = None
     beams: bool | None = None
     cache: str | None = None
     block_loads_2d: bool | None = None
@@ -31,6 +32,7 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The runs that meet it, in words."""
         parts = [
             "INT4" if self.int4 else "",
+            "several ranks" if self.ranks else "",
             "beams" if self.beams else "",
             f"{self.cache} cache" if self.cache else "",
             GPUS[self.block_loads_2d],
@@ -50,6 +52,7 @@ def defects_of(
     model_type: str | None,
     *,
     int4: bool,
+    ranks: int,
     num_beams: int | None = None,
     cache: str | None = None,
     block_loads_2d: bool | None = None,
@@ -64,6 +67,7 @@ def defects_of(
         if (one.runtime, one.device) == (runtime, device)
         and model_type in one.model_types
         and one.int4 in (None, int4)
+        and one.ranks in (None, ranks > 1)
         and one.beams in (None, beams)
         and one.cache in (None, cache)
         and (block_loads_2d is None or one.block_loads_2d in (None, block_loads_2d))

@@ -17,6 +17,7 @@ def known_defects(
         subject.device,
         model_type,
         int4=subject.quantization is not None,
+        ranks=subject.tp_size,
         num_beams=None if workload is None else workload.num_beams,
         cache=None if workload is None else workload.cache,
         block_loads_2d=block_loads_2d,

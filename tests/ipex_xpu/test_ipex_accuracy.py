@@ -1,0 +1,87 @@
+"""The guide's line of accuracy with IPEX: scores of the plain model, in batches and over two ranks.
+
+`LAMBADA_PASSAGES` names a file with the passages of LAMBADA, one {"text": "..."} a line. Without it these are
+the project's own.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ipex_xpu.conftest import Command
+from tests.ipex_xpu.source import ROOT
+from tests.ipex_xpu.widened import widen
+from xpubench.accuracy.tasks import SMOKE_FILE
+
+PASSAGES = Path(os.environ.get("LAMBADA_PASSAGES", SMOKE_FILE))
+ITEMS = 4
+
+
+@pytest.fixture(scope="module")
+def model(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M with heads that two ranks can share in IPEX."""
+    directory = tmp_path_factory.mktemp("accuracy") / "smollm2"
+    widen(smollm2, directory, key_value_heads=4, inner=1536)
+    return directory
+
+
+@pytest.fixture
+def scores(command: Command, model: Path, tmp_path: Path) -> Any:
+    """`scores(line, source=..., **variables)`: the log-likelihoods of a command line of the guide, to which
+    model and passages are added."""
+
+    def run(line: str, **options: Any) -> list[float]:
+        line = line.replace("run_", f"{ROOT}/run_")
+        line += f" -m {model} --acc-tasks lambada_standard --acc-data {PASSAGES} --acc-iter {ITEMS} --json"
+        done = command("bash", "-c", f"cd {tmp_path} && {line}", **options)
+        assert done.code == 0, done.err
+        (record,) = done.records
+        assert (record["spec"]["subject"]["device"] == "xpu") is ("--ipex" in line)
+        assert record["accuracy"]["n"] == ITEMS
+        return [item["loglikelihood"] for item in record["accuracy"]["items"]]
+
+    return run
+
+
+def test_the_guides_lines_score_as_the_plain_model_does(scores: Any, source: Path) -> None:
+    guide = "--ipex --dtype float16 --accuracy-only"
+    expected = scores("python run_generation.py --device cpu --dtype float32 --accuracy-only")
+    # Scores of another place in the text, or of another passage of the batch, would be off by nats.
+    near = pytest.approx(expected, abs=0.1)
+    assert max(expected) - min(expected) > 1
+    for batch_size in (1, 2):
+        line = f"LLM_ACC_TEST=1 python -u run_generation.py {guide} --batch-size {batch_size}"
+        assert scores(line, source=source) == near
+    ranks = f"LLM_ACC_TEST=1 mpirun -np 2 python -u run_generation_with_deepspeed.py {guide} --batch-size 2"
+    assert scores(ranks, source=source, XPU_EMULATION_DEVICES="2") == near
+
+
+def test_accuracy_without_a_variable_from_the_shell(command: Command, source: Path, tmp_path: Path) -> None:
+    """IPEX's output heads score the last position alone unless LLM_ACC_TEST is set before it is imported."""
+    done = command(
+        *(sys.executable, "run_generation.py", "-m", "smollm2-135m", "--device", "xpu", "--ipex"),
+        *("--dtype", "float16", "--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 2),
+        *("--results-dir", tmp_path, "--json"),
+        source=source,
+    )
+    assert done.code == 0, done.err
+    (record,) = done.records
+    assert record["accuracy"]["n"] == 2
+    assert all(item["loglikelihood"] < 0 for item in record["accuracy"]["items"])
+
+
+def test_wrong_scores_of_ipex_are_found_before_the_scoring(
+    command: Command, source: Path, tmp_path: Path
+) -> None:
+    done = command(
+        *(sys.executable, "run_generation.py", "-m", "smollm2-135m", "--device", "xpu", "--ipex"),
+        *("--dtype", "float16", "--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 2),
+        *("--results-dir", tmp_path, "--json"),
+        source=source,
+        profile="arc",
+    )
+    assert done.code == 1
+    assert "of whole texts" in done.error_line
