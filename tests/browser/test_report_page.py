@@ -307,7 +307,7 @@ def test_the_page_of_a_comparison(tmp_path: Path, open_page: Open) -> None:
         for number in (1, 2, 3):
             round_of(a, number, of=subject(name))
             round_of(b, number, of=subject(name, runtime="ipex"), slow=1.1, second=True)
-    page = open_page(_page(tmp_path, diff_page(diff(a, b))), width=390)
+    page = open_page(_page(tmp_path, diff_page(diff([a, b]))), width=390)
     assert column(page, "B is") == ["slower"] * (1 + len(HOSTILE))
     page.locator("[data-figure] .main-svg").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

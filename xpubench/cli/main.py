@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("xpubench.cli.models", "list the models of the catalog"),
     "suite": ("xpubench.cli.suite", "run a list of models, resumable"),
     "compare": ("xpubench.cli.compare", "compare runs: ratios, intervals, verdicts"),
+    "reference": ("xpubench.cli.reference", "score a task in float32, for the report to hold others against"),
     "quantize": ("xpubench.cli.quantize", "make an INT4 checkpoint of a model"),
     "report": ("xpubench.cli.report", "records as one page: summary, validated models, runs, figures"),
     "history": ("xpubench.cli.history", "a model's figures in time, with the changes that are no noise"),

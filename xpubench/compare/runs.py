@@ -11,6 +11,7 @@ from xpubench.compare.figures import FigureName
 from xpubench.compare.processes import EarlierRuns, Limits
 from xpubench.compare.run import RunComparison, RunVerdict, compare_runs
 from xpubench.compare.title import title_of
+from xpubench.compare.work import exact_key, work_keys
 from xpubench.errors import UserError
 from xpubench.measure.sequential import ALPHA
 from xpubench.record import Record, read_records
@@ -20,6 +21,10 @@ from xpubench.results import records_in, rounds_of, writable
 BAD: frozenset[RunVerdict] = frozenset({"slower", "worse", "newly failing", "missing"})
 NOT_COMPARED: frozenset[RunVerdict] = frozenset({"failing in both", "missing"})
 FAILED, NOT_COMPARABLE, INCONCLUSIVE = 1, 2, 3
+
+
+# By the exact key of each run its rounds.
+Runs = dict[str, list[Record]]
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,9 +38,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
-    """Two sets of runs: those of the same id compared, and those that the new set lacks, whose verdict is
-    `missing` unless they may be; `only_base` and `only_new` are titles. Of the `judged` runs, chance would
-    call about `false_by_chance` changed were all the same, and `exit_code` is what the verdicts give."""
+    """Two sets of runs: those of the same id compared, or where the sets have no stack in common those of
+    the same work, and those that the new set lacks, whose verdict is `missing` unless they may be;
+    `only_base` and `only_new` are titles. Of the `judged` runs, chance would call about `false_by_chance`
+    changed were all the same, and `exit_code` is what the verdicts give."""
 
     runs: list[RunComparison]
     only_base: list[str] = []
@@ -47,9 +53,9 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
-    """Compares two runs, or two sets of them: directories, or files with several records. Two single runs are
-    compared as they are, those of sets by their run's id. Records that share an id are rounds of one run.
-    UserError when a path holds no record."""
+    """Compares two runs, or two sets of them: directories, or files with several records. Two single runs
+    are compared as they are, those of sets by their run's id or, where the sets have no stack in common,
+    by their work. Records that share an id are rounds of one run. UserError when a path holds no record."""
     left_out: list[tuple[str, str]] = []
     ours, theirs = _runs(base, left_out), _runs(new, left_out)
     earlier = EarlierRuns()
@@ -58,23 +64,26 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
             earlier.add([found.record], "earlier")
     if len(ours) == len(theirs) == 1 and not base.is_dir() and not new.is_dir():
         # A single run of each side is compared under whatever id it has.
-        theirs = dict(zip(ours, theirs.values(), strict=True))
-    lacking = [one for one in ours if one not in theirs]
+        pairs = [(one, other) for one in ours for other in theirs]
+    elif _runtimes(ours) & _runtimes(theirs):
+        pairs = [(one, one) for one in ours if one in theirs]
+    else:
+        pairs = _of_one_work(ours, theirs)
+    paired = ({one for one, _ in pairs}, {other for _, other in pairs})
+    lacking = [one for one in ours if one not in paired[0]]
     allowed = [one for one in lacking if _may_lack(ours[one][-1], rules.may_lack)]
     runs = []
-    for one in ours:
-        if one in theirs:
-            earlier.add(ours[one], "base")
-            earlier.add(theirs[one], "new")
-            runs.append(compare_runs(ours[one], theirs[one], rules.limits, rules.primary, earlier))
-        elif one not in allowed:
-            runs.append(_missing(ours[one][-1]))
+    for one, other in pairs:
+        earlier.add(ours[one], "base")
+        earlier.add(theirs[other], "new")
+        runs.append(compare_runs(ours[one], theirs[other], rules.limits, rules.primary, earlier))
+    runs += [_missing(ours[one][-1]) for one in lacking if one not in allowed]
     runs = adjusted(runs)
     judged = sum(run.adjusted_p is not None for run in runs)
     return Comparisons(
         runs=runs,
         only_base=[title_of(ours[one][-1]) for one in allowed],
-        only_new=[title_of(rounds[-1]) for one, rounds in theirs.items() if one not in ours],
+        only_new=[title_of(rounds[-1]) for one, rounds in theirs.items() if one not in paired[1]],
         left_out=[f"{path}: {reason}" for path, reason in left_out],
         judged=judged,
         false_by_chance=ALPHA * judged,
@@ -116,6 +125,22 @@ def _p_value(run: RunComparison) -> float | None:
     return None if run.primary is None else run.primary.p_value
 
 
+def _runtimes(runs: Runs) -> set[str]:
+    return {rounds[-1].spec.subject.runtime for rounds in runs.values()}
+
+
+def _of_one_work(ours: Runs, theirs: Runs) -> list[tuple[str, str]]:
+    """The ids of each base run and of each new run that did the same work on another stack."""
+    keys = work_keys([rounds[-1] for runs in (ours, theirs) for rounds in runs.values()])
+    before, after = keys[: len(ours)], keys[len(ours) :]
+    return [
+        (one, other)
+        for one, work in zip(ours, before, strict=True)
+        for other, again in zip(theirs, after, strict=True)
+        if work == again
+    ]
+
+
 def _missing(record: Record) -> RunComparison:
     reason = "the new set lacks it; --allow-missing names what it may lack"
     return RunComparison(id=record.id, title=title_of(record), verdict="missing", reason=reason)
@@ -126,7 +151,7 @@ def _may_lack(record: Record, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs for name in names)
 
 
-def _runs(path: Path, left_out: list[tuple[str, str]]) -> dict[str, list[Record]]:
+def _runs(path: Path, left_out: list[tuple[str, str]]) -> Runs:
     """The runs of a directory or a file by their ids, each with its rounds. `DIR/ID.json` also names the run
     of that id in the rounds of DIR."""
     if path.is_dir():
@@ -137,7 +162,7 @@ def _runs(path: Path, left_out: list[tuple[str, str]]) -> dict[str, list[Record]
         records = [writable(record, file) for file in files for record in read_records(file)]
     if not records:
         raise UserError(f"no records in {path}")
-    runs: dict[str, list[Record]] = defaultdict(list)
+    runs: Runs = defaultdict(list)
     for record in records:
-        runs[record.id].append(record)
+        runs[exact_key(record)].append(record)
     return runs

@@ -9,7 +9,7 @@ import msgspec
 
 from xpubench.compare.row import RunRow, row_of
 from xpubench.record import Record, now
-from xpubench.report.matrix import MatrixRow, Tally, matrix, newest, tally
+from xpubench.report.matrix import Matrix, Tally, matrix, newest, tally
 from xpubench.results import ROUND, records_in
 from xpubench.runtimes.registry import OPTIONS
 
@@ -25,7 +25,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     slowest: RunRow | None
     failed: list[RunRow]
     repeats: int
-    matrix: list[MatrixRow]
+    matrix: Matrix
     runs: list[RunRow]
     left_out: list[tuple[str, str]]
 
@@ -48,7 +48,7 @@ def overview(directories: list[Path], each: Callable[[RunRow, Record], None] | N
         environments[_environment_line(record)] += 1
         if each is not None:
             each(run, record)
-    lines, last = matrix(runs), newest(runs)
+    table, last = matrix(runs), newest(runs)
     reached = [
         run
         for run in last
@@ -58,11 +58,11 @@ def overview(directories: list[Path], each: Callable[[RunRow, Record], None] | N
         created=now(),
         directories=[str(directory) for directory in directories],
         environments=environments.most_common(),
-        tallies=tally(lines),
+        tallies=tally(table),
         slowest=min(reached, key=lambda run: run.mbu_measured or 0.0, default=None),
         failed=[run for run in last if run.status != "ok"],
         repeats=len(runs) - len(keys),
-        matrix=lines,
+        matrix=table,
         runs=runs,
         left_out=left_out,
     )

@@ -151,6 +151,7 @@ class OpenVinoRuntime(Loader, Generator):
     def described(self) -> dict[str, Any]:
         return {
             "ir": read_recipe(self.directory),
+            "stored": ir.stored_precision(self.directory / IR_FILE),
             "asked": self.asked,
             "applied": self.applied(),
             "weight_bytes": self._weight_bytes,
