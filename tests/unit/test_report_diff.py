@@ -198,7 +198,9 @@ def test_another_cache_is_the_same_work(xpubench: CommandLine, sides: tuple[Path
         ("/models/Llama-2-7b-hf", "b", 0),  # another model in a directory of that name
         ("/models/Llama-2-7b-hf", None, 1),  # nobody knows, as of an earlier version's record
         ("/models/tuned", None, 0),
-        ("NousResearch/Llama-2-7b-hf", "b", 1),  # the name decides, and the weights are named as a difference
+        (LLAMA, "b", 1),  # the name on the hub decides, and the weights are named as a difference
+        ("NousResearch/Llama-2-7b-hf", "a", 1),
+        ("NousResearch/Llama-2-7b-hf", None, 0),  # of another maker, who may have tuned it
     ],
 )
 def test_a_model_is_known_by_its_weights_or_its_name(

@@ -65,18 +65,19 @@ def other_model(one: Record, other: Record) -> str | None:
     first, second = model_names([one, other])
     if first == second:
         return None
-    names = [PurePath(_source(record)).name for record in (one, other)]
+    sources = [_source(record) for record in (one, other)]
+    names = [PurePath(source).name for source in sources]
     if names[0].lower() != names[1].lower():
         return f"another model: {names[0]} and {names[1]}"
-    digests = [(_digest(record) or "unknown")[:DIGITS] for record in (one, other)]
-    return f"other weights of {names[0]}: {digests[0]} and {digests[1]}"
+    digests = [(_digest(record) or "not known")[:DIGITS] for record in (one, other)]
+    return f"another model: {sources[0]} with weights {digests[0]} and {sources[1]} with weights {digests[1]}"
 
 
 def model_names(records: Sequence[Record]) -> list[str]:
     """One name for the model of each record, the same for records of one model: their weights have one
-    fingerprint, or the checkpoints that they came from have one name, without its organisation or
-    directory. A directory whose weights are not those of another model of that name is another model."""
-    names, digests = [checkpoint_name(record) for record in records], [_digest(record) for record in records]
+    fingerprint, or the checkpoints that they came from have one name. A directory has the name of a model
+    on the hub whose last part is its own, where there is one such, unless its weights are others."""
+    names, digests = _names(records), [_digest(record) for record in records]
     known: defaultdict[str, set[str]] = defaultdict(set)
     for name, digest in zip(names, digests, strict=True):
         if digest is not None:
@@ -94,11 +95,27 @@ def model_names(records: Sequence[Record]) -> list[str]:
 
 
 def checkpoint_name(record: Record) -> str:
-    """The name of the checkpoint that the weights came from: the catalog's id, else the last part of its
-    name or path in lower case."""
+    """The name of the checkpoint that the weights came from in lower case, of a path the last part; the
+    catalog's id where it is one of its models."""
     source = _source(record)
-    known = find_model(source) or find_model(PurePath(source).name)
-    return known.id if known else PurePath(source).name.lower()
+    name = PurePath(source).name if _is_path(source) else source
+    known = find_model(name)
+    return known.id if known else name.lower()
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    """The checkpoint's name of each record; that of a path is the name on the hub with that last part."""
+    names = [checkpoint_name(record) for record in records]
+    paths = [_is_path(_source(record)) for record in records]
+    by_last_part: defaultdict[str, set[str]] = defaultdict(set)
+    for name, path in zip(names, paths, strict=True):
+        if not path:
+            by_last_part[PurePath(name).name].add(name)
+    found = []
+    for name, path in zip(names, paths, strict=True):
+        there = by_last_part[name] if path else set()
+        found.append(next(iter(there)) if len(there) == 1 else name)
+    return found
 
 
 def precision_class(record: Record) -> str:
@@ -145,7 +162,7 @@ def _source(record: Record) -> str:
 
 
 def _is_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~")) or name.count("/") > 1
+    return name.startswith(("/", ".", "~"))
 
 
 def _digest(record: Record) -> str | None:
