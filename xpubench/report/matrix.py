@@ -1,7 +1,7 @@
 """The guide's table of validated models, each cell measured on its platform."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -20,11 +20,14 @@ MODES: tuple[Mode, ...] = ("fp16", "int4", "distributed")
 OTHER_MODES: tuple[Mode, ...] = ("bf16", "int8")
 DISTRIBUTED_ON = "max"
 UNKNOWN = "device not known"
+# By the key of each accuracy run its references.
+References = dict[str, list[AccuracyReference]]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What one runtime did with a model. `latency` and `accuracy` are the runs to show, None where there
-    is none, and `reference` is what the accuracy was held against."""
+    is none, and `reference` is what the accuracy was held against, which it is below where it is
+    `too_low`."""
 
     runtime: str
     verdict: EntryVerdict
@@ -32,6 +35,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     latency: RunRow | None = None
     accuracy: RunRow | None = None
     reference: AccuracyReference | None = None
+    too_low: bool = False
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,38 +189,47 @@ def _mark(model: CatalogModel, column: MatrixColumn) -> Mark:
     return "listed" if column.platform in model.listed else "validated"
 
 
-def _entries(runs: Sequence[RunRow], references: dict[str, list[AccuracyReference]]) -> list[Entry]:
+def _entries(runs: Sequence[RunRow], references: References) -> list[Entry]:
     by_runtime: defaultdict[str, list[RunRow]] = defaultdict(list)
     for run in runs:
         by_runtime[run.runtime].append(run)
     return [_entry(runtime, own, references) for runtime, own in sorted(by_runtime.items())]
 
 
-def _entry(runtime: str, runs: Sequence[RunRow], references: dict[str, list[AccuracyReference]]) -> Entry:
+def _entry(runtime: str, runs: Sequence[RunRow], references: References) -> Entry:
     latencies = [run for run in runs if run.kind == "latency"]
     accuracies = [run for run in runs if run.kind == "accuracy"]
-    verdict, reason = _verdict(latencies, accuracies, references)
-    shown = _run_to_show(accuracies)
+    low = next((pair for pair in _held(accuracies, references) if _below(*pair)), None)
+    verdict, reason = _verdict(latencies, accuracies, low, references)
+    shown = low[0] if low else _run_to_show(accuracies)
+    first = next(iter(references.get(shown.key, [])), None) if shown else None
     return Entry(
         runtime=runtime,
         verdict=verdict,
         reason=reason,
         latency=_run_to_show(latencies),
         accuracy=shown,
-        reference=next(iter(references.get(shown.key, [])), None) if shown else None,
+        reference=low[1] if low else first,
+        too_low=low is not None,
     )
 
 
+def _held(accuracies: Sequence[RunRow], references: References) -> Iterator[tuple[RunRow, AccuracyReference]]:
+    """Each accuracy with each of its references."""
+    return ((run, one) for run in accuracies for one in references.get(run.key, []))
+
+
 def _verdict(
-    latencies: Sequence[RunRow], accuracies: Sequence[RunRow], references: dict[str, list[AccuracyReference]]
+    latencies: Sequence[RunRow],
+    accuracies: Sequence[RunRow],
+    low: tuple[RunRow, AccuracyReference] | None,
+    references: References,
 ) -> tuple[EntryVerdict, str]:
     for name, runs in (("latency", latencies), ("accuracy", accuracies)):
         if runs and not any(run.status == "ok" for run in runs):
             return "fail", f"{name}: {runs[-1].status}"
-    for run in accuracies:
-        for one in references.get(run.key, []):
-            if _below(run, one):
-                return "fail", f"accuracy below {one.source}, {percent(one.acc)} %"
+    if low is not None:
+        return "fail", f"accuracy below {low[1].source}, {percent(low[1].acc)} %"
     missing = _missing(latencies, accuracies, references)
     return ("partial", missing) if missing else ("pass", "")
 
@@ -229,9 +242,7 @@ def _below(run: RunRow, reference: AccuracyReference) -> bool:
     return 100 * (reference.acc - run.acc) > accuracy_limit_points(run.checkpoint)
 
 
-def _missing(
-    latencies: Sequence[RunRow], accuracies: Sequence[RunRow], references: dict[str, list[AccuracyReference]]
-) -> str:
+def _missing(latencies: Sequence[RunRow], accuracies: Sequence[RunRow], references: References) -> str:
     """What keeps an entry that did not fail from passing."""
     if not latencies:
         return "no latency run"

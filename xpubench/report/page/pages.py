@@ -40,7 +40,13 @@ def report_page(directories: list[Path]) -> bytes:
         families=sorted(families, key=lambda one: not any(line.measured for line in one[1])),
         broken=sum(run.status != "ok" for run in found.runs),
         warned=sum(run.warnings > 0 for run in found.runs),
-        regressions=[run for run in found.runs if run.acc_regression],
+        failing=[
+            (line.model, cell, entry)
+            for line in found.matrix.rows
+            for cell in line.cells
+            for entry in cell.entries
+            if entry.too_low
+        ],
     )
 
 
