@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from tests.conftest import CommandLine
-from tests.records import accuracy_record, failed, latency_record, subject, write, write_changed
+from tests.records import accuracy_record, failed, latency_record, on_device, subject, write, write_changed
 from xpubench.record import Record
 from xpubench.spec import AccuracySpec, AccuracyTask, Quantization
 
@@ -155,10 +155,38 @@ def test_rounds_are_read_with_their_directory(xpubench: CommandLine, results: Pa
     (results / "round-3").write_text("a file")
     write(results / "round-none", latency_record(subject("other")))
     found = report(xpubench, results)
-    assert [Path(run["directory"]).name for run in found["runs"]] == ["round-1", "round-2", "round-10"]
+    names = ["round-1", "round-2", "round-10", "round-none"]
+    assert [Path(run["directory"]).name for run in found["runs"]] == names
     assert found["repeats"] == 2
     # That they repeat is what they are for.
     assert [Path(path).name for path, _ in found["left_out"]] == ["round-3"]
+
+
+def test_records_in_directories_below_are_found_and_counted(
+    xpubench: CommandLine, results: Path, tmp_path: Path
+) -> None:
+    """Those of two hosts, with rounds; other files there count only beside records."""
+    write(results, latency_record(subject(LLAMA)))
+    write(results / "host-a" / "round-1", latency_record(subject(LLAMA)))
+    write(results / "host-b", on_device(latency_record(subject(LLAMA)), "Intel(R) Arc(TM) B580 Graphics"))
+    (results / "host-b" / "notes.txt").write_text("hello")
+    (results / "node_modules").mkdir()
+    (results / "node_modules" / "package.json").write_text("{}")
+    (results / "logs").mkdir()
+    (results / "logs" / "a.log").write_text("a worker's words")
+    (results / "report.html").write_text("an earlier page")
+    (results / "loop").symlink_to(results)
+    found = report(xpubench, results)
+    assert found["found"] == [
+        [str(results), 1],
+        [str(results / "host-a" / "round-1"), 1],
+        [str(results / "host-b"), 1],
+    ]
+    assert [Path(path).name for path, _ in found["left_out"]] == ["notes.txt"]
+    # The same run on another device repeats none.
+    assert found["repeats"] == 1
+    done = xpubench("report", results, "--format", "md")
+    assert f"- 1 record in {results}/host-b" in done.out.replace("\\", "")
 
 
 def test_the_summary_names_the_slowest_and_what_failed(xpubench: CommandLine, results: Path) -> None:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("xpubench.cli.generation", "measure the latency of each token, and check the tokens"),
     "models": ("xpubench.cli.models", "list the models of the catalog"),
     "suite": ("xpubench.cli.suite", "run a list of models, resumable"),
+    "validate": ("xpubench.cli.validate", "run what the guide's table asks of this machine, with a report"),
     "compare": ("xpubench.cli.compare", "compare runs: ratios, intervals, verdicts"),
     "reference": ("xpubench.cli.reference", "score a task in float32, for the report to hold others against"),
     "quantize": ("xpubench.cli.quantize", "make an INT4 checkpoint of a model"),

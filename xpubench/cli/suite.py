@@ -3,6 +3,7 @@
 import argparse
 import random
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from xpubench.process.signals import exit_code
 from xpubench.record import Record
 from xpubench.results import ResultsDirectory
 from xpubench.run import suite
+from xpubench.run.environments import check_distinct, first_device, placed
 from xpubench.run.order import Order
 from xpubench.run.supervisor import records_of
 from xpubench.runtimes.registry import DEFAULT
@@ -31,10 +33,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--models", nargs="+", metavar="MODEL", help="instead of the suite's own")
     note = "for a suite over ranks: how many share a model (default: the catalog's, else the suite's)"
     add("--ranks", type=int, metavar="N", help=note)
+    add_run_flags(parser)
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of how a suite's runs are made."""
+    add = parser.add_argument
     add("--results-dir", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     note = "which runs with a record to repeat (default: none)"
     add("--rerun", choices=("failed", "all"), help=note)
-    add("--rounds", type=int, default=1, metavar="N", help="repeat in shuffled order")
+    note = "repeat in shuffled order (default: the suite's own number, mostly 1)"
+    add("--rounds", type=int, metavar="N", help=note)
     note = f"seconds of a run with its load, downloads not counted (default: {suite.DEFAULT_TIMEOUT_S:g})"
     add("--timeout", type=float, default=suite.DEFAULT_TIMEOUT_S, metavar="S", help=note)
     note = "the runtime, one that the suite has flags for; auto prefers the guide's where it runs here"
@@ -46,19 +55,44 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the suite; 0 when every run is well, 1 when one failed."""
-    directories = suite.round_directories(args.results_dir, args.rounds)
-    if args.rounds == 1:
-        directories = [args.results_dir]
-    if not args.timeout > 0:
-        raise UserError(f"--timeout must be above 0 seconds, not {args.timeout:g}")
     if args.ranks is not None and args.ranks < 1:
         raise UserError(f"--ranks must be at least 1, not {args.ranks}")
     read, flags = suite.read_suite(args.suite), suite.words(args.flags)
-    stack = _stack(read, args.stack, flags)
-    commands = suite.command_lines(read, args.models, flags, ranks=args.ranks, stack=stack)
-    orders = [_order(command) for command in commands]
+    directories = directories_of(args, read.rounds)
+    stack = stack_of(read, args.stack, flags)
+    orders = orders_of(read, suite.command_lines(read, args.models, flags, ranks=args.ranks, stack=stack))
     if not orders:
         raise UserError(f"the suite {args.suite} has no runs")
+    return carry_out(orders, directories, args)
+
+
+def directories_of(args: argparse.Namespace, rounds: int) -> list[Path]:
+    """The results directory of each round. UserError for a number of rounds or seconds that cannot be."""
+    rounds = rounds if args.rounds is None else args.rounds
+    directories = suite.round_directories(args.results_dir, rounds)
+    if not args.timeout > 0:
+        raise UserError(f"--timeout must be above 0 seconds, not {args.timeout:g}")
+    return [args.results_dir] if rounds == 1 else directories
+
+
+def orders_of(read: suite.Suite, commands: Sequence[suite.CommandLine]) -> list[Order]:
+    """The order of each command line in its environment. Where a stack is not here, a line says so once."""
+    orders, left_out = [], []
+    for command in commands:
+        environment = read.environments.get(command.environment or "")
+        order = placed(_order(command, environment), environment, optional=command.optional)
+        if isinstance(order, str):
+            left_out.append(order)
+        else:
+            orders.append(order)
+    for line in dict.fromkeys(left_out):
+        print(line, flush=True)
+    check_distinct(orders)
+    return orders
+
+
+def carry_out(orders: list[Order], directories: list[Path], args: argparse.Namespace) -> int:
+    """Prints the plan with --dry-run, else runs the orders; the exit code."""
     for flag, names in suite.lacking_flags(orders).items():
         print(
             f"{flag} is not given, and the hub's files of {', '.join(names)} do not load without it; add "
@@ -71,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     return _run(orders, directories, args)
 
 
-def _stack(read: suite.Suite, asked: str | None, flags: list[str]) -> str:
+def stack_of(read: suite.Suite, asked: str | None, flags: list[str]) -> str:
     """The runtime whose flags the command lines take; one that was asked for or looked for is told."""
     if asked is None:
         return DEFAULT
@@ -107,16 +141,21 @@ def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace)
         statuses.update(record.status for spec in specs for record in records_of(results, spec))
     print(", ".join(f"{count} {status}" for status, count in sorted(statuses.items())))
     print(f"next, the report: xpubench report {args.results_dir} -o report.html")
+    if len({spec.subject.runtime for spec in specs}) > 1:
+        print(f"the stacks side by side: xpubench report --diff {args.results_dir} -o stacks.html")
     return 0 if set(statuses) == {"ok"} else 1
 
 
-def _order(command: suite.CommandLine) -> Order:
-    """The order that a command line gives, by the flags of its command."""
+def _order(command: suite.CommandLine, environment: suite.SuiteEnvironment | None) -> Order:
+    """The order that a command line gives, by the flags of its command, on the device that its environment
+    finds where none is named."""
     args = _parser(command.ranks is not None).parse_args(command.flags)
     runtime, *others = runtime_names(args)
     if others:
         raise UserError("a command line of a suite has one runtime: name one --runtime, and vary it")
-    device = args.device or generation.device_of_worker(runtime)
+    python = environment.python if environment is not None else None
+    found = first_device(python) if args.device is None and python is not None else None
+    device = args.device or found or generation.device_of_worker(runtime)
     if command.ranks is None:
         return generation.order_for(args, runtime, device)
     args.tp_size = command.ranks

@@ -89,10 +89,10 @@ def _sides(
     directories: Sequence[Path], left_out: list[tuple[str, str]]
 ) -> tuple[tuple[str, str], tuple[OfOneSide, OfOneSide]]:
     """What each side is called, and its records."""
-    first = list(records_in(directories[:1], left_out))
+    first = list(records_in(directories[:1], left_out, below=True))
     if len(directories) > 1:
         others = ", ".join(map(str, directories[1:]))
-        return (str(directories[0]), others), (first, list(records_in(directories[1:], left_out)))
+        return (str(directories[0]), others), (first, list(records_in(directories[1:], left_out, below=True)))
     there = {record.spec.subject.runtime for _, record in first}
     if len(there) < 2:
         raise UserError(f"{directories[0]} holds one stack, {', '.join(there)}; name a second directory")

@@ -18,6 +18,7 @@ MARKS = {"validated": ["guide: validated"], "listed": ["guide: validated, listed
 def overview_markdown(found: Overview) -> bytes:
     """Summary, validated models and runs."""
     lines = ["# Validation report", ""]
+    lines += [f"- {count} record{'s' * (count != 1)} in {escaped(path)}" for path, count in found.found]
     lines += [f"- {escaped(text)} ({count} runs)" for text, count in found.environments]
     lines += ["", "## Summary", ""]
     lines += [

@@ -20,11 +20,13 @@ from xpubench.report.page.figures import limit_points, ratio_points, series_of
 from xpubench.report.page.html import packed, page
 from xpubench.report.tables import diff_table, history_table, runs_table
 from xpubench.report.text import MODE_NAMES
+from xpubench.results import directories_below
 
 
 def report_page(directories: list[Path]) -> bytes:
     """The self-contained page about the directories' records; UserError when there are none."""
-    files = sum(1 for directory in directories if directory.is_dir() for _ in directory.glob("*.json"))
+    places = [place for directory in directories for place in (directory, *directories_below(directory))]
+    files = sum(1 for place in places for _ in place.glob("*.json"))
     panels = PanelBlocks(files)
     found = overview(directories, panels.add)
     data = {"table-runs": packed(runs_table(found.runs)), "limit": packed(limit_points(found.runs))}
