@@ -104,7 +104,7 @@ def test_the_plan_of_a_platform_says_how_long_it_takes(xpubench: CommandLine) ->
     done = xpubench("validate", "--dry-run", "--platform", "b580", *flags)
     assert done.code == 0, done.err
     assert "platform: Arc B580; 3 models of the guide's table, 12 processes" in done.out
-    assert "the roofline's" in done.out
+    assert "the roofline's lower bound" in done.out
     assert "bloom" not in done.out
     # OPT is validated in float16 alone.
     opt = xpubench("validate", "--dry-run", "--platform", "max", "--models", "opt-6.7b", *flags).out

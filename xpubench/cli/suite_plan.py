@@ -81,8 +81,8 @@ def _time_line(runs: Sequence[Outlook]) -> str:
     slow, fast = (_span(left.seconds / share) for share in USUAL_SHARES)
     shares = f"{USUAL_SHARES[0]:.0%} to {USUAL_SHARES[1]:.0%}"
     return (
-        f"time: about {fast} to {slow}, the roofline's {_span(left.seconds)} at the {shares} of it that "
-        f"published runs reach; downloads, starting and loading come on top{others}"
+        f"time: about {fast} to {slow}, the roofline's lower bound of {_span(left.seconds)} at the {shares} of "
+        f"it that published runs reach; downloads, starting and loading come on top{others}"
     )
 
 
