@@ -3,9 +3,9 @@
 import argparse
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from xpubench.cli import generation, tensor_parallel
@@ -25,6 +25,9 @@ from xpubench.run.order import Order
 from xpubench.run.supervisor import records_of
 from xpubench.runtimes.registry import DEFAULT
 
+# What runs orders and yields the records of each run: as `run.suite.run_orders`.
+Runner = Callable[..., Generator[list[Record]]]
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
@@ -33,6 +36,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--models", nargs="+", metavar="MODEL", help="instead of the suite's own")
     note = "for a suite over ranks: how many share a model (default: the catalog's, else the suite's)"
     add("--ranks", type=int, metavar="N", help=note)
+    note = "under mpirun: rank 0 hands the runs to the other ranks, on any machines"
+    add("--executor", choices=("mpi",), help=note)
     add_run_flags(parser)
 
 
@@ -55,6 +60,18 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the suite; 0 when every run is well, 1 when one failed."""
+    if args.executor is None:
+        return _suite(args, suite.run_orders)
+    from xpubench.run.ranks_pool import hand_out, pool
+
+    with pool() as executor:
+        if executor is None:
+            return 0
+        say = partial(print, flush=True)
+        return _suite(args, partial(hand_out, executor, say=say))
+
+
+def _suite(args: argparse.Namespace, runner: Runner) -> int:
     if args.ranks is not None and args.ranks < 1:
         raise UserError(f"--ranks must be at least 1, not {args.ranks}")
     read, flags = suite.read_suite(args.suite), suite.words(args.flags)
@@ -63,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     orders = orders_of(read, suite.command_lines(read, args.models, flags, ranks=args.ranks, stack=stack))
     if not orders:
         raise UserError(f"the suite {args.suite} has no runs")
-    return carry_out(orders, directories, args)
+    return carry_out(orders, directories, args, runner)
 
 
 def directories_of(args: argparse.Namespace, rounds: int) -> list[Path]:
@@ -91,8 +108,13 @@ def orders_of(read: suite.Suite, commands: Sequence[suite.CommandLine]) -> list[
     return orders
 
 
-def carry_out(orders: list[Order], directories: list[Path], args: argparse.Namespace) -> int:
-    """Prints the plan with --dry-run, else runs the orders; the exit code."""
+def carry_out(
+    orders: list[Order],
+    directories: list[Path],
+    args: argparse.Namespace,
+    runner: Runner = suite.run_orders,
+) -> int:
+    """Prints the plan with --dry-run, else has the runner run the orders; the exit code."""
     for flag, names in suite.lacking_flags(orders).items():
         print(
             f"{flag} is not given, and the hub's files of {', '.join(names)} do not load without it; add "
@@ -102,7 +124,7 @@ def carry_out(orders: list[Order], directories: list[Path], args: argparse.Names
     if args.dry_run:
         print_plan(orders, directories)
         return 0
-    return _run(orders, directories, args)
+    return _run(orders, directories, args, runner)
 
 
 def stack_of(read: suite.Suite, asked: str | None, flags: list[str]) -> str:
@@ -117,7 +139,7 @@ def stack_of(read: suite.Suite, asked: str | None, flags: list[str]) -> str:
     return choice.runtime
 
 
-def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace) -> int:
+def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace, runner: Runner) -> int:
     specs = [spec for order in orders for spec in order.specs]
     statuses: Counter[str] = Counter()
     for number, directory in enumerate(directories):
@@ -129,7 +151,7 @@ def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace)
         total = sum(suite.wanted(results, spec, args.rerun) for spec in specs)
         hint = "" if total else "; --rerun all makes them again"
         print(f"{directory}: {total} of {len(specs)} runs to make{hint}", flush=True)
-        made = suite.run_orders(shuffled, results, rerun=args.rerun, timeout_s=args.timeout)
+        made = runner(shuffled, results, rerun=args.rerun, timeout_s=args.timeout)
         try:
             with suite.locked(results), closing(made):
                 for count, records in enumerate(made, 1):
