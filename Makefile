@@ -20,7 +20,7 @@ TEST_TOOLS := pytest pytest-timeout pytest-xdist lm-eval plotly
 .PHONY: help venv benchmark docs test test-ranks test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict bench-verdict-live
 
 help:
-	@echo "make benchmark      measure a small real model on this machine (makes .venv first)"
+	@echo "make benchmark      measure a small real model on this machine (makes .venv first); results/report.html shows it"
 	@echo "make test           the tests of one process on the default stack (.venv)"
 	@echo "make test-ranks     the tests of a model that several ranks share (mpirun, torchrun)"
 	@echo "make venv           .venv with the default stack and the test tools; TORCH_INDEX=URL picks the PyTorch build"
@@ -48,6 +48,7 @@ venv: .venv/.done
 
 benchmark: .venv/.done
 	.venv/bin/python run_generation.py -m smollm2-135m --benchmark --greedy --input-tokens 128 --max-new-tokens 32 --num-iter 10
+	.venv/bin/python -m xpubench report results -o results/report.html
 
 test: export OMP_NUM_THREADS = 1
 test: .venv/.done

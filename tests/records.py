@@ -10,7 +10,7 @@ import msgspec
 
 from xpubench.catalog import PublishedAccuracy, find_model, models
 from xpubench.catalog.architecture import Architecture
-from xpubench.environment import Environment
+from xpubench.environment import DeviceFacts, Environment
 from xpubench.measure.summary import SummaryInputs, summarize_run
 from xpubench.plan import Plan, plan_of
 from xpubench.record import (
@@ -22,6 +22,7 @@ from xpubench.record import (
     Record,
     RunChecks,
     Samples,
+    TokenChecks,
     encode,
 )
 from xpubench.runtimes.registry import DEFAULT, options_class
@@ -46,6 +47,9 @@ ENVIRONMENT = msgspec.convert(
     Environment,
 )
 BANDWIDTH = 1000.0
+TOKENS = TokenChecks(
+    compared=12, different=0, scored=2, regret=0.0, regret_limit=0.1, logits_seen=True, checks_s=1.0
+)
 
 
 def subject(model: str = "meta-llama/Llama-2-7b-hf", **fields: Any) -> Subject:
@@ -114,10 +118,19 @@ def latency_record(
             "warnings": warnings,
             "runtime": type(of.options).description(weight_bytes=step_bytes),
             "plan": _plan(spec),
-            "checks": RunChecks(new_tokens=new_tokens, logits_finite=True, validation="validated"),
+            "checks": RunChecks(
+                new_tokens=new_tokens, logits_finite=True, validation="validated", tokens=TOKENS
+            ),
         }
         | fields,
     )
+
+
+def on_device(record: Record, name: str, *, kind: str = "xpu", driver: str | None = "1.6") -> Record:
+    """The record as it were from a device of that name."""
+    device = DeviceFacts(kind=kind, name=name, driver=driver)
+    environment = msgspec.structs.replace(record.environment, device=device)
+    return msgspec.structs.replace(record, environment=environment)
 
 
 def round_of(
@@ -146,12 +159,18 @@ def round_of(
 
 
 def accuracy_record(
-    of: Subject, *, acc: float = 0.74, reference: float | None = 0.739, items: int = 50, **fields: Any
+    of: Subject,
+    *,
+    acc: float = 0.74,
+    reference: float | None = 0.739,
+    items: int = 50,
+    task: str = "lambada_openai",
+    **fields: Any,
 ) -> Record:
-    """A run of lambada_openai with so many items right."""
+    """A run of a LAMBADA task with so many items right."""
     right = round(acc * items)
     found = Accuracy(
-        task="lambada_openai",
+        task=task,
         task_version="1.0",
         acc=right / items,
         acc_stderr=(acc * (1 - acc) / items) ** 0.5,
@@ -172,7 +191,7 @@ def accuracy_record(
         if reference is None
         else PublishedAccuracy(acc=reference, n=5153, source="a model card"),
     )
-    spec = AccuracySpec(subject=of, task=AccuracyTask(name="lambada_openai"))
+    spec = AccuracySpec(subject=of, task=AccuracyTask(name=task))
     summary = AccuracySummary(peak_device_bytes=15_000_000_000, load_s=12.5)
     return _record(spec, {"accuracy": found, "summary": summary} | fields)
 

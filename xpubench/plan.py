@@ -131,12 +131,14 @@ def _stored(architecture: Architecture, subject: Subject) -> StoredWeights:
 def decode_bytes_per_step(
     architecture: Architecture, workload: Workload, input_tokens: int, weights: int, kv_value_bytes: float
 ) -> int:
-    """Bytes that a decoding step must read: those of the weights once, and each sequence's KV cache, as the
-    mean over the steps. The n-th step, from 1, attends to input_tokens + n tokens, of which it has computed
-    the last one's key and value itself."""
+    """Bytes that a decoding step must read: those of the `weights` once, without the experts that no
+    sequence takes (`Architecture.touched_experts`), and each sequence's KV cache, as the mean over the
+    steps. The n-th step, from 1, attends to input_tokens + n tokens, of which it has computed the last
+    one's key and value itself."""
     sequences = workload.batch_size * workload.num_beams
     mean_positions = input_tokens + max(workload.new_tokens - 2, 0) / 2
-    return weights + int(sequences * mean_positions * architecture.kv_values_per_token * kv_value_bytes)
+    read = int(weights * architecture.step_share(sequences))
+    return read + int(sequences * mean_positions * architecture.kv_values_per_token * kv_value_bytes)
 
 
 def activation_bytes(architecture: Architecture, sequences: int, tokens: int, dtype_bytes: int) -> int:
@@ -144,7 +146,8 @@ def activation_bytes(architecture: Architecture, sequences: int, tokens: int, dt
     output, queries, keys, values and the MLP's inner values; then the last token's logits and their copy in
     float32."""
     attention = (architecture.num_heads + 2 * architecture.num_kv_heads) * architecture.head_dim
-    layer = tokens * (2 * architecture.hidden_size + max(attention, 2 * architecture.intermediate_size))
+    inner = 2 * architecture.intermediate_size * architecture.experts_per_token
+    layer = tokens * (2 * architecture.hidden_size + max(attention, inner))
     return sequences * (layer * dtype_bytes + architecture.vocab_size * (dtype_bytes + 4))
 
 

@@ -3,7 +3,6 @@
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,10 @@ from xpubench.record import Record, encode, read_record
 
 # Each round of a suite has its own directory in the results directory, named by this and its number.
 ROUND = "round-"
+# The page of a results directory, which lies in it.
+PAGE = "report.html"
+# Where a suite keeps its workers' logs.
+LOGS = "logs"
 
 
 class ResultsDirectory:
@@ -79,19 +82,31 @@ class Found(NamedTuple):
     record: Record
 
 
-def records_in(directories: Sequence[Path], left_out: list[tuple[str, str]]) -> Iterator[Found]:
-    """Each record of the directories and of their rounds, one in memory at a time. The path of each other
-    file is appended to `left_out` with the reason. Sidecars of a record, which share its stem, and hidden
-    files are skipped. UserError when a directory cannot be read, and at the end when no record was found."""
-    places = [place for path in dict.fromkeys(directories) for place in (path, *rounds_of(path))]
-    empty = True
-    for found in chain.from_iterable(_files(place, left_out) for place in places):
-        empty = False
-        yield found
+def records_in(
+    directories: Sequence[Path], left_out: list[tuple[str, str]], *, below: bool = False
+) -> Iterator[Found]:
+    """Each record of the directories and of their rounds, with `below` of all directories below them, one
+    in memory at a time. The path of each other file is appended to `left_out` with the reason. Sidecars of
+    a record, which share its stem, logs, the page and hidden files are skipped. UserError when a directory
+    cannot be read, and at the end when no record was found."""
+    empty, others = True, 0
+    for path in dict.fromkeys(directories):
+        named = (path, *rounds_of(path))
+        more = [place for place in directories_below(path) if place not in named] if below else []
+        for place in (*named, *more):
+            own: list[tuple[str, str]] = []
+            found = None
+            for found in _files(place, own):
+                empty = False
+                yield found
+            others += len(own)
+            # A directory below that holds no record is no results directory.
+            if place in named or found is not None:
+                left_out += own
     if empty:
-        named = ", ".join(map(str, directories))
-        others = f" ({len(left_out)} other files)" if left_out else ""
-        raise UserError(f"no records in {named}{others}; xpubench generate --results-dir DIR writes them")
+        names = ", ".join(map(str, directories))
+        files = f" ({others} other files)" if others else ""
+        raise UserError(f"no records in {names}{files}; xpubench generate --results-dir DIR writes them")
 
 
 def writable(record: Record, path: Path) -> Record:
@@ -110,6 +125,15 @@ def rounds_of(directory: Path) -> list[Path]:
     return sorted(named, key=lambda path: int(path.name.removeprefix(ROUND)))
 
 
+def directories_below(directory: Path) -> list[Path]:
+    """The directories in it and in these, the rounds of each in their order; hidden ones and those of logs
+    are left out."""
+    rounds = rounds_of(directory)
+    named = [path for path in directory.glob("*/") if not path.name.startswith(".") and path.name != LOGS]
+    others = sorted(path for path in named if path not in rounds and not path.is_symlink())
+    return [one for path in (*rounds, *others) for one in (path, *directories_below(path))]
+
+
 def _files(directory: Path, left_out: list[tuple[str, str]]) -> Iterator[Found]:
     try:
         with os.scandir(directory) as entries:
@@ -120,7 +144,7 @@ def _files(directory: Path, left_out: list[tuple[str, str]]) -> Iterator[Found]:
     for name in names:
         path = directory / name
         stem, dot, rest = name.partition(".")
-        if not stem or (dot and stem in stems and rest != "json"):
+        if not stem or name == PAGE or (dot and stem in stems and rest != "json"):
             continue
         if not name.endswith(".json"):
             left_out.append((str(path), "not a record: its name does not end in .json"))

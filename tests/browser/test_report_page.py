@@ -197,6 +197,26 @@ def test_the_page_never_scrolls_sideways(report: Path, open_page: Open, width: i
     assert panel.evaluate("one => one.scrollWidth - one.clientWidth") <= 0
 
 
+def test_a_printed_page_has_figures_that_nobody_scrolled_to(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    figure = page.locator("[data-figure]")
+    assert (figure.bounding_box() or {"y": 0})["y"] > 900 + 400
+    page.locator("[data-figure] .main-svg").first.wait_for(state="attached")
+    page.emulate_media(media="print")
+    page.locator("[data-figure] .main-svg").first.wait_for()
+
+
+def test_families_without_a_run_are_folded(report: Path, open_page: Open) -> None:
+    page = open_page(report)
+    table = page.locator("table.matrix").first
+    assert table.locator("tr.family").all_text_contents() == ["Llama 2", "GPT-J", "Qwen"]
+    assert table.locator("tbody th[scope=row]").first.text_content() == LLAMA
+    folded = page.locator("details.unmeasured")
+    expect(folded.get_by_text("facebook/opt-6.7b")).to_be_hidden()
+    folded.locator("summary").click()
+    expect(folded.get_by_text("facebook/opt-6.7b")).to_be_visible()
+
+
 def test_hostile_names_are_only_text(report: Path, open_page: Open) -> None:
     page = open_page(report)
     page.locator("[data-figure]").scroll_into_view_if_needed()
@@ -307,7 +327,7 @@ def test_the_page_of_a_comparison(tmp_path: Path, open_page: Open) -> None:
         for number in (1, 2, 3):
             round_of(a, number, of=subject(name))
             round_of(b, number, of=subject(name, runtime="ipex"), slow=1.1, second=True)
-    page = open_page(_page(tmp_path, diff_page(diff(a, b))), width=390)
+    page = open_page(_page(tmp_path, diff_page(diff([a, b]))), width=390)
     assert column(page, "B is") == ["slower"] * (1 + len(HOSTILE))
     page.locator("[data-figure] .main-svg").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

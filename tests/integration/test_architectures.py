@@ -31,6 +31,23 @@ VARIANTS: list[dict[str, Any]] = [
     {"model_type": "gptj", "n_embd": 64, "n_layer": 2, "n_head": 4, "tie_word_embeddings": True},
     {"model_type": "opt", "ffn_dim": 96, "word_embed_proj_dim": 32},
     {"model_type": "opt", "ffn_dim": 96, "do_layer_norm_before": False},
+    {"model_type": "mixtral", "num_local_experts": 6, "num_experts_per_tok": 2},
+    {"model_type": "qwen3_moe", "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    {
+        "model_type": "qwen3_moe",
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "head_dim": 32,
+        "mlp_only_layers": [0],
+    },
+    {
+        "model_type": "qwen2_moe",
+        "num_experts": 6,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 48,
+    },
     {"model_type": "bloom", "n_layer": 2, "n_head": 4, "tie_word_embeddings": False},
 ]
 SIZES = {
@@ -55,6 +72,29 @@ def test_variants_of_the_families(fields: dict[str, Any]) -> None:
     architecture = Architecture.from_config(fields)
     assert sum(parameter.numel() for parameter in model.parameters()) == architecture.parameter_count
     assert Architecture.from_config(model.config.to_dict()) == architecture
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [one for one in VARIANTS if "num_experts_per_tok" in one],
+    ids=lambda one: str(one["model_type"]),
+)
+def test_a_step_of_one_sequence_reads_the_experts_of_one_token(fields: dict[str, Any]) -> None:
+    fields = SIZES | fields
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields))
+    experts = sum(one.numel() for name, one in model.named_parameters() if ".experts." in name)
+    total = sum(one.numel() for one in model.parameters())
+    architecture = Architecture.from_config(fields)
+    read = round(architecture.step_share(1) * architecture.step_weight_parameters)
+    assert read == total - experts * 4 // 6 - model.get_input_embeddings().weight.numel()
+    # Enough sequences take every expert, two take more than one does, and fewer than twice as many.
+    assert architecture.step_share(10_000) == pytest.approx(1)
+    assert (
+        architecture.touched_experts(1)
+        < architecture.touched_experts(2)
+        < 2 * architecture.touched_experts(1)
+    )
 
 
 @pytest.mark.parametrize("one", NATIVE, ids=lambda one: one.id)

@@ -94,7 +94,7 @@ def test_a_plan_of_a_local_config(xpubench: CommandLine, tmp_path: Path) -> None
         (["suite", "smoke", "--results-dir", ""], "--results-dir: names no directory"),
         (["compare", "--live", "-m m", "--results-dir", ""], "--results-dir: names no directory"),
         (["plan", "-m", "lama-2-7b-hf"], "did you mean meta-llama/Llama-2-7b-hf"),
-        (["plan", "-m", "gpt-j-6b", "--device", "b850"], "did you mean b580"),
+        (["plan", "-m", "gpt-j-6b", "--device", "b850"], "b580"),
         (["plan", "-m", "gpt-j-6b", "--input-tokens", "4000"], "2048 positions"),
         (["plan", "-m", "smollm2-135m", "--tp-size", "4"], "at most 3 ranks"),
     ],

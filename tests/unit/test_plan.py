@@ -59,6 +59,32 @@ def test_a_decoding_step_reads_weights_and_cache() -> None:
     assert found.roofline_next_token_ms == pytest.approx(found.step_bytes / 3277e9 * 1e3)
 
 
+def test_a_mixture_reads_the_experts_that_it_takes() -> None:
+    """Mixtral-8x7B by its config: 46.7 billion parameters, of which a token takes 12.9."""
+    mixtral = Architecture.from_config(
+        {
+            "model_type": "mixtral",
+            "vocab_size": 32000,
+            "hidden_size": 4096,
+            "intermediate_size": 14336,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+            "tie_word_embeddings": False,
+        }
+    )
+    assert mixtral.parameter_count == 46_702_792_704
+    taken = mixtral.step_share(1) * mixtral.step_weight_parameters
+    assert taken + 32000 * 4096 == pytest.approx(12_879_925_248)
+    workload = Workload(input_tokens=1, new_tokens=1)
+    step = decode_bytes_per_step(mixtral, workload, 0, 2 * mixtral.step_weight_parameters, kv_value_bytes=2)
+    assert step == pytest.approx(2 * taken)
+    flop = mixtral.prefill_flop(sequences=1, tokens=128)
+    assert flop == pytest.approx(2 * 128 * 12.6e9, rel=0.05)
+
+
 def test_one_new_token_has_no_later_step_to_grow_for() -> None:
     workload = Workload(input_tokens=10, new_tokens=1)
     step = decode_bytes_per_step(LLAMA_2_7B, workload, 10, 0, kv_value_bytes=2)

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tests.conftest import CommandLine
+from xpubench.runtimes.openvino.recipe import fitting_group_size
 from xpubench.spec import Protocol as MeasuringProtocol
 from xpubench.spec import Quantization, RunSpec, Subject, Workload
 from xpubench.weights.int4.recipes import Description
@@ -103,3 +104,20 @@ def test_where_a_checkpoint_lies_is_not_part_of_the_id_and_its_recipe_is() -> No
 
     assert spec(Quantization()) == spec(Quantization(checkpoint="/somewhere"))
     assert len({spec(None), spec(Quantization()), spec(Quantization(group_size=32))}) == 3
+
+
+@pytest.mark.parametrize(
+    ("hidden", "intermediate", "size"), [(4096, 11008, None), (576, 1536, 64), (64, 96, 32), (50, 100, -1)]
+)
+def test_the_groups_of_an_ir_fit_the_model(hidden: int, intermediate: int, size: int | None) -> None:
+    """NNCF's own groups of 128 do not divide the rows of every model; SmolLM2 has 576 values in one."""
+    config = {
+        "model_type": "llama",
+        "vocab_size": 64,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+    }
+    assert fitting_group_size(config) == size
+    assert fitting_group_size(config | {"model_type": "unheard of"}) is None

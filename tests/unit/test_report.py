@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.conftest import CommandLine
-from tests.records import accuracy_record, failed, latency_record, subject, write, write_changed
+from tests.records import accuracy_record, failed, latency_record, on_device, subject, write, write_changed
 from xpubench.record import Record
 from xpubench.spec import AccuracySpec, AccuracyTask, Quantization
 
@@ -35,11 +36,20 @@ def report(xpubench: CommandLine, results: Path, *flags: object) -> dict[str, An
     return found
 
 
-def cell(found: dict[str, Any], model: str, mode: str) -> dict[str, Any]:
-    """The matrix's cell of a model and a mode."""
-    [line] = [line for line in found["matrix"] if line["model"] == model]
-    [only] = [one for one in line["cells"] if one["mode"] == mode]
+def cell(found: dict[str, Any], model: str, mode: str, platform: str = "max") -> dict[str, Any]:
+    """The matrix's cell of a model and a mode on a platform."""
+    [line] = [line for line in found["matrix"]["rows"] if line["model"] == model]
+    [only] = [one for one in line["cells"] if (one["platform"], one["mode"]) == (platform, mode)]
     return dict(only)
+
+
+def entry(found: dict[str, Any], mode: str = "fp16", platform: str = "max") -> tuple[str, str]:
+    """The verdict and its reason in Llama's cell, of its only runtime."""
+    entries = cell(found, LLAMA, mode, platform)["entries"]
+    if not entries:
+        return "not run", ""
+    [only] = entries
+    return only["verdict"], only["reason"]
 
 
 def test_one_page_with_all_in_it(xpubench: CommandLine, results: Path, tmp_path: Path) -> None:
@@ -59,6 +69,11 @@ def on_passages(task: str, **fields: Any) -> Record:
     return accuracy_record(subject(LLAMA), spec=spec, **fields)
 
 
+def unchecked(record: Record) -> Record:
+    """The record as it were had nobody looked at its timed tokens."""
+    return msgspec.structs.replace(record, checks=msgspec.structs.replace(record.checks, tokens=None))
+
+
 PASSING = [latency_record(subject(LLAMA)), accuracy_record(subject(LLAMA))]
 
 
@@ -72,7 +87,13 @@ PASSING = [latency_record(subject(LLAMA)), accuracy_record(subject(LLAMA))]
         ([latency_record(subject(LLAMA, weights="dummy"))], "partial", "dummy weights"),
         ([PASSING[0], on_passages("lambada_smoke", reference=None)], "partial", "not on the whole test set"),
         ([PASSING[0], on_passages("lambada_openai")], "partial", "not on the whole test set"),
-        ([PASSING[0], accuracy_record(subject(LLAMA), acc=0.70)], "fail", "below the published 73.9 %"),
+        (
+            [PASSING[0], accuracy_record(subject(LLAMA), acc=0.70)],
+            "fail",
+            "published figure, 73.9 %",
+        ),
+        ([unchecked(PASSING[0]), PASSING[1]], "partial", "tokens not checked"),
+        ([PASSING[0], accuracy_record(subject(LLAMA), reference=None)], "partial", "no reference"),
         ([failed(PASSING[0], "oom", "no"), PASSING[1]], "fail", "latency: oom"),
         ([PASSING[0], failed(PASSING[1], "crash", "no")], "fail", "accuracy: crash"),
         (
@@ -88,17 +109,20 @@ def test_the_matrix_judges_a_model(
     write(results, latency_record(subject("other")))
     for record in records:
         write(results, record)
-    found = cell(report(xpubench, results), LLAMA, "fp16")
-    assert found["verdict"] == verdict
-    assert reason in found["reason"]
-    assert bool(found["reason"]) == bool(reason)
+    told = entry(report(xpubench, results))
+    assert told[0] == verdict
+    assert reason in told[1]
+    assert bool(told[1]) == bool(reason)
 
 
 def test_the_matrix_takes_no_other_precision_for_fp16(xpubench: CommandLine, results: Path) -> None:
     write(results, latency_record(subject(LLAMA, dtype="bfloat16")))
     found = report(xpubench, results)
-    assert {cell(found, LLAMA, mode)["verdict"] for mode in ("fp16", "int4", "distributed")} == {"not run"}
-    assert cell(found, "facebook/opt-6.7b", "int4")["verdict"] == "not validated"
+    assert {entry(found, mode)[0] for mode in ("fp16", "int4", "distributed")} == {"not run"}
+    assert entry(found, "bf16") == ("partial", "no accuracy run")
+    assert cell(found, "facebook/opt-6.7b", "int4")["mark"] == "none"
+    assert cell(found, LLAMA, "int4", "core-ultra")["mark"] == "listed"
+    assert cell(found, LLAMA, "int4", "b580")["mark"] == "validated"
 
 
 def test_int4_has_a_column_of_its_own(xpubench: CommandLine, results: Path) -> None:
@@ -106,8 +130,7 @@ def test_int4_has_a_column_of_its_own(xpubench: CommandLine, results: Path) -> N
     write(results, latency_record(of))
     write(results, accuracy_record(of))
     found = report(xpubench, results)
-    assert cell(found, LLAMA, "int4")["verdict"] == "pass"
-    assert cell(found, LLAMA, "fp16")["verdict"] == "not run"
+    assert (entry(found, "int4"), entry(found, "fp16")) == (("pass", ""), ("not run", ""))
     assert {run["precision"] for run in found["runs"]} == {"int4 float16"}
 
 
@@ -117,7 +140,7 @@ def test_the_newest_of_runs_that_share_an_id_counts(xpubench: CommandLine, resul
     write(results, latency_record(subject(LLAMA), created="2026-02-01T00:00:00Z"), "new")
     write(results, accuracy_record(subject(LLAMA)))
     found = report(xpubench, results)
-    assert cell(found, LLAMA, "fp16")["verdict"] == "pass"
+    assert entry(found) == ("pass", "")
     assert len(found["runs"]) == 3
     assert found["repeats"] == 1
     assert len({run["key"] for run in found["runs"]}) == 3
@@ -132,10 +155,38 @@ def test_rounds_are_read_with_their_directory(xpubench: CommandLine, results: Pa
     (results / "round-3").write_text("a file")
     write(results / "round-none", latency_record(subject("other")))
     found = report(xpubench, results)
-    assert [Path(run["directory"]).name for run in found["runs"]] == ["round-1", "round-2", "round-10"]
+    names = ["round-1", "round-2", "round-10", "round-none"]
+    assert [Path(run["directory"]).name for run in found["runs"]] == names
     assert found["repeats"] == 2
     # That they repeat is what they are for.
     assert [Path(path).name for path, _ in found["left_out"]] == ["round-3"]
+
+
+def test_records_in_directories_below_are_found_and_counted(
+    xpubench: CommandLine, results: Path, tmp_path: Path
+) -> None:
+    """Those of two hosts, with rounds; other files there count only beside records."""
+    write(results, latency_record(subject(LLAMA)))
+    write(results / "host-a" / "round-1", latency_record(subject(LLAMA)))
+    write(results / "host-b", on_device(latency_record(subject(LLAMA)), "Intel(R) Arc(TM) B580 Graphics"))
+    (results / "host-b" / "notes.txt").write_text("hello")
+    (results / "node_modules").mkdir()
+    (results / "node_modules" / "package.json").write_text("{}")
+    (results / "logs").mkdir()
+    (results / "logs" / "a.log").write_text("a worker's words")
+    (results / "report.html").write_text("an earlier page")
+    (results / "loop").symlink_to(results)
+    found = report(xpubench, results)
+    assert found["found"] == [
+        [str(results), 1],
+        [str(results / "host-a" / "round-1"), 1],
+        [str(results / "host-b"), 1],
+    ]
+    assert [Path(path).name for path, _ in found["left_out"]] == ["notes.txt"]
+    # The same run on another device repeats none.
+    assert found["repeats"] == 1
+    done = xpubench("report", results, "--format", "md")
+    assert f"- 1 record in {results}/host-b" in done.out.replace("\\", "")
 
 
 def test_the_summary_names_the_slowest_and_what_failed(xpubench: CommandLine, results: Path) -> None:
@@ -272,5 +323,5 @@ def test_an_output_that_cannot_be_written_is_wrong_use(
         assert done.code == 2
         assert "cannot write" in done.error_line
     assert "-o report.html" in xpubench("report", results).error_line
-    assert "two directories" in xpubench("report", "--diff", results, "-o", tmp_path / "x").error_line
+    assert "holds one stack" in xpubench("report", "--diff", results, "-o", tmp_path / "x").error_line
     assert sorted(os.listdir(tmp_path)) == ["results"]

@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import CommandLine
 from tests.records import ENVIRONMENT, accuracy_record, failed, latency_record, round_of, subject, write
-from xpubench.record import WeightsFingerprint
-from xpubench.spec import Quantization
+from xpubench.record import Output, Record, WeightsFingerprint
+from xpubench.spec import Quantization, RunSpec, Subject
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
 
@@ -140,3 +140,155 @@ def test_compare_and_diff_say_the_same_of_the_same_records(
     [run] = json.loads(xpubench("compare", *sides, "--json").out)["runs"]
     assert pair["comparison"] == run
     assert run["verdict"] == "same"
+
+
+def rounds(directory: Path, of: Subject, slow: float = 1.0, **fields: Any) -> None:
+    """Three rounds of a run, a second run of the round."""
+    for number in (1, 2, 3):
+        round_of(directory, number, of=of, slow=slow, second=True, **fields)
+
+
+IR = {"recipe": {"model": LLAMA, "weight_format": "int4", "group_size": 128, "ratio": 1.0}}
+
+
+def of_ir(record: Record) -> Record:
+    """The record of an INT4 IR in a directory."""
+    assert record.runtime is not None
+    return msgspec.structs.replace(record, runtime=msgspec.structs.replace(record.runtime, ir=IR))
+
+
+def test_int4_of_two_stacks_is_one_work_and_the_recipes_are_told(
+    xpubench: CommandLine, sides: tuple[Path, Path]
+) -> None:
+    for number in (1, 2, 3):
+        round_of(sides[0], number, of=subject(LLAMA, runtime="ipex", quantization=Quantization(head="high")))
+        made = subject("/ir/llama", runtime="openvino", dtype="bfloat16")
+        round_of(sides[1], number, of=made, slow=0.8, second=True, changed=of_ir)
+        round_of(sides[1], number, of=subject(LLAMA, runtime="openvino"), second=True)
+    found = diff(xpubench, sides)
+    [pair] = found["pairs"]
+    assert (pair["model"], pair["comparison"]["verdict"]) == (LLAMA, "faster")
+    assert pair["recipes"] == [
+        "RTN int4_fullrange groups of 64, float16 scales, head not quantized",
+        "NNCF, weight_format int4, group_size 128, ratio 1.0",
+    ]
+    assert len(found["only_b"]) == 1
+    [move] = found["moves"]
+    assert (move["a"], move["b"], move["precision"]) == ("ipex on xpu", "openvino on xpu", "int4")
+
+
+def test_another_cache_is_the_same_work(xpubench: CommandLine, sides: tuple[Path, Path]) -> None:
+    for side, runtime, cache in zip(sides, ("ipex", "pytorch"), ("static", "dynamic"), strict=True):
+        record = latency_record(subject(LLAMA, runtime=runtime))
+        assert isinstance(record.spec, RunSpec)
+        workload = msgspec.structs.replace(record.spec.workload, cache=cache)
+        write(
+            side,
+            msgspec.structs.replace(record, spec=msgspec.structs.replace(record.spec, workload=workload)),
+        )
+    [pair] = diff(xpubench, sides)["pairs"]
+    assert "cache: static and dynamic" in pair["comparison"]["differs"]
+
+
+@pytest.mark.parametrize(
+    ("model", "digest", "pairs"),
+    [
+        ("/models/Llama-2-7b-hf", "a", 1),  # a copy of the hub's
+        ("/models/tuned", "a", 1),  # under another name
+        ("/models/Llama-2-7b-hf", "b", 0),  # another model in a directory of that name
+        ("/models/Llama-2-7b-hf", None, 1),  # nobody knows, as of an earlier version's record
+        ("/models/tuned", None, 0),
+        (LLAMA, "b", 1),  # the name on the hub decides, and the weights are named as a difference
+        ("NousResearch/Llama-2-7b-hf", "a", 1),
+        ("NousResearch/Llama-2-7b-hf", None, 0),  # of another maker, who may have tuned it
+    ],
+)
+def test_a_model_is_known_by_its_weights_or_its_name(
+    xpubench: CommandLine, sides: tuple[Path, Path], model: str, digest: str | None, pairs: int
+) -> None:
+    def known(digest: str | None) -> WeightsFingerprint | None:
+        return None if digest is None else WeightsFingerprint(config="c" * 64, weights=digest * 64)
+
+    write(sides[0], latency_record(subject(LLAMA, runtime="ipex"), fingerprint=known("a")))
+    write(sides[1], latency_record(subject(model), fingerprint=known(digest)))
+    found = diff(xpubench, sides)
+    assert len(found["pairs"]) == pairs
+    done = xpubench("compare", *sides, "--json")
+    verdicts = {run["verdict"] for run in json.loads(done.out)["runs"]}
+    assert verdicts == ({"inconclusive"} if pairs else {"missing"})
+
+
+def test_the_summary_counts_each_model_by_its_worst_verdict(
+    xpubench: CommandLine, sides: tuple[Path, Path]
+) -> None:
+    """Inconclusive is never the same; a model that only one workload slows down is slower."""
+    a, b = sides
+    for name, slow in (("one", 1.0), ("two", 0.8), ("three", 1.21), ("four", 1.0)):
+        for number in (1, 2, 3):
+            round_of(a, number, of=subject(name, runtime="ipex"))
+            round_of(b, number, of=subject(name), slow=slow, second=True)
+    for number in (1, 2, 3):
+        round_of(a, number, of=subject("four", runtime="ipex"), batch_size=2)
+        round_of(b, number, of=subject("four"), slow=1.1, second=True, batch_size=2)
+    write(a, latency_record(subject("single", runtime="ipex")))
+    write(b, latency_record(subject("single")))
+    write(a, latency_record(subject("broken", runtime="ipex")))
+    write(b, failed(latency_record(subject("broken")), "oom", "no"))
+    write(a, latency_record(subject("left behind", runtime="ipex")))
+    for name, acc in (("one", 0.74), ("three", 0.60)):
+        write(a, accuracy_record(subject(name, runtime="ipex"), acc=0.74, items=1000))
+        write(b, accuracy_record(subject(name), acc=acc, items=1000))
+    done = xpubench("report", "--diff", *sides, "--format", "md")
+    assert (
+        "- moving from ipex on xpu to pytorch on xpu, float16: 2 of 6 models same or faster, 2 slower "
+        "(worst 1.21), 1 inconclusive, 1 failing now, 1 of 2 less accurate, 1 more not run on the latter"
+    ) in done.out
+
+
+def test_a_model_that_is_slower_to_the_first_token_alone_is_told(
+    xpubench: CommandLine, sides: tuple[Path, Path]
+) -> None:
+    for number in (1, 2, 3):
+        round_of(sides[0], number, of=subject(LLAMA, runtime="ipex"))
+        record = latency_record(
+            subject(LLAMA), first_ms=400, created=f"2026-11-20T10:{number}5:00Z", seed=2 * number + 1
+        )
+        write(sides[1] / f"round-{number}", record)
+    [move] = diff(xpubench, sides)["moves"]
+    assert (move["latency"]["well"], move["slower_to_first"]) == (1, 1)
+
+
+def test_the_stacks_of_one_directory(xpubench: CommandLine, tmp_path: Path) -> None:
+    """The guide's stack is the one that is moved from."""
+    for number in (1, 2, 3):
+        for runtime in ("pytorch", "openvino", "ipex"):
+            round_of(tmp_path, number, of=subject(LLAMA, runtime=runtime), second=runtime != "ipex")
+    done = xpubench("report", "--diff", tmp_path, "--format", "json")
+    assert [(move["a"], move["b"]) for move in json.loads(done.out)["moves"]] == [
+        ("ipex on xpu", "openvino on xpu"),
+        ("ipex on xpu", "pytorch on xpu"),
+    ]
+
+
+def test_tokens_stand_beside_the_figures(xpubench: CommandLine, sides: tuple[Path, Path]) -> None:
+    for side, runtime, tokens in zip(sides, ("ipex", "pytorch"), ([1, 2, 3], [1, 2, 4]), strict=True):
+        write(side, latency_record(subject(LLAMA, runtime=runtime), output=Output(first_token_ids=tokens)))
+    [row] = csv.DictReader(io.StringIO(xpubench("report", "--diff", *sides, "--format", "csv").out))
+    assert row["tokens"] == "other from 3"
+
+
+def test_compare_pairs_by_work_only_where_the_sides_share_no_stack(
+    xpubench: CommandLine, sides: tuple[Path, Path]
+) -> None:
+    a, b = sides
+    rounds(a, subject(LLAMA, runtime="ipex"))
+    for number in (1, 2, 3):
+        round_of(b, number, of=subject(LLAMA), slow=1.3)
+    done = xpubench("compare", *sides, "--json")
+    [run] = json.loads(done.out)["runs"]
+    assert (done.code, run["verdict"]) == (1, "slower")
+    assert "runtime: ipex and pytorch" in run["differs"]
+    # A run of the other stack in the base is a gate of its own again.
+    write(a, latency_record(subject("other")))
+    verdicts = {run["verdict"] for run in json.loads(xpubench("compare", *sides, "--json").out)["runs"]}
+    assert verdicts == {"missing"}

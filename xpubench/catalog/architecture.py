@@ -11,7 +11,13 @@ Config = dict[str, Any]
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
-    """The sizes of a decoder-only transformer. Counts are parameters unless the name says otherwise."""
+    """The sizes of a decoder-only transformer. Counts are parameters unless the name says otherwise.
+
+    A layer of a mixture of experts has `experts` gated MLPs, of `expert_parameters` each, of which a token
+    takes `experts_per_token`; their sizes are in those of the layer, and `intermediate_size` is that of one.
+    Where only `sparse_layers` of the layers are such ones, what the others have less is taken off
+    `other_parameters`.
+    """
 
     model_type: str
     num_layers: int
@@ -29,6 +35,10 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     embedding_parameters: int  # the token table
     position_parameters: int  # the table of learned positions
     head_parameters: int  # the output head, tied or not
+    experts: int = 1
+    experts_per_token: int = 1
+    expert_parameters: int = 0
+    sparse_layers: int = 0
 
     @classmethod
     def from_config(cls, config: Config) -> "Architecture":
@@ -56,6 +66,17 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         sequence. A tied embedding is read whole, as the head."""
         return self.num_layers * self.layer_parameters + self.other_parameters + self.head_parameters
 
+    def touched_experts(self, tokens: int) -> float:
+        """The number of experts of a layer that so many tokens take together, as its mean where each takes
+        its own ones at random; routers that prefer some experts, or tokens that are alike, take fewer."""
+        return self.experts * (1 - (1 - self.experts_per_token / self.experts) ** tokens)
+
+    def step_share(self, sequences: int) -> float:
+        """The share of the step's parameters that a step of so many sequences reads: all but the experts that
+        no sequence takes."""
+        left = self.sparse_layers * (self.experts - self.touched_experts(sequences)) * self.expert_parameters
+        return 1 - left / self.step_weight_parameters
+
     @property
     def kv_values_per_token(self) -> int:
         """The number of keys' and values' elements that one token has in all layers."""
@@ -68,7 +89,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     def prefill_flop(self, *, sequences: int, tokens: int) -> int:
         """Floating point operations of a prompt: 2 for each parameter and token, the head at the last token
         only, and 4 for each head dimension and pair of a token and one that it attends to."""
-        dense = 2 * (self.num_layers * self.layer_parameters + self.other_parameters) * tokens
+        left = self.sparse_layers * (self.experts - self.experts_per_token) * self.expert_parameters
+        dense = 2 * (self.num_layers * self.layer_parameters + self.other_parameters - left) * tokens
         pairs = tokens * (tokens + 1) // 2
         attention = 4 * self.num_layers * self.num_heads * self.head_dim * pairs
         return sequences * (dense + attention + 2 * self.head_parameters)
@@ -94,6 +116,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
             # Biases are few and some are whole on each rank, so all are counted as whole.
             layer_parameters=self.layer_parameters - self.linear_parameters + linear,
             linear_parameters=linear,
+            expert_parameters=self.expert_parameters * intermediate // self.intermediate_size,
             head_parameters=self.vocab_size * _first_share(self.head_parameters // self.vocab_size, ranks),
         )
 
@@ -170,6 +193,37 @@ def _llama_like(config: Config) -> Architecture:
     )
 
 
+def _mixture(config: Config) -> Architecture:
+    """Models whose layers have routed experts in place of the MLP, and some of them one that every token
+    takes: Mixtral, Qwen2-MoE and Qwen3-MoE."""
+    model_type, hidden = config["model_type"], config["hidden_size"]
+    # transformers 5 gives all of them Mixtral's name.
+    experts = config["num_local_experts"] if "num_local_experts" in config else config["num_experts"]
+    size = config["intermediate_size"] if model_type == "mixtral" else config["moe_intermediate_size"]
+    shared = config.get("shared_expert_intermediate_size") or 0 if model_type == "qwen2_moe" else 0
+    head_dim = config.get("head_dim") or hidden // config["num_attention_heads"]
+    like = {"model_type": _DENSE_LIKE[model_type], "intermediate_size": size, "head_dim": head_dim}
+    one = _llama_like(config | like)
+    expert, layers = 3 * hidden * size, config["num_hidden_layers"]
+    every, without = config.get("decoder_sparse_step") or 1, config.get("mlp_only_layers") or []
+    sparse = sum((at + 1) % every == 0 and at not in without for at in range(layers))
+    linear = (experts - 1) * expert + 3 * hidden * shared
+    # The router, and the gate of the shared expert.
+    more = linear + hidden * experts + hidden * bool(shared)
+    dense = 3 * hidden * config["intermediate_size"] - expert - more
+    return msgspec.structs.replace(
+        one,
+        model_type=model_type,
+        layer_parameters=one.layer_parameters + more,
+        linear_parameters=one.linear_parameters + linear,
+        other_parameters=one.other_parameters + (layers - sparse) * dense,
+        experts=experts,
+        experts_per_token=config["num_experts_per_tok"],
+        expert_parameters=expert,
+        sparse_layers=sparse,
+    )
+
+
 def _chatglm(config: Config) -> Architecture:
     """GLM-4-9B as its own code on the hub names it: the architecture that transformers calls glm."""
     names = {
@@ -221,6 +275,8 @@ def _bloom(config: Config) -> Architecture:
     return _decoder(config | renamed, vectors=13 * hidden, other=4 * hidden)
 
 
+# Without experts, their layers are those of these models.
+_DENSE_LIKE = {"mixtral": "mistral", "qwen2_moe": "qwen2", "qwen3_moe": "qwen3"}
 _SIZES = ("hidden_size", "num_attention_heads", "intermediate_size")
 _MULTIPLE = 64
 _TIED = ("opt", "bloom")
@@ -231,6 +287,7 @@ _OUTPUT_NEVER_BIASED = ("qwen2", "glm", "glm4")
 
 _BUILDERS: dict[str, Callable[[Config], Architecture]] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "phi3", "glm", "glm4", "baichuan"), _llama_like),
+    **dict.fromkeys(_DENSE_LIKE, _mixture),
     "chatglm": _chatglm,
     "gptj": _gptj,
     "opt": _opt,

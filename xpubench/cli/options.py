@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from xpubench.errors import UserError
 from xpubench.runtimes import registry
@@ -237,10 +237,11 @@ def _subject(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) 
         raise UserError(
             "--use-hf-code wants transformers' own code and --trust-remote-code the model's; leave one out"
         )
+    needed = options_class(runtime).int4_dtypes.get(device) if quantization is not None else None
     return Subject(
         model=args.model_id,
         device=device,
-        dtype=args.dtype or default_dtype(device),
+        dtype=args.dtype or cast("Dtype | None", needed) or default_dtype(device),
         options=registry.options_from(args, runtime, device, beside),
         revision=args.revision,
         weights="dummy" if args.dummy_weights else "pretrained",

@@ -21,7 +21,7 @@ _View = TypeVar("_View")
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="a directory of records")
-    note = "two directories side by side: machines, drivers, stacks"
+    note = "runs of the same work side by side: the first directory and the others, or the stacks in one"
     parser.add_argument("--diff", action="store_true", help=note)
     add_output_flags(parser, default="html", note="html")
 
@@ -37,8 +37,6 @@ def run(args: argparse.Namespace) -> int:
     """Writes the report."""
     if args.format == "html":
         check_page(args.output, "report.html")
-    if args.diff and len(args.directories) != 2:
-        raise UserError(f"--diff takes two directories, A and B, not {len(args.directories)}")
     write_out((_diff if args.diff else _report)(args), args.output)
     return 0
 
@@ -82,7 +80,7 @@ def _report(args: argparse.Namespace) -> bytes:
 
 
 def _diff(args: argparse.Namespace) -> bytes:
-    found = diff(*args.directories)
+    found = diff(args.directories)
     if args.format == "html":
         from xpubench.report.page.pages import diff_page
 

@@ -3,8 +3,9 @@
 import argparse
 import random
 from collections import Counter
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from xpubench.cli import generation, tensor_parallel
@@ -19,9 +20,13 @@ from xpubench.process.signals import exit_code
 from xpubench.record import Record
 from xpubench.results import ResultsDirectory
 from xpubench.run import suite
+from xpubench.run.environments import check_distinct, first_device, placed
 from xpubench.run.order import Order
 from xpubench.run.supervisor import records_of
 from xpubench.runtimes.registry import DEFAULT
+
+# What runs orders and yields the records of each run: as `run.suite.run_orders`.
+Runner = Callable[..., Generator[list[Record]]]
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +36,21 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--models", nargs="+", metavar="MODEL", help="instead of the suite's own")
     note = "for a suite over ranks: how many share a model (default: the catalog's, else the suite's)"
     add("--ranks", type=int, metavar="N", help=note)
+    note = "under mpirun: rank 0 hands the runs to the other ranks, on any machines"
+    add("--executor", choices=("mpi",), help=note)
+    add_run_flags(parser)
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of how a suite's runs are made."""
+    add = parser.add_argument
     add(
         "--results-dir", type=named_directory, default=Path("results"), metavar="DIR", help="default: results"
     )
     note = "which runs with a record to repeat (default: none)"
     add("--rerun", choices=("failed", "all"), help=note)
-    add("--rounds", type=int, default=1, metavar="N", help="repeat in shuffled order")
+    note = "repeat in shuffled order (default: the suite's own number, mostly 1)"
+    add("--rounds", type=int, metavar="N", help=note)
     note = f"seconds of a run with its load, downloads not counted (default: {suite.DEFAULT_TIMEOUT_S:g})"
     add("--timeout", type=float, default=suite.DEFAULT_TIMEOUT_S, metavar="S", help=note)
     note = "the runtime, one that the suite has flags for; auto prefers the guide's where it runs here"
@@ -48,19 +62,61 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the suite; 0 when every run is well, 1 when one failed."""
-    directories = suite.round_directories(args.results_dir, args.rounds)
-    if args.rounds == 1:
-        directories = [args.results_dir]
-    if not args.timeout > 0:
-        raise UserError(f"--timeout must be above 0 seconds, not {args.timeout:g}")
+    if args.executor is None:
+        return _suite(args, suite.run_orders)
+    from xpubench.run.ranks_pool import hand_out, pool
+
+    with pool() as executor:
+        if executor is None:
+            return 0
+        say = partial(print, flush=True)
+        return _suite(args, partial(hand_out, executor, say=say))
+
+
+def _suite(args: argparse.Namespace, runner: Runner) -> int:
     if args.ranks is not None and args.ranks < 1:
         raise UserError(f"--ranks must be at least 1, not {args.ranks}")
     read, flags = suite.read_suite(args.suite), suite.words(args.flags)
-    stack = _stack(read, args.stack, flags)
-    commands = suite.command_lines(read, args.models, flags, ranks=args.ranks, stack=stack)
-    orders = [_order(command) for command in commands]
+    directories = directories_of(args, read.rounds)
+    stack = stack_of(read, args.stack, flags)
+    orders = orders_of(read, suite.command_lines(read, args.models, flags, ranks=args.ranks, stack=stack))
     if not orders:
         raise UserError(f"the suite {args.suite} has no runs")
+    return carry_out(orders, directories, args, runner)
+
+
+def directories_of(args: argparse.Namespace, rounds: int) -> list[Path]:
+    """The results directory of each round. UserError for a number of rounds or seconds that cannot be."""
+    rounds = rounds if args.rounds is None else args.rounds
+    directories = suite.round_directories(args.results_dir, rounds)
+    if not args.timeout > 0:
+        raise UserError(f"--timeout must be above 0 seconds, not {args.timeout:g}")
+    return [args.results_dir] if rounds == 1 else directories
+
+
+def orders_of(read: suite.Suite, commands: Sequence[suite.CommandLine]) -> list[Order]:
+    """The order of each command line in its environment. Where a stack is not here, a line says so once."""
+    orders, left_out = [], []
+    for command in commands:
+        environment = read.environments.get(command.environment or "")
+        order = placed(_order(command, environment), environment, optional=command.optional)
+        if isinstance(order, str):
+            left_out.append(order)
+        else:
+            orders.append(order)
+    for line in dict.fromkeys(left_out):
+        print(line, flush=True)
+    check_distinct(orders)
+    return orders
+
+
+def carry_out(
+    orders: list[Order],
+    directories: list[Path],
+    args: argparse.Namespace,
+    runner: Runner = suite.run_orders,
+) -> int:
+    """Prints the plan with --dry-run, else has the runner run the orders; the exit code."""
     for flag, names in suite.lacking_flags(orders).items():
         print(
             f"{flag} is not given, and the hub's files of {', '.join(names)} do not load without it; add "
@@ -70,10 +126,10 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print_plan(orders, directories)
         return 0
-    return _run(orders, directories, args)
+    return _run(orders, directories, args, runner)
 
 
-def _stack(read: suite.Suite, asked: str | None, flags: list[str]) -> str:
+def stack_of(read: suite.Suite, asked: str | None, flags: list[str]) -> str:
     """The runtime whose flags the command lines take; one that was asked for or looked for is told."""
     if asked is None:
         return DEFAULT
@@ -85,7 +141,7 @@ def _stack(read: suite.Suite, asked: str | None, flags: list[str]) -> str:
     return choice.runtime
 
 
-def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace) -> int:
+def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace, runner: Runner) -> int:
     specs = [spec for order in orders for spec in order.specs]
     statuses: Counter[str] = Counter()
     for number, directory in enumerate(directories):
@@ -97,7 +153,7 @@ def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace)
         total = sum(suite.wanted(results, spec, args.rerun) for spec in specs)
         hint = "" if total else "; --rerun all makes them again"
         print(f"{directory}: {total} of {len(specs)} runs to make{hint}", flush=True)
-        made = suite.run_orders(shuffled, results, rerun=args.rerun, timeout_s=args.timeout)
+        made = runner(shuffled, results, rerun=args.rerun, timeout_s=args.timeout)
         try:
             with suite.locked(results), closing(made):
                 for count, records in enumerate(made, 1):
@@ -109,16 +165,21 @@ def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace)
         statuses.update(record.status for spec in specs for record in records_of(results, spec))
     print(", ".join(f"{count} {status}" for status, count in sorted(statuses.items())))
     print(f"next, the report: xpubench report {args.results_dir} -o report.html")
+    if len({spec.subject.runtime for spec in specs}) > 1:
+        print(f"the stacks side by side: xpubench report --diff {args.results_dir} -o stacks.html")
     return 0 if set(statuses) == {"ok"} else 1
 
 
-def _order(command: suite.CommandLine) -> Order:
-    """The order that a command line gives, by the flags of its command."""
+def _order(command: suite.CommandLine, environment: suite.SuiteEnvironment | None) -> Order:
+    """The order that a command line gives, by the flags of its command, on the device that its environment
+    finds where none is named."""
     args = _parser(command.ranks is not None).parse_args(command.flags)
     runtime, *others = runtime_names(args)
     if others:
         raise UserError("a command line of a suite has one runtime: name one --runtime, and vary it")
-    device = args.device or generation.device_of_worker(runtime)
+    python = environment.python if environment is not None else None
+    found = first_device(python) if args.device is None and python is not None else None
+    device = args.device or found or generation.device_of_worker(runtime)
     if command.ranks is None:
         return generation.order_for(args, runtime, device)
     args.tp_size = command.ranks

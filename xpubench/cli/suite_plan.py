@@ -7,12 +7,21 @@ from xpubench.cli.tables import print_table
 from xpubench.compare.title import title_of_spec
 from xpubench.report.text import NONE, gb, number
 from xpubench.run.order import Order
-from xpubench.run.suite_plan import Outlook, defects_met, device_of, first_token_ms, outlooks, time_left
+from xpubench.run.suite_plan import (
+    USUAL_SHARES,
+    Outlook,
+    defects_met,
+    device_of,
+    first_token_ms,
+    outlooks,
+    time_left,
+)
 
 COLUMNS = (
     *("run", "weights, GB", "KV cache, GB", "peak, GB", "first token, ms", "next token, ms", "time, s"),
     "state",
 )
+MINUTE_S, HOUR_S = 60.0, 3600.0
 
 
 def print_plan(orders: Sequence[Order], directories: Sequence[Path]) -> None:
@@ -67,9 +76,17 @@ def _time_line(runs: Sequence[Outlook]) -> str:
     if left.seconds is None:
         return "time: not known before a first run is done"
     if left.done:
-        return f"time: about {left.seconds:.0f} s without starting the processes, by the {left.done} done"
-    others = f"; without a bound, and not in it: {left.unbounded}" if left.unbounded else ""
+        return f"time: about {_span(left.seconds)} without starting the processes, by the {left.done} done"
+    others = f"; not in it: {left.unbounded} runs without a bound" if left.unbounded else ""
+    slow, fast = (_span(left.seconds / share) for share in USUAL_SHARES)
+    shares = f"{USUAL_SHARES[0]:.0%} to {USUAL_SHARES[1]:.0%}"
     return (
-        f"time: at least {left.seconds:.0f} s, the roofline's lower bound: starting, loading and what is "
-        f"slower than the memory come on top, often several times as much{others}"
+        f"time: about {fast} to {slow}, the roofline's lower bound of {_span(left.seconds)} at the {shares} "
+        f"of it that published runs reach; downloads, starting and loading come on top{others}"
     )
+
+
+def _span(seconds: float) -> str:
+    if seconds < 2 * MINUTE_S:
+        return f"{seconds:.0f} s"
+    return f"{seconds / MINUTE_S:.0f} min" if seconds < 2 * HOUR_S else f"{seconds / HOUR_S:.1f} h"

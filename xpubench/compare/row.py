@@ -6,17 +6,23 @@ from typing import Any, Literal
 import msgspec
 
 from xpubench.catalog import find_model
+from xpubench.catalog.platforms import platform_of
 from xpubench.compare.accuracy import below_published, other_items
+from xpubench.compare.work import checkpoint_name, precision_class
 from xpubench.record import LatencySummary, Record
-from xpubench.spec import AccuracySpec, Subject
+from xpubench.spec import DTYPE_BYTES, AccuracySpec
 
-Mode = Literal["fp16", "int4", "distributed"]
+Mode = Literal["fp16", "int4", "distributed", "bf16", "int8"]
+# The modes of one device by their precision class.
+MODES: dict[str, Mode] = {"float16": "fp16", "int4": "int4", "bfloat16": "bf16", "int8": "int8"}
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """One run. Latencies in ms with their 95% interval, memory in bytes, accuracies and MBU from 0 to 1.
-    `key` names the run in the page; ids that repeat get a number. `acc_partial` tells that the accuracy is
-    not that of the task's whole test set."""
+    `key` names the run in the page; ids that repeat get a number. `checkpoint` and `weights_digest` tell
+    which model it is, `precision_class` what really ran, and `platform` where, None where the record does
+    not name the device. `tokens_checked` tells whether the timed tokens of a latency run were looked at,
+    and `acc_partial` that the accuracy is not that of the task's whole test set."""
 
     key: str
     id: str
@@ -31,7 +37,11 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     device: str
     device_name: str
+    platform: str | None
+    checkpoint: str
+    weights_digest: str | None
     precision: str
+    precision_class: str
     mode: Mode | None
     weights: str
     ranks: int
@@ -47,6 +57,9 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     peak_device_bytes: int | None = None
     peak_host_bytes: int | None = None
     load_s: float | None = None
+    tokens_checked: bool = False
+    top1_agreement: float | None = None
+    mean_kl: float | None = None
     acc: float | None = None
     acc_stderr: float | None = None
     acc_items: int | None = None
@@ -60,7 +73,8 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
 def row_of(record: Record, path: Path, key: str) -> RunRow:
     """The row of a record that lies in the file `path`."""
     spec, subject, device = record.spec, record.spec.subject, record.environment.device
-    known = find_model(subject.model)
+    checkpoint, precision = checkpoint_name(record), precision_class(record)
+    known = find_model(checkpoint)
     return RunRow(
         key=key,
         directory=str(path.parent),
@@ -70,27 +84,36 @@ def row_of(record: Record, path: Path, key: str) -> RunRow:
         family=known.family if known else "other",
         runtime=subject.options.label,
         device_name=device.name if device else subject.device,
-        precision=f"int4 {subject.dtype}" if subject.quantization else subject.dtype,
-        mode=_mode(subject),
+        platform=platform_of(subject.device, device),
+        checkpoint=checkpoint,
+        weights_digest=record.fingerprint.weights if record.fingerprint else None,
+        precision=precision if precision in DTYPE_BYTES else f"{precision} {subject.dtype}",
+        precision_class=precision,
+        mode=_mode(precision, subject.tp_size),
+        tokens_checked=_tokens_checked(record),
         ranks=subject.tp_size,
         workload=_workload(record),
         warnings=len(record.warnings),
         **_same(record, "id", "created", "status"),
         **_same(subject, "model", "device", "weights"),
         **_same(record.summary, "peak_device_bytes", "peak_host_bytes", "load_s"),
+        **_same(record.divergence, "top1_agreement", "mean_kl"),
         **_latency(record.latency),
         **_accuracy(record),
     )
 
 
-def _mode(subject: Subject) -> Mode | None:
-    """The mode of the guide's table that a run counts for: int4 is INT4 weights on one device, the others
-    float16; other precisions count for none."""
-    if subject.quantization:
-        return "int4" if subject.tp_size == 1 else None
-    if subject.dtype != "float16":
-        return None
-    return "distributed" if subject.tp_size > 1 else "fp16"
+def _mode(precision: str, ranks: int) -> Mode | None:
+    """The mode that a run counts for, None where it counts for none: over ranks the guide's table has
+    float16 alone."""
+    if ranks > 1:
+        return "distributed" if precision == "float16" else None
+    return MODES.get(precision)
+
+
+def _tokens_checked(record: Record) -> bool:
+    tokens = record.checks.tokens
+    return tokens is not None and tokens.compared + tokens.scored > 0
 
 
 def _workload(record: Record) -> str:

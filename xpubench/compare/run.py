@@ -3,7 +3,6 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -14,6 +13,7 @@ from xpubench.compare.figures import FIGURES, FigureName, unusable
 from xpubench.compare.judgement import Judgement, Verdict
 from xpubench.compare.processes import EarlierRuns, Limits, judge_figures
 from xpubench.compare.title import title_of
+from xpubench.compare.work import other_model, recipe_text
 from xpubench.record import Record
 from xpubench.spec import AccuracySpec, RunSpec
 
@@ -135,21 +135,28 @@ def _other_tokens(base: Record, new: Record) -> list[str]:
     found = []
     assert isinstance(base.spec, RunSpec)
     assert isinstance(new.spec, RunSpec)
-    one, other = base.output, new.output
-    # A prompt of text is the same whatever the seed.
-    same_prompt = new.spec.workload.prompt or base.spec.protocol.seed == new.spec.protocol.seed
-    if one is not None and other is not None and same_prompt:
-        pairs = zip(one.first_token_ids, other.first_token_ids, strict=False)
-        place = next((at for at, (before, after) in enumerate(pairs, 1) if before != after), None)
-        if place is not None:
-            found.append(
-                f"other tokens for the same prompt, from token {place} of {len(other.first_token_ids)}"
-            )
+    place = first_other_token(base, new)
+    if place:
+        count = len(new.output.first_token_ids) if new.output is not None else 0
+        found.append(f"other tokens for the same prompt, from token {place} of {count}")
     if base.divergence is not None and new.divergence is not None:
         lost = 100 * (base.divergence.top1_agreement - new.divergence.top1_agreement)
         if lost > AGREEMENT_POINTS:
             found.append(f"top-1 agreement with the reference {lost:.1f} points lower")
     return found
+
+
+def first_other_token(base: Record, new: Record) -> int | None:
+    """The first of the untimed generation's tokens, from 1, that the two runs do not share, 0 where they
+    share all; None where their prompts differ or a record has no tokens."""
+    if not isinstance(base.spec, RunSpec) or not isinstance(new.spec, RunSpec):
+        return None
+    # A prompt of text is the same whatever the seed.
+    same_prompt = new.spec.workload.prompt or base.spec.protocol.seed == new.spec.protocol.seed
+    if base.output is None or new.output is None or not same_prompt:
+        return None
+    pairs = list(zip(base.output.first_token_ids, new.output.first_token_ids, strict=False))
+    return next((at for at, (before, after) in enumerate(pairs, 1) if before != after), 0) if pairs else None
 
 
 def _failing(base: Sequence[Record], new: Sequence[Record]) -> tuple[RunVerdict, str] | None:
@@ -169,12 +176,10 @@ def _failing(base: Sequence[Record], new: Sequence[Record]) -> tuple[RunVerdict,
 def _not_comparable(base: Record, new: Record) -> str | None:
     """The field in which the work differs; None where it is the same."""
     one, other = base.spec, new.spec
-    # A model may be a directory here and a name on the hub.
-    models = [Path(spec.subject.model).name for spec in (one, other)]
     if isinstance(one, RunSpec) is not isinstance(other, RunSpec):
         return "one is a latency, the other an accuracy"
-    if models[0].lower() != models[1].lower() and not _same_checkpoint(base, new):
-        return f"another model: {models[0]} and {models[1]}"
+    if reason := other_model(base, new):
+        return reason
     if not isinstance(one, RunSpec) or not isinstance(other, RunSpec):
         return None
     if one.subject.weights != other.subject.weights:
@@ -185,12 +190,6 @@ def _not_comparable(base: Record, new: Record) -> str | None:
         if left != right and field != "cache":
             return f"another {field}: {left} and {right}"
     return None
-
-
-def _same_checkpoint(base: Record, new: Record) -> bool:
-    """Whether both records know their checkpoints and these are one, as of a model and its conversion."""
-    one, other = base.fingerprint, new.fingerprint
-    return one is not None and other is not None and one.weights == other.weights
 
 
 def _without_figures(base: Sequence[Record], new: Sequence[Record]) -> str | None:
@@ -219,7 +218,13 @@ def _warnings(name: str, rounds: Sequence[Record]) -> list[str]:
 
 def _differing(base: Record, new: Record) -> list[str]:
     """The fields in which the subjects, or the kinds of cache, differ."""
-    one, other = _fields(base.spec), _fields(new.spec)
+    one, other = _fields(base), _fields(new)
+    ours, theirs = one.pop("options"), other.pop("options")
+    if ours["runtime"] == theirs["runtime"]:
+        one |= ours
+        other |= theirs
+    else:
+        one["runtime"], other["runtime"] = base.spec.subject.options.label, new.spec.subject.options.label
     return [
         f"{name}: {one.get(name, 'none')} and {other.get(name, 'none')}"
         for name in sorted(one.keys() | other.keys())
@@ -227,8 +232,9 @@ def _differing(base: Record, new: Record) -> list[str]:
     ]
 
 
-def _fields(spec: RunSpec | AccuracySpec) -> dict[str, Any]:
+def _fields(record: Record) -> dict[str, Any]:
+    spec = record.spec
     fields: dict[str, Any] = msgspec.to_builtins(spec.subject)
-    fields["quantization"] = spec.subject.quantization and spec.subject.quantization.title
+    fields["quantization"] = recipe_text(record)
     fields["cache"] = spec.workload.cache if isinstance(spec, RunSpec) else None
     return {name: value for name, value in fields.items() if value is not None}

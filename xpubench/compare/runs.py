@@ -12,6 +12,7 @@ from xpubench.compare.figures import FigureName
 from xpubench.compare.processes import EarlierRuns, Limits
 from xpubench.compare.run import RunComparison, RunVerdict, compare_runs
 from xpubench.compare.title import title_of
+from xpubench.compare.work import exact_key, work_keys
 from xpubench.errors import UserError
 from xpubench.measure.sequential import ALPHA
 from xpubench.record import Record, read_records
@@ -21,6 +22,10 @@ from xpubench.results import Found, records_in, rounds_of, writable
 BAD: frozenset[RunVerdict] = frozenset({"slower", "worse", "newly failing", "missing"})
 NOT_COMPARED: frozenset[RunVerdict] = frozenset({"failing in both", "missing"})
 FAILED, NOT_COMPARABLE, INCONCLUSIVE = 1, 2, 3
+
+
+# By the exact key of each run its rounds.
+Runs = dict[str, list[Found]]
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,9 +39,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
-    """Two sets of runs: those of the same id compared, and those that the new set lacks, whose verdict is
-    `missing` unless they may be; `only_base` and `only_new` are titles. Of the `judged` runs, chance would
-    call about `false_by_chance` changed were all the same, and `exit_code` is what the verdicts give."""
+    """Two sets of runs: those of the same id compared, or where the sets have no stack in common those of
+    the same work, and those that the new set lacks, whose verdict is `missing` unless they may be;
+    `only_base` and `only_new` are titles. Of the `judged` runs, chance would call about `false_by_chance`
+    changed were all the same, and `exit_code` is what the verdicts give."""
 
     runs: list[RunComparison]
     only_base: list[str] = []
@@ -48,9 +54,9 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
-    """Compares two runs, or two sets of them: directories, or files with several records. Two single runs are
-    compared as they are, those of sets by their run's id. Records that share an id are rounds of one run.
-    UserError when a path holds no record."""
+    """Compares two runs, or two sets of them: directories, or files with several records. Two single runs
+    are compared as they are, those of sets by their run's id or, where the sets have no stack in common,
+    by their work. Records that share an id are rounds of one run. UserError when a path holds no record."""
     left_out: list[tuple[str, str]] = []
     before, after = _runs(base, left_out), _runs(new, left_out)
     earlier = EarlierRuns()
@@ -59,27 +65,28 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
             earlier.add([found.record], "earlier")
     if len(before) == len(after) == 1 and not base.is_dir() and not new.is_dir():
         # A single run of each side is compared under whatever id it has.
-        after = dict(zip(before, after.values(), strict=True))
-    ours, theirs = (
-        {one: [found.record for found in rounds] for one, rounds in side.items()} for side in (before, after)
-    )
-    lacking = [one for one in ours if one not in theirs]
-    allowed = [one for one in lacking if _may_lack(ours[one][-1], rules.may_lack)]
+        pairs = [(one, other) for one in before for other in after]
+    elif _runtimes(before) & _runtimes(after):
+        pairs = [(one, one) for one in before if one in after]
+    else:
+        pairs = _of_one_work(before, after)
+    paired = ({one for one, _ in pairs}, {other for _, other in pairs})
+    lacking = [one for one in before if one not in paired[0]]
+    allowed = [one for one in lacking if _may_lack(_last(before[one]), rules.may_lack)]
     runs = []
-    for one in ours:
-        if one in theirs:
-            earlier.add(ours[one], "base")
-            earlier.add(theirs[one], "new")
-            run = compare_runs(ours[one], theirs[one], rules.limits, rules.primary, earlier)
-            runs.append(with_answers(run, before[one][-1].path, after[one][-1].path))
-        elif one not in allowed:
-            runs.append(_missing(ours[one][-1]))
+    for one, other in pairs:
+        ours, theirs = ([found.record for found in rounds] for rounds in (before[one], after[other]))
+        earlier.add(ours, "base")
+        earlier.add(theirs, "new")
+        run = compare_runs(ours, theirs, rules.limits, rules.primary, earlier)
+        runs.append(with_answers(run, before[one][-1].path, after[other][-1].path))
+    runs += [_missing(_last(before[one])) for one in lacking if one not in allowed]
     runs = adjusted(runs)
     judged = sum(run.adjusted_p is not None for run in runs)
     return Comparisons(
         runs=runs,
-        only_base=[title_of(ours[one][-1]) for one in allowed],
-        only_new=[title_of(rounds[-1]) for one, rounds in theirs.items() if one not in ours],
+        only_base=[title_of(_last(before[one])) for one in allowed],
+        only_new=[title_of(_last(rounds)) for one, rounds in after.items() if one not in paired[1]],
         left_out=[f"{path}: {reason}" for path, reason in left_out],
         judged=judged,
         false_by_chance=ALPHA * judged,
@@ -121,6 +128,26 @@ def _p_value(run: RunComparison) -> float | None:
     return None if run.primary is None else run.primary.p_value
 
 
+def _last(rounds: list[Found]) -> Record:
+    return rounds[-1].record
+
+
+def _runtimes(runs: Runs) -> set[str]:
+    return {_last(rounds).spec.subject.runtime for rounds in runs.values()}
+
+
+def _of_one_work(ours: Runs, theirs: Runs) -> list[tuple[str, str]]:
+    """The ids of each base run and of each new run that did the same work on another stack."""
+    keys = work_keys([_last(rounds) for runs in (ours, theirs) for rounds in runs.values()])
+    before, after = keys[: len(ours)], keys[len(ours) :]
+    return [
+        (one, other)
+        for one, work in zip(ours, before, strict=True)
+        for other, again in zip(theirs, after, strict=True)
+        if work == again
+    ]
+
+
 def _missing(record: Record) -> RunComparison:
     reason = "the new set lacks it; --allow-missing names what it may lack"
     return RunComparison(id=record.id, title=title_of(record), verdict="missing", reason=reason)
@@ -131,7 +158,7 @@ def _may_lack(record: Record, globs: Sequence[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs for name in names)
 
 
-def _runs(path: Path, left_out: list[tuple[str, str]]) -> dict[str, list[Found]]:
+def _runs(path: Path, left_out: list[tuple[str, str]]) -> Runs:
     """The runs of a directory or a file by their ids, each with its rounds. `DIR/ID.json` also names the run
     of that id in the rounds of DIR."""
     if path.is_dir():
@@ -142,7 +169,7 @@ def _runs(path: Path, left_out: list[tuple[str, str]]) -> dict[str, list[Found]]
         records = [Found(file, writable(record, file)) for file in files for record in read_records(file)]
     if not records:
         raise UserError(f"no records in {path}")
-    runs: dict[str, list[Found]] = defaultdict(list)
+    runs: Runs = defaultdict(list)
     for found in records:
-        runs[found.record.id].append(found)
+        runs[exact_key(found.record)].append(found)
     return runs

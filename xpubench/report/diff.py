@@ -1,6 +1,7 @@
-"""Two directories side by side: machines, drivers or stacks, run by run."""
+"""Runs of the same work side by side: on two machines, drivers or stacks, run by run."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -9,29 +10,35 @@ import msgspec
 from xpubench.compare.environments import EnvironmentDifference, Environments, differences
 from xpubench.compare.processes import EarlierRuns
 from xpubench.compare.row import RunRow, row_of
-from xpubench.compare.run import RunComparison, compare_runs
+from xpubench.compare.run import RunComparison, compare_runs, first_other_token
 from xpubench.compare.runs import Rules, adjusted
-from xpubench.record import Record
-from xpubench.results import records_in
-from xpubench.spec import AccuracySpec
+from xpubench.compare.work import Work, exact_key, recipe_text, stack_key, work_keys
+from xpubench.errors import UserError
+from xpubench.report.migration import Move, moves
+from xpubench.results import Found, records_in
+from xpubench.runtimes.registry import OPTIONS
 
-# Two runs of the same work may differ in these fields of the subject and in no other.
-STACK_FIELDS = ("allow_pickle", "device", "options", "trust_remote_code")
 
-
-class RunPair(msgspec.Struct, frozen=True):
-    """Two runs of one work, each by its last round, and how B compares with A."""
+class RunPair(msgspec.Struct, frozen=True, kw_only=True):
+    """Two runs of one work, each by its last round, and how B compares with A. `work` is the name that
+    both models share. `first_other_token` is that of the untimed generation, from 1, and 0 where all
+    tokens are equal. `recipes` tells how the weights of both were quantized, where they were."""
 
     a: RunRow
     b: RunRow
+    model: str
     comparison: RunComparison
+    first_other_token: int | None
+    recipes: tuple[str | None, str | None]
 
 
 class Diff(msgspec.Struct, frozen=True, kw_only=True):
-    """Two directories: the pairs of their runs, and what only one of them has."""
+    """Two sides: what a move from each stack of A to each of B brings, the pairs of their runs, and what
+    only one of them has."""
 
     a: str
     b: str
+    moves: list[Move]
     pairs: list[RunPair]
     environment: list[EnvironmentDifference]
     only_a: list[RunRow]
@@ -39,79 +46,99 @@ class Diff(msgspec.Struct, frozen=True, kw_only=True):
     left_out: list[tuple[str, str]]
 
 
-Rounds = list[tuple[Path, Record]]
+OfOneSide = list[Found]
+# The rounds of a run.
+Rounds = list[Found]
 
 
-class _Side:
-    """The records of each work and stack of a directory, and how often its environments have a fact."""
-
-    def __init__(self, directory: Path, left_out: list[tuple[str, str]]) -> None:
-        self.runs: dict[str, dict[str, Rounds]] = defaultdict(lambda: defaultdict(list))
-        self.environments = Environments()
-        for path, record in records_in([directory], left_out):
-            self.environments.add(record)
-            work, stack = _work_and_stack(record)
-            self.runs[work][stack].append((path, record))
-
-
-def diff(a: Path, b: Path) -> Diff:
-    """Pairs the runs of two directories that did the same work, each on its own stack. A stack that both
-    sides have is paired with itself; one that only one side has, with all that only the other side has.
-    UserError when a directory has no record."""
+def diff(directories: Sequence[Path]) -> Diff:
+    """Pairs the runs that did the same work, each on its own stack. A is the first directory and B all
+    others; of a single directory, A is one stack in it, that of the guide where it is there, and B are the
+    others. A stack that both sides have is paired with itself; one that only one side has, with all that
+    only the other has. UserError when a directory has no record, or a single one has no second stack."""
     left_out: list[tuple[str, str]] = []
-    sides = _Side(a, left_out), _Side(b, left_out)
-    pairs: list[tuple[Rounds, Rounds]] = []
-    only_a: list[RunRow] = []
-    only_b: list[RunRow] = []
-    for work in sides[0].runs | sides[1].runs:
-        ours, theirs = (side.runs.get(work, {}) for side in sides)
+    names, sides = _sides(directories, left_out)
+    runs = _by_work(sides)
+    pairs: list[tuple[str, Rounds, Rounds]] = []
+    alone: tuple[list[tuple[str, Rounds]], list[tuple[str, Rounds]]] = ([], [])
+    for work, (ours, theirs) in runs.items():
         left = [run for stack, run in ours.items() if stack not in theirs]
         right = [run for stack, run in theirs.items() if stack not in ours]
         matched = [(run, theirs[stack]) for stack, run in ours.items() if stack in theirs]
-        pairs += [*matched, *product(left, right)]
-        only_a += [_row(run) for run in left if not right]
-        only_b += [_row(run) for run in right if not left]
-    compared = _compared([(_newest(one), _newest(other)) for one, other in pairs])
+        pairs += [(work.model, one, other) for one, other in (*matched, *product(left, right))]
+        if not right:
+            alone[0].extend((work.model, run) for run in left)
+        if not left:
+            alone[1].extend((work.model, run) for run in right)
+    compared = _compared([(model, _newest(one), _newest(other)) for model, one, other in pairs])
+    a, b = (Environments(record for _, record in side) for side in sides)
+    only_a, only_b = ([(model, _row(run)) for model, run in side] for side in alone)
     return Diff(
-        a=str(a),
-        b=str(b),
+        a=names[0],
+        b=names[1],
+        moves=moves([(pair.model, pair.a, pair.b, pair.comparison) for pair in compared], only_a),
         pairs=sorted(compared, key=lambda pair: (pair.a.model, pair.a.workload)),
-        environment=differences(sides[0].environments, sides[1].environments),
-        only_a=only_a,
-        only_b=only_b,
+        environment=differences(a, b),
+        only_a=[run for _, run in only_a],
+        only_b=[run for _, run in only_b],
         left_out=left_out,
     )
 
 
-def _work_and_stack(record: Record) -> tuple[str, str]:
-    """The work that a record did, and the stack that did it, each as JSON."""
-    spec = record.spec
-    subject = msgspec.to_builtins(spec.subject)
-    stack = [subject.pop(name, None) for name in STACK_FIELDS]
-    # Neither the place of quantized weights changes them, nor that of the passages or their batches an item.
-    if subject.get("quantization"):
-        subject["quantization"]["checkpoint"] = None
-    if isinstance(spec, AccuracySpec):
-        work: msgspec.Struct = msgspec.structs.replace(spec.task, data=None, batch_size=0)
-    else:
-        work = spec.workload
-    return msgspec.json.encode([subject, work]).decode(), msgspec.json.encode(stack).decode()
+def _sides(
+    directories: Sequence[Path], left_out: list[tuple[str, str]]
+) -> tuple[tuple[str, str], tuple[OfOneSide, OfOneSide]]:
+    """What each side is called, and its records."""
+    first = list(records_in(directories[:1], left_out, below=True))
+    if len(directories) > 1:
+        others = ", ".join(map(str, directories[1:]))
+        return (str(directories[0]), others), (first, list(records_in(directories[1:], left_out, below=True)))
+    there = {record.spec.subject.runtime for _, record in first}
+    if len(there) < 2:
+        raise UserError(f"{directories[0]} holds one stack, {', '.join(there)}; name a second directory")
+    # A move starts from the guide's stack.
+    base = min(there, key=lambda name: (OPTIONS[name].preferred_where is None, list(OPTIONS).index(name)))
+    rest = ", ".join(name for name in OPTIONS if name in there - {base})
+    before = [found for found in first if found.record.spec.subject.runtime == base]
+    after = [found for found in first if found.record.spec.subject.runtime != base]
+    return (f"{base} in {directories[0]}", f"{rest} in {directories[0]}"), (before, after)
+
+
+def _by_work(sides: tuple[OfOneSide, OfOneSide]) -> dict[Work, tuple[dict[str, Rounds], dict[str, Rounds]]]:
+    """By each work the runs of both sides, by their stacks."""
+    keys = iter(work_keys([record for side in sides for _, record in side]))
+    runs: dict[Work, tuple[dict[str, Rounds], dict[str, Rounds]]] = {}
+    for place, side in enumerate(sides):
+        for found in side:
+            stacks = runs.setdefault(next(keys), (defaultdict(list), defaultdict(list)))[place]
+            stacks[stack_key(found.record)].append(found)
+    return runs
 
 
 def _newest(run: Rounds) -> Rounds:
     """The rounds of the newest run: runs of one work and stack may still differ in their protocol."""
-    last = max(run, key=lambda found: found[1].created)[1]
-    return [found for found in run if found[1].id == last.id]
+    last = max(run, key=lambda found: found.record.created).record
+    return [found for found in run if exact_key(found.record) == exact_key(last)]
 
 
-def _compared(pairs: list[tuple[Rounds, Rounds]]) -> list[RunPair]:
+def _compared(pairs: list[tuple[str, Rounds, Rounds]]) -> list[RunPair]:
     earlier, rules = EarlierRuns(), Rules()
-    sides = [[[record for _, record in run] for run in pair] for pair in pairs]
+    sides = [[[record for _, record in run] for run in (a, b)] for _, a, b in pairs]
     for base, new in sides:
         earlier.add(base, "a")
         earlier.add(new, "b")
-    found = adjusted([compare_runs(base, new, rules.limits, rules.primary, earlier) for base, new in sides])
-    return [RunPair(_row(a), _row(b), one) for (a, b), one in zip(pairs, found, strict=True)]
+    judged = adjusted([compare_runs(base, new, rules.limits, rules.primary, earlier) for base, new in sides])
+    return [
+        RunPair(
+            a=_row(a),
+            b=_row(b),
+            model=model,
+            comparison=one,
+            first_other_token=first_other_token(a[-1].record, b[-1].record),
+            recipes=(recipe_text(a[-1].record), recipe_text(b[-1].record)),
+        )
+        for (model, a, b), one in zip(pairs, judged, strict=True)
+    ]
 
 
 def _row(run: Rounds) -> RunRow:

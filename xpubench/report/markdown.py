@@ -7,20 +7,24 @@ from xpubench.compare.history import History
 from xpubench.compare.runs import Comparisons
 from xpubench.report.comparison import COLUMNS, notes, row_texts
 from xpubench.report.diff import Diff
-from xpubench.report.matrix import MODES, Cell
+from xpubench.report.matrix import Cell, Entry
 from xpubench.report.overview import Overview
 from xpubench.report.tables import DataTable, cell_text, diff_table, history_table, runs_table
-from xpubench.report.text import MODE_NAMES, number, percent
+from xpubench.report.text import MODE_NAMES, NONE, number, percent
+
+MARKS = {"validated": ["guide: validated"], "listed": ["guide: validated, listed"], "none": []}
 
 
 def overview_markdown(found: Overview) -> bytes:
     """Summary, validated models and runs."""
     lines = ["# Validation report", ""]
+    lines += [f"- {count} record{'s' * (count != 1)} in {escaped(path)}" for path, count in found.found]
     lines += [f"- {escaped(text)} ({count} runs)" for text, count in found.environments]
     lines += ["", "## Summary", ""]
     lines += [
-        f"- {MODE_NAMES[one.mode]}: {one.passed} of {one.validated} validated models pass, {one.failed} "
-        f"fail, {one.partial} partial, {one.not_run} not run"
+        f"- {escaped(found.matrix.titles[one.platform])}, {MODE_NAMES[one.mode]}, {escaped(one.runtime)}: "
+        f"{one.passed} models pass, {one.failed} fail, {one.partial} partial; "
+        f"the guide validated {one.marked}"
         for one in found.tallies
     ]
     lines.append(f"- runs: {sum(run.status == 'ok' for run in found.runs)} of {len(found.runs)} went well")
@@ -34,8 +38,9 @@ def overview_markdown(found: Overview) -> bytes:
         f"{run.status}: {escaped(run.message or '')}"
         for run in found.failed
     ]
-    header = ["model", *(MODE_NAMES[mode] for mode in MODES)]
-    matrix = ([line.model, *map(_cell, line.cells)] for line in found.matrix)
+    table = found.matrix
+    header = ["model", *(f"{table.titles[one.platform]}, {MODE_NAMES[one.mode]}" for one in table.columns)]
+    matrix = ([line.model, *map(_cell, line.cells)] for line in table.rows)
     lines += ["", "## Validated models", "", *_rows(header, matrix)]
     return _whole([*lines, "", "## Runs", "", *_table(runs_table(found.runs))], found.left_out)
 
@@ -44,6 +49,8 @@ def diff_markdown(found: Diff) -> bytes:
     """The pairs, and what differs in the environments."""
     lines = ["# Side by side", "", f"- A: {escaped(found.a)}", f"- B: {escaped(found.b)}"]
     lines += [f"- {len(found.only_a)} runs in A alone, {len(found.only_b)} in B alone"]
+    lines += ["", "## Summary", ""]
+    lines += [f"- {escaped(move.text)}" for move in found.moves] or ["- no two runs did the same work"]
     lines += ["", "## Runs of the same work", "", *_table(diff_table(found.pairs))]
     facts = ([one.name, one.a, one.b] for one in found.environment)
     lines += ["", "## What differs in the environments", "", *_rows(["fact", "A", "B"], facts)]
@@ -93,9 +100,15 @@ def _whole(lines: list[str], left_out: list[tuple[str, str]]) -> bytes:
 
 
 def _cell(cell: Cell) -> str:
-    parts = [f"{cell.verdict}: {cell.reason}" if cell.reason else cell.verdict]
-    if cell.latency is not None and cell.latency.next_token_ms is not None:
-        parts.append(f"{number(cell.latency.next_token_ms)} ms a token")
-    if cell.accuracy is not None and cell.accuracy.acc is not None:
-        parts.append(f"accuracy {percent(cell.accuracy.acc)} %")
+    return "; ".join([*MARKS[cell.mark], *map(_entry, cell.entries)]) or NONE
+
+
+def _entry(entry: Entry) -> str:
+    parts = [f"{entry.runtime} {entry.verdict}" + (f": {entry.reason}" if entry.reason else "")]
+    if entry.latency is not None and entry.latency.next_token_ms is not None:
+        parts.append(f"{number(entry.latency.next_token_ms)} ms a token")
+    if entry.accuracy is not None and entry.accuracy.acc is not None:
+        parts.append(f"accuracy {percent(entry.accuracy.acc)} %")
+    if entry.reference is not None:
+        parts.append(f"{entry.reference.source} {percent(entry.reference.acc)} %")
     return ", ".join(parts)

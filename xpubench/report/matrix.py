@@ -1,76 +1,145 @@
-"""The guide's table of validated models, each cell measured."""
+"""The guide's table of validated models, each cell measured on its platform."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
-from xpubench.catalog import find_model, models
+from xpubench.catalog import CatalogModel, accuracy_limit_points, find_model, models
+from xpubench.catalog.platforms import platform_title, platforms
 from xpubench.compare.row import Mode, RunRow
+from xpubench.report.references import AccuracyReference, references_of
+from xpubench.report.text import percent
 
-CellVerdict = Literal["pass", "fail", "partial", "not run", "not validated"]
+EntryVerdict = Literal["pass", "fail", "partial"]
+# The guide's own word on a cell: in its table, also in its narrower list for the platform, or nothing.
+Mark = Literal["validated", "listed", "none"]
+# The modes of the guide's table, and those that a platform has a column for where they were measured.
 MODES: tuple[Mode, ...] = ("fp16", "int4", "distributed")
+OTHER_MODES: tuple[Mode, ...] = ("bf16", "int8")
+DISTRIBUTED_ON = "max"
+UNKNOWN = "device not known"
+# By the key of each accuracy run its references.
+References = dict[str, list[AccuracyReference]]
 
 
-class Cell(msgspec.Struct, frozen=True):
-    """A model in a mode. `latency` and `accuracy` are the runs to show, None where there is none."""
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """What one runtime did with a model. `latency` and `accuracy` are the runs to show, None where there
+    is none, and `reference` is what the accuracy was held against, which it is below where it is
+    `too_low`."""
 
-    mode: Mode
-    verdict: CellVerdict
+    runtime: str
+    verdict: EntryVerdict
     reason: str
     latency: RunRow | None = None
     accuracy: RunRow | None = None
+    reference: AccuracyReference | None = None
+    too_low: bool = False
 
 
-class MatrixRow(msgspec.Struct, frozen=True):
-    """A validated model with a cell for each mode. `platforms` are those of the guide's table, `listed` those
-    whose own, narrower list names the model too."""
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """A model in a mode on a platform: the guide's mark, and each runtime's own entry."""
+
+    platform: str
+    mode: Mode
+    mark: Mark
+    entries: list[Entry] = []
+
+
+class MatrixColumn(msgspec.Struct, frozen=True):
+    """A mode of a platform."""
+
+    platform: str
+    mode: Mode
+
+
+class MatrixRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A model with a cell for each column, and whether one of them was measured."""
 
     family: str
     model: str
-    platforms: list[str]
-    listed: list[str]
+    measured: bool
     cells: list[Cell]
 
 
-class Tally(msgspec.Struct, frozen=True):
-    """How many of the models that the guide validated in a mode have which verdict."""
+class Matrix(msgspec.Struct, frozen=True, kw_only=True):
+    """The columns, those of a platform side by side; `titles` holds each platform's. Rows are in the
+    catalog's order."""
 
+    titles: dict[str, str]
+    columns: list[MatrixColumn]
+    rows: list[MatrixRow]
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """How many models have which verdict in a column through a runtime. `marked` is the number of models
+    that the guide validated there."""
+
+    platform: str
     mode: Mode
-    validated: int
+    runtime: str
+    marked: int
     passed: int
     failed: int
     partial: int
-    not_run: int
 
 
-def matrix(runs: Iterable[RunRow]) -> list[MatrixRow]:
-    """The validated models in the catalog's order. A cell passes when all its newest runs went well: at least
-    one of latency, with trained weights, and one of accuracy, on the whole task and not below the published
-    figure by more than the model's limit. It fails when the accuracy is below that, or no latency run or no
-    accuracy run went well. Any other cell with a run is partial."""
-    by_cell: dict[tuple[str, Mode], list[RunRow]] = defaultdict(list)
-    for run in newest(runs):
-        if run.mode is not None and (known := find_model(run.model)):
-            by_cell[known.id, run.mode].append(run)
-    found = []
-    for one in (one for one in models() if one.status == "validated"):
-        # The guide validated the distributed models in FP16.
-        validated: dict[Mode, bool] = {"fp16": one.fp16, "int4": one.int4, "distributed": one.fp16}
-        cells = [_cell(mode, by_cell[one.id, mode], validated[mode]) for mode in MODES]
-        found.append(MatrixRow(one.family, one.id, one.platforms, one.listed, cells))
-    return found
+def matrix(runs: Iterable[RunRow]) -> Matrix:
+    """The guide's models and the catalog's others that were measured.
+
+    An entry passes when all its newest runs went well: at least one of latency, with trained weights, whose
+    timed tokens were looked at, and one of accuracy, on the whole task, that is not below a reference by more
+    than the model's limit. It fails when an accuracy is below that, or no latency run or no accuracy run went
+    well. Any other one is partial.
+    """
+    last = _placed(newest(runs))
+    references = references_of(last)
+    by_cell: dict[tuple[str, str, Mode], list[RunRow]] = defaultdict(list)
+    for run in last:
+        if run.mode is not None:
+            by_cell[run.checkpoint, run.platform or UNKNOWN, run.mode].append(run)
+    known = [
+        one for one in models() if one.status == "validated" or any(one.id == cell[0] for cell in by_cell)
+    ]
+    measured = {cell[1:] for cell in by_cell if find_model(cell[0])}
+    columns = _columns(measured)
+    rows = []
+    for one in known:
+        cells = [
+            Cell(
+                platform=column.platform,
+                mode=column.mode,
+                mark=_mark(one, column),
+                entries=_entries(by_cell[one.id, column.platform, column.mode], references),
+            )
+            for column in columns
+        ]
+        with_runs = any(cell.entries for cell in cells)
+        rows.append(MatrixRow(family=one.family, model=one.id, measured=with_runs, cells=cells))
+    titles = {column.platform: platform_title(column.platform) for column in columns}
+    return Matrix(titles=titles, columns=columns, rows=rows)
 
 
-def tally(lines: list[MatrixRow]) -> list[Tally]:
-    """The verdicts of each mode, counted."""
-    found = []
-    for index, mode in enumerate(MODES):
-        counts = Counter(line.cells[index].verdict for line in lines)
-        verdicts = (counts["pass"], counts["fail"], counts["partial"], counts["not run"])
-        found.append(Tally(mode, len(lines) - counts["not validated"], *verdicts))
-    return found
+def tally(found: Matrix) -> list[Tally]:
+    """The verdicts of each column and runtime, counted."""
+    tallies = []
+    for place, column in enumerate(found.columns):
+        cells = [row.cells[place] for row in found.rows]
+        for runtime in dict.fromkeys(entry.runtime for cell in cells for entry in cell.entries):
+            verdicts = [entry.verdict for cell in cells for entry in cell.entries if entry.runtime == runtime]
+            tallies.append(
+                Tally(
+                    platform=column.platform,
+                    mode=column.mode,
+                    runtime=runtime,
+                    marked=sum(cell.mark != "none" for cell in cells),
+                    passed=verdicts.count("pass"),
+                    failed=verdicts.count("fail"),
+                    partial=verdicts.count("partial"),
+                )
+            )
+    return tallies
 
 
 def newest(runs: Iterable[RunRow]) -> list[RunRow]:
@@ -83,42 +152,116 @@ def newest(runs: Iterable[RunRow]) -> list[RunRow]:
     return list(last.values())
 
 
-def _cell(mode: Mode, runs: list[RunRow], validated: bool) -> Cell:
-    if not runs and validated:
-        return Cell(mode, "not run", "")
-    if not runs:
-        return Cell(mode, "not validated", "not in the guide's table")
+def _placed(runs: Sequence[RunRow]) -> list[RunRow]:
+    """The runs, of which those that ended before their device was known get the platform of the others in
+    their directory on that kind of device, where there is one alone."""
+    seen: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for run in runs:
+        if run.platform is not None:
+            seen[run.directory, run.device].add(run.platform)
+    placed = []
+    for run in runs:
+        there = seen[run.directory, run.device]
+        only = run.platform is None and len(there) == 1
+        placed.append(msgspec.structs.replace(run, platform=next(iter(there))) if only else run)
+    return placed
+
+
+def _columns(measured: set[tuple[str, Mode]]) -> list[MatrixColumn]:
+    """The guide's platforms with its modes, then the others that were measured; other modes where they
+    were."""
+    guide = [one.id for one in platforms()]
+    others = sorted({platform for platform, _ in measured} - set(guide))
+    return [
+        MatrixColumn(platform, mode)
+        for platform in (*guide, *others)
+        for mode in (*MODES, *OTHER_MODES)
+        if (platform, mode) in measured or (platform in guide and mode in MODES)
+    ]
+
+
+def _mark(model: CatalogModel, column: MatrixColumn) -> Mark:
+    # The guide's distributed mode is FP16, and its published runs over ranks are on one platform alone.
+    distributed = model.fp16 and column.platform == DISTRIBUTED_ON
+    modes: dict[Mode, bool] = {"fp16": model.fp16, "int4": model.int4, "distributed": distributed}
+    if column.platform not in model.platforms or not modes.get(column.mode):
+        return "none"
+    return "listed" if column.platform in model.listed else "validated"
+
+
+def _entries(runs: Sequence[RunRow], references: References) -> list[Entry]:
+    by_runtime: defaultdict[str, list[RunRow]] = defaultdict(list)
+    for run in runs:
+        by_runtime[run.runtime].append(run)
+    return [_entry(runtime, own, references) for runtime, own in sorted(by_runtime.items())]
+
+
+def _entry(runtime: str, runs: Sequence[RunRow], references: References) -> Entry:
     latencies = [run for run in runs if run.kind == "latency"]
     accuracies = [run for run in runs if run.kind == "accuracy"]
-    verdict, reason = _verdict(latencies, accuracies)
-    return Cell(mode, verdict, reason, _run_to_show(latencies), _run_to_show(accuracies))
+    low = next((pair for pair in _held(accuracies, references) if _below(*pair)), None)
+    verdict, reason = _verdict(latencies, accuracies, low, references)
+    shown = low[0] if low else _run_to_show(accuracies)
+    first = next(iter(references.get(shown.key, [])), None) if shown else None
+    return Entry(
+        runtime=runtime,
+        verdict=verdict,
+        reason=reason,
+        latency=_run_to_show(latencies),
+        accuracy=shown,
+        reference=low[1] if low else first,
+        too_low=low is not None,
+    )
 
 
-def _verdict(latencies: list[RunRow], accuracies: list[RunRow]) -> tuple[CellVerdict, str]:
+def _held(accuracies: Sequence[RunRow], references: References) -> Iterator[tuple[RunRow, AccuracyReference]]:
+    """Each accuracy with each of its references."""
+    return ((run, one) for run in accuracies for one in references.get(run.key, []))
+
+
+def _verdict(
+    latencies: Sequence[RunRow],
+    accuracies: Sequence[RunRow],
+    low: tuple[RunRow, AccuracyReference] | None,
+    references: References,
+) -> tuple[EntryVerdict, str]:
     for name, runs in (("latency", latencies), ("accuracy", accuracies)):
         if runs and not any(run.status == "ok" for run in runs):
             return "fail", f"{name}: {runs[-1].status}"
-    if worse := [run for run in accuracies if run.acc_regression]:
-        return "fail", f"accuracy below the published {100 * (worse[0].acc_reference or 0):.1f} %"
-    missing = _missing(latencies, accuracies)
+    if low is not None:
+        return "fail", f"accuracy below {low[1].source}, {percent(low[1].acc)} %"
+    missing = _missing(latencies, accuracies, references)
     return ("partial", missing) if missing else ("pass", "")
 
 
-def _missing(latencies: list[RunRow], accuracies: list[RunRow]) -> str:
-    """What keeps a cell that did not fail from passing."""
+def _below(run: RunRow, reference: AccuracyReference) -> bool:
+    """Whether an accuracy on a whole test set, whose items are no sample, is below a reference by more
+    than the model's limit."""
+    if run.acc is None or run.acc_partial:
+        return False
+    return 100 * (reference.acc - run.acc) > accuracy_limit_points(run.checkpoint)
+
+
+def _missing(latencies: Sequence[RunRow], accuracies: Sequence[RunRow], references: References) -> str:
+    """What keeps an entry that did not fail from passing."""
     if not latencies:
         return "no latency run"
     if all(run.weights == "dummy" for run in latencies):
         return "dummy weights"
-    runs = latencies + accuracies
+    runs = [*latencies, *accuracies]
     if failed := sum(run.status != "ok" for run in runs):
         return f"{failed} of {len(runs)} runs failed"
+    if unchecked := sum(not run.tokens_checked for run in latencies):
+        return f"tokens not checked in {unchecked} of {len(latencies)} latency runs"
     if not accuracies:
         return "no accuracy run"
-    return "accuracy not on the whole test set" if all(run.acc_partial for run in accuracies) else ""
+    whole = [run for run in accuracies if not run.acc_partial]
+    if not whole:
+        return "accuracy not on the whole test set"
+    return "" if any(references.get(run.key) for run in whole) else "no reference for the accuracy"
 
 
-def _run_to_show(runs: list[RunRow]) -> RunRow | None:
+def _run_to_show(runs: Sequence[RunRow]) -> RunRow | None:
     """A run that went well rather than not, with trained weights, on the whole task; of those the newest."""
 
     def rank(run: RunRow) -> tuple[bool, bool, bool, str]:

@@ -9,46 +9,52 @@ import msgspec
 
 from xpubench.compare.row import RunRow, row_of
 from xpubench.record import Record, now
-from xpubench.report.matrix import MatrixRow, Tally, matrix, newest, tally
+from xpubench.report.matrix import Matrix, Tally, matrix, newest, tally
 from xpubench.results import ROUND, records_in
 from xpubench.runtimes.registry import OPTIONS
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """`runs` are in the order of reading; `repeats` tells how many share the id of another. `slowest` is the
-    run with the smallest share of the measured bandwidth; `failed` are the newest runs that failed."""
+    """`runs` are in the order of reading, and `found` tells how many of them each directory held;
+    `repeats` are those that share id and device with another. `slowest` is the run with the smallest share
+    of the measured bandwidth; `failed` are the newest runs that failed."""
 
     created: str
     directories: list[str]
+    found: list[tuple[str, int]]
     environments: list[tuple[str, int]]
     tallies: list[Tally]
     slowest: RunRow | None
     failed: list[RunRow]
     repeats: int
-    matrix: list[MatrixRow]
+    matrix: Matrix
     runs: list[RunRow]
     left_out: list[tuple[str, str]]
 
 
 def overview(directories: list[Path], each: Callable[[RunRow, Record], None] | None = None) -> Overview:
-    """Reads the directories, one record in memory at a time; `each` sees every run with its record. UserError
-    when a directory cannot be read or none holds a record."""
+    """Reads the directories and those below them, one record in memory at a time; `each` sees every run
+    with its record. UserError when a directory cannot be read or none holds a record."""
     runs: list[RunRow] = []
     left_out: list[tuple[str, str]] = []
     environments: Counter[str] = Counter()
     keys: Counter[str] = Counter()
-    for path, record in records_in(directories, left_out):
+    places: Counter[str] = Counter()
+    there: set[tuple[str, str]] = set()
+    for path, record in records_in(directories, left_out, below=True):
         keys[record.id] += 1
+        places[str(path.parent)] += 1
         key = record.id if keys[record.id] == 1 else f"{record.id}.{keys[record.id]}"
-        if keys[record.id] > 1 and not path.parent.name.startswith(ROUND):
+        run = row_of(record, path, key)
+        if (run.id, run.device_name) in there and not path.parent.name.startswith(ROUND):
             reason = f"repeats the run {record.id}: in the table, the matrix takes the newest"
             left_out.append((str(path), reason))
-        run = row_of(record, path, key)
+        there.add((run.id, run.device_name))
         runs.append(run)
         environments[_environment_line(record)] += 1
         if each is not None:
             each(run, record)
-    lines, last = matrix(runs), newest(runs)
+    table, last = matrix(runs), newest(runs)
     reached = [
         run
         for run in last
@@ -57,12 +63,13 @@ def overview(directories: list[Path], each: Callable[[RunRow, Record], None] | N
     return Overview(
         created=now(),
         directories=[str(directory) for directory in directories],
+        found=list(places.items()),
         environments=environments.most_common(),
-        tallies=tally(lines),
+        tallies=tally(table),
         slowest=min(reached, key=lambda run: run.mbu_measured or 0.0, default=None),
         failed=[run for run in last if run.status != "ok"],
-        repeats=len(runs) - len(keys),
-        matrix=lines,
+        repeats=len(runs) - len(there),
+        matrix=table,
         runs=runs,
         left_out=left_out,
     )

@@ -106,6 +106,17 @@ def _accuracy(pair: RunPair) -> Judgement | None:
     return None if found is None else found.accuracy
 
 
+def _tokens(pair: RunPair) -> str | None:
+    place = pair.first_other_token
+    return None if place is None else f"other from {place}" if place else "equal"
+
+
+def _recipes(pair: RunPair) -> str | None:
+    """How both sides' weights were quantized, once where it is the same."""
+    told = [recipe or "not told" for recipe in dict.fromkeys(pair.recipes)]
+    return " | ".join(told) if any(pair.recipes) else None
+
+
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
 
@@ -141,7 +152,7 @@ _DIFF: _Columns[RunPair] = {
     "model": (Column("Model", "title"), lambda pair: _model(pair.a)),
     "family": (Column("Family", filter=True, hidden=True), lambda pair: pair.a.family),
     "workload": (Column("Workload", "long"), lambda pair: pair.a.workload),
-    "precision": (Column("Precision", filter=True), lambda pair: pair.a.precision),
+    "precision": (Column("Precision", filter=True), lambda pair: pair.a.precision_class),
     "a": (Column("A", filter=True), lambda pair: f"{pair.a.runtime} {pair.a.device}"),
     "b": (Column("B", filter=True), lambda pair: f"{pair.b.runtime} {pair.b.device}"),
     "verdict": (Column("B is", "status", filter=True), lambda pair: pair.comparison.verdict),
@@ -155,7 +166,11 @@ _DIFF: _Columns[RunPair] = {
     ),
     "acc_a": (Column("Accuracy A, %", "number", digits=1), lambda pair: _percent(pair.a.acc)),
     "acc_b": (Column("Accuracy B, %", "number", digits=1), lambda pair: _percent(pair.b.acc)),
+    "tokens": (Column("Tokens"), _tokens),
+    "kl_a": (Column("KL A, nats", "number", digits=4), lambda pair: pair.a.mean_kl),
+    "kl_b": (Column("KL B, nats", "number", digits=4), lambda pair: pair.b.mean_kl),
     "points": (Column("B - A, points", "interval"), lambda pair: _change(_accuracy(pair))),
+    "recipes": (Column("Recipes", "long"), _recipes),
     "reason": (
         Column("Why", "long"),
         lambda pair: "; ".join([pair.comparison.reason, *pair.comparison.beyond]),

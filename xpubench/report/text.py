@@ -3,7 +3,13 @@
 from xpubench.record import Divergence
 
 NONE = "–"
-MODE_NAMES = {"fp16": "FP16", "int4": "INT4", "distributed": "Distributed FP16"}
+MODE_NAMES = {
+    "fp16": "FP16",
+    "int4": "INT4",
+    "distributed": "Distributed FP16",
+    "bf16": "BF16",
+    "int8": "INT8",
+}
 
 
 def number(value: float | None, digits: int = 2) -> str:

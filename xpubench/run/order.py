@@ -27,7 +27,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     `profile_name` are those of a latency run; an accuracy run that ends when it is decided has a `reference`
     too. With `save_model`, the subject is quantized into that directory first and then runs from there.
     `ranks` is the number of processes that share the model, None without a launcher; `ranks_timeout_s` is how
-    long they wait for each other, in seconds.
+    long they wait for each other, in seconds. `python` is the interpreter of the worker, None for this
+    process's, and `variables` are set in its environment.
     """
 
     specs: list[Spec]
@@ -39,6 +40,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     save_model: str | None = None
     ranks: int | None = None
     ranks_timeout_s: int = RANKS_TIMEOUT_S
+    python: str | None = None
+    variables: dict[str, str] = {}
 
 
 def perform(order: Order, progress: Progress) -> Iterator[Record]:

@@ -34,20 +34,39 @@ class Grid(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Command lines of `xpubench generate`: each model with `flags` and one alternative of each list in
     `vary`. `models` are names, or `fp16`, `int4` or `embedded` for those of the catalog. `ranks` is the
     number of ranks that share each model under mpirun. `stacks` holds by a runtime's name the flags that
-    choose it here; any other runtime takes those of the default one."""
+    choose it here; any other runtime takes those of the default one. `environment` names the one whose
+    interpreter runs it; with `optional`, it is left out where no interpreter here has the stack."""
 
     models: list[str] | Literal["fp16", "int4", "embedded"]
     flags: str = ""
     vary: list[list[str]] = []
     stacks: dict[str, str] = {}
     ranks: Ranks | None = None
+    environment: str | None = None
+    optional: bool = False
+
+
+class SuiteEnvironment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An environment of workers: its interpreter, None for this process's, and variables that are set
+    there. A relative path starts at the directory of the suite's file, and that of a built-in one at the
+    working directory."""
+
+    python: str | None = None
+    variables: dict[str, str] = {}
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a suite's file holds."""
+    """What a suite's file holds; `rounds` is how often it runs where nobody says."""
 
     title: str
     grid: list[Grid]
+    rounds: int = 1
+    environments: dict[str, SuiteEnvironment] = {}
+
+    def __post_init__(self) -> None:
+        for grid in self.grid:
+            if grid.environment is not None and grid.environment not in self.environments:
+                raise UserError(f"the suite has no environment {grid.environment!r} ([environments.NAME])")
 
     @property
     def stacks(self) -> list[str]:
@@ -57,10 +76,13 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The flags of one worker, and the number of ranks that share its model, None for one process."""
+    """The flags of one worker, the number of ranks that share its model, None for one process, and the
+    environment that its grid asks for."""
 
     flags: list[str]
     ranks: int | None
+    environment: str | None = None
+    optional: bool = False
 
 
 def built_in() -> list[str]:
@@ -79,7 +101,8 @@ def read_suite(name: str) -> Suite:
     else:
         raise unknown("suite", name, built_in())
     try:
-        return msgspec.convert(tomllib.loads(text), Suite)
+        read = msgspec.convert(tomllib.loads(text), Suite)
+        return _placed(read, Path(name).parent if name.endswith(".toml") or "/" in name else Path())
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise UserError(f"the suite {name} is not valid: {error}") from error
 
@@ -105,6 +128,8 @@ def command_lines(
         CommandLine(
             flags=["-m", name, *words(" ".join([grid.flags, _stack_flags(grid, stack), *variant])), *more],
             ranks=grid.ranks and (ranks or getattr(find_model(name), "ranks", None) or grid.ranks),
+            environment=grid.environment,
+            optional=grid.optional,
         )
         for grid in suite.grid
         for name in names or _models(grid)
@@ -206,6 +231,19 @@ def round_directories(directory: Path, rounds: int) -> list[Path]:
     if not 1 <= rounds <= MOST_ROUNDS:
         raise UserError(f"--rounds must be from 1 to {MOST_ROUNDS}, not {rounds}")
     return [directory / f"{ROUND}{number}" for number in range(1, rounds + 1)]
+
+
+def _placed(suite: Suite, start: Path) -> Suite:
+    """The suite with the paths of its interpreters from `start` on."""
+
+    def placed(one: SuiteEnvironment) -> SuiteEnvironment:
+        if one.python is None or "/" not in one.python:
+            return one
+        # A path that is resolved would lead out of a virtual environment.
+        return msgspec.structs.replace(one, python=str((start / Path(one.python).expanduser()).absolute()))
+
+    found = {name: placed(one) for name, one in suite.environments.items()}
+    return msgspec.structs.replace(suite, environments=found)
 
 
 def _stack_flags(grid: Grid, stack: str) -> str:

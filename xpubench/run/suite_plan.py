@@ -6,7 +6,7 @@ from statistics import fmean, median
 
 import msgspec
 
-from xpubench.catalog import CatalogDevice, config_of, identify_device
+from xpubench.catalog import TEST_SETS, CatalogDevice, config_of, identify_device
 from xpubench.catalog.architecture import architecture_of
 from xpubench.catalog.defects import Defect
 from xpubench.errors import UserError
@@ -19,8 +19,12 @@ from xpubench.run.suite import wanted
 from xpubench.run.supervisor import records_of
 from xpubench.runtimes import registry
 from xpubench.runtimes.defects import known_defects
-from xpubench.spec import LEAST_PAIRS, RunSpec, Subject
+from xpubench.spec import LEAST_PAIRS, AccuracySpec, RunSpec, Subject
 
+# LAMBADA's test sets have so many passages, of 74 words and 340 characters each in the mean.
+LAMBADA_ITEMS, LAMBADA_TOKENS = 5153, 90
+# The shares of the bandwidth that published runs of decoding reach.
+USUAL_SHARES = (0.3, 0.7)
 # This machine's devices by their names; None for a device that it does not have.
 Devices = Mapping[str, CatalogDevice | None]
 
@@ -52,8 +56,9 @@ def outlooks(specs: Sequence[Spec], directories: Sequence[Path], devices: Device
     found = []
     for spec in specs:
         done = [records for path in directories if (records := _done(path, spec))]
-        plan = _plan(spec, devices.get(spec.subject.device))
-        least_s, took_s = _least_s(spec, plan), _took_s(done[-1]) if done else None
+        device = devices.get(spec.subject.device)
+        plan = _plan(spec, device)
+        least_s, took_s = _least_s(spec, plan, device), _took_s(done[-1]) if done else None
         pending = len(directories) - len(done)
         found.append(Outlook(spec=spec, plan=plan, least_s=least_s, took_s=took_s, pending=pending))
     return found
@@ -108,9 +113,12 @@ def device_of(subject: Subject) -> CatalogDevice | None:
     )
 
 
-def _least_s(spec: Spec, plan: Plan | None) -> float | None:
+def _least_s(spec: Spec, plan: Plan | None, device: CatalogDevice | None) -> float | None:
     """The roofline's time of all generations that a run needs: the verified one, the shortest warm-up, the
-    measured ones, and the fewest bare ones. It leaves out the start of the process and the load."""
+    measured ones, and the fewest bare ones; or of a task's items. It leaves out the start of the process and
+    the load."""
+    if isinstance(spec, AccuracySpec):
+        return _scoring_s(spec, device)
     if plan is None or plan.roofline_next_token_ms is None or not isinstance(spec, RunSpec):
         return None
     protocol = spec.protocol
@@ -121,6 +129,21 @@ def _least_s(spec: Spec, plan: Plan | None) -> float | None:
     bare = pairs if protocol.every_pair else min(pairs, FIRST_PAIRS + 1)
     generations = 1 + min(1, protocol.num_warmup) + pairs + bare
     return generations * (first_token_ms(plan) + (plan.new_tokens - 1) * plan.roofline_next_token_ms) / 1e3
+
+
+def _scoring_s(spec: AccuracySpec, device: CatalogDevice | None) -> float | None:
+    """The time of the floating point operations of LAMBADA's passages at the device's peak; None of other
+    tasks, and where no peak is known."""
+    if spec.task.name not in TEST_SETS or device is None or device.peak_tflop_per_s is None:
+        return None
+    try:
+        architecture = architecture_of(config_of(spec.subject.model))
+    except UserError:
+        return None
+    if architecture is None or spec.subject.dtype == "float32":
+        return None
+    flop = architecture.prefill_flop(sequences=spec.task.limit or LAMBADA_ITEMS, tokens=LAMBADA_TOKENS)
+    return flop / (device.peak_tflop_per_s * 1e12)
 
 
 def first_token_ms(plan: Plan) -> float:

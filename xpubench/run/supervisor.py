@@ -16,10 +16,12 @@ from xpubench.measure.host import out_of_memory_kills
 from xpubench.process.child import Child
 from xpubench.process.reports import Done, Downloading, End, Failed, Refused, Report, Said, Written
 from xpubench.record import Failure, Record, read_record
-from xpubench.results import ResultsDirectory
+from xpubench.results import LOGS, ResultsDirectory
 from xpubench.run.order import Order, Spec, write_interrupted
 
-WORKER = (sys.executable, "-u", "-m", "xpubench.run.worker")
+WORKER = ("-u", "-m", "xpubench.run.worker")
+# A worker of another interpreter imports this package too, so that both have one form of orders and records.
+PACKAGES = str(Path(__file__).parents[2])
 
 
 def records_of(results: ResultsDirectory, spec: Spec) -> list[Record]:
@@ -31,9 +33,10 @@ def records_of(results: ResultsDirectory, spec: Spec) -> list[Record]:
         return []
 
 
-def find_mpirun() -> str:
-    """The mpirun of this environment, or the one on PATH; UserError where there is none."""
-    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+def find_mpirun(python: str | None = None) -> str:
+    """The mpirun of the interpreter's environment (by default of this one), or the one on PATH; UserError
+    where there is none."""
+    places = os.pathsep.join([str(Path(python or sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which("mpirun", path=places)
     if found is None:
         raise UserError("a suite over ranks needs mpirun; pip install '.[deepspeed]' brings one")
@@ -51,7 +54,7 @@ class Attempt:
         self._order = order
         self._say = say
         self._results = ResultsDirectory(Path(order.results))
-        self._log = self._results.path / "logs" / f"{order.specs[0].id}.log"
+        self._log = self._results.path / LOGS / f"{order.specs[0].id}.log"
         self._before = {spec.id: self._results.stamp_of(spec.id) for spec in order.specs}
         self._end: End | None = None
         self._last_s = 0.0
@@ -70,7 +73,12 @@ class Attempt:
             # Starting the child may be interrupted too. The child has ended when its block is left.
             with (
                 self._log.open("ab") as log,
-                Child(_command(self._order), msgspec.json.encode(self._order), log) as child,
+                Child(
+                    _command(self._order),
+                    msgspec.json.encode(self._order),
+                    log,
+                    variables=_variables(self._order),
+                ) as child,
             ):
                 for report in child.reports():
                     yield from self._heard(report)
@@ -157,6 +165,14 @@ class Attempt:
 
 
 def _command(order: Order) -> list[str]:
+    worker = [order.python or sys.executable, *WORKER]
     if order.ranks is None:
-        return list(WORKER)
-    return [find_mpirun(), "-np", str(order.ranks), *WORKER, "--rank"]
+        return worker
+    return [find_mpirun(order.python), "-np", str(order.ranks), *worker, "--rank"]
+
+
+def _variables(order: Order) -> dict[str, str]:
+    if order.python is None:
+        return order.variables
+    found = order.variables.get("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    return order.variables | {"PYTHONPATH": os.pathsep.join(filter(None, [PACKAGES, found]))}

@@ -57,6 +57,31 @@ class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True, tag_field="n
     revision: str | None = None
     quantization: AppliedQuantization | None = None
 
+    @property
+    def precision_class(self) -> str | None:
+        """The type of quantized weights, such as int4, or the dtype that the stack says it computes in;
+        None where it is the subject's."""
+        if self.quantization is None:
+            return None
+        return (self.quantization.weight_dtype or "int4").partition("_")[0]
+
+    @property
+    def recipe_text(self) -> str | None:
+        """How the weights were quantized, where the subject's own recipe does not say it."""
+        told = self.quantization.library if self.quantization is not None else {}
+        return ", ".join(f"{name} {value}" for name, value in sorted(told.items())) or None
+
+    @property
+    def made_from(self) -> str | None:
+        """The checkpoint that the weights were converted from, by its name or path; None where the subject
+        names it, or nobody does."""
+        return None
+
+    @property
+    def adapter(self) -> str | None:
+        """The LoRA adapter that was merged into the weights before they were loaded."""
+        return None
+
 
 class RuntimeOptions(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="runtime"

@@ -17,6 +17,9 @@ from xpubench.weights.lora import merged
 from xpubench.weights.pretrained import load_pretrained, load_tokenizer, tokenizer_doubts
 from xpubench.weights.source import read_config, source_of
 
+# The fields of a `quantization_config` that tell one recipe from another.
+KEPT = ("bits", "group_size", "sym", "desc_act", "zero_point", "version", "data_type", "packing_format")
+
 
 class LoadedWeights(msgspec.Struct, frozen=True, kw_only=True):
     """A transformers model, its tokenizer (None where it has none), the commit of its weights where they come
@@ -47,7 +50,29 @@ def load_weights(subject: Subject) -> LoadedWeights:
     )
     if subject.lora is not None:
         model = merged(model, Path(subject.lora))
-    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision, doubts=doubts)
+    return LoadedWeights(
+        model=model,
+        tokenizer=tokenizer,
+        revision=source.revision,
+        quantization=quantized_by(source.config.get("quantization_config")),
+        doubts=doubts,
+    )
+
+
+def quantized_by(fields: Any) -> AppliedQuantization | None:
+    """What a checkpoint's `quantization_config` says of its weights, as a library such as GPTQ, AWQ or
+    AutoRound wrote them; None where it has none. Where it names no number of bits, its method stands for
+    the type."""
+    if not isinstance(fields, dict):
+        return None
+    bits = fields.get("bits") or next((bits for bits in (4, 8) if fields.get(f"load_in_{bits}bit")), None)
+    for group in (fields.get("config_groups") or {}).values():
+        bits = bits or (group.get("weights") or {}).get("num_bits")
+    kept = {name: value for name, value in fields.items() if name in KEPT and value is not None}
+    method = str(fields.get("quant_method", "quantized"))
+    return AppliedQuantization(
+        weight_dtype=f"int{bits}" if bits else method, library={"method": method} | kept
+    )
 
 
 def _quantized(subject: Subject, recipe: Quantization) -> LoadedWeights:

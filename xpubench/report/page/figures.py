@@ -35,7 +35,7 @@ def ratio_points(pairs: list[RunPair]) -> list[dict[str, Any]]:
         if judged is not None:
             words = {
                 "name": f"{a.model}, {a.workload}",
-                "stacks": f"{a.runtime} → {b.runtime}, {a.precision}",
+                "stacks": f"{a.runtime} → {b.runtime}, {a.precision_class}",
             }
             figures = {"ratio": judged.change, "low": judged.low, "high": judged.high}
             found.append({**words, **figures, "verdict": judged.verdict})

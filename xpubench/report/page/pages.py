@@ -20,27 +20,35 @@ from xpubench.report.page.figures import limit_points, ratio_points, series_of
 from xpubench.report.page.html import packed, page
 from xpubench.report.tables import diff_table, history_table, runs_table
 from xpubench.report.text import MODE_NAMES
-
-PLATFORM_NAMES = {"max": "Max", "core-ultra": "Core Ultra", "b580": "Arc B580"}
+from xpubench.results import directories_below
 
 
 def report_page(directories: list[Path]) -> bytes:
     """The self-contained page about the directories' records; UserError when there are none."""
-    files = sum(1 for directory in directories if directory.is_dir() for _ in directory.glob("*.json"))
+    places = [place for directory in directories for place in (directory, *directories_below(directory))]
+    files = sum(1 for place in places for _ in place.glob("*.json"))
     panels = PanelBlocks(files)
     found = overview(directories, panels.add)
     data = {"table-runs": packed(runs_table(found.runs)), "limit": packed(limit_points(found.runs))}
-    by_family = groupby(found.matrix, key=lambda line: line.family)
+    by_family = groupby(found.matrix.rows, key=lambda line: line.family)
+    by_platform = groupby(found.matrix.columns, key=lambda column: column.platform)
+    families = [(family, list(lines)) for family, lines in by_family]
     return _page(
         "report",
         data | panels.by_name(),
         found,
         mode_names=MODE_NAMES,
-        platform_names=PLATFORM_NAMES,
-        families=[(family, list(lines)) for family, lines in by_family],
+        platforms=[(found.matrix.titles[name], len(list(columns))) for name, columns in by_platform],
+        families=sorted(families, key=lambda one: not any(line.measured for line in one[1])),
         broken=sum(run.status != "ok" for run in found.runs),
         warned=sum(run.warnings > 0 for run in found.runs),
-        regressions=[run for run in found.runs if run.acc_regression],
+        failing=[
+            (line.model, cell, entry)
+            for line in found.matrix.rows
+            for cell in line.cells
+            for entry in cell.entries
+            if entry.too_low
+        ],
     )
 
 

@@ -1,7 +1,11 @@
 """An IR on a device: the properties asked for and applied, and the bytes of its weights and its cache."""
 
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from xpubench.errors import UserError
 from xpubench.runtimes.openvino.options import OpenVinoOptions, shares
@@ -11,6 +15,19 @@ from xpubench.spec import DTYPE_BYTES, Subject
 # What a record calls the cache of these runtimes.
 CACHE = "state of the IR"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+# The types of constants by OpenVINO's names; the first that an IR holds is that of its quantized weights.
+STORED = {
+    "i4": "int4",
+    "u4": "int4",
+    "nf4": "int4",
+    "f4e2m1": "int4",
+    "i8": "int8",
+    "u8": "int8",
+    "f8e4m3": "fp8",
+}
+FLOATS = {"f16": "float16", "bf16": "bfloat16", "f32": "float32"}
+# Smaller constants are no weights.
+LEAST_BYTES = 1024
 # These are read back from the compiled model, where its device has them.
 READ_BACK = (
     *("EXECUTION_DEVICES", "INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION", "PERFORMANCE_HINT"),
@@ -81,11 +98,27 @@ def weight_sizes(model: Any) -> tuple[int, int]:
     only looked up."""
     total = read = 0
     for op in model.get_ordered_ops():
-        if op.get_type_name() == "Constant" and op.get_byte_size() > 1024:
+        if op.get_type_name() == "Constant" and op.get_byte_size() > LEAST_BYTES:
             total += op.get_byte_size()
             if set(_users(op)) != {"Gather"}:
                 read += op.get_byte_size()
     return total, read
+
+
+@cache
+def stored_precision(xml: Path) -> str | None:
+    """The type of an IR's weights: that of the quantized ones where there are any, the narrowest first,
+    else the type of most bytes; None where the file names none."""
+    sizes: Counter[str] = Counter()
+    for _, layer in ElementTree.iterparse(xml):
+        data = layer.find("data") if layer.tag == "layer" and layer.get("type") == "Const" else None
+        if data is not None and int(data.get("size", 0)) > LEAST_BYTES:
+            sizes[data.get("element_type", "")] += int(data.get("size", 0))
+        if layer.tag == "layer":
+            layer.clear()
+    quantized = next((STORED[name] for name in STORED if name in sizes), None)
+    floats = [name for name, _ in sizes.most_common() if name in FLOATS]
+    return quantized or (FLOATS[floats[0]] if floats else None)
 
 
 def kv_value_bytes(subject: Subject, owner: Any, head_dim: int, *device: str) -> float:

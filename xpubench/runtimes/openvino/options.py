@@ -15,6 +15,11 @@ DEVICES = {"cpu": "CPU", "xpu": "GPU", "npu": "NPU"}
 KINDS = {name: kind for kind, name in DEVICES.items()}
 # OpenVINO's devices that share work out among others, such as AUTO:GPU,CPU.
 SHARING = ("AUTO", "MULTI", "HETERO")
+# From the finest to the coarsest.
+DTYPES = ("float32", "float16", "bfloat16")
+STORED = {"fp32": "float32", "fp16": "float16", "int8": "int8", "int4": "int4"}
+INFERENCE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+RECIPE = ("weight_format", "sym", "ratio", "group_size", "awq", "scale_estimation", "gptq", "dataset")
 BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 FLAGS = (
     flag(
@@ -47,13 +52,44 @@ GENAI_FLAGS = (
 
 class OpenVinoDescription(RuntimeDescription, kw_only=True, frozen=True):
     """A loaded IR: its recipe as `xpubench export` keeps it beside an IR (None where another tool made it),
-    the properties asked of the device's plugin, and those that the compiled model reports, both by OpenVINO's
-    own names (None where the stack does not show them)."""
+    the type of its weights, the properties asked of the device's plugin, and those that the compiled model
+    reports, both by OpenVINO's own names (None where the stack does not show them)."""
 
     ir: dict[str, Any] | None = None
+    stored: str | None = None
     asked: dict[str, Any] = {}
     applied: dict[str, Any] | None = None
     torch_threads: int | None = None
+
+    @property
+    def precision_class(self) -> str | None:
+        stored = self.stored or STORED.get(self._recipe.get("weight_format", ""))
+        if stored is not None and stored not in DTYPES:
+            return stored
+        computed = INFERENCE.get(str((self.applied or self.asked).get("INFERENCE_PRECISION_HINT")))
+        known = [one for one in (stored, computed) if one is not None]
+        return max(known, key=DTYPES.index, default=None)
+
+    @property
+    def recipe_text(self) -> str | None:
+        told = [
+            f"{name} {value}"
+            for name, value in self._recipe.items()
+            if name in RECIPE and value not in (None, False)
+        ]
+        return ", ".join(["NNCF", *told]) if told else None
+
+    @property
+    def made_from(self) -> str | None:
+        return self._recipe.get("model")
+
+    @property
+    def adapter(self) -> str | None:
+        return self._recipe.get("lora")
+
+    @property
+    def _recipe(self) -> dict[str, Any]:
+        return (self.ir or {}).get("recipe") or {}
 
 
 class OptimumDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="openvino"):

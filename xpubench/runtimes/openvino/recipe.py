@@ -5,10 +5,13 @@ from typing import Any
 
 import msgspec
 
+from xpubench.catalog.architecture import architecture_of
 from xpubench.errors import UserError
 from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
 
 RECIPE_FILE = "xpubench_recipe.json"
+# The first is NNCF's own.
+GROUPS = (128, 64, 32)
 INT4_ALONE = ("ratio", "group_size", "awq", "scale_estimation", "gptq", "dataset")
 
 
@@ -56,6 +59,18 @@ class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     recipe: ExportRecipe
     out: str
+
+
+def fitting_group_size(config: dict[str, Any]) -> int | None:
+    """The largest group that divides the rows of the model's matrices where NNCF's own of 128 does not;
+    None where that one does or the architecture is not known, and -1, a whole channel, where none divides
+    them."""
+    known = architecture_of(config)
+    if known is None:
+        return None
+    rows = (known.hidden_size, known.intermediate_size, known.num_heads * known.head_dim)
+    fitting = next((size for size in GROUPS if all(row % size == 0 for row in rows)), -1)
+    return None if fitting == GROUPS[0] else fitting
 
 
 def is_ir(model: str) -> bool:

@@ -16,7 +16,13 @@ from xpubench.runtimes.base import Device, Generator, Loader, Origin
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.device import check_device, device_named
 from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat, family
-from xpubench.runtimes.openvino.recipe import ExportOrder, ExportRecipe, is_ir, read_recipe
+from xpubench.runtimes.openvino.recipe import (
+    ExportOrder,
+    ExportRecipe,
+    fitting_group_size,
+    is_ir,
+    read_recipe,
+)
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.runtime import not_as_asked
@@ -164,6 +170,7 @@ class OpenVinoRuntime(Loader, Generator):
     def described(self) -> dict[str, Any]:
         return {
             "ir": read_recipe(self.directory),
+            "stored": ir.stored_precision(self.directory / IR_FILE),
             "asked": self.asked,
             "applied": self.applied(),
             "weight_bytes": self._weight_bytes,
@@ -207,7 +214,11 @@ class OpenVinoRuntime(Loader, Generator):
             trust_remote_code=subject.trust_remote_code,
             allow_pickle=subject.allow_pickle,
         )
-        return recipe, cached(recipe, source_of(recipe))
+        source = source_of(recipe)
+        if recipe.weight_format == "int4":
+            size = fitting_group_size(source.config)
+            recipe = msgspec.structs.replace(recipe, group_size=size)
+        return recipe, cached(recipe, source)
 
 
 def _vocab_size(config: dict[str, Any]) -> int:

@@ -28,15 +28,26 @@ function setUpTheme() {
   show();
 }
 
-// Each figure is drawn when the reader comes near it.
+// Each figure is drawn when the reader comes near it, and the others when the browser has time, so that a printed
+// page has them all.
 function setUpFigures() {
-  const draw = ({ isIntersecting, target }) => {
-    if (!isIntersecting) return;
-    near.unobserve(target);
-    FIGURES[target.dataset.figure](target);
+  const waiting = new Set(document.querySelectorAll("[data-figure]"));
+  const draw = (holder) => {
+    near.unobserve(holder);
+    return waiting.delete(holder) ? FIGURES[holder.dataset.figure](holder) : null;
   };
-  const near = new IntersectionObserver((entries) => entries.forEach(draw), { rootMargin: "400px" });
-  for (const holder of document.querySelectorAll("[data-figure]")) near.observe(holder);
+  const seen = (entries) => entries.filter((one) => one.isIntersecting).forEach((one) => draw(one.target));
+  const near = new IntersectionObserver(seen, { rootMargin: "400px" });
+  const whenIdle = () =>
+    requestIdleCallback(async () => {
+      const [next] = waiting;
+      if (next === undefined) return;
+      await draw(next);
+      whenIdle();
+    });
+  for (const holder of waiting) near.observe(holder);
+  addEventListener("beforeprint", () => waiting.forEach(draw));
+  whenIdle();
 }
 
 async function start() {

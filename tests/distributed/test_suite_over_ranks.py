@@ -1,0 +1,63 @@
+"""A suite that rank 0 hands out to three other ranks."""
+
+import json
+import re
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.distributed.conftest import Ranks
+
+SIZES = range(8, 14)
+
+
+def suite(tmp_path: Path, **script: Any) -> Path:
+    """A suite of six processes with one run each, of the fake runtime."""
+    (tmp_path / "script.json").write_text(json.dumps(script))
+    vary = json.dumps([[f"--input-tokens {size}" for size in SIZES]])
+    flags = f"--runtime fake --fake-script {tmp_path}/script.json --device cpu --greedy --num-iter 2"
+    file = tmp_path / "suite.toml"
+    file.write_text(
+        'title = "t"\n[[grid]]\nmodels = ["smollm2-135m"]\n'
+        f'flags = "{flags} --max-new-tokens 2"\nvary = {vary}\n'
+    )
+    return file
+
+
+def statuses(results: Path) -> Counter[str]:
+    return Counter(json.loads(path.read_text())["status"] for path in results.glob("*.json"))
+
+
+def test_every_run_is_made_once_and_a_dead_worker_costs_its_own(mpirun: Ranks, tmp_path: Path) -> None:
+    dies = {"stage": "verify", "input_tokens": 10, "signal": signal.SIGKILL}
+    results = tmp_path / "results"
+    command = ("-m", "xpubench", "suite", suite(tmp_path, faults=[dies]), "--executor", "mpi")
+    done = mpirun(4, *command, "--results-dir", results)
+    assert statuses(results) == {"ok": 5, "crash": 1}, done.err
+    assert done.code != 0
+    # Each order was handed to one rank, several ranks had some, and rank 0 none.
+    ranks = re.findall(r"rank (\d) on \S+: 1 records", done.out)
+    assert len(ranks) == len(SIZES)
+    assert set(ranks) <= {"1", "2", "3"}
+    assert len(set(ranks)) > 1
+    starts = [path.read_text().count("checking") for path in (results / "logs").glob("*.log")]
+    assert len(starts) == len(SIZES)
+    assert len(set(starts)) == 1
+    again = mpirun(4, *command, "--results-dir", results)
+    assert "0 of 6 runs to make" in again.out
+    assert "rank 1" not in again.out
+
+
+@pytest.mark.parametrize(
+    ("size", "flags", "words"), [(1, (), "N at least 2"), (2, ("--rounds", "0"), "--rounds")]
+)
+def test_what_cannot_be_handed_out_is_one_line(
+    mpirun: Ranks, tmp_path: Path, size: int, flags: tuple[str, ...], words: str
+) -> None:
+    done = mpirun(size, "-m", "xpubench", "suite", suite(tmp_path), "--executor", "mpi", *flags)
+    errors = [line for line in done.err.splitlines() if "error: " in line]
+    assert (len(errors), words in errors[0]) == (1, True), done.err
+    assert "Traceback" not in done.err

@@ -1,0 +1,188 @@
+"""The matrix by platforms: where a run counts, in which mode, and against which accuracy."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.conftest import CommandLine
+from tests.records import accuracy_record, failed, latency_record, on_device, subject, write
+from xpubench.environment import Environment
+from xpubench.record import Record, WeightsFingerprint
+from xpubench.runtimes.options import AppliedQuantization
+from xpubench.spec import Quantization
+
+LLAMA = "meta-llama/Llama-2-7b-hf"
+STANDARD = "lambada_standard"
+
+
+@pytest.fixture
+def cells(xpubench: CommandLine, tmp_path: Path) -> Any:
+    """`cells(*records)`: by platform and mode the entries of Llama's cells that have any, by runtime."""
+
+    def run(*records: Record) -> dict[tuple[str, str], dict[str, tuple[str, str]]]:
+        for number, record in enumerate(records):
+            write(tmp_path / "results", record, str(number))
+        done = xpubench("report", tmp_path / "results", "--format", "json")
+        assert done.code == 0, done.err
+        [line] = [row for row in json.loads(done.out)["matrix"]["rows"] if row["model"] == LLAMA]
+        return {
+            (cell["platform"], cell["mode"]): {
+                one["runtime"]: (one["verdict"], one["reason"]) for one in cell["entries"]
+            }
+            for cell in line["cells"]
+            if cell["entries"]
+        }
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "driver", "platform"),
+    [
+        ("Intel(R) Data Center GPU Max 1100", "xpu", "1", "max"),
+        ("Intel(R) Arc(TM) 140V GPU (16GB)", "xpu", "1", "core-ultra"),
+        ("Intel(R) Arc(TM) Graphics", "xpu", "1", "core-ultra"),
+        ("Intel(R) Graphics [0x64a0]", "xpu", "1", "core-ultra"),
+        ("Intel(R) Arc(TM) B580 Graphics", "xpu", "1", "b580"),
+        # The cores of a processor are no GPU, and an emulated GPU is none either.
+        ("Intel(R) Core(TM) Ultra 7 258V", "cpu", None, "CPU"),
+        ("Intel(R) Xeon(R) CPU Max 9480", "cpu", None, "CPU"),
+        (
+            "Intel(R) Data Center GPU Max 1550",
+            "xpu",
+            "0.0.0+emulated",
+            "Intel(R) Data Center GPU Max 1550, emulated",
+        ),
+        ("Unheard-of GPU", "xpu", "1", "Unheard-of GPU"),
+        ("NVIDIA H200", "cuda", "1", "NVIDIA H200"),
+    ],
+)
+def test_a_run_counts_where_its_device_belongs(
+    cells: Any, name: str, kind: str, driver: str | None, platform: str
+) -> None:
+    of = subject(LLAMA, device=kind)
+    assert list(cells(on_device(latency_record(of), name, kind=kind, driver=driver))) == [(platform, "fp16")]
+
+
+def test_runtimes_are_told_apart(cells: Any) -> None:
+    found = cells(
+        latency_record(subject(LLAMA)),
+        accuracy_record(subject(LLAMA)),
+        latency_record(subject(LLAMA, runtime="ipex")),
+        failed(latency_record(subject(LLAMA, runtime="openvino")), "oom", "no"),
+    )
+    assert found == {
+        ("max", "fp16"): {
+            "ipex": ("partial", "no accuracy run"),
+            "openvino": ("fail", "latency: oom"),
+            "pytorch": ("pass", ""),
+        }
+    }
+
+
+def loaded(record: Record, **told: Any) -> Record:
+    """The record with these fields in the description of what was loaded."""
+    assert record.runtime is not None
+    return msgspec.structs.replace(record, runtime=msgspec.structs.replace(record.runtime, **told))
+
+
+def openvino(**fields: Any) -> Record:
+    return latency_record(subject(LLAMA, runtime="openvino", **fields))
+
+
+RECIPE = {"recipe": {"model": LLAMA, "weight_format": "int4", "group_size": 128}}
+
+
+@pytest.mark.parametrize(
+    ("record", "mode"),
+    [
+        (openvino(), "fp16"),
+        (openvino(weight_format="int4"), "int4"),
+        (openvino(weight_format="int8"), "int8"),
+        # A directory with an IR: the spec has no format, its recipe or its file has.
+        (loaded(openvino(), ir=RECIPE), "int4"),
+        (loaded(openvino(), stored="int8"), "int8"),
+        (loaded(openvino(), stored="float16", applied={"INFERENCE_PRECISION_HINT": "bf16"}), "bf16"),
+        (latency_record(subject(LLAMA, quantization=Quantization())), "int4"),
+        (latency_record(subject(LLAMA, dtype="bfloat16")), "bf16"),
+        (latency_record(subject(LLAMA, runtime="deepspeed", tp_size=2)), "distributed"),
+        (
+            loaded(latency_record(subject(LLAMA)), quantization=AppliedQuantization(weight_dtype="int4")),
+            "int4",
+        ),
+        (loaded(latency_record(subject(LLAMA)), quantization=AppliedQuantization(weight_dtype="fp8")), None),
+        (latency_record(subject(LLAMA, dtype="float32")), None),
+        (latency_record(subject(LLAMA, runtime="deepspeed", tp_size=2, dtype="bfloat16")), None),
+    ],
+)
+def test_the_precision_is_what_really_ran(cells: Any, record: Record, mode: str | None) -> None:
+    assert list(cells(record)) == ([("max", mode)] if mode else [])
+
+
+def test_an_ir_counts_for_the_model_that_it_was_made_of(cells: Any) -> None:
+    record = latency_record(subject("/models/llama-int4-ir", runtime="openvino"))
+    assert list(cells(loaded(record, ir=RECIPE))) == [("max", "int4")]
+
+
+def test_a_run_that_died_before_its_device_was_known_fails_where_the_others_ran(cells: Any) -> None:
+    died = failed(latency_record(subject(LLAMA, runtime="ipex")), "crash", "SIGSEGV")
+    died = msgspec.structs.replace(died, environment=Environment())
+    found = cells(latency_record(subject(LLAMA)), died)
+    assert found["max", "fp16"]["ipex"] == ("fail", "latency: crash")
+
+
+def accuracy(acc: float, *, weights: str | None = None, **fields: Any) -> Record:
+    """An accuracy on LAMBADA's standard passages, of which nothing is published."""
+    fingerprint = None if weights is None else WeightsFingerprint(config="c" * 64, weights=weights * 64)
+    of = subject(LLAMA, **fields)
+    return accuracy_record(of, acc=acc, reference=None, items=1000, task=STANDARD, fingerprint=fingerprint)
+
+
+RAN = latency_record(subject(LLAMA))
+
+
+@pytest.mark.parametrize(
+    ("records", "verdict", "reason"),
+    [
+        ([accuracy(0.02)], "partial", "no reference for the accuracy"),
+        ([accuracy(0.02), accuracy(0.66, dtype="float32")], "fail", "accuracy below the float32 run, 66.0 %"),
+        ([accuracy(0.62), accuracy(0.66, dtype="float32")], "fail", "accuracy below the float32 run, 66.0 %"),
+        ([accuracy(0.64), accuracy(0.66, dtype="float32")], "pass", ""),
+        # A float32 run that collapsed too, of other weights, of another task, or of another stack.
+        ([accuracy(0.02), accuracy(0.02, dtype="float32")], "partial", "no reference for the accuracy"),
+        (
+            [accuracy(0.64, weights="a"), accuracy(0.64, weights="b", dtype="float32")],
+            "partial",
+            "no reference for the accuracy",
+        ),
+        ([accuracy(0.64, weights="a"), accuracy(0.64, weights="a", dtype="float32")], "pass", ""),
+        (
+            [accuracy(0.64), accuracy(0.64, dtype="float32", runtime="ipex")],
+            "partial",
+            "no reference for the accuracy",
+        ),
+        (
+            [accuracy(0.64), accuracy_record(subject(LLAMA, dtype="float32"), reference=None)],
+            "partial",
+            "no reference for the accuracy",
+        ),
+    ],
+)
+def test_a_collapsed_model_does_not_pass(
+    cells: Any, records: list[Record], verdict: str, reason: str
+) -> None:
+    assert cells(RAN, *records)["max", "fp16"] == {"pytorch": (verdict, reason)}
+
+
+def test_the_summary_counts_what_was_measured(xpubench: CommandLine, tmp_path: Path) -> None:
+    write(tmp_path, RAN)
+    write(tmp_path, on_device(latency_record(subject("smollm2-135m", device="cpu")), "Some CPU", kind="cpu"))
+    done = xpubench("report", tmp_path, "--format", "md")
+    assert (
+        "- Data Center GPU Max, FP16, pytorch: 0 models pass, 0 fail, 1 partial; the guide validated 24"
+        in done.out
+    )
+    assert "- CPU, FP16, pytorch: 0 models pass, 0 fail, 1 partial; the guide validated 0" in done.out

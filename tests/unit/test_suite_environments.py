@@ -1,0 +1,141 @@
+"""Suites whose workers run in environments of their own, and what the guide's table asks of a platform."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import CommandLine
+
+RUN = "--device cpu --greedy --num-iter 2 --input-tokens 8 --max-new-tokens 2"
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> str:
+    """The flags of the fake runtime."""
+    (tmp_path / "script.json").write_text("{}")
+    return f"--runtime fake --fake-script {tmp_path}/script.json {RUN}"
+
+
+def grid(flags: str, more: str = "") -> str:
+    return f'[[grid]]\nmodels = ["smollm2-135m"]\nflags = "{flags}"\n{more}\n'
+
+
+@pytest.fixture
+def suite(tmp_path: Path, xpubench: CommandLine) -> Any:
+    """`suite(text, *flags)`: the suite in a file of `tmp_path/here`, and its records in
+    `tmp_path/results`."""
+
+    def run(text: str, *flags: object) -> Any:
+        file = tmp_path / "here" / "suite.toml"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text('title = "t"\n' + text)
+        return xpubench("suite", file, "--results-dir", tmp_path / "results", *flags)
+
+    return run
+
+
+def records(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((tmp_path / "results").glob("*.json"))]
+
+
+def test_a_worker_runs_in_the_environment_of_its_grid(suite: Any, fake: str, tmp_path: Path) -> None:
+    """The interpreter's path starts at the suite's file, and the variables are the worker's alone."""
+    python = tmp_path / "here" / "venv" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\ntouch {tmp_path}/ran\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    environment = '[environments.other]\npython = "venv/python"\nvariables = { OMP_NUM_THREADS = "3" }\n'
+    other = grid(f"{fake} --batch-size 2", 'environment = "other"')
+    assert suite(environment + grid(fake) + other).code == 0
+    threads = {
+        record["spec"]["workload"].get("batch_size", 1): record["environment"]["variables"].get(
+            "OMP_NUM_THREADS"
+        )
+        for record in records(tmp_path)
+    }
+    assert threads[2] == "3"
+    assert threads[1] != "3"
+    assert (tmp_path / "ran").exists()
+
+
+def test_an_optional_stack_that_is_not_here_is_left_out_and_named(
+    suite: Any, fake: str, tmp_path: Path
+) -> None:
+    missing = grid(f"--runtime ipex {RUN}", 'optional = true\nenvironment = "none"')
+    done = suite('[environments.none]\npython = "none/python"\n' + grid(fake) + missing)
+    assert done.code == 0
+    assert "ipex is left out: neither" in done.out
+    assert "intel-extension-for-pytorch" in done.out
+    assert len(records(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{fake}", "is not there"),
+        ("{twice}", "two environments run the same smollm2-135m"),
+        ("{unknown}", "no environment 'unheard'"),
+    ],
+)
+def test_what_an_environment_cannot_be(suite: Any, fake: str, tmp_path: Path, text: str, words: str) -> None:
+    own = f'[environments.own]\npython = "{sys.executable}"\nvariables = {{ A = "1" }}\n'
+    texts = {
+        "{fake}": '[environments.own]\npython = "none/python"\n' + grid(fake, 'environment = "own"'),
+        "{twice}": own + grid(fake) + grid(fake, 'environment = "own"'),
+        "{unknown}": grid(fake, 'environment = "unheard"'),
+    }
+    done = suite(texts[text])
+    assert (done.code, words in done.error_line) == (2, True)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_suite_has_a_number_of_rounds_of_its_own(suite: Any, fake: str, tmp_path: Path) -> None:
+    assert suite("rounds = 2\n" + grid(fake)).code == 0
+    assert len(list((tmp_path / "results").glob("round-*/*.json"))) == 2
+    assert suite("rounds = 2\n" + grid(fake), "--rounds", 1).code == 0
+    assert len(records(tmp_path)) == 1
+
+
+def test_the_plan_of_a_platform_says_how_long_it_takes(xpubench: CommandLine) -> None:
+    flags = ("--flags", "--device cpu")
+    done = xpubench("validate", "--dry-run", "--platform", "b580", *flags)
+    assert done.code == 0, done.err
+    assert "platform: Arc B580; 3 models of the guide's table, 12 processes" in done.out
+    assert "the roofline's lower bound" in done.out
+    assert "bloom" not in done.out
+    # OPT is validated in float16 alone.
+    opt = xpubench("validate", "--dry-run", "--platform", "max", "--models", "opt-6.7b", *flags).out
+    assert "RTN" not in opt
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--platform", "b850"], "did you mean b580"),
+        (["--platform", "b580", "--models", "opt-6.7b"], "asks nothing of Arc B580"),
+        ([], "none of the guide's platforms; --platform max"),
+    ],
+)
+def test_what_cannot_be_validated(xpubench: CommandLine, flags: list[str], words: str) -> None:
+    done = xpubench("validate", "--dry-run", "--flags", "--device cpu", *flags)
+    assert (done.code, words in done.error_line) == (2, True), done.err
+
+
+def test_validate_writes_the_page_and_goes_on_where_it_stopped(xpubench: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "script.json").write_text("{}")
+    flags = f"--runtime fake --fake-script {tmp_path}/script.json --device cpu"
+    results = tmp_path / "results"
+    where = ("--platform", "b580", "--models", "Meta-Llama-3-8B", "--results-dir", results)
+    command = ("validate", *where, "--flags", flags)
+    done = xpubench(*command)
+    # The passages of the accuracy runs are on the hub, which tests do not ask.
+    assert done.code == 1
+    kinds = [(record["spec"]["kind"], record["status"]) for record in records(tmp_path)]
+    assert kinds.count(("latency", "ok")) == 2
+    assert len(kinds) == 4
+    assert (results / "report.html").read_text().startswith("<!DOCTYPE html>")
+    again = xpubench(*command)
+    assert "0 of 4 runs to make" in again.out

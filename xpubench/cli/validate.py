@@ -1,0 +1,125 @@
+"""Run what the guide's table asks of this machine's platform, and write the report."""
+
+import argparse
+from pathlib import Path
+
+from xpubench.catalog import CatalogModel, models
+from xpubench.catalog import model as model_of
+from xpubench.catalog.platforms import platform_of, platform_title, platforms
+from xpubench.cli.report import check_page, write_out
+from xpubench.cli.suite import add_run_flags, carry_out, directories_of, orders_of, stack_of
+from xpubench.errors import UserError, unknown
+from xpubench.results import PAGE
+from xpubench.run import suite
+from xpubench.run.order import Order
+from xpubench.run.supervisor import find_mpirun
+from xpubench.runtimes.registry import loader
+
+# By the mode of the guide's table the built-in suites that measure it.
+SUITES = {"fp16": ("benchmark", "accuracy"), "int4": ("benchmark-woq", "accuracy-woq")}
+# The guide's published runs over ranks are on this platform.
+OVER_RANKS, RANKS_PLATFORM = ("benchmark-ds", "accuracy-ds"), "max"
+# A task whose accuracies were published for some models, which is scored for these beside the guide's own.
+GUIDE_TASK, PUBLISHED_TASK = "lambada_standard", "lambada_openai"
+# The suite whose flags tell the machine's device.
+PROBE = "benchmark"
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    names = ", ".join(one.id for one in platforms())
+    note = f"what the table asks of that one: {names} (default: by the name of this machine's device)"
+    parser.add_argument("--platform", metavar="NAME", help=note)
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help="only these of the table's models")
+    add_run_flags(parser)
+    parser.set_defaults(stack="auto")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the suites of the table, as one list that an earlier call may have begun, and writes the page;
+    0 when every run is well, 1 when one failed."""
+    if not args.dry_run:
+        check_page(args.results_dir / PAGE, PAGE)
+    directories = directories_of(args, 1)
+    flags = suite.words(args.flags)
+    stack = stack_of(suite.read_suite(SUITES["fp16"][0]), args.stack, flags)
+    platform = _platform(args.platform, stack, flags)
+    asked = [one for one in models() if platform in one.platforms and _chosen(one, args.models)]
+    orders = [
+        order
+        for mode, names in SUITES.items()
+        for name in (*names, *(_suites_over_ranks(platform) if mode == "fp16" else ()))
+        for model in asked
+        if getattr(model, mode)
+        for order in _orders(suite.read_suite(name), name, model, stack, flags)
+    ]
+    if not orders:
+        raise UserError(f"the guide's table asks nothing of {platform_title(platform)} with these --models")
+    _say_what([one.id for one in asked], platform, len(orders))
+    code = carry_out(orders, directories, args)
+    if not args.dry_run:
+        _write_page(args.results_dir)
+    return code
+
+
+def _suites_over_ranks(platform: str) -> tuple[str, ...]:
+    if platform != RANKS_PLATFORM:
+        return ()
+    try:
+        find_mpirun()
+    except UserError as error:
+        print(f"distributed FP16 is left out: {error}", flush=True)
+        return ()
+    return OVER_RANKS
+
+
+def _orders(read: suite.Suite, name: str, model: CatalogModel, stack: str, flags: list[str]) -> list[Order]:
+    """The orders of one suite for one model, which is also scored on the task that has a published figure."""
+    tasks = ["--acc-tasks", GUIDE_TASK, PUBLISHED_TASK] if PUBLISHED_TASK in model.accuracy else []
+    more = [*(tasks if name.startswith("accuracy") else []), *flags]
+    return orders_of(read, suite.command_lines(read, [model.id], more, stack=stack))
+
+
+def _chosen(model: CatalogModel, names: list[str] | None) -> bool:
+    known = (model.id.lower(), model.id.lower().rpartition("/")[2])
+    return names is None or any(name.lower() in known for name in names)
+
+
+def _platform(asked: str | None, stack: str, flags: list[str]) -> str:
+    """The guide's platform that was asked for, or the one of this machine's device; UserError where there
+    is none."""
+    known = [one.id for one in platforms()]
+    if asked is not None:
+        if asked not in known:
+            raise unknown("platform", asked, known)
+        return asked
+    [order] = _orders(suite.read_suite(PROBE), PROBE, models()[0], stack, flags)
+    subject = order.specs[0].subject
+    runtime = loader(subject.runtime)
+    runtime.set_up()
+    facts = runtime.device(subject).facts()
+    found = platform_of(subject.device, facts)
+    if found not in known:
+        raise UserError(
+            f"{facts.name} is none of the guide's platforms; --platform {' or '.join(known)} runs here what "
+            "the table asks of that one"
+        )
+    return found
+
+
+def _say_what(names: list[str], platform: str, processes: int) -> None:
+    models_here = f"{len(names)} models of the guide's table"
+    print(f"platform: {platform_title(platform)}; {models_here}, {processes} processes")
+    without = [name for name in names if PUBLISHED_TASK not in model_of(name).accuracy]
+    if without:
+        print(
+            f"of {len(without)} of them no accuracy is published, and their cells say `no reference` until "
+            f"xpubench reference -m MODEL has made one: {', '.join(without)}",
+            flush=True,
+        )
+
+
+def _write_page(results: Path) -> None:
+    from xpubench.report.page.pages import report_page
+
+    write_out(report_page([results]), results / PAGE)

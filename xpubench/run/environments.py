@@ -1,0 +1,83 @@
+"""Which interpreter runs an order: that of the environment that its suite names, or this one."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from shutil import which
+
+import msgspec
+
+from xpubench.errors import UserError
+from xpubench.run.order import Order
+from xpubench.run.suite import SuiteEnvironment
+from xpubench.run.supervisor import PACKAGES
+from xpubench.runtimes.registry import options_class
+
+PROBE = "import importlib.metadata, sys; importlib.metadata.version(sys.argv[1])"
+DEVICE = "from xpubench.measure.device import available_devices; print(available_devices()[0])"
+PROBE_S = 120.0
+
+
+def placed(order: Order, environment: SuiteEnvironment | None, *, optional: bool) -> Order | str:
+    """The order with the interpreter and the variables of its environment, where it has one. An `optional`
+    order takes that interpreter or else this one, whichever has the package of its runtime; the reason
+    where neither has. UserError for an interpreter that is not there."""
+    chosen = environment or SuiteEnvironment()
+    runtime = order.specs[0].subject.runtime
+    pythons: list[str | None] = [chosen.python, None] if optional else [chosen.python]
+    package = next(iter(options_class(runtime).packages), None)
+    for python in pythons:
+        here = python is None or which(python) is not None
+        if optional and not (here and (package is None or has_package(python, package))):
+            continue
+        if not here:
+            raise UserError(f"the suite's interpreter {python} is not there")
+        # Another interpreter's variables are not this one's.
+        variables = chosen.variables if python == chosen.python else {}
+        return msgspec.structs.replace(order, python=python, variables=variables)
+    names = " nor ".join(python or sys.executable for python in dict.fromkeys(pythons))
+    return f"{runtime} is left out: neither {names} has {package}"
+
+
+@cache
+def has_package(python: str | None, package: str) -> bool:
+    """Whether an interpreter, by default this one, has a package, by its name on PyPI."""
+    command = [python or sys.executable, "-c", PROBE, package]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=PROBE_S, check=False).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+@cache
+def first_device(python: str) -> str | None:
+    """The preferred device that another interpreter's torch finds; None where it cannot tell."""
+    environment = os.environ | {"PYTHONPATH": PACKAGES}
+    try:
+        done = subprocess.run(
+            [python, "-c", DEVICE],
+            capture_output=True,
+            text=True,
+            timeout=PROBE_S,
+            check=True,
+            env=environment,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.split()[-1] if done.stdout.strip() else None
+
+
+def check_distinct(orders: Sequence[Order]) -> None:
+    """UserError where two orders make the same run, whose record would be one file: a run's id does not
+    name the environment."""
+    seen: dict[str, Order] = {}
+    for order in orders:
+        for spec in order.specs:
+            other = seen.setdefault(spec.id, order)
+            if (other.python, other.variables) != (order.python, order.variables):
+                raise UserError(
+                    f"two environments run the same {spec.subject.model} with {spec.subject.runtime}, and a "
+                    "record has one place; make two suites with a --results-dir each, and compare these"
+                )
