@@ -134,7 +134,7 @@ def test_tokens_are_the_most_probable_ones_of_the_own_logits(llama: Generator) -
 
 
 def test_the_end_token_ends_nothing(llama: Generator) -> None:
-    text = "<|im_start|>user\nWhat is 1 + 1?<|im_end|>\n<|im_start|>assistant\n"
+    text = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
     ids = np.array([llama.vocabulary.encode(text)], dtype=np.int64)
     (found,) = greedy(llama, ids, 48)
     assert len(found) == 48
@@ -204,8 +204,10 @@ def test_the_tokenizer_is_transformers(llama: Generator, pytorch: Generator, tex
     assert llama.vocabulary.decode(ids) == pytorch.vocabulary.decode(ids)
     own, theirs = llama.vocabulary.tokenizer, pytorch.vocabulary.tokenizer
     assert own.decode(ids) == theirs.decode(ids)
-    for name in ("eos_token_id", "bos_token_id", "pad_token_id", "all_special_ids"):
+    for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
         assert getattr(own, name) == getattr(theirs, name), name
+    # The GGUF marks the tokens of its pre-training as control tokens too.
+    assert set(own.all_special_ids) > set(theirs.all_special_ids)
 
 
 def test_the_types_of_the_cache_take_effect(llama: Generator, float16: Path) -> None:
@@ -214,7 +216,9 @@ def test_the_types_of_the_cache_take_effect(llama: Generator, float16: Path) -> 
     plain = logits_along(llama, ids, forced)
     differences = []
     for kind in ("f32", "q8_0", "q4_0"):
-        other = loaded(float16, cache_type_k=kind, cache_type_v=kind)
+        # With flash attention, llama.cpp's CPU kernels round a float32 cache to float16.
+        flash = "off" if kind == "f32" else "on"
+        other = loaded(float16, cache_type_k=kind, cache_type_v=kind, flash_attn=flash)
         differences.append(logit_difference(logits_along(other, ids, forced), plain))
         # A block of 32 values has a scale of 2 bytes.
         assert other.kv_value_bytes(64) == {"f32": 4, "q8_0": 34 / 32, "q4_0": 18 / 32}[kind]

@@ -118,10 +118,11 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
     @property
     def rounding(self) -> str:
         """The coarsest of the dtypes of the cache and of the products: against quantized weights, llama.cpp
-        rounds the activations to 8 bits."""
+        rounds the activations to 8 bits. Its flash attention on a CPU rounds a float32 cache to float16."""
         caches = (self.options.cache_type_k.upper(), self.options.cache_type_v.upper())
         dtypes = [FLOATS.get(kind, "int8") for kind in (*caches, *self.gguf.matrix_types)]
-        return max(dtypes, key=UNIT_ROUNDOFF.__getitem__)
+        flash = [] if self.options.flash_attn == "off" else ["float16"]
+        return max(*dtypes, *flash, key=UNIT_ROUNDOFF.__getitem__)
 
     def prepare(self, workload: Workload) -> None:
         if workload.num_beams > 1:
