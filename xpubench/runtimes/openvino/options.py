@@ -40,7 +40,7 @@ FLAGS = (
     flag("--performance-hint", choices=("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")),
     flag("--inference-precision", choices=("f32", "bf16", "f16"), help="default: as --dtype says"),
     flag("--num-streams", type=int, metavar="N"),
-    flag("--threads", type=int, metavar="N", help="of OpenVINO's inference on the CPU"),
+    flag("--threads", type=int, metavar="N", help="of the stack's inference on the CPU"),
 )
 GENAI_FLAGS = (
     flag("--draft-model", metavar="IR", help="speculative decoding with the model in this directory"),

@@ -1,0 +1,165 @@
+"""A GGUF file: which one a model's name means, and what its header says."""
+
+import re
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from xpubench.catalog import SMOLLM2
+from xpubench.errors import UserError, first_line
+from xpubench.runtimes.base import Origin
+from xpubench.weights.embedded import smollm2_gguf
+
+SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+# What the reader raises for a file that is no whole GGUF: it reads sizes from it and slices by them.
+BROKEN = (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError)
+# A step reads one row of these for each sequence; without `output.weight`, the first is the output head too.
+TABLES = ("token_embd.weight", "position_embd.weight")
+HEAD = "output.weight"
+
+
+class Gguf(msgspec.Struct, frozen=True, kw_only=True):
+    """The header of a GGUF, whose `files` are one or the shards of a split one. `weights` is the type that
+    most values have, and `matrix_types` holds those of all matrices. `tensor_bytes` are by type. Of a mixture
+    of experts, `step_weight_bytes` counts as many experts as one sequence uses."""
+
+    files: tuple[Path, ...]
+    architecture: str
+    weights: str
+    matrix_types: tuple[str, ...]
+    tensor_bytes: dict[str, int]
+    weight_bytes: int
+    step_weight_bytes: int
+    source: str | None = None
+
+
+def read_gguf(model: str) -> Gguf:
+    """The header of the GGUF that `model` names. UserError where it names none, several or a broken one,
+    RunFailure `bad_model` where the embedded model is another file than the known one."""
+    files = files_of(model)
+    return _read(files, tuple(file.stat().st_mtime_ns for file in files))
+
+
+def files_of(model: str) -> tuple[Path, ...]:
+    """The files of the GGUF that `model` names: a file, the only GGUF in a directory, or the embedded model.
+    Raises what `read_gguf` does, without reading one."""
+    if model.lower() == SMOLLM2:
+        return (_embedded(),)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return _only_one(path)
+    if not path.is_file():
+        raise UserError(
+            f"no such GGUF: {model}; llama.cpp takes a .gguf file, a directory that holds one, or {SMOLLM2}"
+        )
+    return _shards(path)
+
+
+def config_of_gguf(gguf: Gguf) -> dict[str, Any]:
+    """The fields of a transformers config, from the header; only `model_type` where transformers does not
+    know the architecture."""
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+    from xpubench.weights.quiet import quiet_transformers
+
+    try:
+        with quiet_transformers():
+            config = load_gguf_checkpoint(str(gguf.files[0]))["config"]
+    except (ValueError, KeyError):
+        return {"model_type": gguf.architecture}
+    # A value can be of NumPy's types, or one that has no place in JSON.
+    plain = {name: getattr(value, "item", lambda value=value: value)() for name, value in config.items()}
+    return {name: value for name, value in plain.items() if isinstance(value, bool | int | float | str)}
+
+
+def origin_of(model: str) -> Origin | None:
+    """The checkpoint that a GGUF was made of: the one beside it, or the repository that its header names;
+    None where neither is known."""
+    if model.lower() == SMOLLM2:
+        return Origin(model=SMOLLM2)
+    gguf = read_gguf(model)
+    directory = gguf.files[0].parent
+    if (directory / "config.json").is_file():
+        return Origin(model=str(directory))
+    return None if gguf.source is None else Origin(model=gguf.source)
+
+
+@cache
+def _embedded() -> Path:
+    return smollm2_gguf()
+
+
+def _only_one(directory: Path) -> tuple[Path, ...]:
+    found = sorted(path for path in directory.glob("*.gguf") if path.is_file())
+    firsts = [path for path in found if (match := SHARD.fullmatch(path.name)) is None or int(match[2]) == 1]
+    if not firsts:
+        raise UserError(f"{directory} holds no whole GGUF; give a .gguf file, or a directory that holds one")
+    if len(firsts) > 1:
+        names = ", ".join(path.name for path in firsts)
+        raise UserError(f"{directory} holds {len(firsts)} models; give one of the files: {names}")
+    return _shards(firsts[0])
+
+
+def _shards(path: Path) -> tuple[Path, ...]:
+    """The file, or all files of a split one, of which llama.cpp wants the first."""
+    match = SHARD.fullmatch(path.name)
+    if match is None:
+        return (path,)
+    count = int(match[3])
+    every = [path.with_name(f"{match[1]}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
+    if missing := [one.name for one in every if not one.is_file()]:
+        raise UserError(f"{path.parent} lacks {', '.join(missing)}, which {path.name} belongs to")
+    return tuple(every)
+
+
+@cache
+def _read(files: tuple[Path, ...], modified_ns: tuple[int, ...]) -> Gguf:
+    from gguf import GGUFReader
+
+    values: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
+    by_name: dict[str, int] = {}
+    matrix_types: set[str] = set()
+    fields: dict[str, Any] = {}
+    for file in files:
+        try:
+            reader = GGUFReader(file)
+            single = {name: field for name, field in reader.fields.items() if len(field.data) == 1}
+            fields |= {name: field.contents() for name, field in single.items()}
+        except BROKEN as error:
+            raise UserError(f"{file} is no whole GGUF: {first_line(error)}") from error
+        for tensor in reader.tensors:
+            kind = tensor.tensor_type.name
+            values[kind] += tensor.n_elements
+            sizes[kind] += tensor.n_bytes
+            by_name[tensor.name] = tensor.n_bytes
+            if len(tensor.shape) > 1:
+                matrix_types.add(kind)
+    architecture = fields.get("general.architecture")
+    if not values or not isinstance(architecture, str):
+        raise UserError(f"{files[0]} holds no model: it names no architecture, or has no tensors")
+    return Gguf(
+        files=files,
+        architecture=architecture,
+        weights=values.most_common(1)[0][0],
+        matrix_types=tuple(sorted(matrix_types)),
+        tensor_bytes=dict(sizes),
+        weight_bytes=sum(sizes.values()),
+        step_weight_bytes=_step_bytes(by_name, architecture, fields),
+        source=fields.get("general.source.huggingface.repository"),
+    )
+
+
+def _step_bytes(by_name: dict[str, int], architecture: str, fields: dict[str, Any]) -> int:
+    """Bytes of the tensors that one decoding step of one sequence reads."""
+    used, experts = (fields.get(f"{architecture}.expert_{name}") for name in ("used_count", "count"))
+    share = used / experts if used and experts else 1.0
+    total = 0
+    for name, size in by_name.items():
+        looked_up = name in TABLES and not (name == TABLES[0] and HEAD not in by_name)
+        if not looked_up:
+            total += int(size * share) if "_exps." in name else size
+    return total

@@ -1,0 +1,146 @@
+"""The flags, options and description of llama.cpp."""
+
+import argparse
+import re
+from pkgutil import resolve_name
+from typing import Any, ClassVar, Literal, Self, get_args
+
+import msgspec
+
+from xpubench.errors import RunFailure, UserError
+from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
+
+# By the names of llama.cpp's own flag, the types that its KV cache can have.
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+# What reads a GGUF's header. It is named here and not imported, as the loader is, because specs and records
+# import this module, and reading files needs what lies above them.
+READER = "xpubench.runtimes.llama_cpp.gguf_file:read_gguf"
+WHOLE_CACHE_TYPES = ("f32", "f16", "bf16")
+FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+FLAGS = (
+    flag("--cache-type-k", choices=get_args(CacheType), help="type of the cached keys (default: f16)"),
+    flag("--cache-type-v", choices=get_args(CacheType), help="type of the cached values (default: f16)"),
+    flag("--flash-attn", choices=("auto", "on", "off"), help="flash attention (default: auto)"),
+    flag("--n-gpu-layers", type=int, metavar="N", help="layers on the GPU (default: all)"),
+    flag("--threads", type=int, metavar="N", help="of the stack's inference on the CPU"),
+)
+
+
+class GgmlDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """A device that this build of llama.cpp found: its name and description there, its kind, and its memory
+    (None where the backend reports 0)."""
+
+    name: str
+    description: str
+    kind: str
+    total_memory_bytes: int | None = None
+
+
+class LlamaPerf(msgspec.Struct, frozen=True, kw_only=True):
+    """What llama.cpp counted itself since the workload's context was made: the generations of the prompts and
+    of the single tokens after them."""
+
+    prompt_ms: float
+    prompt_tokens: int
+    eval_ms: float
+    eval_tokens: int
+
+
+class LlamaCppDescription(RuntimeDescription, kw_only=True, frozen=True, tag="llama-cpp"):
+    """A loaded GGUF: its files, llama.cpp's words for it, and the bytes of its tensors by their type. `build`
+    is what llama.cpp says of itself, `devices` all that it found, and `device` the one that runs the layers
+    (None for the CPU). `flash_attention` is None where llama.cpp decides and does not tell. The context's
+    sizes and `perf` are those of the last workload; `perf` is None for batches, which llama.cpp counts as
+    prompts."""
+
+    files: list[str] = []
+    model: str | None = None
+    tensor_bytes: dict[str, int] = {}
+    build: str | None = None
+    devices: list[GgmlDevice] = []
+    device: str | None = None
+    gpu_layers: int = 0
+    threads: int | None = None
+    cache_type_k: str | None = None
+    cache_type_v: str | None = None
+    flash_attention: bool | None = None
+    context_tokens: int | None = None
+    batch_tokens: int | None = None
+    perf: LlamaPerf | None = None
+
+
+class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"):
+    """llama.cpp. `weights` is the type that most of the GGUF's values have, by llama.cpp's names, empty where
+    the file could not be read. `n_gpu_layers` None puts all layers on a GPU, and `threads` None takes as many
+    as torch does."""
+
+    loader: ClassVar[str] = "xpubench.runtimes.llama_cpp.runtime:LlamaCppRuntime"
+    description: ClassVar[type[RuntimeDescription]] = LlamaCppDescription
+    diagnosis: ClassVar[str | None] = "xpubench.runtimes.llama_cpp.diagnosis"
+    packages: ClassVar[tuple[str, ...]] = ("llama-cpp-python",)
+    int4_method: ClassVar[str | None] = None
+    int4_refusal: ClassVar[str] = "a GGUF is quantized when it is made: give such a file instead of --woq"
+    flags: ClassVar[tuple[Flag, ...]] = FLAGS
+    flags_title: ClassVar[str] = "llama.cpp"
+
+    weights: str = ""
+    cache_type_k: CacheType = "f16"
+    cache_type_v: CacheType = "f16"
+    flash_attn: Literal["auto", "on", "off"] = "auto"
+    n_gpu_layers: int | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("--threads", self.threads, 1),
+            ("--n-gpu-layers", self.n_gpu_layers, 0),
+        ):
+            if value is not None and value < least:
+                raise UserError(f"{name} must be at least {least}, not {value}")
+        if self.flash_attn == "off" and self.cache_type_v not in WHOLE_CACHE_TYPES:
+            raise UserError(
+                f"--cache-type-v {self.cache_type_v} needs flash attention; leave out --flash-attn off"
+            )
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace, device: str) -> Self:
+        if device == "cpu" and args.n_gpu_layers:
+            raise UserError("--n-gpu-layers is for a GPU; leave it out with --device cpu")
+        given = {name: value for name, value in cls.fields_from(args).items() if value is not None}
+        header = _header(args.model_id)
+        return cls(weights="" if header is None else header.weights, **given)
+
+    @property
+    def words(self) -> list[str]:
+        caches = [] if self._cache == "f16" else [f"KV {self._cache}"]
+        return [word for word in (self.weights, *caches) if word]
+
+    @property
+    def precision(self) -> str | None:
+        """The dtype of the weights, or the class of their quantization with the GGUF's own word for it."""
+        if not self.weights:
+            return None
+        return FLOATS.get(self.weights) or f"{'int4' if _bits(self.weights) < 6 else 'int8'} {self.weights}"
+
+    def weight_bytes(self, model: str, parameters: int) -> int | None:
+        return None if (header := _header(model)) is None else int(header.weight_bytes)
+
+    @property
+    def _cache(self) -> str:
+        k, v = self.cache_type_k, self.cache_type_v
+        return k if k == v else f"{k}/{v}"
+
+
+def _header(model: str) -> Any:
+    """What the GGUF of a model says of itself (`gguf_file.Gguf`); None where there is none, which a run then
+    tells: a suite goes on with its other models."""
+    try:
+        return resolve_name(READER)(model)
+    except (UserError, RunFailure):
+        return None
+
+
+def _bits(weights: str) -> int:
+    """The bits of a quantized type's values, which its name says: 4 of Q4_1 and MXFP4, 2 of IQ2_XXS."""
+    found = re.search(r"\d", weights)
+    return int(found[0]) if found else 0
