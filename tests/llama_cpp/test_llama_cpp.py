@@ -306,4 +306,5 @@ def test_a_whole_file_that_llama_cpp_does_not_load(generate: CommandLine, tmp_pa
 def test_it_stands_beside_pytorch(generate: CommandLine) -> None:
     done = generate(SMOLLM2, "--runtime", "pytorch,llama-cpp", "--rounds", 1)
     assert done.code == 0, done.err
-    assert [line.split()[0] for line in done.out.splitlines() if line.startswith(("pytorch", "llama-cpp"))]
+    names = [line.split()[0] for line in done.out.splitlines() if line.split()]
+    assert [name for name in names if name in ("pytorch", "llama-cpp")] == ["pytorch", "llama-cpp"]
