@@ -103,11 +103,11 @@ def _check_complete(source: Source, report: dict[str, Any]) -> tuple[str, ...]:
 
 def _not_finite(source: Source, model: Any) -> tuple[str, ...]:
     """The warning about weights with NaN or infinite values, which only some prompts may meet."""
-    # The ends are NaN where any value is.
+    # The ends are NaN where any value is. An export traces a model without values, on the meta device.
     wrong = [
         name
         for name, weight in model.named_parameters()
-        if weight.is_floating_point() and weight.element_size() > 1 and weight.numel()
+        if weight.is_floating_point() and weight.element_size() > 1 and weight.numel() and not weight.is_meta
         if not all(torch.isfinite(end) for end in torch.aminmax(weight.detach()))
     ]
     if not wrong:
