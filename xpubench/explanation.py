@@ -53,10 +53,10 @@ class OperatorTime(msgspec.Struct, frozen=True, kw_only=True):
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of the first token or of a next token goes. `wall_ns` is its latency in generations
-    that were not profiled, `profiled_ns` that of the profiled one, in which `events` were recorded a token at a
-    cost of `event_ns` each, which is not in the parts. `cpu_share` is the process's CPU time over the wall's
-    in each of its threads that compute. Where the parts cannot be relied on, `refused` says why, and they are
-    what was seen nevertheless."""
+    that were not profiled, `profiled_ns` that of the profiled one, in which `events` were recorded a token at
+    a cost of `event_ns` each, which is not in the parts. `cpu_share` is the process's CPU time over the
+    wall's in each of its threads that compute. Where the parts cannot be relied on, `refused` says why, and
+    they are what was seen nevertheless."""
 
     token: Literal["first", "next"]
     wall_ns: float
@@ -98,9 +98,9 @@ class DepthPoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DepthCurve(msgspec.Struct, frozen=True, kw_only=True):
-    """How the next token latency grows with the context: its slope by position and decoder block in ns with its
-    95% interval, and what the bytes of a position in a block take at the device's bandwidth. `message` says
-    whether attention pays bytes or latency. `method` says how the context was made."""
+    """How the next token latency grows with the context: its slope by position and decoder block in ns with
+    its 95% interval, and what the bytes of a position in a block take at the device's bandwidth. `message`
+    says whether attention pays bytes or latency. `method` says how the context was made."""
 
     points: list[DepthPoint]
     slope_ns: float | None = None
@@ -111,9 +111,9 @@ class DepthCurve(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):
-    """The next token latency that bytes, ceiling and device card let one expect, with its interval, in ms. `card`
-    says where the card's figures come from, and `ratio` is the measured latency over the expected one, None
-    in a plan."""
+    """The next token latency that bytes, ceiling and device card let one expect, with its interval, in ms.
+    `card` says where the card's figures come from, and `ratio` is the measured latency over the expected one,
+    None in a plan."""
 
     next_token_ms: float
     interval_ms: tuple[float, float]

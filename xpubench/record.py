@@ -387,8 +387,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     `plan` is what the run was expected to need, `bandwidth` what the device reached in the same process,
     `runtime` what was really loaded, and `fingerprint` which checkpoint (None for dummy weights). A latency
     run has samples, a latency summary and sometimes a divergence, an accuracy run has an accuracy and its own
-    summary; a failed run has a failure and what it had by then. `explanation` says where a token's time went, and
-    `expectation` what it was expected to be.
+    summary; a failed run has a failure and what it had by then. `explanation` says where a token's time went,
+    and `expectation` what it was expected to be.
     """
 
     schema_version: int = SCHEMA_VERSION
