@@ -38,7 +38,17 @@ from xpubench.plan import (
 )
 from xpubench.progress import Progress
 from xpubench.prompts import random_prompt
-from xpubench.record import Bandwidth, Iteration, Output, Record, RunChecks, Samples, SyncPolicy, now
+from xpubench.record import (
+    Bandwidth,
+    Iteration,
+    MatrixPeak,
+    Output,
+    Record,
+    RunChecks,
+    Samples,
+    SyncPolicy,
+    now,
+)
 from xpubench.results import ResultsDirectory
 from xpubench.run.session import Session
 from xpubench.runtimes.base import Generator, TokenIds, Verification
@@ -104,6 +114,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     of the weights after the load."""
 
     bandwidth: Bandwidth
+    peak: MatrixPeak | None
     validation: str
     checks: Checks
     description: RuntimeDescription
@@ -152,6 +163,7 @@ def _set(
     check_weights(reference, session.fingerprint)
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
     bandwidth = facts.device.bandwidth(subject.dtype)
+    peak = facts.device.matrix_peak(subject.dtype)
     if reference == CPU_FLOAT32:
         session.progress.say("generating the reference on the CPU in float32")
         expected = cpu_reference(session.specs[0], facts.architecture)
@@ -172,6 +184,7 @@ def _set(
         doubts.append("the planner does not know this architecture: no plan and no MBU")
     return Setting(
         bandwidth=bandwidth,
+        peak=peak,
         validation=status_of(subject.model, facts.config.get("model_type")),
         checks=Checks(session.generator, reference, expected, limits),
         description=description,
@@ -285,6 +298,7 @@ def _measure(
         summary=summary,
         runtime=description,
         bandwidth=bandwidth,
+        peak=setting.peak,
         checks=RunChecks(
             validation=setting.validation,
             new_tokens=workload.new_tokens,
@@ -308,11 +322,13 @@ def _summary_inputs(
 ) -> SummaryInputs:
     facts, workload = session.facts, spec.workload
     architecture, sheet = facts.architecture, facts.catalog_device
-    step_bytes = None
+    step_bytes = prefill_flop = None
     if architecture is not None:
         part, weights = architecture.part(spec.subject.tp_size), setting.description.step_weight_bytes
         value_bytes = session.generator.kv_value_bytes(architecture.head_dim)
         step_bytes = decode_bytes_per_step(part, workload, input_tokens, weights, value_bytes)
+        sequences = workload.batch_size * workload.num_beams
+        prefill_flop = part.prefill_flop(sequences=sequences, tokens=input_tokens)
     return SummaryInputs(
         batch_size=workload.batch_size,
         input_tokens=input_tokens,
@@ -323,6 +339,8 @@ def _summary_inputs(
         peak_device_bytes=facts.device.peak_bytes(),
         peak_host_bytes=peak_host_bytes(),
         until_ci=spec.protocol.until_ci,
+        prefill_flop=prefill_flop,
+        peak_tflop_per_s=setting.peak.highest_tflop_per_s if setting.peak else None,
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xpubench.catalog import config_of
 from xpubench.environment import DeviceFacts
 from xpubench.measure.times import LogitsFacts
-from xpubench.record import Bandwidth, CeilingSample, SyncPolicy, WeightsFingerprint, now
+from xpubench.record import Bandwidth, CeilingSample, MatrixPeak, SyncPolicy, WeightsFingerprint, now
 from xpubench.runtimes.base import (
     Device,
     Generation,
@@ -83,6 +83,10 @@ class FakeDevice:
     def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
         after = self._script.device.bandwidth_after_gb_per_s
         return msgspec.structs.replace(before, after_ceiling_gb_per_s=after)
+
+    def matrix_peak(self, dtype: str) -> MatrixPeak | None:
+        reached = self._script.device.peak_tflop_per_s
+        return None if reached is None else MatrixPeak(tflop_per_s=reached, dtype=dtype, size=1)
 
     def available_host_bytes(self) -> int | None:
         return next(self._available, None)

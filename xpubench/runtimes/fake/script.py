@@ -109,8 +109,9 @@ class WrongToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class ScriptedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is known of the device. Memory is in bytes, bandwidths are in GB/s: before and after the timed
-    part, and the most that the device has shown. `available_host_bytes` are the machine's after each
-    generation of warm-up and measurement, from the first again where they end; None without any."""
+    part, and the most that the device has shown; `peak_tflop_per_s` is that of matrix products.
+    `available_host_bytes` are the machine's after each generation of warm-up and measurement, from the first
+    again where they end; None without any."""
 
     name: str = "Scripted device"
     driver: str | None = None
@@ -120,6 +121,7 @@ class ScriptedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     bandwidth_gb_per_s: float = 1000.0
     bandwidth_after_gb_per_s: float | None = None
     bandwidth_shown_gb_per_s: float | None = None
+    peak_tflop_per_s: float | None = None
     available_host_bytes: tuple[int, ...] = ()
 
 
