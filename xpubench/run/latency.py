@@ -1,6 +1,6 @@
 """From latency specs of one subject to records: plan, load once, check, warm up, measure, write."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import monotonic, perf_counter_ns
 
@@ -50,6 +50,7 @@ from xpubench.record import (
     now,
 )
 from xpubench.results import ResultsDirectory
+from xpubench.run.explain import explained
 from xpubench.run.session import Session
 from xpubench.runtimes.base import Generator, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
@@ -70,13 +71,16 @@ def run(
     max_kl: float | None = None,
     min_agreement: float | None = None,
     profile_name: str | None = None,
+    explain: bool = False,
+    depths: Sequence[int] = (),
 ) -> Iterator[Record]:
     """Measures specs of one subject, which is loaded once, and yields each record when it is written.
 
     A spec that fails yields a record of the failure, and the next one runs; an interruption ends all.
     `reference` is a record's path or `cpu-float32`; `max_kl`, in nats, and `min_agreement` take the place of
     the limits beyond which a run is no result. With `profile_name`, a trace and an operator table of
-    one more generation, which counts in no figure, are written beside each record.
+    one more generation, which counts in no figure, are written beside each record. With `explain` or `depths`
+    the record says where its tokens' time went, and how it grows with the context.
 
     Raises UserError for what cannot be done as asked, before anything is loaded where that can be known.
     """
@@ -104,6 +108,10 @@ def run(
             if record.status == "ok" and profile_name is not None:
                 progress.say("profiling one more generation")
                 record = session.write(_profiled(session, spec, record, results, profile_name))
+            if record.status == "ok" and (explain or depths):
+                prompt_ids = _prompt_ids(session.generator, spec.workload, spec.protocol.seed, 0)
+                found = explained(session, record, prompt_ids, explain=explain, depths=list(depths))
+                record = session.write(found)
             yield record
             if record.status == "interrupted":
                 return

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts, Environment
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts, TokenTimes
 from xpubench.record import (
     Bandwidth,
@@ -118,9 +119,18 @@ class Scorer(Protocol):
         of it, so that not every position has to be there."""
 
 
+class Explainer(Protocol):
+    """A loaded model that shows where its tokens' time goes."""
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        """Measures the parts of the first and of a next token, in at most `MOST_GENERATIONS` generations from
+        the prompt, int64 of shape (batch, length)."""
+
+
 class Generator(Protocol):
     """A loaded model. Prompts are token ids, int64 of shape (batch, length). `scorer` is None where the stack
-    hides its logits. `rounding` is the coarsest dtype that its logits go through."""
+    hides its logits, and `explainer` where it does not show what its time goes to. `rounding` is the coarsest
+    dtype that its logits go through."""
 
     vocabulary: Vocabulary
 
@@ -129,6 +139,10 @@ class Generator(Protocol):
 
     @property
     def scorer(self) -> Scorer | None: ...
+
+    @property
+    def explainer(self) -> Explainer | None:
+        return None
 
     def prepare(self, workload: Workload) -> None:
         """Forgets what an earlier workload left behind, such as a larger static cache. RunFailure

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from xpubench.catalog import config_of
 from xpubench.environment import DeviceFacts
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts
 from xpubench.record import Bandwidth, CeilingSample, MatrixPeak, SyncPolicy, WeightsFingerprint, now
 from xpubench.runtimes.base import (
     Device,
+    Explainer,
     Generation,
     Logits,
     Origin,
@@ -160,6 +162,10 @@ class FakeRuntime:
         return self if self.script.scores else None
 
     @property
+    def explainer(self) -> Explainer | None:
+        return self if self.script.explained is not None else None
+
+    @property
     def rounding(self) -> str:
         return self.subject.dtype
 
@@ -211,6 +217,11 @@ class FakeRuntime:
         self._reach("score")
         wanted = self.script.step_tokens(1, tokens.shape[1])
         return np.where(tokens[0] == wanted[0], 0.0, self.script.regret).astype(np.float32)
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        self._reach("explain", workload)
+        assert self.script.explained is not None
+        return self.script.explained
 
     def kv_value_bytes(self, head_dim: int) -> float:
         return DTYPE_BYTES[self.subject.dtype]

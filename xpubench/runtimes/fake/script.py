@@ -13,12 +13,23 @@ import msgspec
 import numpy as np
 
 from xpubench.errors import FailureClass, RunFailure, UserError
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy, WeightsFingerprint
 from xpubench.runtimes.base import Logits, TokenIds
 
 Stage = Literal[
-    "device", "check", "fetch", "load", "prepare", "trace", "verify", "generate", "score", "profile"
+    "device",
+    "check",
+    "fetch",
+    "load",
+    "prepare",
+    "trace",
+    "verify",
+    "generate",
+    "score",
+    "profile",
+    "explain",
 ]
 T = TypeVar("T")
 # At least one of them.
@@ -135,7 +146,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     each token of a scored text has as log-probability, null for NaN, and `logprob` that of all others; above
     log(1/2) the token is the most probable one. `wrong_tokens` are other tokens of some generations, which
     lie by `regret` standard deviations below the most probable ones. `doubts` become warnings of the record.
-    A stack that hides its logits has `scores` false.
+    A stack that hides its logits has `scores` false. `explained` is what it measures of its tokens.
     """
 
     config: dict[str, Any] | None = None
@@ -159,6 +170,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cache: str | None = None
     weight_bytes: int = 1_000_000
     step_weight_bytes: int = 1_000_000
+    explained: Measured | None = None
     doubts: list[str] = []
     faults: list[Fault] = []
 
