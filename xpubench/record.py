@@ -142,10 +142,16 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     and `acceptance` is the share of a draft model's tokens that were accepted.
     `available_host_bytes_per_iteration` is the slope of the machine's available memory over the measured
     iterations, below 0 where it falls.
+
     `load_s` is the median where there are several loads, and `load_spread` how far the slowest load's median
     next token latency (the first token's where there is no other) lies above the fastest load's, as a share
     of that. `cores` is the process's CPU time over the wall's during the measured iterations, and
-    `cores_wanted` adds the time for which its threads waited for a core."""
+    `cores_wanted` adds the time for which its threads waited for a core.
+
+    `prompt_tokens_per_s` is batch x input tokens / the median first token latency, and `prompt_share_of_peak`
+    the plan's operations of the prompt over that latency and `peak_tflop_per_s`, the most of matrix products
+    in the run's dtype that the device has shown to any process.
+    """
 
     first_token_ms: Statistic
     next_token_ms: Statistic | None
@@ -174,6 +180,9 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     load_spread: float | None = None
     cores: float | None = None
     cores_wanted: float | None = None
+    prompt_tokens_per_s: float | None = None
+    prompt_share_of_peak: float | None = None
+    peak_tflop_per_s: float | None = None
 
 
 class AccuracySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="accuracy"):
@@ -231,6 +240,34 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     def lowest_gb_per_s(self) -> float:
         """The lower of the ceilings before and after the timed part."""
         return min(self.ceiling_gb_per_s, self.after_ceiling_gb_per_s or self.ceiling_gb_per_s)
+
+
+class PeakSample(msgspec.Struct, frozen=True, kw_only=True):
+    """A rate of matrix products in TFLOP/s (10^12), and when a process measured it."""
+
+    created: str
+    tflop_per_s: float
+
+
+class MatrixPeak(msgspec.Struct, frozen=True, kw_only=True):
+    """The rate of matrix products in TFLOP/s (10^12), 2 `size`^3 operations each, in a dtype: the fastest of
+    all sizes, with the times of all repeats of the last one. `highest` is the most that the device has shown
+    to any process by then; it is None where nothing is kept."""
+
+    tflop_per_s: float
+    dtype: str
+    size: int
+    times_ns: list[int] = []
+    highest: PeakSample | None = None
+
+    def shown(self, highest: PeakSample) -> "MatrixPeak":
+        """The same with the most that the device has shown."""
+        return msgspec.structs.replace(self, highest=highest)
+
+    @property
+    def highest_tflop_per_s(self) -> float:
+        """The most that the device has shown, or this process where that is not known."""
+        return self.highest.tflop_per_s if self.highest else self.tflop_per_s
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -418,11 +455,11 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run: its spec, its environment, its outcome, and the warnings about it.
 
-    `plan` is what the run was expected to need, `bandwidth` what the device reached in the same process,
-    `runtime` what was really loaded, and `fingerprint` which checkpoint (None for dummy weights). A latency
-    run has samples, a latency summary and sometimes a divergence, an accuracy run has an accuracy and its own
-    summary; a failed run has a failure and what it had by then. `explanation` says where a token's time went,
-    and `expectation` what it was expected to be.
+    `plan` is what the run was expected to need, `bandwidth` and `peak` what the device reached in the same
+    process, `runtime` what was really loaded, and `fingerprint` which checkpoint (None for dummy weights). A
+    latency run has samples, a latency summary and sometimes a divergence, an accuracy run has an accuracy and
+    its own summary; a failed run has a failure and what it had by then. `explanation` says where a token's
+    time went, and `expectation` what it was expected to be.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -437,6 +474,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Description | None = None
     fingerprint: WeightsFingerprint | None = None
     bandwidth: Bandwidth | None = None
+    peak: MatrixPeak | None = None
     plan: Plan | None = None
     checks: RunChecks = RunChecks()
     output: Output | None = None

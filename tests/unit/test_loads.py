@@ -105,7 +105,7 @@ def test_the_interval_covers_the_median_over_loads() -> None:
     """One that resamples iterations alone covers it far less often, as the loads differ by more than they."""
     source = np.random.default_rng(0)
     covered = {"loads": 0, "iterations": 0}
-    repeats, loads, each = 100, 8, 4
+    repeats, loads, each = 60, 8, 16
     for _ in range(repeats):
         of_load = np.repeat(source.normal(1e7, 1e6, loads), each)
         rows = [[int(one)] for one in of_load + source.normal(0, 1e4, loads * each)]
@@ -114,4 +114,4 @@ def test_the_interval_covers_the_median_over_loads() -> None:
             assert ends is not None
             covered[name] += ends[0] <= 10 <= ends[1]
     assert covered["loads"] >= 0.85 * repeats
-    assert covered["iterations"] <= 0.75 * repeats
+    assert covered["iterations"] <= covered["loads"] - 0.2 * repeats

@@ -19,7 +19,7 @@ from xpubench.measure.host import (
     reset_host_peak,
     total_host_bytes,
 )
-from xpubench.record import Bandwidth
+from xpubench.record import Bandwidth, MatrixPeak
 
 NVIDIA_DRIVER = Path("/sys/module/nvidia/version")
 
@@ -90,6 +90,11 @@ class TorchDevice:
 
         return bandwidth_again(self, dtype, before)
 
+    def matrix_peak(self, dtype: str) -> MatrixPeak | None:
+        """The rate of matrix products in the dtype, measured once in a process, and the most that the device
+        has shown; None where it computes none."""
+        return _matrix_peak(self.kind, dtype)
+
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         """Runs `generate` once under torch's profiler: a Chrome trace as JSON, and a table of operators."""
         from xpubench.measure.profile import profile
@@ -102,6 +107,13 @@ def _bandwidth(kind: str, dtype: str) -> Bandwidth:
     from xpubench.measure.bandwidth import first_bandwidth
 
     return first_bandwidth(TorchDevice(kind), dtype)
+
+
+@cache
+def _matrix_peak(kind: str, dtype: str) -> MatrixPeak | None:
+    from xpubench.measure.matmul import first_peak
+
+    return first_peak(TorchDevice(kind), dtype)
 
 
 def available_devices() -> list[str]:

@@ -16,7 +16,7 @@ from xpubench.record import Bandwidth, Iteration, LatencySummary, Samples, Stati
 
 class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What a summary needs in addition to the samples. Bandwidths are in GB/s, memory in bytes;
-    `until_ci` is the protocol's."""
+    `until_ci` is the protocol's, `prefill_flop` the prompt's operations."""
 
     batch_size: int
     input_tokens: int
@@ -30,6 +30,8 @@ class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
     until_ci: float | None = None
     bandwidth_lowest_gb_per_s: float | None = None
     ceiling_of: Literal["device", "process"] = "process"
+    prefill_flop: int | None = None
+    peak_tflop_per_s: float | None = None
 
 
 def with_ceilings(inputs: SummaryInputs, bandwidth: Bandwidth) -> SummaryInputs:
@@ -93,7 +95,15 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
             f"the machine's available memory fell by {-(slope_of(available) or 0) / 2**20:.1f} MiB an "
             "iteration; what a driver pins or another program takes is not in the peak of the host's memory"
         )
+    prompt_share = _share_of_peak(facts, first.median)
+    if prompt_share is not None and prompt_share > 1:
+        warnings.append(
+            f"the prompt's pass reached {prompt_share:.2f} of torch's or the stack's own matrix product: its "
+            "kernels are faster, or it computes in another precision; do not trust the share"
+        )
     given = msgspec.structs.asdict(facts)
+    batch_size = given.pop("batch_size")
+    del given["prefill_flop"]
     share = given.pop("until_ci")
     reached = None if share is None else sequential_interval(samples.iterations, share)
     warnings += unreached(reached)
@@ -101,7 +111,9 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         first_token_ms=first,
         next_token_ms=next_token,
         end_to_end_ms=end_to_end,
-        tokens_per_s=given.pop("batch_size") * given.pop("new_tokens") / (end_to_end.median / 1e3),
+        tokens_per_s=batch_size * given.pop("new_tokens") / (end_to_end.median / 1e3),
+        prompt_tokens_per_s=batch_size * facts.input_tokens / (first.median / 1e3),
+        prompt_share_of_peak=prompt_share,
         perturbation=slowed,
         perturbation_ci95=perturbation.interval(of_pairs),
         perturbation_pairs=len(of_pairs),
@@ -119,6 +131,14 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         **given,
     )
     return summary, too_few(len(stamped)) + unsteady(samples.warmup) + warnings
+
+
+def _share_of_peak(facts: SummaryInputs, first_ms: float) -> float | None:
+    """The share of the matrix products' peak that the prompt's operations reach in the first token
+    latency."""
+    if facts.prefill_flop is None or not facts.peak_tflop_per_s:
+        return None
+    return facts.prefill_flop / (first_ms / 1e3) / (facts.peak_tflop_per_s * 1e12)
 
 
 def _imbalance(iterations: list[Iteration]) -> float | None:

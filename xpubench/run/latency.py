@@ -1,6 +1,6 @@
 """From latency specs of one subject to records: plan, load once, check, warm up, measure, write."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -32,8 +32,9 @@ from xpubench.plan import (
     plan_of,
 )
 from xpubench.progress import Progress
-from xpubench.record import Bandwidth, Output, Record, RunChecks, Samples, now
+from xpubench.record import Bandwidth, MatrixPeak, Output, Record, RunChecks, Samples, now
 from xpubench.results import ResultsDirectory
+from xpubench.run.explain import explained
 from xpubench.run.generations import LoadGenerations, measure_load, prompt_ids_of, shares
 from xpubench.run.session import Session
 from xpubench.runtimes.options import RuntimeDescription
@@ -52,13 +53,16 @@ def run(
     max_kl: float | None = None,
     min_agreement: float | None = None,
     profile_name: str | None = None,
+    explain: bool = False,
+    depths: Sequence[int] = (),
 ) -> Iterator[Record]:
     """Measures specs of one subject, which is loaded once, and yields each record when it is written.
 
     A spec that fails yields a record of the failure, and the next one runs; an interruption ends all.
     `reference` is a record's path or `cpu-float32`; `max_kl`, in nats, and `min_agreement` take the place of
     the limits beyond which a run is no result. With `profile_name`, a trace and an operator table of
-    one more generation, which counts in no figure, are written beside each record.
+    one more generation, which counts in no figure, are written beside each record. With `explain` or `depths`
+    the record says where its tokens' time went, and how it grows with the context.
 
     Raises UserError for what cannot be done as asked, before anything is loaded where that can be known.
     """
@@ -86,6 +90,10 @@ def run(
             if record.status == "ok" and profile_name is not None:
                 progress.say("profiling one more generation")
                 record = session.write(_profiled(session, spec, record, results, profile_name))
+            if record.status == "ok" and (explain or depths):
+                prompt_ids = prompt_ids_of(session.generator, spec.workload, spec.protocol.seed, 0)
+                found = explained(session, record, prompt_ids, explain=explain, depths=list(depths))
+                record = session.write(found)
             yield record
             if record.status == "interrupted":
                 return
@@ -96,6 +104,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     of the weights after the load."""
 
     bandwidth: Bandwidth
+    peak: MatrixPeak | None
     validation: str
     checks: Checks
     description: RuntimeDescription
@@ -144,6 +153,7 @@ def _set(
     check_weights(reference, session.fingerprint)
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
     bandwidth = facts.device.bandwidth(subject.dtype)
+    peak = facts.device.matrix_peak(subject.dtype)
     if reference == CPU_FLOAT32:
         session.progress.say("generating the reference on the CPU in float32")
         expected = cpu_reference(session.specs[0], facts.architecture)
@@ -164,6 +174,7 @@ def _set(
         doubts.append("the planner does not know this architecture: no plan and no MBU")
     return Setting(
         bandwidth=bandwidth,
+        peak=peak,
         validation=status_of(subject.model, facts.config.get("model_type")),
         checks=Checks(session.generator, reference, expected, limits),
         description=description,
@@ -248,6 +259,7 @@ def _measure(
         summary=summary,
         runtime=description,
         bandwidth=bandwidth,
+        peak=setting.peak,
         checks=RunChecks(
             validation=setting.validation,
             new_tokens=workload.new_tokens,
@@ -288,11 +300,13 @@ def _summary_inputs(
 ) -> SummaryInputs:
     facts, workload = session.facts, spec.workload
     architecture, sheet = facts.architecture, facts.catalog_device
-    step_bytes = None
+    step_bytes = prefill_flop = None
     if architecture is not None:
         part, weights = architecture.part(spec.subject.tp_size), setting.description.step_weight_bytes
         value_bytes = session.generator.kv_value_bytes(architecture.head_dim)
         step_bytes = decode_bytes_per_step(part, workload, input_tokens, weights, value_bytes)
+        sequences = workload.batch_size * workload.num_beams
+        prefill_flop = part.prefill_flop(sequences=sequences, tokens=input_tokens)
     return SummaryInputs(
         batch_size=workload.batch_size,
         input_tokens=input_tokens,
@@ -303,6 +317,8 @@ def _summary_inputs(
         peak_device_bytes=max((one.peak_device_bytes or 0 for one in of_loads), default=0) or None,
         peak_host_bytes=max(one.peak_host_bytes for one in of_loads),
         until_ci=spec.protocol.until_ci,
+        prefill_flop=prefill_flop,
+        peak_tflop_per_s=setting.peak.highest_tflop_per_s if setting.peak else None,
     )
 
 

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from xpubench.catalog import config_of
 from xpubench.environment import DeviceFacts
 from xpubench.measure.host import CpuClock
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts
-from xpubench.record import Bandwidth, CeilingSample, SyncPolicy, WeightsFingerprint, now
+from xpubench.record import Bandwidth, CeilingSample, MatrixPeak, SyncPolicy, WeightsFingerprint, now
 from xpubench.runtimes.base import (
     Device,
+    Explainer,
     Generation,
     Logits,
     Origin,
@@ -85,6 +87,10 @@ class FakeDevice:
     def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
         after = self._script.device.bandwidth_after_gb_per_s
         return msgspec.structs.replace(before, after_ceiling_gb_per_s=after)
+
+    def matrix_peak(self, dtype: str) -> MatrixPeak | None:
+        reached = self._script.device.peak_tflop_per_s
+        return None if reached is None else MatrixPeak(tflop_per_s=reached, dtype=dtype, size=1)
 
     def available_host_bytes(self) -> int | None:
         return next(self._available, None)
@@ -170,6 +176,10 @@ class FakeRuntime:
         return self if self.script.scores else None
 
     @property
+    def explainer(self) -> Explainer | None:
+        return self if self.script.explained is not None else None
+
+    @property
     def rounding(self) -> str:
         return self.subject.dtype
 
@@ -221,6 +231,11 @@ class FakeRuntime:
         self._reach("score")
         wanted = self.script.step_tokens(1, tokens.shape[1])
         return np.where(tokens[0] == wanted[0], 0.0, self.script.regret).astype(np.float32)
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        self._reach("explain", workload)
+        assert self.script.explained is not None
+        return self.script.explained
 
     def kv_value_bytes(self, head_dim: int) -> float:
         return DTYPE_BYTES[self.subject.dtype]

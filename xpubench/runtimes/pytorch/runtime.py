@@ -19,7 +19,7 @@ from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Generation, Loader, Scorer, TokenIds, Verification
+from xpubench.runtimes.base import Explainer, Generation, Loader, Scorer, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
 from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
@@ -55,6 +55,10 @@ class PyTorchRuntime(TransformersScorer, Loader):
     @property
     def scorer(self) -> Scorer | None:
         return self
+
+    @property
+    def explainer(self) -> Explainer | None:
+        return None
 
     @property
     def rounding(self) -> str:

@@ -1,0 +1,59 @@
+"""What a ledger and its verdict must know of a run beside what the stack measured."""
+
+from statistics import fmean
+
+import msgspec
+
+from xpubench.record import Record, Samples
+from xpubench.spec import RunSpec
+
+
+class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The means of the first and the next token's latency in the timed generations, in nanoseconds; the bytes
+    of weights and of KV cache that a step must read; the bandwidth ceiling in GB/s; what the prompt's pass
+    computes, and the peak of matrix products in TFLOP/s. None stands for what is not known."""
+
+    spec: RunSpec
+    first_ns: float | None = None
+    next_ns: float | None = None
+    weight_bytes: int | None = None
+    kv_bytes: int | None = None
+    ceiling_gb_per_s: float | None = None
+    prefill_flop: int | None = None
+    peak_tflop_per_s: float | None = None
+
+
+def facts_of(record: Record, step_share: float | None) -> RunFacts:
+    """The facts of a finished latency run. `step_share` is the share of the weights outside of embedding
+    tables that a step reads, None for an architecture that the planner does not know."""
+    assert isinstance(record.spec, RunSpec)
+    weights, step = _weight_bytes(record, step_share), record.latency.step_bytes if record.latency else None
+    return RunFacts(
+        spec=record.spec,
+        first_ns=_mean(first_tokens(record.samples)),
+        next_ns=_mean(next_tokens(record.samples)),
+        weight_bytes=weights,
+        kv_bytes=None if weights is None or step is None else max(step - weights, 0),
+        ceiling_gb_per_s=record.bandwidth.highest_gb_per_s if record.bandwidth else None,
+        prefill_flop=record.plan.prefill_flop if record.plan else None,
+    )
+
+
+def first_tokens(samples: Samples) -> list[int]:
+    """The first token's latency in each timed generation in which tokens were stamped."""
+    return [one.first_token_ns for one in samples.iterations if one.first_token_ns is not None]
+
+
+def next_tokens(samples: Samples) -> list[int]:
+    """The latencies of all next tokens in the timed generations in which tokens were stamped."""
+    return [ns for one in samples.iterations for ns in one.next_token_ns or ()]
+
+
+def _weight_bytes(record: Record, step_share: float | None) -> int | None:
+    if record.runtime is None or not record.runtime.step_weight_bytes:
+        return None
+    return int(record.runtime.step_weight_bytes * (1.0 if step_share is None else step_share))
+
+
+def _mean(values: list[int]) -> float | None:
+    return fmean(values) if values else None
