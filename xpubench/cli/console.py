@@ -247,7 +247,18 @@ def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
         rows.append(("decided", f"{known}: {one.gained} gained, {one.lost} lost beside {one.reference}"))
     batch = f"batch {found.batch_size}" if found.batch_size else f"batches of {found.batch_tokens} tokens"
     part = ", a part of all" if found.partial else ""
-    return [*rows, ("items", f"{found.n}{part}, {found.items_per_s:.2f} a second, {batch}")]
+    rows.append(("items", f"{found.n}{part}, {found.items_per_s:.2f} a second, {batch}"))
+    if found.tokens_per_s is not None:
+        rows.append(("scoring", f"{found.tokens_per_s:.0f} tokens/s{_share_of_peak(found)}"))
+    return rows
+
+
+def _share_of_peak(found: Accuracy) -> str:
+    padding = f", {found.padding:.1%} padding beside them" if found.padding is not None else ""
+    if found.share_of_peak is None:
+        return padding
+    peak = f"{found.peak_tflop_per_s:.3g} TFLOP/s that this device has shown"
+    return f", {found.share_of_peak:.2f} of {peak}{padding}"
 
 
 def _token_times(record: Record) -> str:
