@@ -17,11 +17,14 @@ from xpubench.catalog import find_model
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Explainer, Generation, Loader, Scorer, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.compiled import Forward, compile_counters, compiled_steps
+from xpubench.runtimes.pytorch.event_cost import event_cost_ns
+from xpubench.runtimes.pytorch.explain import explain
 from xpubench.runtimes.pytorch.options import PyTorchOptions
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
 from xpubench.runtimes.vocabulary import Vocabulary
@@ -56,7 +59,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @property
     def explainer(self) -> Explainer | None:
-        return None
+        return self
 
     @property
     def rounding(self) -> str:
@@ -142,8 +145,19 @@ class PyTorchRuntime(TransformersScorer, Loader):
             )
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        return self.timed(prompt_ids, workload, sync_policy, TokenClock(self._synchronize))
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        def timed(clock: TokenClock) -> TokenTimes:
+            return self.timed(prompt_ids, workload, "every_token", clock).times
+
+        return explain(timed, self.subject.device, event_cost_ns(self.subject.device))
+
+    def timed(
+        self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy, clock: TokenClock
+    ) -> Generation:
+        """Generates, and under the policy `every_token` stamps the tokens with the clock."""
         input_ids = self.on_device(prompt_ids)
-        clock = TokenClock(self._synchronize)
         stamped = sync_policy == "every_token"
         seam: contextlib.AbstractContextManager[dict[str, Any]] = contextlib.nullcontext({})
         if stamped:
@@ -153,7 +167,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             processors = LogitsProcessorList([watch])
             arguments = self._arguments(input_ids, workload, logits_processor=processors, **more)
             self.synchronize()
-            start_ns = perf_counter_ns()
+            start_ns = clock.begin()
             output = self.model.generate(**arguments)
             self._synchronize()
             end_ns = perf_counter_ns()
