@@ -22,7 +22,8 @@ from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Explainer, Generation, Loader, Scorer, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
-from xpubench.runtimes.pytorch.compiled import Forward, compile_counters, compiled_steps
+from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
+from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
 from xpubench.runtimes.pytorch.event_cost import event_cost_ns
 from xpubench.runtimes.pytorch.explain import explain
 from xpubench.runtimes.pytorch.options import PyTorchOptions
@@ -51,6 +52,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
         )
         self._synchronize = synchronizer(subject.device)
         self._eager_forward: Forward | None = None
+        self._decode: DecodeWithoutOneDnn | None = None
         self._weight_bytes, self._step_weight_bytes = self.weight_sizes()
 
     @property
@@ -137,12 +139,16 @@ class PyTorchRuntime(TransformersScorer, Loader):
                 f"transformers {transformers.__version__} always compiles the steps of a static cache on "
                 "cuda; install a later one",
             )
+        self._eager_forward = forward = self._eager_forward or self.model.forward
         if (backend := _backend(self.subject)) is not None:
-            self._eager_forward = self._eager_forward or self.model.forward
             torch.compiler.reset()
-            self.model.forward = compiled_steps(
-                self._eager_forward, backend=backend, device=self.subject.device, cache=workload.cache
+            forward = compiled_steps(
+                forward, backend=backend, device=self.subject.device, cache=workload.cache
             )
+        if not _has_onednn_decode(self.subject):
+            forward = self._decode = DecodeWithoutOneDnn(forward)
+        if forward is not self._eager_forward:
+            self.model.forward = forward
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         return self.timed(prompt_ids, workload, sync_policy, TokenClock(self._synchronize))
@@ -247,6 +253,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             "weight_bytes": self._weight_bytes,
             "step_weight_bytes": self._step_weight_bytes,
             "compile": None if _backend(self.subject) is None else compile_counters(),
+            "steps_without_onednn": None if self._decode is None else self._decode.steps,
             "revision": self.loaded.revision,
             "quantization": self.loaded.quantization,
         }
@@ -294,6 +301,10 @@ def not_as_asked(asked: dict[str, Any], applied: dict[str, Any], *names: str) ->
 
 def _backend(subject: Subject) -> str | None:
     return subject.options.torch_compile if isinstance(subject.options, PyTorchOptions) else None
+
+
+def _has_onednn_decode(subject: Subject) -> bool:
+    return not isinstance(subject.options, PyTorchOptions) or subject.options.onednn_decode
 
 
 def _can_stay_eager() -> bool:
