@@ -130,7 +130,7 @@ def _account(window: Interval, trace: Trace, calls: list[Call], kernels: list[Ke
     within = [one for one in kernels if one.start < window[1] and one.end > window[0]]
     waiting = list(_device_time(window, within, account))
     first = bisect_left(trace.calls, window[0], key=lambda one: one.start)
-    last = bisect_right(trace.calls, window[1], key=lambda one: one.start)
+    last = bisect_left(trace.calls, window[1], key=lambda one: one.start)
     segments = list(_host_segments(window, trace.calls[first:last], first, calls))
     _host_time(segments, waiting, account)
     starts = [gap[0] for gap in waiting]
