@@ -171,7 +171,7 @@ def check_positions(architecture: Architecture | None, input_tokens: int | None,
         raise UserError(f"{tokens} are more than the model's {limit} positions; {hint}")
 
 
-def check_beams(architecture: Architecture | None, num_beams: int) -> None:
+def check_beam_count(architecture: Architecture | None, num_beams: int) -> None:
     """UserError for more beams than the vocabulary has tokens: the first step gives no more that differ."""
     tokens = architecture.vocab_size if architecture else None
     if tokens is not None and num_beams > tokens:

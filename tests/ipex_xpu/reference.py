@@ -22,7 +22,7 @@ LOGIT_NOISE = 0.01
 NOISY_TRIALS = 24
 
 
-class Reference:
+class PlainReference:
     """A model in float32 on the CPU."""
 
     def __init__(self, directory: Path) -> None:

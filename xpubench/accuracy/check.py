@@ -6,8 +6,7 @@ import msgspec
 import numpy as np
 
 from xpubench.accuracy import degenerate, divergence
-from xpubench.accuracy.limits import check as check_limits
-from xpubench.accuracy.limits import judged, limits_for, precision_of
+from xpubench.accuracy.limits import check_limits, judged, limits_for, precision_of
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.host import free_host_bytes
@@ -139,7 +138,7 @@ class Checks:
         doubts = [] if found is None else check_limits(found)
         if answers is None or self._generator.vocabulary.tokenizer is None:
             return doubts
-        return doubts + degenerate.check(answers, self._expected)
+        return doubts + degenerate.doubts(answers, self._expected)
 
     def before_and_after(self, spec: RunSpec) -> list[divergence.Trace]:
         """The answers so far and those that the model gives now, when each row of the batch stands in another

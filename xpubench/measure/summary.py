@@ -95,7 +95,7 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         end_to_end_ms=end_to_end,
         tokens_per_s=given.pop("batch_size") * given.pop("new_tokens") / (end_to_end.median / 1e3),
         perturbation=slowed,
-        perturbation_ci95=perturbation.interval(of_pairs),
+        perturbation_ci95=perturbation.ratio_interval(of_pairs),
         perturbation_pairs=len(of_pairs),
         mbu_measured=measured,
         mbu_datasheet=datasheet,

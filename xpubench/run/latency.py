@@ -23,13 +23,13 @@ from xpubench.catalog import status_of
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.environment import noise_warnings
 from xpubench.measure.host import peak_host_bytes
-from xpubench.measure.iterations import pairs, warm_up
+from xpubench.measure.iterations import iteration_pairs, warm_up
 from xpubench.measure.perturbation import known, ratios
 from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
 from xpubench.measure.until_ci import pair_value, tight_after
 from xpubench.plan import (
     StoredWeights,
-    check_beams,
+    check_beam_count,
     check_positions,
     decode_bytes_per_step,
     lack_of_memory,
@@ -118,7 +118,7 @@ def _checked_reference(
     """The recorded reference; UserError where it cannot serve, or a workload is too long for the model."""
     for spec in session.specs:
         check_positions(session.facts.architecture, spec.workload.input_tokens, spec.workload.new_tokens)
-        check_beams(session.facts.architecture, spec.workload.num_beams)
+        check_beam_count(session.facts.architecture, spec.workload.num_beams)
     expected = recorded_reference(reference, session.subject)
     paths = {results.record_path(spec.id).resolve() for spec in session.specs}
     if reference is not None and Path(reference).resolve() in paths:
@@ -251,7 +251,7 @@ def _measure(
     def slowdown_known() -> bool:
         return not protocol.every_pair and known(ratios(samples.iterations))
 
-    for iteration in pairs(once, count, enough, slowdown_known):
+    for iteration in iteration_pairs(once, count, enough, slowdown_known):
         samples.iterations.append(iteration)
         if (value := pair_value(iteration)) is not None:
             values.append(value)

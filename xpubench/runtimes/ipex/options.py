@@ -3,14 +3,12 @@
 import argparse
 from typing import TYPE_CHECKING, ClassVar, Self, cast
 
-from xpubench.runtimes.options import Flag, RuntimeDescription, flag
+from xpubench.runtimes.options import NEURAL_COMPRESSOR_METHOD, Flag, RuntimeDescription, flag
 from xpubench.runtimes.pytorch.options import PyTorchOptions, TransformersDescription
 
 if TYPE_CHECKING:
     from xpubench.spec import Subject
 
-# How neural-compressor's checkpoints are marked in a model's config.
-NEURAL_COMPRESSOR_METHOD = "rtn"
 FLAGS = (
     flag("--disable_optimize_transformers", action="store_true", help="plain ipex.optimize"),
     flag("--disable-auto-cast", action="store_true", help="run without autocast"),
