@@ -138,7 +138,7 @@ class Checks:
         doubts = [] if found is None else check_limits(found)
         if answers is None or self._generator.vocabulary.tokenizer is None:
             return doubts
-        return doubts + degenerate.doubts(answers, self._expected)
+        return doubts + degenerate.loop_doubts(answers, self._expected)
 
     def before_and_after(self, spec: RunSpec) -> list[divergence.Trace]:
         """The answers so far and those that the model gives now, when each row of the batch stands in another

@@ -25,7 +25,7 @@ def _loops(sequence: TokenIds) -> bool:
     return any(np.array_equal(end[period:], end[:-period]) for period in range(1, LONGEST_PERIOD + 1))
 
 
-def doubts(answers: Trace, reference: Trace | None) -> list[str]:
+def loop_doubts(answers: Trace, reference: Trace | None) -> list[str]:
     """The warning about answers to text prompts that loop; RunFailure `numerics` where the reference's do
     not."""
     found, prompts = looping(answers.tokens), len(answers.tokens)
