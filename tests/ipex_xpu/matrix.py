@@ -90,7 +90,8 @@ def run(cell: MatrixCell, command: Command, model: Path, reference: PlainReferen
     with tempfile.TemporaryDirectory() as directory:
         tokens = Path(directory, "tokens.jsonl")
         arguments = [
-            *("-m", str(model), "--benchmark", "--device", "xpu", "--ipex", "--dtype", "float16", *SHAPE),
+            *("-m", str(model), *models.flags_of(cell.family), "--benchmark"),
+            *("--device", "xpu", "--ipex", "--dtype", "float16", *SHAPE),
             *("--results-dir", f"{directory}/results", "--json", *cell.flags),
         ]
         code, err = command(arguments, {TOKENS_VARIABLE: str(tokens)}, Path(directory))

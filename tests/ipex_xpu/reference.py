@@ -29,7 +29,9 @@ class PlainReference:
         import torch
         from transformers import AutoModelForCausalLM
 
-        self.model = AutoModelForCausalLM.from_pretrained(directory, torch_dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(
+            directory, torch_dtype=torch.float32, trust_remote_code=True
+        ).eval()
         self._scores: dict[tuple[Any, ...], float] = {}
 
     def error(self, call: dict[str, Any]) -> float:
