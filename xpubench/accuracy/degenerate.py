@@ -1,4 +1,4 @@
-"""Whether trained weights say something on text prompts, or repeat themselves for ever."""
+"""Whether a trained model's answers to text prompts are text or endless repetition."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from xpubench.runtimes.base import TokenIds
 LONGEST_PERIOD = 4
 # A loop has to last this long to count.
 LEAST_TOKENS = 16
-# So many more prompts that loop than the reference's are tolerated, of four.
+# Of the four prompts, the run may loop on this many more than the reference does.
 TOLERATED = 1
 
 

@@ -9,7 +9,7 @@ from xpubench.runtimes.pytorch.options import PyTorchOptions, TransformersDescri
 
 
 class FakeDescription(RuntimeDescription, kw_only=True, frozen=True, tag="fake"):
-    """A model that there is none of."""
+    """The description of the fake runtime's model, which does not exist."""
 
 
 class FakeOptions(RuntimeOptions, kw_only=True, frozen=True, tag="fake"):
