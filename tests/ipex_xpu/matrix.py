@@ -27,7 +27,7 @@ from tests.ipex_xpu import models
 from tests.ipex_xpu.emulation.profiles import PROFILES
 from tests.ipex_xpu.environment import command_environment
 from tests.ipex_xpu.observation import TOKENS_VARIABLE
-from tests.ipex_xpu.reference import Reference
+from tests.ipex_xpu.reference import PlainReference
 from tests.ipex_xpu.source import HOW, ROOT, find_source
 from tests.ipex_xpu.zygote import Zygote
 
@@ -44,7 +44,7 @@ Command = Callable[[list[str], dict[str, str], Path], tuple[int, str]]
 SHAPE = ("--input-tokens", "12", "--max-new-tokens", "8", "--num-iter", "2", "--num-warmup", "1")
 
 
-class Cell(NamedTuple):
+class MatrixCell(NamedTuple):
     """One run."""
 
     profile: str
@@ -69,28 +69,29 @@ class Cell(NamedTuple):
         ]
 
 
-def cells_of_ranks(families: Iterable[str]) -> list[Cell]:
+def cells_of_ranks(families: Iterable[str]) -> list[MatrixCell]:
     """The runs over two ranks, a sequence at a time."""
     return [
-        Cell(RANKS, family, "float16", search, cache, "1")
+        MatrixCell(RANKS, family, "float16", search, cache, "1")
         for family, search, cache in itertools.product(families, SEARCHES, CACHES)
     ]
 
 
-def cells(profiles: Iterable[str], families: Iterable[str]) -> list[Cell]:
+def cells(profiles: Iterable[str], families: Iterable[str]) -> list[MatrixCell]:
     """Every run of these GPUs and families."""
     axes = (profiles, families, WEIGHTS, SEARCHES, CACHES, BATCHES)
-    return [Cell(*values) for values in itertools.product(*axes)]
+    return [MatrixCell(*values) for values in itertools.product(*axes)]
 
 
-def run(cell: Cell, command: Command, model: Path, reference: Reference) -> dict[str, Any]:
+def run(cell: MatrixCell, command: Command, model: Path, reference: PlainReference) -> dict[str, Any]:
     """A cell's result: `{"result", "line", "error"}`, the line being what the user saw, the error how wrong
     the tokens were in tolerances. The result is right; wrong, where a run ended well with wrong tokens;
     caught, where our check ended it as numerics; refused; or failed."""
     with tempfile.TemporaryDirectory() as directory:
         tokens = Path(directory, "tokens.jsonl")
         arguments = [
-            *("-m", str(model), "--benchmark", "--device", "xpu", "--ipex", "--dtype", "float16", *SHAPE),
+            *("-m", str(model), *models.flags_of(cell.family), "--benchmark"),
+            *("--device", "xpu", "--ipex", "--dtype", "float16", *SHAPE),
             *("--results-dir", f"{directory}/results", "--json", *cell.flags),
         ]
         code, err = command(arguments, {TOKENS_VARIABLE: str(tokens)}, Path(directory))
@@ -151,7 +152,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             texts = []
             for search, cache in columns:
                 of_batch = [
-                    results.get(Cell(profile, family, weights, search, cache, batch).key) for batch in BATCHES
+                    results.get(MatrixCell(profile, family, weights, search, cache, batch).key)
+                    for batch in BATCHES
                 ]
                 shown = [_shown(result, notes) for result in of_batch if result is not None]
                 texts.append("; batch 2: ".join(dict.fromkeys(shown)) or "not run")
@@ -203,14 +205,14 @@ def main() -> None:
 
 
 def _run_all(
-    wanted: list[Cell], source: Path, profile: str, directory: Path, results: dict[str, dict[str, Any]]
+    wanted: list[MatrixCell], source: Path, profile: str, directory: Path, results: dict[str, dict[str, Any]]
 ) -> None:
     with commands(source, profile) as command:
         for family, of_family in itertools.groupby(wanted, lambda cell: cell.family):
             model = directory / family
             if not model.exists():
                 models.make(family, model)
-            reference = Reference(model)
+            reference = PlainReference(model)
             for cell in of_family:
                 results[cell.key] = run(cell, command, model, reference)
                 print(cell.key, results[cell.key]["result"], results[cell.key]["line"], flush=True)

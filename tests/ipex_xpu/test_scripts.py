@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.ipex_xpu.conftest import Command, Outcome
+from tests.ipex_xpu.conftest import Command, ModelOf, ObservedOutcome
 from tests.ipex_xpu.models import GROUP, VOCABULARY
 from tests.ipex_xpu.source import ROOT
 
-ModelOf = Callable[[str], Path]
 SMALL = {"input": "12", "out": "8", "iter": "2"}
 SHAPE = "--num-beams 4 --num-iter 10 --batch-size 1 --input-tokens 1024 --max-new-tokens 128"
 
@@ -41,10 +40,12 @@ def model(model_of: ModelOf, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def script(command: Command, model: Path, tmp_path: Path) -> Callable[..., tuple[Outcome, dict[str, Any]]]:
+def script(
+    command: Command, model: Path, tmp_path: Path
+) -> Callable[..., tuple[ObservedOutcome, dict[str, Any]]]:
     """`script(name, source=..., **variables)`: what a script gave, and its one record."""
 
-    def run(name: str, **options: Any) -> tuple[Outcome, dict[str, Any]]:
+    def run(name: str, **options: Any) -> tuple[ObservedOutcome, dict[str, Any]]:
         results = tmp_path / "results"
         own = {"models": str(model), "results": str(results), "VIRTUAL_ENV": sys.prefix}
         done = command("bash", ROOT / name, **own | options)

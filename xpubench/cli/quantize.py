@@ -62,10 +62,10 @@ def run(args: argparse.Namespace) -> int:
     quiet()
     with own_stdout() as out:
         from xpubench.cli.console import Reporter
-        from xpubench.run.quantize import save
+        from xpubench.run.quantize import save_quantized
 
         with Reporter(out) as reporter:
-            found = save(subject, args.output, reporter, with_errors=args.report)
+            found = save_quantized(subject, args.output, reporter, with_errors=args.report)
             distance = _distance(subject, args.output, reporter) if args.report else None
         if args.json:
             fields: dict[str, Any] = msgspec.to_builtins(found)

@@ -47,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=int, default=RANKS_TIMEOUT_S, metavar="S", help=note)
 
 
-def order_for(args: argparse.Namespace, device: str) -> Order:
+def order_over_ranks(args: argparse.Namespace, device: str) -> Order:
     """The order that the flags give for as many ranks as `tp_size` says. UserError where they contradict."""
     order = generation.order_for(args, runtime_names(args)[0], device)
     return msgspec.structs.replace(order, ranks=args.tp_size, ranks_timeout_s=args.timeout)
@@ -59,7 +59,7 @@ def _run(launch: Launch | None) -> int:
     if launch is None or launch.rank == 0:
         try:
             args = _parsed()
-            order_for(args, args.device or "cpu")
+            order_over_ranks(args, args.device or "cpu")
         except UserError as error:
             if launch is None:
                 raise
@@ -109,9 +109,9 @@ def _order(args: argparse.Namespace, size: int) -> Order:
     if args.tp_size not in (None, size):
         raise UserError(f"--tp-size {args.tp_size} is not the number of ranks, {size}; leave it out")
     args.tp_size = size
-    order = order_for(args, args.device or "cpu")
+    order = order_over_ranks(args, args.device or "cpu")
     if args.device is None:
-        order = order_for(args, generation.first_device(order.specs[0].subject.runtime))
+        order = order_over_ranks(args, generation.first_device(order.specs[0].subject.runtime))
     return order
 
 

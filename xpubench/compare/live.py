@@ -1,4 +1,4 @@
-"""Blocks of two processes that generated in turn: the judgement after each block."""
+"""The judgement after each block of a live comparison, in which two processes generate in turn."""
 
 from collections.abc import Callable, Sequence
 from math import exp, expm1, log, sqrt

@@ -1,4 +1,4 @@
-"""A record as one flat row: what a history compares, and what the report's tables and matrix are made of."""
+"""A record as one flat row, which a history compares and which the report's tables and matrix are made of."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -106,8 +106,8 @@ def row_of(record: Record, path: Path, key: str) -> RunRow:
 
 
 def _mode(precision: str, ranks: int) -> Mode | None:
-    """The mode that a run counts for, None where it counts for none: over ranks the guide's table has
-    float16 alone."""
+    """The mode of the guide's table that a run belongs to, None where it belongs to none. Over ranks the
+    guide's table has float16 only."""
     if ranks > 1:
         return "distributed" if precision == "float16" else None
     return MODES.get(precision)

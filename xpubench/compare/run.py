@@ -19,7 +19,7 @@ from xpubench.spec import AccuracySpec, RunSpec
 
 RunVerdict = Verdict | Literal["newly failing", "failing in both", "no longer failing", "missing"]
 
-# A share of tokens that agree with the reference's, in percentage points: smaller losses are not named.
+# A smaller loss of agreement with the reference's tokens, in percentage points, is not mentioned.
 AGREEMENT_POINTS = 1.0
 
 
@@ -131,7 +131,7 @@ def _compare_latency(
 
 
 def _other_tokens(base: Record, new: Record) -> list[str]:
-    """What the tokens of the same prompt and the distance from the same reference say."""
+    """Remarks on the tokens of the same prompt, and on the distance of both runs from the same reference."""
     found = []
     assert isinstance(base.spec, RunSpec)
     assert isinstance(new.spec, RunSpec)
@@ -205,7 +205,7 @@ def _without_figures(base: Sequence[Record], new: Sequence[Record]) -> str | Non
 
 
 def _warnings(name: str, rounds: Sequence[Record]) -> list[str]:
-    """The warnings of one side, of those that differ in their numbers alone the first."""
+    """The warnings of one side; of those that differ only in their numbers, the first."""
     kinds: defaultdict[str, list[str]] = defaultdict(list)
     for record in rounds:
         for warning in record.warnings:

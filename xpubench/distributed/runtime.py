@@ -19,7 +19,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from xpubench.catalog.architecture import architecture_of, head_shares
 from xpubench.distributed import autotp, rendezvous
 from xpubench.distributed.options import DeepSpeedOptions, RankFacts
-from xpubench.distributed.shards import CheckpointWeights, DummyWeights, Shard, sharded
+from xpubench.distributed.shards import CheckpointWeights, DummyWeights, Shard, sharded_model
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import classify
 from xpubench.measure.device import TorchDevice
@@ -314,7 +314,9 @@ def _config(subject: Subject) -> dict[str, Any]:
 def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> LoadedWeights | None:
     """This rank's part of the model from its slices alone, None where it has to be cut from the whole one."""
     if subject.weights == "dummy":
-        model = sharded(_config(subject), dtype, shard, partial(DummyWeights, device=subject.device, seed=0))
+        model = sharded_model(
+            _config(subject), dtype, shard, partial(DummyWeights, device=subject.device, seed=0)
+        )
         return None if model is None else LoadedWeights(model=model)
     source = source_of(subject)
     # An adapter is merged into whole weights.
@@ -322,7 +324,7 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> LoadedWeights |
         return None
     if source.config.get("model_type") not in CONFIG_MAPPING_NAMES:
         return None
-    model = sharded(source.config, dtype, shard, partial(CheckpointWeights.of, source))
+    model = sharded_model(source.config, dtype, shard, partial(CheckpointWeights.of, source))
     if model is None:
         return None
     tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)

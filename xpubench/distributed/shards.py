@@ -46,7 +46,7 @@ class WeightReader(Protocol):
         """Rows `start` to `stop` of a weight, and of these the columns."""
 
 
-def sharded(
+def sharded_model(
     config: dict[str, Any], dtype: torch.dtype, shard: Shard, weights: Callable[[Any], WeightReader | None]
 ) -> Any | None:
     """This rank's part of the config's model in `dtype`, read slice by slice. None where that is impossible:
@@ -56,7 +56,7 @@ def sharded(
     if source is None:
         return None
     shapes = {name: one.shape for name, one in model.named_parameters(remove_duplicate=False)}
-    cuts = probe(config, shard)
+    cuts = find_cuts(config, shard)
     part = shard(model, dtype)
     wanted = dict(part.named_parameters())
     for name, parameter in wanted.items():
@@ -64,12 +64,12 @@ def sharded(
         if cut is None or name not in shapes or cut.shape_of(shapes[name]) != tuple(parameter.shape):
             return None
     for name, parameter in wanted.items():
-        fill(parameter, source, name, cuts[LAYER.sub(".0.", name)], shapes[name])
+        fill_shard(parameter, source, name, cuts[LAYER.sub(".0.", name)], shapes[name])
         parameter.requires_grad_(False)
     return part.eval()
 
 
-def probe(config: dict[str, Any], shard: Shard) -> dict[str, Cut]:
+def find_cuts(config: dict[str, Any], shard: Shard) -> dict[str, Cut]:
     """How the weights of the first layer, and those outside the layers, are cut for this rank."""
     rows, columns = (_numbers(config, shard, axis) for axis in (0, 1))
     return {name: Cut(rows[name], columns[name]) for name in rows}
@@ -118,7 +118,7 @@ def segments(numbers: list[int], length: int) -> Segments | None:
     return None if runs == [(0, length)] else runs
 
 
-def fill(parameter: torch.Tensor, source: WeightReader, name: str, cut: Cut, whole: torch.Size) -> None:
+def fill_shard(parameter: torch.Tensor, source: WeightReader, name: str, cut: Cut, whole: torch.Size) -> None:
     """Copies a weight's slices into the parameter, a few rows at a time."""
     if parameter.numel() == 0:
         return

@@ -115,7 +115,7 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         prompt_tokens_per_s=batch_size * facts.input_tokens / (first.median / 1e3),
         prompt_share_of_peak=prompt_share,
         perturbation=slowed,
-        perturbation_ci95=perturbation.interval(of_pairs),
+        perturbation_ci95=perturbation.ratio_interval(of_pairs),
         perturbation_pairs=len(of_pairs),
         mbu_measured=measured,
         mbu_datasheet=datasheet,

@@ -72,7 +72,7 @@ def comparison_markdown(found: Comparisons) -> bytes:
 
 
 def escaped(text: str) -> str:
-    """A text in one line that Markdown takes for nothing else, nor for HTML."""
+    """The text in one line, escaped so that neither Markdown nor HTML gives it another meaning."""
     return re.sub(r"([\\`*_~\[\]<>|#&])", r"\\\1", " ".join(text.split()))
 
 

@@ -24,7 +24,7 @@ from xpubench.measure.environment import noise_warnings
 from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
 from xpubench.plan import (
     StoredWeights,
-    check_beams,
+    check_beam_count,
     check_positions,
     decode_bytes_per_step,
     lack_of_memory,
@@ -119,7 +119,7 @@ def _checked_reference(
     """The recorded reference; UserError where it cannot serve, or a workload is too long for the model."""
     for spec in session.specs:
         check_positions(session.facts.architecture, spec.workload.input_tokens, spec.workload.new_tokens)
-        check_beams(session.facts.architecture, spec.workload.num_beams)
+        check_beam_count(session.facts.architecture, spec.workload.num_beams)
     expected = recorded_reference(reference, session.subject)
     paths = {results.record_path(spec.id).resolve() for spec in session.specs}
     if reference is not None and Path(reference).resolve() in paths:

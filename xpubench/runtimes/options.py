@@ -14,8 +14,8 @@ from xpubench.errors import UserError
 if TYPE_CHECKING:
     from xpubench.spec import Subject, Workload
 
-# The `quant_method` in the config of an INT4 checkpoint that this tool wrote.
-OWN_INT4_METHOD = "xpubench-rtn"
+# The `quant_method` in the config of an INT4 checkpoint that this tool wrote, or neural-compressor.
+OWN_INT4_METHOD, NEURAL_COMPRESSOR_METHOD = "xpubench-rtn", "rtn"
 
 
 class Flag(NamedTuple):

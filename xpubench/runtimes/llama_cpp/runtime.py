@@ -29,7 +29,7 @@ from xpubench.runtimes.base import (
     Verification,
 )
 from xpubench.runtimes.llama_cpp.context import MICRO_BATCH_TOKENS, LlamaContext
-from xpubench.runtimes.llama_cpp.device import device_of, devices, gpu_of
+from xpubench.runtimes.llama_cpp.device import backend_devices, device_of, gpu_of
 from xpubench.runtimes.llama_cpp.gguf_file import Gguf, config_of_gguf, origin_of, read_gguf
 from xpubench.runtimes.llama_cpp.library import build, cpu_doubts, last_error, library
 from xpubench.runtimes.llama_cpp.options import FLOATS, LlamaCppDescription, LlamaCppOptions
@@ -50,7 +50,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
 
     def __init__(self, subject: Subject, gguf: Gguf) -> None:
         self._llama = llama = library()
-        self.subject, self.gguf, self.options = subject, gguf, options_of(subject)
+        self.subject, self.gguf, self.options = subject, gguf, llama_cpp_options(subject)
         self.gpu = gpu_of(subject.device)
         self.threads = self.options.threads or torch.get_num_threads()
         parameters = llama.llama_model_default_params()
@@ -76,7 +76,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
 
     @classmethod
     def first_device(cls) -> str:
-        has_gpu = any(one.is_gpu for one in devices())
+        has_gpu = any(one.is_gpu for one in backend_devices())
         return available_devices()[0] if has_gpu else "cpu"
 
     @classmethod
@@ -209,7 +209,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
             model=self._words(),
             tensor_bytes=self.gguf.tensor_bytes,
             build=build(),
-            devices=[one.facts() for one in devices()],
+            devices=[one.facts() for one in backend_devices()],
             device=None if self.gpu is None else self.gpu.name,
             gpu_layers=gpu_layers,
             threads=self.threads,
@@ -273,7 +273,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
             self._context = None
 
 
-def options_of(subject: Subject) -> LlamaCppOptions:
+def llama_cpp_options(subject: Subject) -> LlamaCppOptions:
     assert isinstance(subject.options, LlamaCppOptions)
     return subject.options
 
