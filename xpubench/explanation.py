@@ -90,17 +90,19 @@ class TokenVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DepthPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The next token latency behind a context of `depth` tokens: its samples, and their median in ms."""
+    """The next token latency behind a context of `depth` tokens: the samples of each generation, whose n-th
+    token, from 1, attends to n more positions, and their median in ms."""
 
     depth: int
-    next_token_ns: list[int]
+    next_token_ns: list[list[int]]
     next_token_ms: float
 
 
 class DepthCurve(msgspec.Struct, frozen=True, kw_only=True):
     """How the next token latency grows with the context: its slope by position and decoder block in ns with
-    its 95% interval, and what the bytes of a position in a block take at the device's bandwidth. `message`
-    says whether attention pays bytes or latency. `method` says how the context was made."""
+    its 95% interval (Theil-Sen over the generations' medians), and `bytes_ns`, what the bytes that all
+    sequences have in a position and block take at the device's bandwidth. `message` says whether attention
+    pays bytes or latency, and `method` how the context was made."""
 
     points: list[DepthPoint]
     slope_ns: float | None = None

@@ -1,5 +1,6 @@
 """What a run will need and can reach, from shapes and a data sheet alone: bytes and roofline times."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -10,6 +11,9 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.spec import DTYPE_BYTES, Quantization, RunSpec, Subject, Workload
 
 Bound = Literal["compute", "memory"]
+
+# The new tokens of a generation at a depth: one ends the prompt, and the others are next tokens.
+DEPTH_TOKENS = 9
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +173,15 @@ def check_positions(architecture: Architecture | None, input_tokens: int | None,
         tokens = f"{input_tokens} input and {new_tokens} new tokens"
         hint = "lower --input-tokens or --max-new-tokens"
         raise UserError(f"{tokens} are more than the model's {limit} positions; {hint}")
+
+
+def check_depths(architecture: Architecture | None, depths: Sequence[int]) -> None:
+    """UserError for a depth behind which the model has no positions for the tokens that are measured."""
+    limit = architecture.max_positions if architecture else None
+    deepest = max(depths, default=0)
+    if limit is not None and depths and deepest + 1 + DEPTH_TOKENS > limit:
+        tokens = f"--depths {deepest} and {DEPTH_TOKENS + 1} tokens behind it"
+        raise UserError(f"{tokens} are more than the model's {limit} positions; lower --depths")
 
 
 def check_beams(architecture: Architecture | None, num_beams: int) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
+from xpubench.explanation import DepthCurve
 from xpubench.measure.summary import median_iteration
 from xpubench.record import Accuracy, LatencySummary, Record, RunChecks, TokenChecks
 from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
@@ -131,6 +132,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
         ]
     if record.accuracy is not None and record.status in ("ok", "interrupted"):
         rows += _accuracy_rows(record.accuracy)
+    rows += _depth(record.explanation.depth if record.explanation else None)
     if memory and (plan := record.plan) is not None:
         weights, cache, peak = map(gb_with_unit, (plan.weight_bytes, plan.kv_cache_bytes, plan.peak_bytes))
         rows.append(("plan", f"weights {weights}, KV cache {cache}, peak {peak}"))
@@ -152,6 +154,13 @@ def _prompt(summary: LatencySummary) -> list[tuple[str, str]]:
         peak = f"{summary.peak_tflop_per_s:.3g} TFLOP/s that this device has shown"
         text += f", {summary.prompt_share_of_peak:.2f} of the {peak} in matrix products"
     return [("prompt", text)]
+
+
+def _depth(curve: DepthCurve | None) -> list[tuple[str, str]]:
+    if curve is None:
+        return []
+    points = ", ".join(f"{number(one.next_token_ms)} ms at {one.depth:,}" for one in curve.points)
+    return [("depth", f"{points}  (next token, {curve.method})"), ("", curve.message)]
 
 
 def _perturbation(summary: LatencySummary) -> str:

@@ -30,6 +30,7 @@ from xpubench.measure.until_ci import pair_value, tight_after
 from xpubench.plan import (
     StoredWeights,
     check_beams,
+    check_depths,
     check_positions,
     decode_bytes_per_step,
     lack_of_memory,
@@ -87,7 +88,7 @@ def run(
     with Session(specs, results, progress) as session:
         try:
             session.check()
-            expected = _checked_reference(session, results, reference)
+            expected = _checked_reference(session, results, reference, depths)
             refused = _plan(session)
         except BaseException as error:
             yield from session.fail_all(error)
@@ -132,9 +133,11 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _checked_reference(
-    session: Session[RunSpec], results: ResultsDirectory, reference: str | None
+    session: Session[RunSpec], results: ResultsDirectory, reference: str | None, depths: Sequence[int]
 ) -> divergence.Trace | None:
-    """The recorded reference; UserError where it cannot serve, or a workload is too long for the model."""
+    """The recorded reference; UserError where it cannot serve, or a workload or a depth is too long for the
+    model."""
+    check_depths(session.facts.architecture, depths)
     for spec in session.specs:
         check_positions(session.facts.architecture, spec.workload.input_tokens, spec.workload.new_tokens)
         check_beams(session.facts.architecture, spec.workload.num_beams)

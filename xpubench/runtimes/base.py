@@ -151,6 +151,11 @@ class Generator(Protocol):
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         """Generates exactly `workload.new_tokens` greedily or with beams, and stamps them."""
 
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        """As `generate` under the policy `every_token`, but for the prompt's pass: the keys and values of all
+        its tokens but the last one are random. None where the stack does not allow it."""
+        return None
+
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         """Generates the same untimed, and looks at the logits and the cache."""
 

@@ -36,6 +36,7 @@ def facts_of(record: Record, step_share: float | None) -> RunFacts:
         kv_bytes=None if weights is None or step is None else max(step - weights, 0),
         ceiling_gb_per_s=record.bandwidth.highest_gb_per_s if record.bandwidth else None,
         prefill_flop=record.plan.prefill_flop if record.plan else None,
+        peak_tflop_per_s=record.peak.highest_tflop_per_s if record.peak else None,
     )
 
 

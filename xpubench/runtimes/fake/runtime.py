@@ -182,11 +182,15 @@ class FakeRuntime:
         scripted = self.script.every_token if sync_policy == "every_token" else self.script.end_to_end
         times = scripted[self._generations[sync_policy] % len(scripted)]
         self._generations[sync_policy] += 1
-        stamps = times.stamps(sync_policy, self._now_ns, workload.new_tokens)
+        attending_ns = round(self.script.position_ns * prompt_ids.shape[1])
+        stamps = times.stamps(sync_policy, self._now_ns, workload.new_tokens, attending_ns)
         self._now_ns = stamps.end_ns
         self._timed += 1
         tokens = self._tokens(prompt_ids, workload, self._timed)
         return Generation(tokens=tokens, times=stamps, logits=self._facts())
+
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        return self.generate(prompt_ids, workload, "every_token") if self.script.random_cache else None
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         self._reach("verify", workload)

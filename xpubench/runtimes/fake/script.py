@@ -49,11 +49,14 @@ class ScriptedTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     next_token_ns: Some[int] = (1_000_000,)
     return_ns: int = 0
 
-    def stamps(self, sync_policy: SyncPolicy, start_ns: int, new_tokens: int) -> TokenTimes:
-        """The stamps of a generation that is called at `start_ns`."""
+    def stamps(
+        self, sync_policy: SyncPolicy, start_ns: int, new_tokens: int, attending_ns: int
+    ) -> TokenTimes:
+        """The stamps of a generation that is called at `start_ns`, with `attending_ns` more in each later
+        token."""
         token_ns = [start_ns + self.first_token_ns]
         for interval_ns in islice(cycle(self.next_token_ns), new_tokens - 1):
-            token_ns.append(token_ns[-1] + interval_ns)
+            token_ns.append(token_ns[-1] + interval_ns + attending_ns)
         return TokenTimes(
             sync_policy=sync_policy,
             start_ns=start_ns,
@@ -147,6 +150,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log(1/2) the token is the most probable one. `wrong_tokens` are other tokens of some generations, which
     lie by `regret` standard deviations below the most probable ones. `doubts` become warnings of the record.
     A stack that hides its logits has `scores` false. `explained` is what it measures of its tokens.
+    Each position of the prompt adds `position_ns` to a later token; with `random_cache` false, the stack
+    takes no cache of random values.
     """
 
     config: dict[str, Any] | None = None
@@ -171,6 +176,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weight_bytes: int = 1_000_000
     step_weight_bytes: int = 1_000_000
     explained: Measured | None = None
+    position_ns: float = 0.0
+    random_cache: bool = True
     doubts: list[str] = []
     faults: list[Fault] = []
 

@@ -23,6 +23,7 @@ from xpubench.runtimes.base import Explainer, Generation, Loader, Scorer, TokenI
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.compiled import Forward, compile_counters, compiled_steps
 from xpubench.runtimes.pytorch.options import PyTorchOptions
+from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT, cache_of, random_cache
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
@@ -142,6 +143,30 @@ class PyTorchRuntime(TransformersScorer, Loader):
             )
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        return self._timed(prompt_ids, workload, sync_policy)
+
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        if prompt_ids.shape[1] == 1:
+            return self._timed(prompt_ids, workload, "every_token")
+        with self.inference():
+            cache = self._random_cache(prompt_ids, workload)
+        return self._timed(prompt_ids, workload, "every_token", cache)
+
+    def _random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Any:
+        """A cache of random keys and values for all tokens but the last one of the prompt."""
+        length = prompt_ids.shape[1]
+        shortest = msgspec.structs.replace(workload, cache="dynamic", new_tokens=2)
+        _, output = self.generated(prompt_ids[:, :1], shortest)
+        return random_cache(
+            self.model.config,
+            cache_of(output),
+            positions=length - 1,
+            capacity=length + workload.new_tokens if workload.cache == "static" else None,
+        )
+
+    def _timed(
+        self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy, cache: Any = None
+    ) -> Generation:
         input_ids = self.on_device(prompt_ids)
         clock = TokenClock(self._synchronize)
         stamped = sync_policy == "every_token"
@@ -152,6 +177,9 @@ class PyTorchRuntime(TransformersScorer, Loader):
         with self.inference(), seam as more:
             processors = LogitsProcessorList([watch])
             arguments = self._arguments(input_ids, workload, logits_processor=processors, **more)
+            if cache is not None:
+                arguments.pop("cache_implementation", None)
+                arguments[CACHE_ARGUMENT] = cache
             self.synchronize()
             start_ns = perf_counter_ns()
             output = self.model.generate(**arguments)
@@ -201,7 +229,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         watch = LogitsWatch()
         tokens, output = self.generated(prompt_ids, workload, logits_processor=LogitsProcessorList([watch]))
-        cache = getattr(output, "past_key_values", None)
+        cache = cache_of(output)
         self.check_cache(workload, cache)
         return Verification(
             tokens=tokens,
