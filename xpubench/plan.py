@@ -8,6 +8,7 @@ import msgspec
 from xpubench.catalog import CatalogDevice
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
+from xpubench.explanation import Expectation
 from xpubench.spec import DTYPE_BYTES, Quantization, RunSpec, Subject, Workload
 
 Bound = Literal["compute", "memory"]
@@ -19,8 +20,8 @@ DEPTH_TOKENS = 9
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes and lower bounds of times. None where the device or its figure is not known. `peak_bytes` adds to
     weights and KV cache an estimate of the prefill's activations; `fits` compares weights and KV cache, which
-    are exact, with the device's memory. Over several ranks, all figures are those of the rank that holds the
-    most, on a device of its own."""
+    are exact, with the device's memory. `expectation` is that of `xpubench plan`. Over several ranks, all
+    figures are those of the rank that holds the most, on a device of its own."""
 
     model: str
     dtype: str
@@ -42,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     roofline_first_token_ms: float | None
     first_token_bound: Bound | None
     roofline_next_token_ms: float | None
+    expectation: Expectation | None = None
 
 
 class StoredWeights(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +72,7 @@ def plan_of(
         return None
     architecture = architecture.part(subject.tp_size)
     sequences, dtype_bytes = workload.batch_size * workload.num_beams, DTYPE_BYTES[subject.dtype]
-    stored = stored or _stored(architecture, subject)
+    stored = stored or stored_weights(architecture, subject)
     positions = input_tokens + workload.new_tokens
     kv_cache = architecture.kv_cache_bytes(sequences=sequences, positions=positions, dtype_bytes=dtype_bytes)
     activations = activation_bytes(architecture, sequences, input_tokens, dtype_bytes)
@@ -111,7 +113,7 @@ def own_weights(architecture: Architecture, subject: Subject) -> StoredWeights |
     return StoredWeights(weights=weights, step=int(weights * min(share, 1.0)))
 
 
-def _stored(architecture: Architecture, subject: Subject) -> StoredWeights:
+def stored_weights(architecture: Architecture, subject: Subject) -> StoredWeights:
     """The runtime's own weights, or those of dtype and recipe. A recipe stores the layers' matrices in 4 bits
     a value with a scale a group, and token table and output head in one byte a value unless they stay high.
     Kernels store somewhat more beside a scale; modules that the recipe keeps high by name are not known
@@ -201,7 +203,7 @@ def lack_of_memory(
     # Each rank of a GPU run has its own device; those of a CPU run share the host's memory.
     if subject.device != "cpu":
         architecture = architecture.part(subject.tp_size)
-    weights = _stored(architecture, subject).weights
+    weights = stored_weights(architecture, subject).weights
     kv_cache = architecture.kv_cache_bytes(
         sequences=workload.batch_size * workload.num_beams,
         # The length of a text is not known yet.

@@ -124,6 +124,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
             *_until_ci(summary),
             ("MBU", _mbu(summary)),
             *_drafts(summary),
+            *_expected(record),
             ("perturbation", _perturbation(summary)),
             ("peak memory", f"device {device}, host {host}"),
             ("load", f"{summary.load_s:.2f} s"),
@@ -154,6 +155,11 @@ def _prompt(summary: LatencySummary) -> list[tuple[str, str]]:
         peak = f"{summary.peak_tflop_per_s:.3g} TFLOP/s that this device has shown"
         text += f", {summary.prompt_share_of_peak:.2f} of the {peak} in matrix products"
     return [("prompt", text)]
+
+
+def _expected(record: Record) -> list[tuple[str, str]]:
+    found = record.expectation
+    return [] if found is None or found.message is None else [("next token", found.message)]
 
 
 def _depth(curve: DepthCurve | None) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from xpubench.accuracy.limits import precision_of
 from xpubench.accuracy.timed import TimedTokens
 from xpubench.catalog import status_of
 from xpubench.errors import RunFailure, UserError
+from xpubench.explanation import DeviceCard
 from xpubench.measure.environment import noise_warnings
 from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.iterations import pairs, warm_up
@@ -51,6 +52,7 @@ from xpubench.record import (
     now,
 )
 from xpubench.results import ResultsDirectory
+from xpubench.run.expectation import expectation_of
 from xpubench.run.explain import explained
 from xpubench.run.session import Session
 from xpubench.runtimes.base import Generator, TokenIds, Verification
@@ -124,6 +126,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
     bandwidth: Bandwidth
     peak: MatrixPeak | None
+    card: DeviceCard
     validation: str
     checks: Checks
     description: RuntimeDescription
@@ -175,6 +178,7 @@ def _set(
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
     bandwidth = facts.device.bandwidth(subject.dtype)
     peak = facts.device.matrix_peak(subject.dtype)
+    card = session.card(bandwidth.ceiling_gb_per_s)
     if reference == CPU_FLOAT32:
         session.progress.say("generating the reference on the CPU in float32")
         expected = cpu_reference(session.specs[0], facts.architecture)
@@ -196,6 +200,7 @@ def _set(
     return Setting(
         bandwidth=bandwidth,
         peak=peak,
+        card=card,
         validation=status_of(subject.model, facts.config.get("model_type")),
         checks=Checks(session.generator, reference, expected, limits),
         description=description,
@@ -286,6 +291,7 @@ def _measure(
     description, inputs = generator.describe(), _summary_inputs(session, setting, spec, input_tokens)
     bandwidth = session.facts.device.bandwidth_again(spec.subject.dtype, setting.bandwidth)
     summary, warnings = summarize_run(samples, with_ceilings(inputs, bandwidth))
+    expectation = expectation_of(session, setting.card, spec, setting.description, summary)
     progress.say("looking at the timed tokens")
     with watched.checking():
         for answers in setting.checks.before_and_after(spec):
@@ -310,6 +316,7 @@ def _measure(
         runtime=description,
         bandwidth=bandwidth,
         peak=setting.peak,
+        expectation=expectation,
         checks=RunChecks(
             validation=setting.validation,
             new_tokens=workload.new_tokens,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts, Environment
+from xpubench.explanation import DeviceCard
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts, TokenTimes
 from xpubench.record import (
@@ -239,6 +240,18 @@ class Loader(Protocol):
             int4_group_size=recipe.group_size if recipe is not None and own_int4 else None,
             say=say,
         )
+
+    @classmethod
+    def card(
+        cls,
+        subject: Subject,
+        environment: Environment,
+        ceiling_gb_per_s: float,
+        say: Callable[[str], None],
+    ) -> DeviceCard | None:
+        """What the stack needs of a token on the subject's device beside the bytes, measured once for each
+        stack; None where the runtime does not measure it for such a subject."""
+        return None
 
     @classmethod
     def load(cls, subject: Subject) -> Generator:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xpubench.catalog import config_of
 from xpubench.environment import DeviceFacts
+from xpubench.explanation import DeviceCard
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts
 from xpubench.record import Bandwidth, CeilingSample, MatrixPeak, SyncPolicy, WeightsFingerprint, now
@@ -140,6 +141,10 @@ class FakeRuntime:
     @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
         _reached(subject, "fetch")
+
+    @classmethod
+    def card(cls, subject: Subject, *_: object) -> DeviceCard | None:
+        return _script(subject).card
 
     @classmethod
     def load(cls, subject: Subject) -> Self:

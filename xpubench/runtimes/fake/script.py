@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from xpubench.errors import FailureClass, RunFailure, UserError
+from xpubench.explanation import DeviceCard
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy, WeightsFingerprint
@@ -149,9 +150,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     each token of a scored text has as log-probability, null for NaN, and `logprob` that of all others; above
     log(1/2) the token is the most probable one. `wrong_tokens` are other tokens of some generations, which
     lie by `regret` standard deviations below the most probable ones. `doubts` become warnings of the record.
-    A stack that hides its logits has `scores` false. `explained` is what it measures of its tokens.
-    Each position of the prompt adds `position_ns` to a later token; with `random_cache` false, the stack
-    takes no cache of random values.
+    A stack that hides its logits has `scores` false. `explained` is what it measures of its tokens, and
+    `card` of its device. Each position of the prompt adds `position_ns` to a later token; with `random_cache`
+    false, the stack takes no cache of random values.
     """
 
     config: dict[str, Any] | None = None
@@ -176,6 +177,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weight_bytes: int = 1_000_000
     step_weight_bytes: int = 1_000_000
     explained: Measured | None = None
+    card: DeviceCard | None = None
     position_ns: float = 0.0
     random_cache: bool = True
     doubts: list[str] = []

@@ -62,6 +62,10 @@ class IpexRuntime(PyTorchRuntime):
         super().__init__(subject, loaded)
         self._compared: set[Any] = set()
 
+    @classmethod
+    def card(cls, *_: object) -> None:
+        """None: IPEX replaces the kernels and the blocks that a card is about."""
+
     def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
         # IPEX keeps keys and values in formats of its own.
         return None

@@ -49,6 +49,10 @@ class OptimumRuntime(OpenVinoRuntime, PyTorchRuntime):
     def prepare(self, workload: Workload) -> None:
         OpenVinoRuntime.prepare(self, workload)
 
+    @classmethod
+    def card(cls, *_: object) -> None:
+        """None: a card of torch's says nothing of OpenVINO's graph."""
+
     def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
         # The cache is inside of OpenVINO's model.
         return None

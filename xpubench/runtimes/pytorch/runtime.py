@@ -14,7 +14,9 @@ import transformers
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from xpubench.catalog import find_model
+from xpubench.environment import Environment
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.explanation import DeviceCard
 from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.times import TokenTimes
@@ -70,6 +72,26 @@ class PyTorchRuntime(TransformersScorer, Loader):
             source = source_of(subject)
             if subject.lora is not None:
                 check_adapter(Path(subject.lora), source.config)
+
+    @classmethod
+    def card(
+        cls,
+        subject: Subject,
+        environment: Environment,
+        ceiling_gb_per_s: float,
+        say: Callable[[str], None],
+    ) -> DeviceCard | None:
+        # Quantized products and compiled steps are other kernels, and a rank waits for others.
+        if subject.quantization is not None or subject.tp_size > 1 or _backend(subject) is not None:
+            return None
+        from xpubench.runtimes.pytorch.card import device_card
+
+        def loaded(model: Any) -> PyTorchRuntime:
+            runtime = cls(subject, LoadedWeights(model=model))
+            runtime.model.generation_config = plain_generation_config(model)
+            return runtime
+
+        return device_card(subject, environment, ceiling_gb_per_s, loaded, say)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
