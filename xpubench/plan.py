@@ -1,5 +1,6 @@
 """What a run will need and can reach, from shapes and a data sheet alone: bytes and roofline times."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -7,16 +8,21 @@ import msgspec
 from xpubench.catalog import CatalogDevice
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
+from xpubench.explanation import Expectation
 from xpubench.spec import DTYPE_BYTES, Quantization, RunSpec, Subject, Workload
 
 Bound = Literal["compute", "memory"]
+
+# The new tokens of a generation at a depth: one ends the prompt, and the others are next tokens.
+DEPTH_TOKENS = 9
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes, and lower bounds of times. A field is None where the device or the figure that it needs is not
     known. `peak_bytes` adds an estimate of the prefill's activations to the weights and the KV cache;
-    `fits` compares weights and KV cache, which are exact, with the device's memory. Over several ranks,
-    all figures are those of the rank that holds the most, with a device of its own."""
+    `fits` compares weights and KV cache, which are exact, with the device's memory. `expectation` is that of
+    `xpubench plan`. Over several ranks, all figures are those of the rank that holds the most, with a device
+    of its own."""
 
     model: str
     dtype: str
@@ -38,6 +44,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     roofline_first_token_ms: float | None
     first_token_bound: Bound | None
     roofline_next_token_ms: float | None
+    expectation: Expectation | None = None
 
 
 class StoredWeights(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +73,7 @@ def plan_of(
         return None
     architecture = architecture.part(subject.tp_size)
     sequences, dtype_bytes = workload.batch_size * workload.num_beams, DTYPE_BYTES[subject.dtype]
-    stored = stored or _stored(architecture, subject)
+    stored = stored or stored_weights(architecture, subject)
     positions = input_tokens + workload.new_tokens
     kv_cache = architecture.kv_cache_bytes(sequences=sequences, positions=positions, dtype_bytes=dtype_bytes)
     activations = activation_bytes(architecture, sequences, input_tokens, dtype_bytes)
@@ -107,7 +114,7 @@ def own_weights(architecture: Architecture, subject: Subject) -> StoredWeights |
     return StoredWeights(weights=weights, step=int(weights * min(share, 1.0)))
 
 
-def _stored(architecture: Architecture, subject: Subject) -> StoredWeights:
+def stored_weights(architecture: Architecture, subject: Subject) -> StoredWeights:
     """The weights as the runtime stores them, or as dtype and recipe do. A recipe stores the layers'
     matrices with 4 bits a value and one scale a group, and the token table and the output head with one
     byte a value, unless the recipe keeps them in high precision. The kernels' other fields beside the
@@ -171,6 +178,15 @@ def check_positions(architecture: Architecture | None, input_tokens: int | None,
         raise UserError(f"{tokens} are more than the model's {limit} positions; {hint}")
 
 
+def check_depths(architecture: Architecture | None, depths: Sequence[int]) -> None:
+    """UserError for a depth behind which the model has no positions for the tokens that are measured."""
+    limit = architecture.max_positions if architecture else None
+    deepest = max(depths, default=0)
+    if limit is not None and depths and deepest + 1 + DEPTH_TOKENS > limit:
+        tokens = f"--depths {deepest} and {DEPTH_TOKENS + 1} tokens behind it"
+        raise UserError(f"{tokens} are more than the model's {limit} positions; lower --depths")
+
+
 def check_beam_count(architecture: Architecture | None, num_beams: int) -> None:
     """UserError for more beams than the vocabulary has tokens, because the first step of a beam search has
     no more different continuations."""
@@ -189,7 +205,7 @@ def lack_of_memory(
     # Each rank of a GPU run has its own device; those of a CPU run share the host's memory.
     if subject.device != "cpu":
         architecture = architecture.part(subject.tp_size)
-    weights = _stored(architecture, subject).weights
+    weights = stored_weights(architecture, subject).weights
     kv_cache = architecture.kv_cache_bytes(
         sequences=workload.batch_size * workload.num_beams,
         # The length of a text is not known yet.

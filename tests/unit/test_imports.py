@@ -54,7 +54,7 @@ LAYERS = (
     ("errors", "environment", "explanation", "files", "progress", "prompts"),
     ("catalog", "options"),
     ("spec", "version_1"),
-    ("plan",),
+    ("plan", "expectation"),
     ("record",),
     ("results", "weights"),
     ("measure",),

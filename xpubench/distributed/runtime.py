@@ -153,6 +153,14 @@ class TensorParallelRuntime(PyTorchRuntime):
         return msgspec.structs.replace(generation, times=times)
 
     @together
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        generation = super().continue_random_cache(prompt_ids, workload)
+        if generation is None:
+            return None
+        times = latest(self.job.gather(generation.times))
+        return msgspec.structs.replace(generation, times=times)
+
+    @together
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         verification = super().verify(prompt_ids, workload)
         # A second generation, because the first of a shape also pays for one-time work.

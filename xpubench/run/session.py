@@ -11,6 +11,8 @@ from xpubench.catalog import CatalogDevice, identify_device
 from xpubench.catalog.architecture import Architecture, architecture_of
 from xpubench.environment import Environment
 from xpubench.errors import RunFailure, UserError
+from xpubench.expectation import assumed_card
+from xpubench.explanation import DeviceCard
 from xpubench.failures import classify, failed_record
 from xpubench.measure.environment import capture
 from xpubench.measure.host import resident_memory
@@ -108,6 +110,16 @@ class Session(ExitStack, Generic[AnySpec]):
         if wrong:
             more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise RunFailure("numerics", f"{self.subject.device} computes wrongly: {wrong[0]}{more}")
+
+    def card(self, ceiling_gb_per_s: float) -> DeviceCard:
+        """The device card of the subject's stack, an assumed one where it was not measured."""
+        subject = self.subject
+        try:
+            found = self._loader.card(subject, self.environment, ceiling_gb_per_s, self.progress.say)
+        except Exception as error:  # The type depends on the device. The run needs no card.
+            self.progress.say(f"no device card: {type(error).__name__}: {error}")
+            found = None
+        return found or assumed_card(asynchronous=subject.device != "cpu")
 
     def load(self) -> None:
         """Loads the subject and times that. An earlier load of it is closed first."""

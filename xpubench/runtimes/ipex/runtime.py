@@ -18,7 +18,7 @@ from xpubench.errors import RunFailure, UserError, first_line
 from xpubench.failures import is_out_of_memory
 from xpubench.measure.clock import TokenClock
 from xpubench.measure.rounding import UNIT_ROUNDOFF, logit_limit
-from xpubench.runtimes.base import Logits, Quantizer, Rows, Scores, TokenIds
+from xpubench.runtimes.base import Generation, Logits, Quantizer, Rows, Scores, TokenIds
 from xpubench.runtimes.defects import known_defects
 from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn, save_rtn
 from xpubench.runtimes.ipex.options import ipex_options
@@ -61,6 +61,14 @@ class IpexRuntime(PyTorchRuntime):
     def __init__(self, subject: Subject, loaded: LoadedWeights) -> None:
         super().__init__(subject, loaded)
         self._compared: set[Any] = set()
+
+    @classmethod
+    def card(cls, *_: object) -> None:
+        """None: IPEX replaces the kernels and the blocks that a card is about."""
+
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        # IPEX keeps keys and values in formats of its own.
+        return None
 
     @classmethod
     def set_up(cls) -> None:

@@ -14,7 +14,9 @@ import transformers
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from xpubench.catalog import find_model
+from xpubench.environment import Environment
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.explanation import DeviceCard
 from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.ledger.measured import Measured
@@ -27,6 +29,7 @@ from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
 from xpubench.runtimes.pytorch.event_cost import event_cost_ns
 from xpubench.runtimes.pytorch.explain import explain
 from xpubench.runtimes.pytorch.options import PyTorchOptions
+from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT, cache_of, random_cache
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
@@ -74,6 +77,26 @@ class PyTorchRuntime(TransformersScorer, Loader):
             source = source_of(subject)
             if subject.lora is not None:
                 check_adapter(Path(subject.lora), source.config)
+
+    @classmethod
+    def card(
+        cls,
+        subject: Subject,
+        environment: Environment,
+        ceiling_gb_per_s: float,
+        say: Callable[[str], None],
+    ) -> DeviceCard | None:
+        # Quantized products and compiled steps are other kernels, and a rank waits for others.
+        if subject.quantization is not None or subject.tp_size > 1 or _backend(subject) is not None:
+            return None
+        from xpubench.runtimes.pytorch.card import device_card
+
+        def loaded(model: Any) -> PyTorchRuntime:
+            runtime = cls(subject, LoadedWeights(model=model))
+            runtime.model.generation_config = plain_generation_config(model)
+            return runtime
+
+        return device_card(subject, environment, ceiling_gb_per_s, loaded, say)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
@@ -153,6 +176,26 @@ class PyTorchRuntime(TransformersScorer, Loader):
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         return self.timed(prompt_ids, workload, sync_policy, TokenClock(self._synchronize))
 
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        clock = TokenClock(self._synchronize)
+        if prompt_ids.shape[1] == 1:
+            return self.timed(prompt_ids, workload, "every_token", clock)
+        with self.inference():
+            cache = self._random_cache(prompt_ids, workload)
+        return self.timed(prompt_ids, workload, "every_token", clock, cache)
+
+    def _random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Any:
+        """A cache of random keys and values for all tokens but the last one of the prompt."""
+        length = prompt_ids.shape[1]
+        shortest = msgspec.structs.replace(workload, cache="dynamic", new_tokens=2)
+        _, output = self.generated(prompt_ids[:, :1], shortest)
+        return random_cache(
+            self.model.config,
+            cache_of(output),
+            positions=length - 1,
+            capacity=length + workload.new_tokens if workload.cache == "static" else None,
+        )
+
     def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
         def timed(clock: TokenClock) -> TokenTimes:
             return self.timed(prompt_ids, workload, "every_token", clock).times
@@ -160,9 +203,15 @@ class PyTorchRuntime(TransformersScorer, Loader):
         return explain(timed, self.subject.device, event_cost_ns(self.subject.device))
 
     def timed(
-        self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy, clock: TokenClock
+        self,
+        prompt_ids: TokenIds,
+        workload: Workload,
+        sync_policy: SyncPolicy,
+        clock: TokenClock,
+        cache: Any = None,
     ) -> Generation:
-        """Generates, and under the policy `every_token` stamps the tokens with the clock."""
+        """Generates, from the cache where one is given, and under the policy `every_token` stamps the tokens
+        with the clock."""
         input_ids = self.on_device(prompt_ids)
         stamped = sync_policy == "every_token"
         seam: contextlib.AbstractContextManager[dict[str, Any]] = contextlib.nullcontext({})
@@ -172,6 +221,9 @@ class PyTorchRuntime(TransformersScorer, Loader):
         with self.inference(), seam as more:
             processors = LogitsProcessorList([watch])
             arguments = self._arguments(input_ids, workload, logits_processor=processors, **more)
+            if cache is not None:
+                arguments.pop("cache_implementation", None)
+                arguments[CACHE_ARGUMENT] = cache
             self.synchronize()
             start_ns = clock.begin()
             output = self.model.generate(**arguments)
@@ -221,7 +273,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         watch = LogitsWatch()
         tokens, output = self.generated(prompt_ids, workload, logits_processor=LogitsProcessorList([watch]))
-        cache = getattr(output, "past_key_values", None)
+        cache = cache_of(output)
         self.check_cache(workload, cache)
         return Verification(
             tokens=tokens,
