@@ -84,8 +84,8 @@ class BaseRuntime(OpenVinoRuntime):
     def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
         request = self._scoring_request
         request.reset_state()
-        rows = np.arange(len(token_ids), dtype=np.int32)
-        _infer(request, self._feed(token_ids, np.ones_like(token_ids), rows, 0))
+        own = np.arange(len(token_ids), dtype=np.int32)
+        _infer(request, self._feed(token_ids, np.ones_like(token_ids), own, 0))
         logits = torch.from_numpy(request.get_tensor("logits").data[rows])
         return scores(logits.split(ROWS_AT_ONCE), targets)
 
