@@ -24,13 +24,13 @@ class IrTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The text's token ids, with those that the tokenizer adds."""
-        found: list[int] = self._tokenizer.infer([[text]])["input_ids"][0].tolist()
+        found: list[int] = self._tokenizer.infer({0: [text]})["input_ids"][0].tolist()
         return found
 
     def decode(self, token_ids: list[int]) -> str:
         """The text of token ids, without special ones."""
         ids = np.array([token_ids], dtype=np.int64).reshape(1, -1)
-        return str(self._detokenizer.infer([ids])["string_output"][0])
+        return str(self._detokenizer.infer({0: ids})["string_output"][0])
 
 
 def has_tokenizer_ir(directory: Path) -> bool:
