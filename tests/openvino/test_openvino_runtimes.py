@@ -16,7 +16,8 @@ from tests.openvino.models import RUNTIMES, save_model, tokens
 
 
 @pytest.mark.parametrize(
-    ("method", "needs"), [("gptq", "gptqmodel"), ("awq", "awq"), ("auto-round", "auto-round")]
+    ("method", "needs"),
+    [("gptq", "gptqmodel"), ("awq", "requires gptqmodel"), ("auto-round", "requires auto-round")],
 )
 def test_a_quantized_checkpoint_is_not_quantized_again(
     xpubench: CommandLine, tmp_path: Path, method: str, needs: str
