@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from xpubench.compare.history import History
 from xpubench.compare.runs import Comparisons
-from xpubench.report.comparison import COLUMNS, notes, row_texts
+from xpubench.report.comparison import LEFT_COLUMNS, comparison_table, notes
 from xpubench.report.diff import Diff
 from xpubench.report.matrix import Cell, Entry
 from xpubench.report.overview import Overview
@@ -67,7 +67,8 @@ def history_markdown(found: History) -> bytes:
 
 def comparison_markdown(found: Comparisons) -> bytes:
     """The runs of two sets beside each other."""
-    lines = _rows(COLUMNS, map(row_texts, found.runs), numeric=COLUMNS[2:])
+    columns, rows = comparison_table(found.runs)
+    lines = _rows(columns, rows, numeric=[name for name in columns if name not in LEFT_COLUMNS])
     return _whole([*lines, "", *(f"- {escaped(note)}" for note in notes(found))], [])
 
 

@@ -59,8 +59,9 @@ def runs_table(runs: list[RunRow]) -> DataTable:
 
 
 def diff_table(pairs: list[RunPair]) -> DataTable:
-    """The table of two directories' pairs."""
-    return _table(_DIFF, ((None, "", pair) for pair in pairs))
+    """The table of two directories' pairs; without the column of parts where no pair tells any."""
+    columns = {name: one for name, one in _DIFF.items() if name != "parts" or any(map(_parts, pairs))}
+    return _table(columns, ((None, "", pair) for pair in pairs))
 
 
 def history_table(points: list[Point]) -> DataTable:
@@ -104,6 +105,11 @@ def _new_level(point: Point) -> str | None:
 def _accuracy(pair: RunPair) -> Judgement | None:
     found = pair.comparison.accuracy
     return None if found is None else found.accuracy
+
+
+def _parts(pair: RunPair) -> str | None:
+    found = pair.comparison.parts
+    return None if found is None else found.message
 
 
 def _tokens(pair: RunPair) -> str | None:
@@ -156,6 +162,7 @@ _DIFF: _Columns[RunPair] = {
     "a": (Column("A", filter=True), lambda pair: f"{pair.a.runtime} {pair.a.device}"),
     "b": (Column("B", filter=True), lambda pair: f"{pair.b.runtime} {pair.b.device}"),
     "verdict": (Column("B is", "status", filter=True), lambda pair: pair.comparison.verdict),
+    "parts": (Column("Parts that changed", "long"), _parts),
     "next": (Column("Next token, B / A", "interval", digits=3), lambda pair: _ratio(pair, "next_token")),
     "first": (Column("First token, B / A", "interval", digits=3), lambda pair: _ratio(pair, "first_token")),
     "next_a": (Column("Next token A, ms", "number"), lambda pair: pair.a.next_token_ms),
