@@ -121,6 +121,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
     if (summary := record.latency) is not None:
         device, host = gb_with_unit(summary.peak_device_bytes), gb_with_unit(summary.peak_host_bytes)
         rows += [
+            *_prompt(summary),
             ("tokens/s", f"{summary.tokens_per_s:.2f}  (batch x new tokens / end to end)"),
             *_until_ci(summary),
             ("MBU", _mbu(summary)),
@@ -143,6 +144,17 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
     if record.failure is not None:
         rows.append(("failed", f"{record.failure.failure_class}: {record.failure.message}"))
     return rows + [("warning", warning) for warning in record.warnings]
+
+
+def _prompt(summary: LatencySummary) -> list[tuple[str, str]]:
+    """The rate of the prompt, which users of llama-bench know as pp."""
+    if summary.prompt_tokens_per_s is None:
+        return []
+    text = f"{number(summary.prompt_tokens_per_s)} tokens/s  (batch x input tokens / first token)"
+    if summary.prompt_share_of_peak is not None and summary.peak_tflop_per_s is not None:
+        peak = f"{summary.peak_tflop_per_s:.3g} TFLOP/s that this device has shown"
+        text += f", {summary.prompt_share_of_peak:.2f} of the {peak} in matrix products"
+    return [("prompt", text)]
 
 
 def _perturbation(summary: LatencySummary) -> str:

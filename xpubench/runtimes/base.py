@@ -10,9 +10,18 @@ from numpy.typing import NDArray
 
 from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts, Environment
+from xpubench.measure.host import CpuClock
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts, TokenTimes
-from xpubench.record import Bandwidth, Collectives, Drafting, OperatorChecks, SyncPolicy, WeightsFingerprint
+from xpubench.record import (
+    Bandwidth,
+    Collectives,
+    Drafting,
+    MatrixPeak,
+    OperatorChecks,
+    SyncPolicy,
+    WeightsFingerprint,
+)
 from xpubench.runtimes.options import OWN_INT4_METHOD, RuntimeDescription
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Quantization, Subject, Workload
@@ -73,8 +82,15 @@ class Device(Protocol):
     def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
         """The measurement `before` the timed part, with the ceiling after it."""
 
+    def matrix_peak(self, dtype: str) -> MatrixPeak | None:
+        """The rate of matrix products in the dtype that this process reaches, and the most that the device
+        has shown; None where it cannot be measured."""
+
     def available_host_bytes(self) -> int | None:
         """The memory that the whole machine has available now; None where no machine is measured."""
+
+    def cpu_clock(self) -> CpuClock | None:
+        """What the process has got of the machine's cores so far; None where no machine is measured."""
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         """Profiles one call of `generate`: a Chrome trace as JSON, and a table of operators."""

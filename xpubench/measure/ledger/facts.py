@@ -1,17 +1,17 @@
 """What a ledger and its verdict must know of a run beside what the stack measured."""
 
-from statistics import fmean
-
 import msgspec
 
+from xpubench.measure.ledger.middle import middle_mean
 from xpubench.record import Record, Samples
 from xpubench.spec import RunSpec
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The means of the first and the next token's latency in the timed generations, in nanoseconds; the bytes
-    of weights and of KV cache that a step must read; the bandwidth ceiling in GB/s; what the prompt's pass
-    computes, and the peak of matrix products in TFLOP/s. None stands for what is not known."""
+    """The first and the next token's latency in nanoseconds, each the mean of the middle half of the timed
+    ones, so that a disturbed token does not count; the bytes of weights and of KV cache that a step must
+    read; the bandwidth ceiling in GB/s; what the prompt's pass computes, and the peak of matrix products in
+    TFLOP/s. None stands for what is not known."""
 
     spec: RunSpec
     first_ns: float | None = None
@@ -56,4 +56,4 @@ def _weight_bytes(record: Record, step_share: float | None) -> int | None:
 
 
 def _mean(values: list[int]) -> float | None:
-    return fmean(values) if values else None
+    return middle_mean(values) if values else None
