@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from xpubench.cli.explained import explanation_tables
 from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
 from xpubench.explanation import DepthCurve
@@ -89,6 +90,8 @@ class Reporter:
         for name, text in (*_details(record, memory), ("record", str(directory / f"{record.id}.json"))):
             details.add_row(name, text)
         self._out.print(details)
+        for table in explanation_tables(record):
+            self._out.print(table)
         if token_latency and record.latency is not None:
             self._out.print(_token_times(record))
         self._out.print()
