@@ -9,9 +9,9 @@ SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class Vocabulary:
-    """The token ids of the model `model`, from 0 to below `size`. `tokenizer` is transformers' own, None of a
-    checkpoint without one. `special_ids` (begin, end, padding and other special tokens) may stand in no
-    random prompt."""
+    """The token ids of the model `model`, which are 0 to `size` - 1. `tokenizer` is transformers' own, None
+    for a checkpoint without one. No random prompt contains any of `special_ids` (begin, end, padding and
+    other special tokens)."""
 
     def __init__(self, model: str, size: int, tokenizer: Any, setting: Callable[[str], Any]) -> None:
         """`setting` gives a field of the model's config by its name, None where it has none."""
