@@ -5,6 +5,8 @@
                                                     run these alone, and keep the others as they were
     python -m tests.ipex_xpu.matrix --ranks         two ranks in float16 on a Data Center GPU Max
 
+Baichuan2 is one of the families where `BAICHUAN2_SOURCE` names its code (see `tests.ipex_xpu.models`).
+
 Each cell is a run of `run_generation.py --ipex` in a process of its own, forked after the libraries are
 imported. Results are kept in docs/ipex-xpu-matrix.json, a cell at a time, so that a run that is stopped goes
 on where it was with `--missing`.
@@ -134,6 +136,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """The results in Markdown: a table for each GPU that ran, and the lines that users saw, numbered."""
     notes: dict[str, int] = {}
     parts = []
+    # Baichuan2 may have results and no code here.
+    families = dict.fromkeys([*models.FAMILIES, *(key.split("/")[1] for key in results)])
     titles = {name: profile.device_name for name, profile in PROFILES.items()}
     titles[RANKS] = f"{PROFILES['pvc'].device_name}, two ranks, over gloo"
     for profile, title in titles.items():
@@ -145,7 +149,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             f"| model | weights | {' | '.join(heads)} |",
             f"|{'---|' * (2 + len(heads))}",
         ]
-        for family, weights in itertools.product(models.FAMILIES, WEIGHTS):
+        for family, weights in itertools.product(families, WEIGHTS):
             ran = [key for key in results if key.startswith(f"{profile}/{family}/{weights}/")]
             if not ran:
                 continue

@@ -154,6 +154,18 @@ def make(family: str, directory: Path) -> None:
     model.half().save_pretrained(directory, safe_serialization=True)
 
 
+def save_tokenizer(directory: Path) -> None:
+    """Writes a tokenizer to a model's directory of which each byte is a token."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:VOCABULARY]
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = {"bos_token": alphabet[1], "eos_token": alphabet[2], "pad_token": alphabet[0]}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(directory)
+
+
 def _with_its_own_code(arguments: dict[str, Any], directory: Path) -> Any:
     """A model of Baichuan2's code, which is copied to the directory."""
     from transformers import AutoConfig, AutoModelForCausalLM

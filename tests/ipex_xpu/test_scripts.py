@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.ipex_xpu.conftest import Command, ModelOf, ObservedOutcome
-from tests.ipex_xpu.models import GROUP, VOCABULARY
+from tests.ipex_xpu.models import GROUP, save_tokenizer
 from tests.ipex_xpu.source import ROOT
 
 SMALL = {"input": "12", "out": "8", "iter": "2"}
@@ -24,18 +24,11 @@ SHAPE = "--num-beams 4 --num-iter 10 --batch-size 1 --input-tokens 1024 --max-ne
 @pytest.fixture(scope="module")
 def model(model_of: ModelOf, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama of 2,048 positions with a tokenizer of bytes."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     directory = tmp_path_factory.mktemp("scripts") / "Llama-2-7b-hf"
     shutil.copytree(model_of("llama3"), directory)
     config = json.loads((directory / "config.json").read_text()) | {"max_position_embeddings": 2048}
     (directory / "config.json").write_text(json.dumps(config))
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:VOCABULARY]
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = {"bos_token": alphabet[1], "eos_token": alphabet[2], "pad_token": alphabet[0]}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(directory)
+    save_tokenizer(directory)
     return directory
 
 

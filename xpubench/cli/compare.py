@@ -26,7 +26,7 @@ ACCURACY_COLUMNS = (
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     form = "a record, a directory of records, or a file with several"
     add = parser.add_argument
     add("base", metavar="BASE", help=f"the runs to compare with: {form}")

@@ -76,7 +76,7 @@ class Reporter:
             self.say(f"  {done:.0f}/{total:.0f} {text}")
 
     def downloading(self, under_way: bool) -> None:
-        """Nothing: no limit of time holds here, and libraries show their downloads."""
+        """Does nothing, because no timeout applies here, and libraries show their own downloads."""
 
     def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path) -> None:
         """Prints the run's table, or its failure."""
@@ -97,7 +97,7 @@ class Reporter:
         self._out.print()
 
     def end(self, records: list[Record]) -> None:
-        """Names the failures, and commands to go on with."""
+        """Prints the failures, and commands to continue with."""
         for record in records:
             if record.status != "ok":
                 self.say(f"error: {record.status}: {record.failure.message if record.failure else ''}")
@@ -280,7 +280,7 @@ def _share_of_peak(found: Accuracy) -> str:
 
 
 def _token_times(record: Record) -> str:
-    """Each token's time in milliseconds, of the iteration with the median next token latency."""
+    """The time of each token in milliseconds, from the iteration with the median next token latency."""
     iteration = median_iteration(record.samples)
     if iteration is None or iteration.first_token_ns is None:
         return ""

@@ -24,7 +24,7 @@ DEFAULT_BUDGET = 20
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a live comparison."""
+    """Adds the flags of a live comparison."""
     add = parser.add_argument_group("live").add_argument
     note = "run BASE and NEW now, in turn: flags of `xpubench generate` in quotes; NEW is BASE where it lacks"
     add("--live", action="store_true", help=note)

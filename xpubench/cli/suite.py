@@ -30,7 +30,7 @@ Runner = Callable[..., Generator[list[Record]]]
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     add = parser.add_argument
     add("suite", metavar="SUITE", help=f"a file SUITE.toml, or one of {', '.join(suite.built_in())}")
     add("--models", nargs="+", metavar="MODEL", help="instead of the suite's own")
@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of how a suite's runs are made."""
+    """Adds the flags that say how a suite's runs are made."""
     add = parser.add_argument
     add(
         "--results-dir", type=named_directory, default=Path("results"), metavar="DIR", help="default: results"
@@ -130,7 +130,8 @@ def run_and_tell(
 
 
 def stack_of(read: suite.Suite, asked: str | None, flags: list[str]) -> str:
-    """The runtime whose flags the command lines take; one that was asked for or looked for is told."""
+    """The runtime whose flags the command lines take. Where it was asked for or looked for, a line says
+    which it is."""
     if asked is None:
         return DEFAULT
     if not read.stacks:

@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a run on one process, and those of ranks."""
+    """Adds the flags of a run in one process, and those of ranks."""
     generation.add_flags(parser, ranks=True)
     add = parser.add_argument_group("ranks").add_argument
     add("--tp-size", type=int, metavar="N", help="the number of ranks, which mpirun sets too")
@@ -105,7 +105,7 @@ def _check_alike(group: "RankGroup") -> None:
 
 
 def _order(args: argparse.Namespace, size: int) -> Order:
-    """The order of rank 0, on the first device that there is where none was named."""
+    """The order of rank 0, on the preferred device where no flag names one."""
     if args.tp_size not in (None, size):
         raise UserError(f"--tp-size {args.tp_size} is not the number of ranks, {size}; leave it out")
     args.tp_size = size

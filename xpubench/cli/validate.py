@@ -26,7 +26,7 @@ PROBE = "benchmark"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     names = ", ".join(one.id for one in platforms())
     note = f"what the table asks of that one: {names} (default: by the name of this machine's device)"
     parser.add_argument("--platform", metavar="NAME", help=note)

@@ -1,7 +1,8 @@
-"""A rank's part of a model, for which only the needed slices of the weights are read.
+"""A rank's part of a model, made by reading only the slices of the weights that it needs.
 
-AutoTP shows which slices these are: it shards a model of one layer in which each weight holds the numbers of
-its own rows, and then one with those of its columns. The numbers left on this rank are the slices to read.
+AutoTP itself tells which slices these are. It shards a model of one layer whose weights hold the number of
+their row at every place, and then one whose weights hold the number of their column. The numbers that are
+left on this rank are those of the rows and columns to read.
 """
 
 import re
@@ -21,9 +22,9 @@ Segments = list[tuple[int, int]]  # (start, stop) of runs of rows or of columns
 Shard = Callable[[Any, torch.dtype], Any]  # shards a model and gives this rank's part
 
 LAYER = re.compile(r"\.\d+\.")
-# So many bytes of a matrix are read at once, in addition to the part itself.
+# The most bytes of a matrix that are read at once, in addition to the part itself.
 CHUNK_BYTES = 4 << 20
-# AutoTP does not cut vocabularies here, so that the probe's can be short.
+# The vocabulary of the model that AutoTP is tried on can be short, because AutoTP does not cut it here.
 PROBE_VOCABULARY = 64
 
 
@@ -49,8 +50,9 @@ class WeightReader(Protocol):
 def sharded_model(
     config: dict[str, Any], dtype: torch.dtype, shard: Shard, weights: Callable[[Any], WeightReader | None]
 ) -> Any | None:
-    """This rank's part of the config's model in `dtype`, read slice by slice. None where that is impossible:
-    where `weights`, called with the empty model, returns None, or where the layers are not cut alike."""
+    """This rank's part of the config's model in `dtype`, read slice by slice. None where that is
+    impossible: `weights`, called with the empty model, returns None, or the layers are not all cut in
+    the same way."""
     model = empty_model(config, dtype)
     source = weights(model)
     if source is None:
@@ -132,7 +134,7 @@ def fill_shard(parameter: torch.Tensor, source: WeightReader, name: str, cut: Cu
 
 
 def chunks(runs: Segments, most: int) -> Iterator[tuple[int, int]]:
-    """The runs in pieces of at most `most`."""
+    """The runs, cut into pieces of at most `most` numbers."""
     for start, stop in runs:
         for first in range(start, stop, most):
             yield first, min(first + most, stop)

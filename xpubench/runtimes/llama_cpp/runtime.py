@@ -39,7 +39,7 @@ from xpubench.runtimes.pytorch.scoring import regrets, scores
 from xpubench.runtimes.vocabulary import SPECIAL, Vocabulary
 from xpubench.spec import Subject, Workload
 
-# More than any model has.
+# More layers than any model has, so that all of them are put on the GPU.
 ALL_LAYERS = 9999
 
 
@@ -97,7 +97,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
 
     @classmethod
     def operators(cls, *_: object) -> None:
-        """None: llama.cpp has operators of its own."""
+        """None, because llama.cpp has operators of its own."""
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
@@ -171,7 +171,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
         return tokens, np.stack(kept, axis=1)
 
     def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
-        """Sequence by sequence, as a pass over one text is a large batch already."""
+        """Scores the sequences one at a time, because a pass over one text is a large batch already."""
         found, start = [], 0
         for ids, wanted in zip(token_ids, rows, strict=True):
             # What follows the last scored position, such as the padding, changes nothing before it.
@@ -279,7 +279,8 @@ def llama_cpp_options(subject: Subject) -> LlamaCppOptions:
 
 
 def fingerprint_of(subject: Subject) -> WeightsFingerprint | None:
-    """That of the checkpoint which the embedded GGUF is dequantized to, and of another file its own."""
+    """The fingerprint of the checkpoint that the embedded GGUF is dequantized to, or for another file its
+    own."""
     from xpubench.catalog import SMOLLM2
     from xpubench.weights.fingerprint import of_files, of_subject
 
