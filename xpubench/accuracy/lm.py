@@ -26,7 +26,7 @@ DEFAULT_NEW_TOKENS = 256
 # Texts are generated in pieces of this many tokens, so that one that ends early does not take the full time.
 PIECE = 64
 
-# So many times at most a run looks at its items, each time after so many more at least.
+# A run looks at its items at most this many times, and after at least this many further ones each time.
 LOOKS = 50
 LEAST_ITEMS = 16
 
@@ -214,7 +214,8 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
 
     @contextmanager
     def _timed(self, total: int) -> Iterator[Callable[[int], None]]:
-        """Adds the time of the block to `seconds`. Its function takes how many more of `total` are done."""
+        """Adds the duration of the block to `seconds`. The function that the block gets is called with the
+        number of further items, of `total`, that are done."""
         start, done = perf_counter(), 0
 
         def tell(count: int) -> None:

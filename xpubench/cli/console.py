@@ -10,8 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from xpubench.cli.explained import explanation_tables
 from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
+from xpubench.explanation import DepthCurve
 from xpubench.measure.summary import median_iteration
 from xpubench.record import Accuracy, LatencySummary, Record, RunChecks, TokenChecks
 from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
@@ -74,7 +76,7 @@ class Reporter:
             self.say(f"  {done:.0f}/{total:.0f} {text}")
 
     def downloading(self, under_way: bool) -> None:
-        """Nothing: no limit of time holds here, and libraries show their downloads."""
+        """Does nothing, because no timeout applies here, and libraries show their own downloads."""
 
     def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path) -> None:
         """Prints the run's table, or its failure."""
@@ -88,12 +90,14 @@ class Reporter:
         for name, text in (*_details(record, memory), ("record", str(directory / f"{record.id}.json"))):
             details.add_row(name, text)
         self._out.print(details)
+        for table in explanation_tables(record):
+            self._out.print(table)
         if token_latency and record.latency is not None:
             self._out.print(_token_times(record))
         self._out.print()
 
     def end(self, records: list[Record]) -> None:
-        """Names the failures, and commands to go on with."""
+        """Prints the failures, and commands to continue with."""
         for record in records:
             if record.status != "ok":
                 self.say(f"error: {record.status}: {record.failure.message if record.failure else ''}")
@@ -123,6 +127,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
             *_until_ci(summary),
             ("MBU", _mbu(summary)),
             *_drafts(summary),
+            *_expected(record),
             ("perturbation", _perturbation(summary)),
             ("peak memory", f"device {device}, host {host}"),
             ("load", _load(record, summary)),
@@ -132,6 +137,7 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
         ]
     if record.accuracy is not None and record.status in ("ok", "interrupted"):
         rows += _accuracy_rows(record.accuracy)
+    rows += _depth(record.explanation.depth if record.explanation else None)
     if memory and (plan := record.plan) is not None:
         weights, cache, peak = map(gb_with_unit, (plan.weight_bytes, plan.kv_cache_bytes, plan.peak_bytes))
         rows.append(("plan", f"weights {weights}, KV cache {cache}, peak {peak}"))
@@ -170,6 +176,18 @@ def _cores(summary: LatencySummary) -> list[tuple[str, str]]:
         return []
     wanted = "" if summary.cores_wanted is None else f" of {summary.cores_wanted:.2f} that its threads wanted"
     return [("cores", f"{summary.cores:.2f}{wanted}")]
+
+
+def _expected(record: Record) -> list[tuple[str, str]]:
+    found = record.expectation
+    return [] if found is None or found.message is None else [("next token", found.message)]
+
+
+def _depth(curve: DepthCurve | None) -> list[tuple[str, str]]:
+    if curve is None:
+        return []
+    points = ", ".join(f"{number(one.next_token_ms)} ms at {one.depth:,}" for one in curve.points)
+    return [("depth", f"{points}  (next token, {curve.method})"), ("", curve.message)]
 
 
 def _perturbation(summary: LatencySummary) -> str:
@@ -262,7 +280,7 @@ def _share_of_peak(found: Accuracy) -> str:
 
 
 def _token_times(record: Record) -> str:
-    """Each token's time in milliseconds, of the iteration with the median next token latency."""
+    """The time of each token in milliseconds, from the iteration with the median next token latency."""
     iteration = median_iteration(record.samples)
     if iteration is None or iteration.first_token_ns is None:
         return ""

@@ -21,7 +21,7 @@ ROUND_S = 86_400.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The least changes that count, of a latency and of a peak of memory, as a share of the base."""
+    """The smallest changes that count, of a latency and of a peak of memory, as shares of the base."""
 
     latency: float = 0.05
     memory: float = 0.10

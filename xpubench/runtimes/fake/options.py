@@ -14,7 +14,7 @@ from xpubench.runtimes.pytorch.options import (
 
 
 class FakeDescription(RuntimeDescription, kw_only=True, frozen=True, tag="fake"):
-    """A model that there is none of."""
+    """The description of the fake runtime's model, which does not exist."""
 
 
 class FakeOptions(RuntimeOptions, kw_only=True, frozen=True, tag="fake"):
@@ -43,7 +43,8 @@ class FaultyDescription(TransformersDescription, kw_only=True, frozen=True, tag=
 
 
 class FaultyOptions(PyTorchOptions, kw_only=True, frozen=True, tag="faulty"):
-    """`fault` is one of `xpubench.runtimes.fake.faults.FAULTS`; None plants none."""
+    """`fault` is one of `xpubench.runtimes.fake.faults.FAULTS` or of `slow_downs.SLOW_DOWNS` beside it; None
+    plants none."""
 
     loader: ClassVar[str] = "xpubench.runtimes.fake.faulty:FaultyRuntime"
     description: ClassVar[type[RuntimeDescription]] = FaultyDescription
