@@ -23,7 +23,7 @@ NEXT = {
 FIRST = {"weights": 150.0, "host": 54.0}
 CURVE = DepthCurve(
     points=[
-        DepthPoint(depth=depth, next_token_ns=[int(1e6 * ms), int(1.1e6 * ms)], next_token_ms=1.05 * ms)
+        DepthPoint(depth=depth, next_token_ns=[[int(1e6 * ms), int(1.1e6 * ms)]], next_token_ms=1.05 * ms)
         for depth, ms in ((0, 20.0), (1024, 21.0), (16384, 36.0))
     ],
     slope_ns=30.0,
