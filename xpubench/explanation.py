@@ -79,7 +79,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
         return self.sum_ns / self.wall_ns - 1
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class TokenVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """What bounds a token, with the share of its time that says so, one line that a person reads, and what to
     try, each with the condition under which it is given."""
 
@@ -128,7 +128,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     method: str | None = None
     first: Ledger | None = None
     next: Ledger | None = None
-    verdict: Verdict | None = None
+    verdict: TokenVerdict | None = None
     depth: DepthCurve | None = None
     generations: int = 0
     notes: list[str] = []

@@ -51,7 +51,7 @@ def types_of(path: Path) -> Iterator[str]:
 
 # From below to above: a module imports from lower layers and from its own room alone.
 LAYERS = (
-    ("errors", "environment", "files", "progress", "prompts"),
+    ("errors", "environment", "explanation", "files", "progress", "prompts"),
     ("catalog", "options"),
     ("spec", "version_1"),
     ("plan",),

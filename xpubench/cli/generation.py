@@ -49,6 +49,10 @@ def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
     add("--profile", action="store_true", help=note)
     note = "part of their names (default: profile)"
     add("--profile_name", default="profile", metavar="NAME", help=note)
+    note = "say where the tokens' time goes, from at most 3 more generations after the timed ones"
+    add("--explain", action="store_true", help=note)
+    note = "measure the next token behind contexts of so many tokens"
+    add("--depths", type=int, nargs="+", default=[], metavar="N", help=note)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -97,8 +101,19 @@ def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
         max_kl=args.max_kl,
         min_agreement=args.min_agreement,
         profile_name=args.profile_name if profiled else None,
+        explain=args.explain,
+        depths=_depths(args),
         save_model=str(args.output_dir or Path()) if args.save_model else None,
     )
+
+
+def _depths(args: argparse.Namespace) -> list[int]:
+    """The depths in rising order; UserError for those that no context has."""
+    if args.accuracy_only and (args.depths or args.explain):
+        raise UserError("--explain and --depths are for latency runs; leave them out here")
+    if args.depths and min(args.depths) < 0:
+        raise UserError(f"--depths are numbers of tokens from 0 up, not {min(args.depths)}")
+    return sorted(set(args.depths))
 
 
 def _specs(args: argparse.Namespace, runtime: str, device: str) -> list[Spec]:

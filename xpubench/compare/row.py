@@ -18,11 +18,11 @@ MODES: dict[str, Mode] = {"float16": "fp16", "int4": "int4", "bfloat16": "bf16",
 
 
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. Latencies in ms with their 95% interval, memory in bytes, accuracies and MBU from 0 to 1.
-    `key` names the run in the page; ids that repeat get a number. `checkpoint` and `weights_digest` tell
-    which model it is, `precision_class` what really ran, and `platform` where, None where the record does
-    not name the device. `tokens_checked` tells whether the timed tokens of a latency run were looked at,
-    and `acc_partial` that the accuracy is not that of the task's whole test set."""
+    """One run. Latencies in ms with their 95% interval, memory in bytes, accuracies, MBU and the prompt's
+    share of the peak from 0 to 1. `key` names the run in the page; ids that repeat get a number. `checkpoint`
+    and `weights_digest` tell which model it is, `precision_class` what really ran, and `platform` where, None
+    where the record does not name the device. `tokens_checked` tells whether the timed tokens of a latency
+    run were looked at, and `acc_partial` that the accuracy is not that of the task's whole test set."""
 
     key: str
     id: str
@@ -51,6 +51,8 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     next_token_ms: float | None = None
     next_token_ci95: tuple[float, float] | None = None
     end_to_end_ms: float | None = None
+    prompt_tokens_per_s: float | None = None
+    prompt_share_of_peak: float | None = None
     tokens_per_s: float | None = None
     mbu_measured: float | None = None
     mbu_datasheet: float | None = None
@@ -136,7 +138,8 @@ def _latency(summary: LatencySummary | None) -> dict[str, Any]:
     if summary is None:
         return {}
     first, following = summary.first_token_ms, summary.next_token_ms
-    return _same(summary, "tokens_per_s", "mbu_measured", "mbu_datasheet") | {
+    same = ("tokens_per_s", "prompt_tokens_per_s", "prompt_share_of_peak", "mbu_measured", "mbu_datasheet")
+    return _same(summary, *same) | {
         "first_token_ms": first.median,
         "first_token_ci95": first.ci95,
         "next_token_ms": following.median if following else None,

@@ -138,6 +138,7 @@ _RUNS: _Columns[RunRow] = {
     "precision": (Column("Precision", filter=True), lambda run: run.precision),
     "status": (Column("Status", "status", filter=True), lambda run: run.status),
     "first": (Column("First token, ms", "interval"), _first),
+    "prompt": (Column("Prompt, tokens/s", "number", digits=1), lambda run: run.prompt_tokens_per_s),
     "next": (Column("Next token, ms", "interval"), _next),
     "rate": (Column("Tokens/s", "number"), lambda run: run.tokens_per_s),
     "mbu": (Column("MBU, %", "number", digits=1), lambda run: _percent(run.mbu_measured)),
@@ -183,6 +184,7 @@ _HISTORY: _Columns[Point] = {
     "step": (Column("Step", "number", digits=3), lambda point: point.step),
     "next": (Column("Next token, ms", "interval"), lambda point: _next(point.run)),
     "first": (Column("First token, ms", "interval"), lambda point: _first(point.run)),
+    "prompt": (Column("Prompt, tokens/s", "number", digits=1), lambda point: point.run.prompt_tokens_per_s),
     "accuracy": (Column("Accuracy, %", "number"), lambda point: _percent(point.run.acc)),
     "file": (Column("Record"), lambda point: f"{point.run.directory}/{point.run.file}"),
     # Apache Otava reads `figure` over `created` of one `branch`.

@@ -17,11 +17,15 @@ from xpubench.catalog import find_model
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Generation, Loader, Scorer, TokenIds, Verification
+from xpubench.runtimes.base import Explainer, Generation, Loader, Scorer, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
-from xpubench.runtimes.pytorch.compiled import Forward, compile_counters, compiled_steps
+from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
+from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
+from xpubench.runtimes.pytorch.event_cost import event_cost_ns
+from xpubench.runtimes.pytorch.explain import explain
 from xpubench.runtimes.pytorch.options import PyTorchOptions
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
 from xpubench.runtimes.vocabulary import Vocabulary
@@ -48,10 +52,15 @@ class PyTorchRuntime(TransformersScorer, Loader):
         )
         self._synchronize = synchronizer(subject.device)
         self._eager_forward: Forward | None = None
+        self._decode: DecodeWithoutOneDnn | None = None
         self._weight_bytes, self._step_weight_bytes = self.weight_sizes()
 
     @property
     def scorer(self) -> Scorer | None:
+        return self
+
+    @property
+    def explainer(self) -> Explainer | None:
         return self
 
     @property
@@ -130,16 +139,31 @@ class PyTorchRuntime(TransformersScorer, Loader):
                 f"transformers {transformers.__version__} always compiles the steps of a static cache on "
                 "cuda; install a later one",
             )
+        self._eager_forward = forward = self._eager_forward or self.model.forward
         if (backend := _backend(self.subject)) is not None:
-            self._eager_forward = self._eager_forward or self.model.forward
             torch.compiler.reset()
-            self.model.forward = compiled_steps(
-                self._eager_forward, backend=backend, device=self.subject.device, cache=workload.cache
+            forward = compiled_steps(
+                forward, backend=backend, device=self.subject.device, cache=workload.cache
             )
+        if not _has_onednn_decode(self.subject):
+            forward = self._decode = DecodeWithoutOneDnn(forward)
+        if forward is not self._eager_forward:
+            self.model.forward = forward
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        return self.timed(prompt_ids, workload, sync_policy, TokenClock(self._synchronize))
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        def timed(clock: TokenClock) -> TokenTimes:
+            return self.timed(prompt_ids, workload, "every_token", clock).times
+
+        return explain(timed, self.subject.device, event_cost_ns(self.subject.device))
+
+    def timed(
+        self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy, clock: TokenClock
+    ) -> Generation:
+        """Generates, and under the policy `every_token` stamps the tokens with the clock."""
         input_ids = self.on_device(prompt_ids)
-        clock = TokenClock(self._synchronize)
         stamped = sync_policy == "every_token"
         seam: contextlib.AbstractContextManager[dict[str, Any]] = contextlib.nullcontext({})
         if stamped:
@@ -149,7 +173,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             processors = LogitsProcessorList([watch])
             arguments = self._arguments(input_ids, workload, logits_processor=processors, **more)
             self.synchronize()
-            start_ns = perf_counter_ns()
+            start_ns = clock.begin()
             output = self.model.generate(**arguments)
             self._synchronize()
             end_ns = perf_counter_ns()
@@ -229,6 +253,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             "weight_bytes": self._weight_bytes,
             "step_weight_bytes": self._step_weight_bytes,
             "compile": None if _backend(self.subject) is None else compile_counters(),
+            "steps_without_onednn": None if self._decode is None else self._decode.steps,
             "revision": self.loaded.revision,
             "quantization": self.loaded.quantization,
         }
@@ -276,6 +301,10 @@ def not_as_asked(asked: dict[str, Any], applied: dict[str, Any], *names: str) ->
 
 def _backend(subject: Subject) -> str | None:
     return subject.options.torch_compile if isinstance(subject.options, PyTorchOptions) else None
+
+
+def _has_onednn_decode(subject: Subject) -> bool:
+    return not isinstance(subject.options, PyTorchOptions) or subject.options.onednn_decode
 
 
 def _can_stay_eager() -> bool:

@@ -35,8 +35,16 @@ function latencyTable(summary) {
   return scrolling("Latencies", make("table", {}, head, make("tbody", {}, lines)));
 }
 
+function promptRate(summary) {
+  const rate = number(summary.prompt_tokens_per_s);
+  if (!isNumber(summary.prompt_share_of_peak)) return rate;
+  const share = number(100 * summary.prompt_share_of_peak, 1);
+  return `${rate} (${share} % of ${number(summary.peak_tflop_per_s)} TFLOP/s in matrix products)`;
+}
+
 function latencyFacts(summary) {
   return [
+    ["prompt, tokens/s", promptRate(summary)],
     ["tokens/s", number(summary.tokens_per_s)],
     ["perturbation", `${number(summary.perturbation, 3)} (every token stamped / only the ends)`],
     ["load", `${number(summary.load_s)} s`],
