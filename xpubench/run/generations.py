@@ -31,7 +31,7 @@ class LoadGenerations(NamedTuple):
     peak_host_bytes: int
 
 
-def shares(count: int, loads: int) -> list[int]:
+def counts_per_load(count: int, loads: int) -> list[int]:
     """`count` divided over the loads, the larger shares first."""
     return [count // loads + (number < count % loads) for number in range(loads)]
 

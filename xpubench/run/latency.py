@@ -38,7 +38,7 @@ from xpubench.record import Bandwidth, MatrixPeak, Output, Record, RunChecks, Sa
 from xpubench.results import ResultsDirectory
 from xpubench.run.expectation import expectation_of
 from xpubench.run.explain import explained
-from xpubench.run.generations import LoadGenerations, measure_load, prompt_ids_of, shares
+from xpubench.run.generations import LoadGenerations, counts_per_load, measure_load, prompt_ids_of
 from xpubench.run.session import Session
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.spec import RunSpec
@@ -230,7 +230,7 @@ def _measure(
     progress = session.progress
     progress.begin(workload.title(input_tokens), protocol.loads * protocol.num_warmup + 2 * count)
     of_loads = []
-    for number, of_load in enumerate(shares(count, protocol.loads)):
+    for number, of_load in enumerate(counts_per_load(count, protocol.loads)):
         if number:
             _check_weights_stayed(session, setting, watched)
             _load_again(session, setting, watched)
