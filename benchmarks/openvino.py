@@ -1,6 +1,6 @@
 """`make bench-openvino`: OpenVINO's runtimes beside what llm_bench's method gives of the same IR, and what
-the cache of exports saves. Each runtime takes ten fresh processes, or as many as `python -m benchmarks.openvino
-N` says, in turns: the same IR compiled again can differ by a fifth, so that few processes decide nothing."""
+the cache of exports saves. Each runtime takes ten fresh processes in turns, or as many as the argument says:
+the same IR compiled again can differ by a fifth, so that few processes decide nothing."""
 
 import argparse
 import json
