@@ -55,7 +55,7 @@ benchmark: .venv/.done
 
 test: export OMP_NUM_THREADS = 1
 test: .venv/.done
-	.venv/bin/python -m pytest $(SIDE_BY_SIDE) --ignore tests/distributed
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE) tests/unit tests/integration tests/contract
 
 lint: .venv/.done
 	.venv/bin/ruff check .

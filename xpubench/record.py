@@ -37,6 +37,18 @@ class Drafting(msgspec.Struct, frozen=True, kw_only=True):
     draft_ns: int | None = None
 
 
+class CpuUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process got of the machine's cores within `wall_ns` nanoseconds: the CPU time of all its
+    threads (spinning counts as work), the time for which threads that could run waited for a core (schedstat,
+    proc(5)), and for which a limit of its cgroup stopped it (cpu.stat). None is what the kernel does not
+    tell."""
+
+    wall_ns: int
+    cpu_ns: int
+    waited_ns: int | None = None
+    stopped_ns: int | None = None
+
+
 class Iteration(msgspec.Struct, frozen=True, kw_only=True):
     """One `generate` call, in nanoseconds. The tokens' times are None where only start and end were stamped.
 
@@ -44,8 +56,9 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
     common start: those of its tokens, where they were taken, and that of its end.
 
     `available_host_bytes` is the memory that the whole machine had available after the call (MemAvailable,
-    proc(5)), which also falls where a driver pins memory outside of the process.
-    """
+    proc(5)), which also falls where a driver pins memory outside of the process. `load` is the index of the
+    load that it belongs to, and `cpu` what the process, over ranks the first one, got of the cores during the
+    call."""
 
     sync_policy: SyncPolicy
     first_token_ns: int | None
@@ -56,19 +69,34 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
     ranks_ns: list[list[int]] | None = None
     available_host_bytes: int | None = None
     drafting: Drafting | None = None
+    load: int = 0
+    cpu: CpuUse | None = None
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """One load of the subject: its time in seconds, and after it the process's memory in bytes
+    (smaps_rollup, proc(5)): all that is resident, the part that belongs to no file, and the part of this in
+    huge pages. Weights that are mapped from a file are not in the latter two. None where the kernel does not
+    tell."""
+
+    load_s: float
+    resident_bytes: int | None = None
+    anonymous_bytes: int | None = None
+    huge_page_bytes: int | None = None
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
-    """Raw samples: the measured iterations, and those of the warm-up, which no figure includes. The first of
-    the warm-up is the generation that is looked at, whose tokens are not stamped."""
+    """Raw samples: the measured iterations, those of the warm-up, which no figure includes, and the loads.
+    The first of each load's warm-up is the generation that is looked at, whose tokens are not stamped."""
 
     iterations: list[Iteration] = []
     warmup: list[Iteration] = []
+    loads: list[Load] = []
 
 
 class Statistic(msgspec.Struct, frozen=True, kw_only=True):
-    """A summary of `n` samples in milliseconds. `ci95` is the 95% interval of the median. `p99` is None below
-    100 samples."""
+    """A summary of `n` samples in milliseconds. `ci95` is the 95% interval of the median; where the run has
+    several loads, it is resampled over these too. `p99` is None below 100 samples."""
 
     median: float
     ci95: tuple[float, float] | None
@@ -114,6 +142,15 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     and `acceptance` is the share of a draft model's tokens that were accepted.
     `available_host_bytes_per_iteration` is the slope of the machine's available memory over the measured
     iterations, below 0 where it falls.
+
+    `load_s` is the median where there are several loads, and `load_spread` how far the slowest load's median
+    next token latency (the first token's where there is no other) lies above the fastest load's, as a share
+    of that. `cores` is the process's CPU time over the wall's during the measured iterations, and
+    `cores_wanted` adds the time for which its threads waited for a core.
+
+    `prompt_tokens_per_s` is batch x input tokens / the median first token latency, and `prompt_share_of_peak`
+    the plan's operations of the prompt over that latency and `peak_tflop_per_s`, the most of matrix products
+    in the run's dtype that the device has shown to any process.
     """
 
     first_token_ms: Statistic
@@ -140,6 +177,12 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     acceptance: float | None = None
     perturbation_ci95: tuple[float, float] | None = None
     perturbation_pairs: int | None = None
+    load_spread: float | None = None
+    cores: float | None = None
+    cores_wanted: float | None = None
+    prompt_tokens_per_s: float | None = None
+    prompt_share_of_peak: float | None = None
+    peak_tflop_per_s: float | None = None
 
 
 class AccuracySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="accuracy"):
@@ -199,6 +242,34 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.ceiling_gb_per_s, self.after_ceiling_gb_per_s or self.ceiling_gb_per_s)
 
 
+class PeakSample(msgspec.Struct, frozen=True, kw_only=True):
+    """A rate of matrix products in TFLOP/s (10^12), and when a process measured it."""
+
+    created: str
+    tflop_per_s: float
+
+
+class MatrixPeak(msgspec.Struct, frozen=True, kw_only=True):
+    """The rate of matrix products in TFLOP/s (10^12), 2 `size`^3 operations each, in a dtype: the fastest of
+    all sizes, with the times of all repeats of the last one. `highest` is the most that the device has shown
+    to any process by then; it is None where nothing is kept."""
+
+    tflop_per_s: float
+    dtype: str
+    size: int
+    times_ns: list[int] = []
+    highest: PeakSample | None = None
+
+    def shown(self, highest: PeakSample) -> "MatrixPeak":
+        """The same with the most that the device has shown."""
+        return msgspec.structs.replace(self, highest=highest)
+
+    @property
+    def highest_tflop_per_s(self) -> float:
+        """The most that the device has shown, or this process where that is not known."""
+        return self.highest.tflop_per_s if self.highest else self.tflop_per_s
+
+
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Why a run has no summary."""
 
@@ -236,7 +307,13 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a task: `acc` and its standard error, the perplexity of the right answers and its
     standard error (of tasks that score one text an item), all of lm-eval's metrics in `metrics` (None where
     one is not a number), and how they were computed. `partial` means that only some of the items were
-    scored, and `decision` is that of a run with `--until-decided`."""
+    scored, and `decision` is that of a run with `--until-decided`.
+
+    `tokens_per_s` counts the tokens that were scored without padding, whose share of all positions is
+    `padding`. `share_of_peak` is that of the operations that they need (as in the plan, the output head for
+    the scored rows alone) over their time and `peak_tflop_per_s`, the most of matrix products in the run's
+    dtype that the device has shown to any process. All are None where texts were generated or nothing is
+    known."""
 
     task: str
     task_version: str
@@ -257,6 +334,10 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     lm_eval_version: str
     reference: PublishedAccuracy | None = None
     decision: Decision | None = None
+    tokens_per_s: float | None = None
+    padding: float | None = None
+    share_of_peak: float | None = None
+    peak_tflop_per_s: float | None = None
 
 
 class ReferenceLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -384,11 +465,11 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run: its spec, its environment, its outcome, and the warnings about it.
 
-    `plan` is what the run was expected to need, `bandwidth` what the device reached in the same process,
-    `runtime` what was really loaded, and `fingerprint` which checkpoint (None for dummy weights). A latency
-    run has samples, a latency summary and sometimes a divergence, an accuracy run has an accuracy and its own
-    summary; a failed run has a failure and what it had by then. `explanation` says where a token's time went,
-    and `expectation` what it was expected to be.
+    `plan` is what the run was expected to need, `bandwidth` and `peak` what the device reached in the same
+    process, `runtime` what was really loaded, and `fingerprint` which checkpoint (None for dummy weights). A
+    latency run has samples, a latency summary and sometimes a divergence, an accuracy run has an accuracy and
+    its own summary; a failed run has a failure and what it had by then. `explanation` says where a token's
+    time went, and `expectation` what it was expected to be.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -403,6 +484,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     runtime: Description | None = None
     fingerprint: WeightsFingerprint | None = None
     bandwidth: Bandwidth | None = None
+    peak: MatrixPeak | None = None
     plan: Plan | None = None
     checks: RunChecks = RunChecks()
     output: Output | None = None

@@ -12,11 +12,12 @@ from torch.overrides import TorchFunctionMode
 from tests.conftest import CommandLine
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import is_out_of_memory
-from xpubench.measure import environment, host
+from xpubench.measure import environment, host, matmul
 from xpubench.measure.bandwidth import measure_bandwidth
-from xpubench.measure.device import TorchDevice, available_devices, synchronizer
+from xpubench.measure.device import TorchDevice, _matrix_peak, available_devices, synchronizer
 from xpubench.measure.host import CLEAR_REFS, free_host_bytes, peak_host_bytes, total_host_bytes
-from xpubench.record import Bandwidth
+from xpubench.measure.matmul import measure_peak
+from xpubench.record import Bandwidth, MatrixPeak
 
 BLOCK_BYTES = 256 * 2**20
 
@@ -212,7 +213,7 @@ def test_errors_of_memory_are_told_from_others(error: BaseException, memory: boo
     assert is_out_of_memory(error) is memory
 
 
-class Seen(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
+class FirstSummed(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
     """Keeps the first tensor that is summed while it lasts."""
 
     first: torch.Tensor | None = None
@@ -225,7 +226,7 @@ class Seen(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
 
 def test_the_buffers_hold_what_cannot_be_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xpubench.measure.device.free_host_bytes", lambda: 2**28)
-    with Seen() as seen:
+    with FirstSummed() as seen:
         measure_bandwidth("cpu", "bfloat16", repeats=1)
     assert seen.first is not None
     part = seen.first[: 2**18]
@@ -257,3 +258,43 @@ def test_the_bandwidth_of_a_run_is_measured_again_and_kept(
     assert record["summary"]["mbu_measured"] < summary["mbu_measured"]
     assert len(path.read_text().splitlines()) == 2
     assert all(one["available_host_bytes"] > 0 for one in record["samples"]["iterations"])
+
+
+def test_the_peak_follows_from_operations_and_time() -> None:
+    found = measure_peak("cpu", "float32")
+    assert 2 * found.size**3 / min(found.times_ns) / 1e3 <= found.tflop_per_s
+    # A core's float32 units reach from some GFLOP/s to some TFLOP/s: beyond it, operations or unit are wrong.
+    assert 1e-3 < found.tflop_per_s < 500
+    assert len(found.times_ns) > 1
+
+
+def test_a_process_measures_the_peak_of_a_dtype_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "LARGEST", 256)
+    measured, before = [], matmul.measure_peak
+
+    def counted(device: str, dtype: str) -> MatrixPeak:
+        measured.append(dtype)
+        return before(device, dtype)
+
+    monkeypatch.setattr(matmul, "measure_peak", counted)
+    _matrix_peak.cache_clear()
+    found = [TorchDevice("cpu").matrix_peak(dtype) for dtype in ("float32", "float32", "bfloat16")]
+    _matrix_peak.cache_clear()
+    assert measured == ["float32", "bfloat16"]
+    assert found[0] is found[1]
+    assert found[0] is not None
+    assert found[0].highest_tflop_per_s >= found[0].tflop_per_s
+
+
+def test_a_device_that_computes_no_product_has_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(device: str, dtype: str) -> MatrixPeak:
+        raise RuntimeError("unsupported scalar type")
+
+    monkeypatch.setattr(matmul, "measure_peak", refused)
+    assert matmul.first_peak(TorchDevice("cpu"), "float32") is None
+
+
+def test_a_clock_that_stands_still_measures_no_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul, "perf_counter_ns", lambda: 10**9)
+    with pytest.raises(RunFailure, match="clock went back or stood still"):
+        matmul.first_peak(TorchDevice("cpu"), "float32")

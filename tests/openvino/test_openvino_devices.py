@@ -131,6 +131,20 @@ def test_the_bandwidth_is_that_of_the_memory(monkeypatch: pytest.MonkeyPatch) ->
     assert 0.2 < found / by_torch < 5
 
 
+def test_the_peak_is_that_of_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's product on the CPU reaches about what torch's does, and is timed once in a process."""
+    from xpubench.measure.matmul import measure_peak
+
+    monkeypatch.setattr(device, "PEAK_SIZE", 512)
+    device._matrix_peak.cache_clear()
+    found = device.OpenVinoDevice("CPU").matrix_peak("float32")
+    assert found is not None
+    assert found.tflop_per_s == 2 * 512**3 / min(found.times_ns) / 1e3
+    assert 0.1 < found.tflop_per_s / measure_peak("cpu", "float32").tflop_per_s < 10
+    assert device.OpenVinoDevice("CPU").matrix_peak("float32") is found
+    device._matrix_peak.cache_clear()
+
+
 @pytest.mark.usefixtures("renamed")
 def test_what_an_npu_tells() -> None:
     facts = device.OpenVinoDevice("NPU").facts()

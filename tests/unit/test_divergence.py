@@ -93,6 +93,10 @@ class WrongFirstRow:
         self.wrong = wrong
 
     @property
+    def explainer(self) -> None:
+        return None
+
+    @property
     def scorer(self) -> "WrongFirstRow":
         return self
 

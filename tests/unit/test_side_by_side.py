@@ -47,7 +47,7 @@ def test_a_ratio_is_that_of_the_medians_beside_it() -> None:
 def test_a_failed_run_has_no_figure() -> None:
     good, other = (latency_record(subject(runtime=name)) for name in RUNTIMES)
     failed = msgspec.structs.replace(other, status="oom", summary=None)
-    assert table_of([good, failed]).rows[1] == ["openvino-genai", "oom", *["–"] * 8]
+    assert table_of([good, failed]).rows[1] == ["openvino-genai", "oom", *["–"] * 9]
 
 
 def test_the_verdict_is_that_of_compare() -> None:
@@ -63,6 +63,6 @@ def test_the_verdict_is_that_of_compare() -> None:
         rounds.append({name: [one] for name, one in zip(RUNTIMES, made, strict=True)})
     (found,) = side_by_side(rounds, RUNTIMES)
     row = found.rows[1]
-    assert (row[4][:4], row[6]) == ("0.83", "slower")
-    assert row[5].startswith("0.83 to 0.83")
-    assert found.rows[0][4:7] == ["–"] * 3
+    assert (row[5][:4], row[7]) == ("0.83", "slower")
+    assert row[6].startswith("0.83 to 0.83")
+    assert found.rows[0][5:8] == ["–"] * 3

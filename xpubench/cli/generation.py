@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
-    """The command's flags; with `ranks` also those of the runtimes that share a model among ranks."""
+    """Adds the command's flags; with `ranks` also those of the runtimes that share a model among ranks."""
     add = parser.add_argument_group("mode").add_argument
     add("--benchmark", action="store_true", help="measure the latency (also without this flag)")
     add("--accuracy-only", action="store_true", help="run lm-eval tasks instead")
@@ -49,10 +49,15 @@ def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
     add("--profile", action="store_true", help=note)
     note = "part of their names (default: profile)"
     add("--profile_name", default="profile", metavar="NAME", help=note)
+    note = "say where the tokens' time goes, from at most 3 more generations after the timed ones"
+    add("--explain", action="store_true", help=note)
+    note = "measure the next token behind contexts of so many tokens"
+    add("--depths", type=int, nargs="+", default=[], metavar="N", help=note)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the specs; 0 when all went well, 1 when one failed, 128 and its number when a signal ended it."""
+    """Runs the specs and returns the exit code: 0 when all went well, 1 when one failed, 128 plus the
+    signal's number when a signal ended it."""
     names = runtime_names(args)
     if len(names) > 1:
         from xpubench.cli.side_by_side import run as run_side_by_side
@@ -73,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
-    """The order that the flags give for that runtime, one of those that they name, on that device. UserError
-    where they contradict; flags of other runtimes are skipped where they name several."""
+    """The order that the flags give for one of the runtimes that they name, on that device. Where they name
+    several, flags of the others are ignored. UserError where flags contradict each other."""
     if len(runtime_names(args)) == 1 and args.rounds is not None:
         raise UserError(
             "--rounds repeats several runtimes in turns: name them, such as --runtime "
@@ -96,8 +101,19 @@ def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
         max_kl=args.max_kl,
         min_agreement=args.min_agreement,
         profile_name=args.profile_name if profiled else None,
+        explain=args.explain,
+        depths=_depths(args),
         save_model=str(args.output_dir or Path()) if args.save_model else None,
     )
+
+
+def _depths(args: argparse.Namespace) -> list[int]:
+    """The depths in rising order; UserError for those that no context has."""
+    if args.accuracy_only and (args.depths or args.explain):
+        raise UserError("--explain and --depths are for latency runs; leave them out here")
+    if args.depths and min(args.depths) < 0:
+        raise UserError(f"--depths are numbers of tokens from 0 up, not {min(args.depths)}")
+    return sorted(set(args.depths))
 
 
 def _specs(args: argparse.Namespace, runtime: str, device: str) -> list[Spec]:
@@ -133,8 +149,8 @@ def first_device(runtime: str) -> str:
 
 @cache
 def device_of_worker(runtime: str) -> str:
-    """The device of a worker where none was named. A stack that is missing stops no other runtime: the
-    records of its own runs tell what it lacks."""
+    """The device for a worker where no flag names one. A stack that is missing does not stop the other
+    runtimes: the records of its own runs say what it lacks."""
     from xpubench.measure.device import available_devices
 
     try:

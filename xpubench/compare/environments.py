@@ -14,7 +14,7 @@ VOLATILE = (
     *("harness.commit", "harness.version"),
 )
 MOST_VALUES = 3
-# So many hexadecimal digits of a digest are shown.
+# The number of hexadecimal digits of a digest that are shown.
 DIGITS = 12
 
 
@@ -53,8 +53,9 @@ def facts_of(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def differences(a: Environments, b: Environments) -> list[EnvironmentDifference]:
-    """What is not the same on both sides, by name: first the checkpoints of the models of which both sides
-    know one, as a record of dummy weights or of an earlier version does not, then the facts."""
+    """The facts that differ between both sides, by name. First come the checkpoints of models whose
+    fingerprint both sides know (records of dummy weights, and early records, have none), then the facts
+    of the environments."""
     known = a.checkpoints.keys() & b.checkpoints.keys()
     return [
         *_differing(a.checkpoints, b.checkpoints, known),

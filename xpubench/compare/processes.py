@@ -21,7 +21,7 @@ ROUND_S = 86_400.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The least changes that count, of a latency and of a peak of memory, as a share of the base."""
+    """The smallest changes that count, of a latency and of a peak of memory, as shares of the base."""
 
     latency: float = 0.05
     memory: float = 0.10
@@ -105,9 +105,8 @@ def judge_figures(
         if noise is not None and noise.freedom >= MIN_HISTORY:
             found[name] = judge_ratio(name, by_history(before, after, noise), limit, figure.words)
         else:
-            found[name] = without_interval(
-                name, exp(fmean(after) - fmean(before)), limit, _too_little(noise.freedom if noise else 0)
-            )
+            reason = _too_little(noise.freedom if noise else 0) + _loads_apart(base[-1], new[-1])
+            found[name] = without_interval(name, exp(fmean(after) - fmean(before)), limit, reason)
     return found
 
 
@@ -116,6 +115,16 @@ def _too_little(freedom: int) -> str:
         "one process a side does not tell the noise between processes, and earlier runs of this machine give "
         f"{freedom} of the {MIN_HISTORY} degrees of freedom that are needed"
     )
+
+
+def _loads_apart(base: Record, new: Record) -> str:
+    """How far the loads within the processes lie apart, which is a part of the noise between processes."""
+    told = []
+    for side, record in (("base", base), ("new", new)):
+        if record.latency is not None and record.latency.load_spread is not None:
+            loads = len(record.samples.loads)
+            told.append(f"{side}'s {loads} loads differ by {record.latency.load_spread:.1%}")
+    return f"; within them, {' and '.join(told)}" if told else ""
 
 
 def _logarithms(records: Sequence[Record], figure: Figure) -> list[float]:

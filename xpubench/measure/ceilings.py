@@ -1,6 +1,7 @@
-"""The most bandwidth that a device has shown, kept over processes with its samples and dates.
+"""The highest bandwidth and the highest rate of matrix products that a device has shown, kept over processes
+with their samples and dates.
 
-What one process reaches is at most the device's bandwidth, since other work can only slow it; on shared
+What one process reaches is at most what the device can do, since other work can only slow it; on shared
 machines the figures of two processes differ by half and more. The highest of all is the best ceiling known.
 """
 
@@ -8,17 +9,21 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
 from xpubench.environment import DeviceFacts
 from xpubench.files import cache_directory, write_aside
-from xpubench.record import CeilingSample
+from xpubench.record import CeilingSample, PeakSample
 
 # Samples of another version were measured in another way and do not count.
 VERSION = 1
 # A file with more samples is cut to its highest and the latest of them.
 MOST, LATEST = 1000, 200
+
+Sample = TypeVar("Sample", CeilingSample, PeakSample)
 
 
 def highest_shown(
@@ -26,19 +31,27 @@ def highest_shown(
 ) -> CeilingSample:
     """Keeps the sample, and returns the highest of those of this device, its driver and memory, this number
     of threads (of a CPU) and this size of buffers. A cache directory that cannot be used keeps nothing."""
-    what = [
-        VERSION,
-        device.kind,
-        device.name,
-        device.driver,
-        device.total_memory_bytes,
-        threads,
-        buffer_bytes,
-    ]
+    return _highest_kept(
+        "ceilings", [*_known(device, threads), buffer_bytes], sample, lambda one: one.gb_per_s
+    )
+
+
+def highest_peak(device: DeviceFacts, threads: int | None, dtype: str, sample: PeakSample) -> PeakSample:
+    """As `highest_shown`, of matrix products in a dtype."""
+    return _highest_kept("peaks", [*_known(device, threads), dtype], sample, lambda one: one.tflop_per_s)
+
+
+def _known(device: DeviceFacts, threads: int | None) -> list[object]:
+    return [VERSION, device.kind, device.name, device.driver, device.total_memory_bytes, threads]
+
+
+def _highest_kept(
+    directory: str, what: list[object], sample: Sample, value: Callable[[Sample], float]
+) -> Sample:
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
-    samples = [sample]
+    samples: list[Sample] = [sample]
     with contextlib.suppress(OSError, RuntimeError):
-        path = cache_directory() / "ceilings" / f"{key}.jsonl"
+        path = cache_directory() / directory / f"{key}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         # One write of a short line is whole, even where two processes append.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -46,21 +59,17 @@ def highest_shown(
             os.write(descriptor, msgspec.json.encode(sample) + b"\n")
         finally:
             os.close(descriptor)
-        samples += _samples(path.read_bytes())
+        samples += _samples(path.read_bytes(), type(sample))
         if len(samples) > MOST:
-            kept = [_highest(samples), *samples[-LATEST:]]
+            kept = [max(samples, key=value), *samples[-LATEST:]]
             write_aside(path, b"".join(msgspec.json.encode(one) + b"\n" for one in kept))
-    return _highest(samples)
+    return max(samples, key=value)
 
 
-def _highest(samples: list[CeilingSample]) -> CeilingSample:
-    return max(samples, key=lambda one: one.gb_per_s)
-
-
-def _samples(text: bytes) -> list[CeilingSample]:
+def _samples(text: bytes, kind: type[Sample]) -> list[Sample]:
     """The samples of a file, without lines that are none."""
     found = []
     for line in text.splitlines():
         with contextlib.suppress(msgspec.DecodeError):
-            found.append(msgspec.json.decode(line, type=CeilingSample))
+            found.append(msgspec.json.decode(line, type=kind))
     return found

@@ -22,6 +22,10 @@ class TokenClock(StoppingCriteria):  # type: ignore[misc]  # transformers carrie
         self._synchronize = synchronize
         self._no_stops: torch.Tensor | None = None
 
+    def begin(self) -> int:
+        """The time at which a generation begins, in nanoseconds."""
+        return perf_counter_ns()
+
     def stamp(self) -> None:
         """Notes the time when the device has done all its work so far."""
         self._synchronize()
@@ -66,7 +70,7 @@ class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers carrie
         return scores
 
     def facts(self) -> LogitsFacts | None:
-        """What they say; None where no step has shown its logits."""
+        """What the kept logits say; None where no step has shown its logits."""
         if not self._least:
             return None
         # The difference of NaN or infinite logits is not finite.

@@ -10,14 +10,16 @@ import torch
 from xpubench.environment import DeviceFacts
 from xpubench.errors import UserError
 from xpubench.measure.host import (
+    CpuClock,
     available_host_bytes,
+    cpu_clock,
     cpu_name,
     free_host_bytes,
     read_text,
     reset_host_peak,
     total_host_bytes,
 )
-from xpubench.record import Bandwidth
+from xpubench.record import Bandwidth, MatrixPeak
 
 NVIDIA_DRIVER = Path("/sys/module/nvidia/version")
 
@@ -52,8 +54,8 @@ class TorchDevice:
         )
 
     def _free_memory_bytes(self) -> int | None:
-        """None where the driver does not know it, such as that of most integrated GPUs, whose `mem_get_info`
-        raises (https://github.com/pytorch/pytorch/issues/159728) or is wrong."""
+        """The free memory; None where the driver does not know it, such as that of most integrated GPUs,
+        whose `mem_get_info` raises (https://github.com/pytorch/pytorch/issues/159728) or is wrong."""
         try:
             free, total = self._module.mem_get_info()
         except Exception:  # The type depends on the driver and on torch's version.
@@ -74,15 +76,24 @@ class TorchDevice:
         """The memory that the whole machine has available now."""
         return available_host_bytes()
 
+    def cpu_clock(self) -> CpuClock | None:
+        """What the process has got of the machine's cores so far."""
+        return cpu_clock()
+
     def bandwidth(self, dtype: str) -> Bandwidth:
         """The bandwidth of the memory, measured once in a process, and the most that the device has shown."""
         return _bandwidth(self.kind, dtype)
 
     def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
-        """An earlier measurement with a shorter one of now."""
+        """An earlier measurement with a shorter one, made now, added to it."""
         from xpubench.measure.bandwidth import bandwidth_again
 
         return bandwidth_again(self, dtype, before)
+
+    def matrix_peak(self, dtype: str) -> MatrixPeak | None:
+        """The rate of matrix products in the dtype, measured once in a process, and the most that the device
+        has shown; None where it computes none."""
+        return _matrix_peak(self.kind, dtype)
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         """Runs `generate` once under torch's profiler: a Chrome trace as JSON, and a table of operators."""
@@ -96,6 +107,13 @@ def _bandwidth(kind: str, dtype: str) -> Bandwidth:
     from xpubench.measure.bandwidth import first_bandwidth
 
     return first_bandwidth(TorchDevice(kind), dtype)
+
+
+@cache
+def _matrix_peak(kind: str, dtype: str) -> MatrixPeak | None:
+    from xpubench.measure.matmul import first_peak
+
+    return first_peak(TorchDevice(kind), dtype)
 
 
 def available_devices() -> list[str]:

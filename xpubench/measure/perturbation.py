@@ -17,12 +17,17 @@ TIGHT = log(MOST)
 
 
 def ratios(iterations: Sequence[Iteration]) -> list[float]:
-    """Stamped / bare end-to-end latency of each pair, in order. All generations under `end_to_end` but the
-    last belong to the first stamped ones, and the last to the last."""
-    stamped = [one.end_to_end_ns for one in iterations if one.sync_policy == "every_token"]
-    bare = [one.end_to_end_ns for one in iterations if one.sync_policy == "end_to_end"]
-    first = stamped[: len(bare) - 1] + stamped[-1:]
-    return [one / other for one, other in zip(first, bare, strict=False) if one > 0 and other > 0]
+    """Stamped / bare end-to-end latency of each pair, in order. All generations of a load under `end_to_end`
+    but the last belong to the first stamped ones, and the last to the last."""
+    found = []
+    for load in dict.fromkeys(one.load for one in iterations):
+        stamped, bare = (
+            [one.end_to_end_ns for one in iterations if (one.load, one.sync_policy) == (load, policy)]
+            for policy in ("every_token", "end_to_end")
+        )
+        first = stamped[: len(bare) - 1] + stamped[-1:]
+        found += [one / other for one, other in zip(first, bare, strict=False) if one > 0 and other > 0]
+    return found
 
 
 def pairs_needed(found: Sequence[float]) -> int | None:
@@ -40,7 +45,7 @@ def known(found: Sequence[float]) -> bool:
     return needed is not None and len(found) + 1 >= needed and median(found) <= MOST
 
 
-def interval(found: Sequence[float]) -> tuple[float, float] | None:
+def ratio_interval(found: Sequence[float]) -> tuple[float, float] | None:
     """The ends of the 95% interval of the ratios' geometric mean, None with fewer than the first pairs.
 
     It is that of Stein (1945), "A two-sample test for a linear hypothesis whose power is independent of the

@@ -6,16 +6,17 @@ from typing import Literal
 import msgspec
 
 from xpubench.measure import perturbation
+from xpubench.measure.cores import cores, cores_wanted, too_few_cores
 from xpubench.measure.iterations import STEADY, steady
 from xpubench.measure.leak import falls_steadily, slope_of
-from xpubench.measure.statistics import doubts, summarize, too_few
+from xpubench.measure.statistics import different_loads, doubts, load_spread, summarize, too_few
 from xpubench.measure.until_ci import sequential_interval, unreached
 from xpubench.record import Bandwidth, Iteration, LatencySummary, Samples, Statistic
 
 
 class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
     """What a summary needs in addition to the samples. Bandwidths are in GB/s, memory in bytes;
-    `until_ci` is the protocol's."""
+    `until_ci` is the protocol's, `prefill_flop` the prompt's operations."""
 
     batch_size: int
     input_tokens: int
@@ -29,6 +30,8 @@ class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
     until_ci: float | None = None
     bandwidth_lowest_gb_per_s: float | None = None
     ceiling_of: Literal["device", "process"] = "process"
+    prefill_flop: int | None = None
+    peak_tflop_per_s: float | None = None
 
 
 def with_ceilings(inputs: SummaryInputs, bandwidth: Bandwidth) -> SummaryInputs:
@@ -50,15 +53,22 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
     whole = [one for one in samples.iterations if one.sync_policy == "end_to_end"]
     warnings: list[str] = []
 
-    def statistic(name: str, rows: list[list[int]]) -> Statistic:
-        summary = summarize(rows)
-        warnings.extend(doubts(name, rows, summary))
+    def statistic(name: str, rows: list[list[int]], loads: list[int]) -> Statistic:
+        summary = summarize(rows, loads)
+        warnings.extend(doubts(name, rows, summary, loads))
         return summary
 
-    first = statistic("first token", [[one.first_token_ns] for one in stamped if one.first_token_ns])
+    firsts = [[one.first_token_ns] for one in stamped if one.first_token_ns]
+    of_first = [one.load for one in stamped if one.first_token_ns]
+    first = statistic("first token", firsts, of_first)
     later = [one.next_token_ns for one in stamped if one.next_token_ns]
-    next_token = statistic("next token", later) if later else None
-    end_to_end = statistic("end to end", [[one.end_to_end_ns] for one in whole])
+    of_later = [one.load for one in stamped if one.next_token_ns]
+    next_token = statistic("next token", later, of_later) if later else None
+    end_to_end = statistic("end to end", [[one.end_to_end_ns] for one in whole], [one.load for one in whole])
+    spread = load_spread(later, of_later) if later else load_spread(firsts, of_first)
+    warnings += different_loads("next token" if later else "first token", spread)
+    uses = [one.cpu for one in samples.iterations if one.cpu is not None]
+    warnings += too_few_cores(uses)
     of_pairs = perturbation.ratios(samples.iterations)
     slowed = median(of_pairs)
     if slowed > perturbation.MOST:
@@ -85,7 +95,15 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
             f"the machine's available memory fell by {-(slope_of(available) or 0) / 2**20:.1f} MiB an "
             "iteration; what a driver pins or another program takes is not in the peak of the host's memory"
         )
+    prompt_share = _share_of_peak(facts, first.median)
+    if prompt_share is not None and prompt_share > 1:
+        warnings.append(
+            f"the prompt's pass reached {prompt_share:.2f} of torch's or the stack's own matrix product: its "
+            "kernels are faster, or it computes in another precision; do not trust the share"
+        )
     given = msgspec.structs.asdict(facts)
+    batch_size = given.pop("batch_size")
+    del given["prefill_flop"]
     share = given.pop("until_ci")
     reached = None if share is None else sequential_interval(samples.iterations, share)
     warnings += unreached(reached)
@@ -93,9 +111,11 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         first_token_ms=first,
         next_token_ms=next_token,
         end_to_end_ms=end_to_end,
-        tokens_per_s=given.pop("batch_size") * given.pop("new_tokens") / (end_to_end.median / 1e3),
+        tokens_per_s=batch_size * given.pop("new_tokens") / (end_to_end.median / 1e3),
+        prompt_tokens_per_s=batch_size * facts.input_tokens / (first.median / 1e3),
+        prompt_share_of_peak=prompt_share,
         perturbation=slowed,
-        perturbation_ci95=perturbation.interval(of_pairs),
+        perturbation_ci95=perturbation.ratio_interval(of_pairs),
         perturbation_pairs=len(of_pairs),
         mbu_measured=measured,
         mbu_datasheet=datasheet,
@@ -105,9 +125,20 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         acceptance=_acceptance(samples.iterations),
         imbalance=_imbalance(samples.iterations),
         until_ci=reached,
+        load_spread=spread,
+        cores=cores(uses),
+        cores_wanted=cores_wanted(uses),
         **given,
     )
     return summary, too_few(len(stamped)) + unsteady(samples.warmup) + warnings
+
+
+def _share_of_peak(facts: SummaryInputs, first_ms: float) -> float | None:
+    """The share of the matrix products' peak that the prompt's operations reach in the first token
+    latency."""
+    if facts.prefill_flop is None or not facts.peak_tflop_per_s:
+        return None
+    return facts.prefill_flop / (first_ms / 1e3) / (facts.peak_tflop_per_s * 1e12)
 
 
 def _imbalance(iterations: list[Iteration]) -> float | None:
@@ -117,13 +148,14 @@ def _imbalance(iterations: list[Iteration]) -> float | None:
 
 
 def unsteady(warmup: list[Iteration]) -> list[str]:
-    """A warning when the warm-up ended before two successive generations agreed."""
-    if len(warmup) >= 2 and steady(warmup[-2].end_to_end_ns, warmup[-1].end_to_end_ns):
-        return []
-    count = f"{len(warmup)} generation{'s' * (len(warmup) != 1)}"
-    return [
-        f"warm-up: {count} ended before two successive ones agreed within {STEADY:.0%}; raise --num-warmup"
-    ]
+    """A warning when the warm-up of a load ended before two successive generations agreed."""
+    for load in dict.fromkeys(one.load for one in warmup) or [0]:
+        of_load = [one.end_to_end_ns for one in warmup if one.load == load]
+        if len(of_load) < 2 or not steady(*of_load[-2:]):
+            count = f"{len(of_load)} generation{'s' * (len(of_load) != 1)}"
+            agreed = f"two successive ones agreed within {STEADY:.0%}"
+            return [f"warm-up: {count} ended before {agreed}; raise --num-warmup"]
+    return []
 
 
 def _steps(stamped: list[Iteration]) -> Statistic | None:
@@ -162,8 +194,9 @@ def _mbu(step_bytes: int | None, step_ms: float | None, gb_per_s: float | None) 
 
 
 def _mbu_interval(facts: SummaryInputs, step: Statistic | None) -> tuple[float, float] | None:
-    """The least and the largest MBU: the slower end of the latency's interval with the highest ceiling, and
-    the faster end with the lowest. None where the process has no ceiling of its own or there is no MBU."""
+    """The smallest and the largest MBU: from the slower end of the latency's interval with the highest
+    ceiling, and from the faster end with the lowest. None where the process has no ceiling of its own or
+    there is no MBU."""
     if step is None or facts.bandwidth_lowest_gb_per_s is None:
         return None
     fast_ms, slow_ms = step.ci95 or (step.median, step.median)

@@ -14,8 +14,8 @@ from xpubench.report.text import NONE, gb, interval, number
 from xpubench.spec import RunSpec
 
 COLUMNS = (
-    *("runtime", "first token, ms", "next token, ms", "95% interval", "times as fast", "95% interval"),
-    *("verdict", "tokens/s", "peak host, GB", "load, s"),
+    *("runtime", "first token, ms", "prompt, tokens/s", "next token, ms", "95% interval"),
+    *("times as fast", "95% interval", "verdict", "tokens/s", "peak host, GB", "load, s"),
 )
 
 
@@ -48,18 +48,23 @@ def side_by_side(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> 
 def _cells(records: list[Record], first: list[Record]) -> list[str]:
     summaries = [record.latency for record in records if record.latency is not None]
     if len(summaries) < len(records):
-        return [next(one.status for one in records if one.latency is None), *[NONE] * 8]
-    cells = [number(median(one.first_token_ms.median for one in summaries)), *[NONE] * 5]
+        return [next(one.status for one in records if one.latency is None), *[NONE] * 9]
+    prompts = [one.prompt_tokens_per_s for one in summaries if one.prompt_tokens_per_s is not None]
+    cells = [
+        number(median(one.first_token_ms.median for one in summaries)),
+        number(median(prompts) if prompts else None, 1),
+        *[NONE] * 5,
+    ]
     if next_ns := [row for record in records for row in next_token_rows(record)]:
         statistic = summarize(next_ns)
-        cells[1:3] = number(statistic.median), interval(statistic.ci95)
+        cells[2:4] = number(statistic.median), interval(statistic.ci95)
     judged = None
     if records is not first:
         judged = compare_runs(first, records, Limits(), "next_token", EarlierRuns()).primary
     if judged is not None and judged.change is not None:
         low, high = judged.ends or (None, None)
         ends = None if low is None or high is None else (1 / high, 1 / low)
-        cells[3:6] = number(1 / judged.change), interval(ends), judged.verdict
+        cells[4:7] = number(1 / judged.change), interval(ends), judged.verdict
     return [
         *cells,
         f"{median(one.tokens_per_s for one in summaries):.1f}",

@@ -23,9 +23,10 @@ RANKS_TIMEOUT_S = 1800
 class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Runs of one subject: latency runs only, or accuracy runs only.
 
-    `results` is the results directory. `reference`, with the limits `max_kl` (nats) and `min_agreement`, and
-    `profile_name` are those of a latency run; an accuracy run that ends when it is decided has a `reference`
-    too. With `save_model`, the subject is quantized into that directory first and then runs from there.
+    `results` is the results directory. `reference`, with the limits `max_kl` (nats) and `min_agreement`,
+    `profile_name`, `explain` and the `depths` of the next token's curve are those of a latency run; an
+    accuracy run that ends when it is decided has a `reference` too. With `save_model`, the subject is
+    quantized into that directory first and then runs from there.
     `ranks` is the number of processes that share the model, None without a launcher; `ranks_timeout_s` is how
     long they wait for each other, in seconds. `python` is the interpreter of the worker, None for this
     process's, and `variables` are set in its environment.
@@ -37,6 +38,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_kl: float | None = None
     min_agreement: float | None = None
     profile_name: str | None = None
+    explain: bool = False
+    depths: list[int] = []
     save_model: str | None = None
     ranks: int | None = None
     ranks_timeout_s: int = RANKS_TIMEOUT_S
@@ -111,15 +114,17 @@ def _records(order: Order, results: ResultsDirectory, progress: Progress) -> Gen
         max_kl=order.max_kl,
         min_agreement=order.min_agreement,
         profile_name=order.profile_name,
+        explain=order.explain,
+        depths=order.depths,
     )
 
 
 def _saved(specs: list[Spec], directory: Path, progress: Progress) -> list[Spec]:
     """Quantizes into the directory, and returns the specs of runs from there."""
-    from xpubench.run.quantize import save
+    from xpubench.run.quantize import save_quantized
 
     subject = specs[0].subject
-    save(subject, directory, progress, with_errors=False)
+    save_quantized(subject, directory, progress, with_errors=False)
     assert subject.quantization is not None
     recipe = msgspec.structs.replace(subject.quantization, checkpoint=str(directory))
     saved = msgspec.structs.replace(subject, quantization=recipe)

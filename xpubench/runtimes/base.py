@@ -10,8 +10,19 @@ from numpy.typing import NDArray
 
 from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts, Environment
+from xpubench.explanation import DeviceCard
+from xpubench.measure.host import CpuClock
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts, TokenTimes
-from xpubench.record import Bandwidth, Collectives, Drafting, OperatorChecks, SyncPolicy, WeightsFingerprint
+from xpubench.record import (
+    Bandwidth,
+    Collectives,
+    Drafting,
+    MatrixPeak,
+    OperatorChecks,
+    SyncPolicy,
+    WeightsFingerprint,
+)
 from xpubench.runtimes.options import OWN_INT4_METHOD, RuntimeDescription
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Quantization, Subject, Workload
@@ -72,8 +83,15 @@ class Device(Protocol):
     def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
         """The measurement `before` the timed part, with the ceiling after it."""
 
+    def matrix_peak(self, dtype: str) -> MatrixPeak | None:
+        """The rate of matrix products in the dtype that this process reaches, and the most that the device
+        has shown; None where it cannot be measured."""
+
     def available_host_bytes(self) -> int | None:
         """The memory that the whole machine has available now; None where no machine is measured."""
+
+    def cpu_clock(self) -> CpuClock | None:
+        """What the process has got of the machine's cores so far; None where no machine is measured."""
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         """Profiles one call of `generate`: a Chrome trace as JSON, and a table of operators."""
@@ -106,9 +124,18 @@ class Scorer(Protocol):
         of it, so that not every position has to be there."""
 
 
+class Explainer(Protocol):
+    """A loaded model that shows where its tokens' time goes."""
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        """Measures the parts of the first and of a next token, in at most `MOST_GENERATIONS` generations from
+        the prompt, int64 of shape (batch, length)."""
+
+
 class Generator(Protocol):
     """A loaded model. Prompts are token ids, int64 of shape (batch, length). `scorer` is None where the stack
-    hides its logits. `rounding` is the coarsest dtype that its logits go through."""
+    hides its logits, and `explainer` where it does not show what its time goes to. `rounding` is the coarsest
+    dtype that its logits go through."""
 
     vocabulary: Vocabulary
 
@@ -118,12 +145,21 @@ class Generator(Protocol):
     @property
     def scorer(self) -> Scorer | None: ...
 
+    @property
+    def explainer(self) -> Explainer | None:
+        return None
+
     def prepare(self, workload: Workload) -> None:
         """Forgets what an earlier workload left behind, such as a larger static cache. RunFailure
         `unsupported` for a workload that the stack cannot run."""
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         """Generates exactly `workload.new_tokens` greedily or with beams, and stamps them."""
+
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        """As `generate` under the policy `every_token`, but for the prompt's pass: the keys and values of all
+        its tokens but the last one are random. None where the stack does not allow it."""
+        return None
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         """Generates the same untimed, and looks at the logits and the cache."""
@@ -208,6 +244,18 @@ class Loader(Protocol):
             int4_group_size=recipe.group_size if recipe is not None and own_int4 else None,
             say=say,
         )
+
+    @classmethod
+    def card(
+        cls,
+        subject: Subject,
+        environment: Environment,
+        ceiling_gb_per_s: float,
+        say: Callable[[str], None],
+    ) -> DeviceCard | None:
+        """What the stack needs of a token on the subject's device beside the bytes, measured once for each
+        stack; None where the runtime does not measure it for such a subject."""
+        return None
 
     @classmethod
     def load(cls, subject: Subject) -> Generator:

@@ -5,14 +5,17 @@ A runtime's module of options imports only this one, `xpubench.errors` and the s
 """
 
 import argparse
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import msgspec
 
 from xpubench.errors import UserError
 
-# The `quant_method` in the config of an INT4 checkpoint that this tool wrote.
-OWN_INT4_METHOD = "xpubench-rtn"
+if TYPE_CHECKING:
+    from xpubench.spec import Subject, Workload
+
+# The `quant_method` in the config of an INT4 checkpoint that this tool wrote, or neural-compressor.
+OWN_INT4_METHOD, NEURAL_COMPRESSOR_METHOD = "xpubench-rtn", "rtn"
 
 
 class Flag(NamedTuple):
@@ -33,9 +36,10 @@ def flag(name: str, **settings: Any) -> Flag:
 
 
 class AppliedQuantization(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the weights of a quantized model: the kernel and the precisions that run, the numbers of
-    INT4 and INT8 matrices, the names of those in `high` precision, and of these the ones that the kernel
-    `refused`. `library` holds the settings of the library that quantized, by the library's own names."""
+    """How the weights of a quantized model were really loaded: the kernel and the precisions that run, the
+    numbers of INT4 and INT8 matrices, the names of the parameters in `high` precision, and those among
+    them that the kernel `refused`. `library` holds the settings of the library that quantized, under the
+    library's names."""
 
     kernel: str | None = None
     weight_dtype: str | None = None
@@ -99,6 +103,8 @@ class RuntimeOptions(
     - `preferred_where` is the capability among the findings of `xpubench doctor` with which the runtime is
       preferred to the default one; None of a runtime that is not.
     - `shards` is the runtime whose model it shares among ranks.
+    - `one_graph_on` holds the kinds of devices on which it runs a step as one graph, without Python between
+      its operators.
     - `hides_logits` says why nothing can be scored, of a stack that keeps its logits to itself.
     - `scoring_variables` are set for accuracy runs before the stack is imported, unless the user set them.
       Models of the types `scored_alone` are scored a sequence at a time.
@@ -116,6 +122,7 @@ class RuntimeOptions(
     int4_refusal: ClassVar[str] = ""
     preferred_where: ClassVar[str | None] = None
     shards: ClassVar[str | None] = None
+    one_graph_on: ClassVar[tuple[str, ...]] = ()
     hides_logits: ClassVar[str | None] = None
     listed: ClassVar[bool] = True
     scoring_variables: ClassVar[dict[str, str]] = {}
@@ -126,7 +133,7 @@ class RuntimeOptions(
 
     @classmethod
     def name(cls) -> str:
-        """The runtime's name."""
+        """The runtime's name, which is the tag of its class."""
         return str(cls.__struct_config__.tag)
 
     @classmethod
@@ -200,6 +207,11 @@ class RuntimeOptions(
     def precision(self) -> str | None:
         """The precision of the weights, where the options choose it instead of the subject's dtype."""
         return None
+
+    def advice(self, cause: str, subject: "Subject", workload: "Workload") -> list[str]:
+        """What this runtime's own flags can do for a token that `cause` bounds, one of
+        `xpubench.explanation.Cause`: only what the run does not do already."""
+        return []
 
     def weight_bytes(self, model: str, parameters: int) -> int | None:
         """A lower bound of the bytes that `parameters` weights take, where the runtime stores them otherwise

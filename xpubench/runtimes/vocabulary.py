@@ -19,9 +19,9 @@ class Coder(Protocol):
 
 
 class Vocabulary:
-    """The token ids of the model `model`, from 0 to below `size`. `tokenizer` is transformers' own, None of a
-    checkpoint without one; texts go through `coder` where there is one. `special_ids` (begin, end, padding
-    and other special tokens) may stand in no random prompt."""
+    """The token ids of the model `model`, which are 0 to `size` - 1. `tokenizer` is transformers' own, None
+    for a checkpoint without one; texts go through `coder` where there is one. No random prompt contains any
+    of `special_ids` (begin, end, padding and other special tokens)."""
 
     def __init__(
         self,

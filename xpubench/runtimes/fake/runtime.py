@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from itertools import cycle
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import msgspec
 import numpy as np
@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 
 from xpubench.catalog import config_of
 from xpubench.environment import DeviceFacts
+from xpubench.explanation import DeviceCard
+from xpubench.measure.host import CpuClock
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts
-from xpubench.record import Bandwidth, CeilingSample, SyncPolicy, WeightsFingerprint, now
+from xpubench.record import Bandwidth, CeilingSample, MatrixPeak, SyncPolicy, WeightsFingerprint, now
 from xpubench.runtimes.base import (
     Device,
+    Explainer,
     Generation,
     Logits,
     Origin,
@@ -57,6 +61,7 @@ class FakeDevice:
         self._kind = kind
         self._script = script
         self._available = cycle(script.device.available_host_bytes)
+        self._clocks = cycle(script.device.cpu_clocks)
 
     def facts(self) -> DeviceFacts:
         scripted = self._script.device
@@ -84,8 +89,15 @@ class FakeDevice:
         after = self._script.device.bandwidth_after_gb_per_s
         return msgspec.structs.replace(before, after_ceiling_gb_per_s=after)
 
+    def matrix_peak(self, dtype: str) -> MatrixPeak | None:
+        reached = self._script.device.peak_tflop_per_s
+        return None if reached is None else MatrixPeak(tflop_per_s=reached, dtype=dtype, size=1)
+
     def available_host_bytes(self) -> int | None:
         return next(self._available, None)
+
+    def cpu_clock(self) -> CpuClock | None:
+        return next(self._clocks, None)
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         self._script.reach("profile")
@@ -96,7 +108,10 @@ class FakeDevice:
 class FakeRuntime:
     """A model that generates and scores as its script says."""
 
-    def __init__(self, subject: Subject, script: Script) -> None:
+    # How often this process has loaded each script's file.
+    _loads: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self, subject: Subject, script: Script, load: int = 0) -> None:
         self.subject = subject
         self.script = script
         tokenizer = ByteTokenizer() if script.tokenizer else None
@@ -105,6 +120,7 @@ class FakeRuntime:
         self._generations: Counter[SyncPolicy] = Counter()
         self._now_ns = 0
         self._timed = 0
+        self._factor = script.load_factors[load % len(script.load_factors)]
 
     @classmethod
     def set_up(cls) -> None:
@@ -136,8 +152,17 @@ class FakeRuntime:
         _reached(subject, "fetch")
 
     @classmethod
+    def card(cls, subject: Subject, *_: object) -> DeviceCard | None:
+        return _script(subject).card
+
+    @classmethod
     def load(cls, subject: Subject) -> Self:
-        return cls(subject, _reached(subject, "load"))
+        assert isinstance(subject.options, FakeOptions)
+        file = subject.options.script
+        cls._loads[file] += 1
+        script = read_script(file)
+        script.reach("load", cls._loads[file])
+        return cls(subject, script, cls._loads[file] - 1)
 
     @classmethod
     def origin(cls, subject: Subject) -> Origin | None:
@@ -156,6 +181,10 @@ class FakeRuntime:
         return self if self.script.scores else None
 
     @property
+    def explainer(self) -> Explainer | None:
+        return self if self.script.explained is not None else None
+
+    @property
     def rounding(self) -> str:
         return self.subject.dtype
 
@@ -172,11 +201,15 @@ class FakeRuntime:
         scripted = self.script.every_token if sync_policy == "every_token" else self.script.end_to_end
         times = scripted[self._generations[sync_policy] % len(scripted)]
         self._generations[sync_policy] += 1
-        stamps = times.stamps(sync_policy, self._now_ns, workload.new_tokens)
+        attending_ns = round(self.script.position_ns * prompt_ids.shape[1])
+        stamps = times.stamps(sync_policy, self._now_ns, workload.new_tokens, self._factor, attending_ns)
         self._now_ns = stamps.end_ns
         self._timed += 1
         tokens = self._tokens(prompt_ids, workload, self._timed)
         return Generation(tokens=tokens, times=stamps, logits=self._facts())
+
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        return self.generate(prompt_ids, workload, "every_token") if self.script.random_cache else None
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         self._reach("verify", workload)
@@ -207,6 +240,11 @@ class FakeRuntime:
         self._reach("score")
         wanted = self.script.step_tokens(1, tokens.shape[1])
         return np.where(tokens[0] == wanted[0], 0.0, self.script.regret).astype(np.float32)
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        self._reach("explain", workload)
+        assert self.script.explained is not None
+        return self.script.explained
 
     def kv_value_bytes(self, head_dim: int) -> float:
         return DTYPE_BYTES[self.subject.dtype]

@@ -1,6 +1,7 @@
 """The devices of OpenVINO: by their names, and what their plugins' properties tell of them."""
 
 from collections.abc import Callable
+from functools import cache
 from time import perf_counter_ns
 from typing import Any
 
@@ -8,10 +9,10 @@ import numpy as np
 
 from xpubench.environment import DeviceFacts
 from xpubench.errors import UserError, unknown
-from xpubench.measure.ceilings import highest_shown
+from xpubench.measure.ceilings import highest_peak, highest_shown
 from xpubench.measure.device import TorchDevice
-from xpubench.measure.host import available_host_bytes, reset_host_peak
-from xpubench.record import Bandwidth, CeilingSample, now
+from xpubench.measure.host import CpuClock, available_host_bytes, cpu_clock, reset_host_peak
+from xpubench.record import Bandwidth, CeilingSample, MatrixPeak, PeakSample, now
 from xpubench.runtimes.base import Device
 from xpubench.runtimes.openvino.options import KINDS, family, named_devices
 from xpubench.runtimes.openvino.stack import import_openvino
@@ -19,6 +20,8 @@ from xpubench.runtimes.openvino.stack import import_openvino
 REPEATS, REPEATS_AFTER, WARM_UP = 15, 5, 2
 BUFFER_BYTES, SMALLEST_BUFFER_BYTES = 2**30, 2**26
 COLUMNS = 4096
+# The matrices of the product whose rate is the peak, [n, n].
+PEAK_SIZE = 4096
 # Random bits are drawn for this many values and then repeated, as drawing takes longer than reading.
 BLOCK = 2**21
 # By dtype: the type of the bits, those that are drawn, and those that are set, for magnitudes from 1/8 to
@@ -70,6 +73,10 @@ class OpenVinoDevice:
         self._look_at_memory()
         return available_host_bytes()
 
+    def cpu_clock(self) -> CpuClock | None:
+        """What the process has got of the machine's cores so far."""
+        return cpu_clock()
+
     def bandwidth(self, dtype: str) -> Bandwidth:
         """The bandwidth of the weights of a matrix-vector product, compiled and run by OpenVINO, from the
         fastest of its repeats, and the most that the device has shown."""
@@ -92,19 +99,19 @@ class OpenVinoDevice:
             highest=found.highest,
         )
 
+    def matrix_peak(self, dtype: str) -> MatrixPeak | None:
+        """The rate of a product of two matrices, compiled and run by OpenVINO once in a process, and the most
+        that the device has shown; None where it refuses the product."""
+        return _matrix_peak(self.name, dtype if dtype in PATTERNS else "float16")
+
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         """Nothing: torch's profiler sees no kernel of OpenVINO's. Raises UserError."""
         raise UserError("torch's profiler does not see OpenVINO's kernels")
 
     def _measured(self, dtype: str, size: int, repeats: int) -> Bandwidth:
         kind = dtype if dtype in PATTERNS else "float16"
-        request = self._product(kind, size)
-        times = []
-        for _ in range(WARM_UP + repeats):
-            start_ns = perf_counter_ns()
-            request.infer()
-            times.append(perf_counter_ns() - start_ns)
-        times = times[WARM_UP:]
+        rows = size // np.dtype(PATTERNS[kind][1]).itemsize // COLUMNS
+        times = self.product_times(kind, 1, (rows, COLUMNS), repeats)
         reached = size / min(times)
         sample = CeilingSample(created=now(), gb_per_s=reached)
         return Bandwidth(
@@ -116,23 +123,33 @@ class OpenVinoDevice:
             highest=highest_shown(self.facts(), None, size, sample),
         )
 
-    def _product(self, dtype: str, size: int) -> Any:
-        """A request for the product of a vector with a constant matrix of `size` bytes."""
+    def product_times(self, dtype: str, count: int, shape: tuple[int, int], repeats: int) -> list[int]:
+        """The times in ns of products of `count` rows with a constant matrix [rows, columns]."""
+        request = self._product(dtype, count, shape)
+        times = []
+        for _ in range(WARM_UP + repeats):
+            start_ns = perf_counter_ns()
+            request.infer()
+            times.append(perf_counter_ns() - start_ns)
+        return times[WARM_UP:]
+
+    def _product(self, dtype: str, count: int, shape: tuple[int, int]) -> Any:
+        """A request for the product of `count` rows with a constant matrix [rows, columns]."""
         openvino = import_openvino()
         from openvino import opset13
 
         bits, numbers, drawn, fixed = PATTERNS[dtype]
         width = np.dtype(numbers).itemsize
         block = np.random.default_rng(0).integers(0, 2 ** (8 * width), BLOCK, dtype=bits)
-        matrix = np.resize((block & bits(drawn)) | bits(fixed), (size // width // COLUMNS, COLUMNS))
+        matrix = np.resize((block & bits(drawn)) | bits(fixed), shape)
         weights = opset13.constant(matrix.view(numbers), shared_memory=True)
-        vector = opset13.parameter([1, COLUMNS], dtype=numbers)
-        product = opset13.matmul(vector, weights, transpose_a=False, transpose_b=True)
-        model = openvino.Model([product], [vector])
+        given = opset13.parameter([count, shape[1]], dtype=numbers)
+        product = opset13.matmul(given, weights, transpose_a=False, transpose_b=True)
+        model = openvino.Model([product], [given])
         precision = {"float32": "f32", "float16": "f16"}[dtype]
         compiled = self._core.compile_model(model, self.name, {"INFERENCE_PRECISION_HINT": precision})
         request = compiled.create_infer_request()
-        request.set_input_tensor(openvino.Tensor(np.ones((1, COLUMNS), dtype=numbers)))
+        request.set_input_tensor(openvino.Tensor(np.ones((count, shape[1]), dtype=numbers)))
         return request
 
     def _buffer_bytes(self) -> int:
@@ -158,6 +175,19 @@ class OpenVinoDevice:
             return self._core.get_property(self.name, name)
         except RuntimeError:
             return None
+
+
+@cache
+def _matrix_peak(name: str, dtype: str) -> MatrixPeak | None:
+    device = OpenVinoDevice(name)
+    try:
+        times = device.product_times(dtype, PEAK_SIZE, (PEAK_SIZE, PEAK_SIZE), REPEATS_AFTER)
+    except RuntimeError:
+        return None
+    reached = 2 * PEAK_SIZE**3 / min(times) / 1e3
+    sample = PeakSample(created=now(), tflop_per_s=reached)
+    found = MatrixPeak(tflop_per_s=reached, dtype=dtype, size=PEAK_SIZE, times_ns=times)
+    return found.shown(highest_peak(device.facts(), None, dtype, sample))
 
 
 def device_named(name: str) -> Device:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from xpubench.runtimes.base import TokenIds, Verification
+from xpubench.runtimes.base import Generation, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
@@ -49,6 +49,14 @@ class OptimumRuntime(OpenVinoRuntime, PyTorchRuntime):
 
     def prepare(self, workload: Workload) -> None:
         OpenVinoRuntime.prepare(self, workload)
+
+    @classmethod
+    def card(cls, *_: object) -> None:
+        """None: a card of torch's says nothing of OpenVINO's graph."""
+
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        # The cache is inside of OpenVINO's model.
+        return None
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         # The cache that Optimum passes around is empty.

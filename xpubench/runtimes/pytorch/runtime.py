@@ -14,15 +14,22 @@ import transformers
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from xpubench.catalog import find_model
+from xpubench.environment import Environment
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.explanation import DeviceCard
 from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Generation, Loader, Scorer, TokenIds, Verification
+from xpubench.runtimes.base import Explainer, Generation, Loader, Scorer, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
-from xpubench.runtimes.pytorch.compiled import Forward, compile_counters, compiled_steps
+from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
+from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
+from xpubench.runtimes.pytorch.event_cost import event_cost_ns
+from xpubench.runtimes.pytorch.explain import explain
 from xpubench.runtimes.pytorch.options import PyTorchOptions
+from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT, cache_of, random_cache
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
@@ -48,10 +55,15 @@ class PyTorchRuntime(TransformersScorer, Loader):
         )
         self._synchronize = synchronizer(subject.device)
         self._eager_forward: Forward | None = None
+        self._decode: DecodeWithoutOneDnn | None = None
         self._weight_bytes, self._step_weight_bytes = self.weight_sizes()
 
     @property
     def scorer(self) -> Scorer | None:
+        return self
+
+    @property
+    def explainer(self) -> Explainer | None:
         return self
 
     @property
@@ -65,6 +77,26 @@ class PyTorchRuntime(TransformersScorer, Loader):
             source = source_of(subject)
             if subject.lora is not None:
                 check_adapter(Path(subject.lora), source.config)
+
+    @classmethod
+    def card(
+        cls,
+        subject: Subject,
+        environment: Environment,
+        ceiling_gb_per_s: float,
+        say: Callable[[str], None],
+    ) -> DeviceCard | None:
+        # Quantized products and compiled steps are other kernels, and a rank waits for others.
+        if subject.quantization is not None or subject.tp_size > 1 or _backend(subject) is not None:
+            return None
+        from xpubench.runtimes.pytorch.card import device_card
+
+        def loaded(model: Any) -> PyTorchRuntime:
+            runtime = cls(subject, LoadedWeights(model=model))
+            runtime.model.generation_config = plain_generation_config(model)
+            return runtime
+
+        return device_card(subject, environment, ceiling_gb_per_s, loaded, say)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
@@ -130,16 +162,57 @@ class PyTorchRuntime(TransformersScorer, Loader):
                 f"transformers {transformers.__version__} always compiles the steps of a static cache on "
                 "cuda; install a later one",
             )
+        self._eager_forward = forward = self._eager_forward or self.model.forward
         if (backend := _backend(self.subject)) is not None:
-            self._eager_forward = self._eager_forward or self.model.forward
             torch.compiler.reset()
-            self.model.forward = compiled_steps(
-                self._eager_forward, backend=backend, device=self.subject.device, cache=workload.cache
+            forward = compiled_steps(
+                forward, backend=backend, device=self.subject.device, cache=workload.cache
             )
+        if not _has_onednn_decode(self.subject):
+            forward = self._decode = DecodeWithoutOneDnn(forward)
+        if forward is not self._eager_forward:
+            self.model.forward = forward
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
-        input_ids = self.on_device(prompt_ids)
+        return self.timed(prompt_ids, workload, sync_policy, TokenClock(self._synchronize))
+
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
         clock = TokenClock(self._synchronize)
+        if prompt_ids.shape[1] == 1:
+            return self.timed(prompt_ids, workload, "every_token", clock)
+        with self.inference():
+            cache = self._random_cache(prompt_ids, workload)
+        return self.timed(prompt_ids, workload, "every_token", clock, cache)
+
+    def _random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Any:
+        """A cache of random keys and values for all tokens but the last one of the prompt."""
+        length = prompt_ids.shape[1]
+        shortest = msgspec.structs.replace(workload, cache="dynamic", new_tokens=2)
+        _, output = self.generated(prompt_ids[:, :1], shortest)
+        return random_cache(
+            self.model.config,
+            cache_of(output),
+            positions=length - 1,
+            capacity=length + workload.new_tokens if workload.cache == "static" else None,
+        )
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        def timed(clock: TokenClock) -> TokenTimes:
+            return self.timed(prompt_ids, workload, "every_token", clock).times
+
+        return explain(timed, self.subject.device, event_cost_ns(self.subject.device))
+
+    def timed(
+        self,
+        prompt_ids: TokenIds,
+        workload: Workload,
+        sync_policy: SyncPolicy,
+        clock: TokenClock,
+        cache: Any = None,
+    ) -> Generation:
+        """Generates, from the cache where one is given, and under the policy `every_token` stamps the tokens
+        with the clock."""
+        input_ids = self.on_device(prompt_ids)
         stamped = sync_policy == "every_token"
         seam: contextlib.AbstractContextManager[dict[str, Any]] = contextlib.nullcontext({})
         if stamped:
@@ -148,8 +221,11 @@ class PyTorchRuntime(TransformersScorer, Loader):
         with self.inference(), seam as more:
             processors = LogitsProcessorList([watch])
             arguments = self._arguments(input_ids, workload, logits_processor=processors, **more)
+            if cache is not None:
+                arguments.pop("cache_implementation", None)
+                arguments[CACHE_ARGUMENT] = cache
             self.synchronize()
-            start_ns = perf_counter_ns()
+            start_ns = clock.begin()
             output = self.model.generate(**arguments)
             self._synchronize()
             end_ns = perf_counter_ns()
@@ -191,13 +267,13 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @contextlib.contextmanager
     def stamped(self, clock: TokenClock, workload: Workload) -> Iterator[dict[str, Any]]:
-        """Within it, `generate` with the yielded arguments has the clock stamp each token."""
+        """Within the block, `generate` with the yielded arguments makes the clock stamp each token."""
         yield {"stopping_criteria": StoppingCriteriaList([clock])}
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         watch = LogitsWatch()
         tokens, output = self.generated(prompt_ids, workload, logits_processor=LogitsProcessorList([watch]))
-        cache = getattr(output, "past_key_values", None)
+        cache = cache_of(output)
         self.check_cache(workload, cache)
         return Verification(
             tokens=tokens,
@@ -229,6 +305,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             "weight_bytes": self._weight_bytes,
             "step_weight_bytes": self._step_weight_bytes,
             "compile": None if _backend(self.subject) is None else compile_counters(),
+            "steps_without_onednn": None if self._decode is None else self._decode.steps,
             "revision": self.loaded.revision,
             "quantization": self.loaded.quantization,
         }
@@ -266,7 +343,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
 
 def not_as_asked(asked: dict[str, Any], applied: dict[str, Any], *names: str) -> list[str]:
-    """A line for each setting of these names that is not applied as it was asked for."""
+    """A warning for each of these settings that was not applied as it was asked for."""
     return [
         f"{name}: {asked[name]} was asked for, {applied[name]} is applied"
         for name in names
@@ -276,6 +353,10 @@ def not_as_asked(asked: dict[str, Any], applied: dict[str, Any], *names: str) ->
 
 def _backend(subject: Subject) -> str | None:
     return subject.options.torch_compile if isinstance(subject.options, PyTorchOptions) else None
+
+
+def _has_onednn_decode(subject: Subject) -> bool:
+    return not isinstance(subject.options, PyTorchOptions) or subject.options.onednn_decode
 
 
 def _can_stay_eager() -> bool:

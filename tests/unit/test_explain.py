@@ -1,0 +1,105 @@
+"""`--explain` on the fake runtime, whose measurements a script tells."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import CommandLine
+
+# The fake runtime's next token takes 1 ms and its first one 2 ms; the bandwidth is 1000 GB/s.
+NEXT = {
+    "parts": {"weights": 600_000.0, "attention": 100_000.0, "host": 300_000.0},
+    "operators": [
+        {"name": "mm", "part": "weights", "ns": 600_000.0, "calls": 4.0},
+        {"name": "softmax", "part": "attention", "ns": 100_000.0, "calls": 2.0},
+    ],
+    "profiled_ns": 1_200_000.0,
+    "events": 500.0,
+    "event_ns": 400.0,
+}
+FIRST = {"parts": {"weights": 1_500_000.0, "host": 500_000.0}}
+
+
+def measured(**changes: Any) -> dict[str, Any]:
+    """A script whose runtime measures these tokens, with the changes."""
+    return {"explained": {"method": "as scripted", "first": FIRST, "next": NEXT, "generations": 3} | changes}
+
+
+def test_a_run_is_explained_only_when_it_is_asked_for(scripted: CommandLine) -> None:
+    assert scripted(measured()).records[0]["explanation"] is None
+    found = scripted(measured(), "--explain").records[0]["explanation"]
+    assert found["method"] == "as scripted"
+    assert found["generations"] == 3
+
+
+def test_the_ledger_divides_attention_by_the_bytes_of_the_cache(scripted: CommandLine) -> None:
+    record = scripted(measured(), "--explain").records[0]
+    ledger = record["explanation"]["next"]
+    parts = {part["name"]: part for part in ledger["parts"]}
+    kv_bytes = record["summary"]["step_bytes"] - record["runtime"]["step_weight_bytes"]
+    assert parts["kv_cache"]["bytes"] == kv_bytes
+    assert parts["kv_cache"]["ns"] == pytest.approx(kv_bytes / 1000.0)
+    assert parts["kv_cache"]["ns"] + parts["attention"]["ns"] == pytest.approx(100_000.0)
+    assert sum(part["ns"] for part in ledger["parts"]) == pytest.approx(1_000_000.0)
+    assert parts["weights"]["bytes"] == record["runtime"]["step_weight_bytes"]
+    assert ledger["wall_ns"] == 1_000_000.0
+    assert ledger["refused"] is None
+    assert [one["name"] for one in ledger["operators"]] == ["mm", "softmax"]
+
+
+def test_the_first_token_reads_no_cache(scripted: CommandLine) -> None:
+    first = FIRST | {"parts": {"weights": 1_500_000.0, "attention": 500_000.0}}
+    ledger = scripted(measured(first=first), "--explain").records[0]["explanation"]["first"]
+    assert [part["name"] for part in ledger["parts"]] == ["weights", "attention"]
+    assert ledger["wall_ns"] == 2_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("weights_ns", "refused"),
+    [(600_000.0, False), (645_000.0, False), (555_000.0, False), (655_000.0, True), (545_000.0, True)],
+)
+def test_parts_that_miss_the_wall_by_more_than_5_percent_are_refused(
+    scripted: CommandLine, weights_ns: float, refused: bool
+) -> None:
+    parts = NEXT["parts"] | {"weights": weights_ns}  # type: ignore[operator]
+    record = scripted(measured(next=NEXT | {"parts": parts}), "--explain").records[0]
+    ledger, verdict = record["explanation"]["next"], record["explanation"]["verdict"]
+    assert (ledger["refused"] is not None) == refused
+    assert (verdict["cause"] == "unclear") == refused
+    if refused:
+        assert "5.5%" in ledger["refused"]
+        assert ledger["parts"]
+
+
+def test_a_ledger_of_threads_that_waited_for_a_processor_is_refused(scripted: CommandLine) -> None:
+    explanation = scripted(measured(cpu_share=0.96), "--explain").records[0]["explanation"]
+    assert "96%" in explanation["next"]["refused"]
+    assert explanation["verdict"]["cause"] == "clock"
+    explanation = scripted(measured(cpu_share=0.98), "--explain").records[0]["explanation"]
+    assert explanation["next"]["refused"] is None
+
+
+def test_a_runtime_that_shows_nothing_gets_a_note(scripted: CommandLine) -> None:
+    (record,) = scripted({}, "--explain").records
+    assert record["status"] == "ok"
+    assert record["explanation"]["notes"] == ["fake does not show where its tokens' time goes"]
+    assert record["explanation"]["next"] is None
+
+
+def test_an_explanation_that_fails_is_a_warning(scripted: CommandLine) -> None:
+    script = measured() | {"faults": [{"stage": "explain", "error": "RuntimeError", "message": "no"}]}
+    done = scripted(script, "--explain")
+    (record,) = done.records
+    assert done.code == 0
+    assert record["status"] == "ok"
+    assert record["explanation"] is None
+    assert "not explained: RuntimeError: no" in record["warnings"]
+
+
+@pytest.mark.parametrize(
+    "flags", [("--depths", "-1"), ("--depths", "4", "--accuracy-only"), ("--explain", "--accuracy-only")]
+)
+def test_flags_that_cannot_be_done_are_user_errors(scripted: CommandLine, flags: tuple[str, ...]) -> None:
+    done = scripted({}, *flags)
+    assert done.code == 2
+    assert flags[0] in done.error_line

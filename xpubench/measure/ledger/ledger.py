@@ -1,0 +1,82 @@
+"""From a measured token to its ledger: the KV cache's share of attention, and whether the parts can be relied
+on."""
+
+from typing import Literal
+
+import msgspec
+
+from xpubench.explanation import Ledger, LedgerPart, PartName
+from xpubench.measure.ledger.facts import RunFacts
+from xpubench.measure.ledger.measured import MeasuredToken
+
+# Parts that miss the unprofiled time by more are refused, and so is a ledger of threads that had to wait for
+# a processor for more than 3% of the time.
+MOST_DIFFERENCE = 0.05
+LEAST_CPU_SHARE = 0.97
+# The order in which the parts are shown.
+ORDER: tuple[PartName, ...] = (
+    "weights",
+    "kv_cache",
+    "attention",
+    "other_kernels",
+    "unknown_kernels",
+    "launches",
+    "stack",
+    "host",
+    "synchronization",
+    "collectives",
+    "waiting",
+    "idle",
+)
+
+
+def ledger_of(
+    token: Literal["first", "next"], measured: MeasuredToken, facts: RunFacts, cpu_share: float | None
+) -> Ledger | None:
+    """The ledger of the token, beside its latency in the timed generations; None where they have none."""
+    wall_ns = facts.first_ns if token == "first" else facts.next_ns
+    if wall_ns is None:
+        return None
+    # The prompt's pass computes the keys and values that it attends to.
+    kv_bytes = facts.kv_bytes if token == "next" else 0
+    ledger = Ledger(
+        token=token,
+        wall_ns=wall_ns,
+        parts=_parts(measured.parts, facts.weight_bytes, kv_bytes, facts.ceiling_gb_per_s),
+        operators=sorted(measured.operators, key=lambda one: -one.ns),
+        profiled_ns=measured.profiled_ns,
+        events=measured.events,
+        event_ns=measured.event_ns,
+        cpu_share=cpu_share,
+    )
+    return msgspec.structs.replace(ledger, refused=_refusal(ledger, measured.unprofiled_ns))
+
+
+def _parts(
+    found: dict[PartName, float], weight_bytes: int | None, kv_bytes: int | None, ceiling: float | None
+) -> list[LedgerPart]:
+    times, bytes_read = dict(found), {"weights": weight_bytes, "kv_cache": kv_bytes}
+    if kv_bytes and ceiling and times.get("attention"):
+        times["kv_cache"] = min(kv_bytes / ceiling, times["attention"])
+        times["attention"] -= times["kv_cache"]
+    return [
+        LedgerPart(name=name, ns=times[name], bytes=bytes_read.get(name) or None)
+        for name in ORDER
+        if times.get(name)
+    ]
+
+
+def _refusal(ledger: Ledger, unprofiled_ns: float | None) -> str | None:
+    """Why the parts cannot be relied on, None where they can."""
+    if ledger.cpu_share is not None and ledger.cpu_share < LEAST_CPU_SHARE:
+        return (
+            f"the threads had a processor for {ledger.cpu_share:.0%} of the time in which they wanted one, "
+            f"and a ledger needs {LEAST_CPU_SHARE:.0%}: other work or a quota takes the rest"
+        )
+    if abs(ledger.difference) <= MOST_DIFFERENCE:
+        return None
+    side = "above" if ledger.difference > 0 else "below"
+    why = f"the parts' sum is {abs(ledger.difference):.1%} {side} the token's time in the timed generations"
+    if unprofiled_ns is not None and abs(unprofiled_ns / ledger.wall_ns - 1) > MOST_DIFFERENCE:
+        why += f", and so is that of unprofiled generations beside them ({unprofiled_ns / 1e6:.2f} ms)"
+    return why
