@@ -26,7 +26,8 @@ class DeviceFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The machine: its processor, the cores that the process may use (`cgroup_cores` is the processor time,
-    in cores, that its cgroup grants), and how busy it was before the run."""
+    in cores, that its cgroup grants), how busy it was before the run, and for which memory the kernel may
+    give transparent huge pages: always, madvise (where a program asks for them) or never."""
 
     cpu: str
     physical_cores: int | None = None
@@ -40,6 +41,7 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     total_memory_bytes: int | None = None
     available_memory_bytes: int | None = None
     torch_threads: int | None = None
+    transparent_huge_pages: str | None = None
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,6 +37,18 @@ class Drafting(msgspec.Struct, frozen=True, kw_only=True):
     draft_ns: int | None = None
 
 
+class CpuUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What the process got of the machine's cores within `wall_ns` nanoseconds: the CPU time of all its
+    threads (spinning counts as work), the time for which threads that could run waited for a core (schedstat,
+    proc(5)), and for which a limit of its cgroup stopped it (cpu.stat). None is what the kernel does not
+    tell."""
+
+    wall_ns: int
+    cpu_ns: int
+    waited_ns: int | None = None
+    stopped_ns: int | None = None
+
+
 class Iteration(msgspec.Struct, frozen=True, kw_only=True):
     """One `generate` call, in nanoseconds. The tokens' times are None where only start and end were stamped.
 
@@ -44,8 +56,9 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
     common start: those of its tokens, where they were taken, and that of its end.
 
     `available_host_bytes` is the memory that the whole machine had available after the call (MemAvailable,
-    proc(5)), which also falls where a driver pins memory outside of the process.
-    """
+    proc(5)), which also falls where a driver pins memory outside of the process. `load` is the index of the
+    load that it belongs to, and `cpu` what the process, over ranks the first one, got of the cores during the
+    call."""
 
     sync_policy: SyncPolicy
     first_token_ns: int | None
@@ -56,19 +69,34 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
     ranks_ns: list[list[int]] | None = None
     available_host_bytes: int | None = None
     drafting: Drafting | None = None
+    load: int = 0
+    cpu: CpuUse | None = None
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """One load of the subject: its time in seconds, and after it the process's memory in bytes
+    (smaps_rollup, proc(5)): all that is resident, the part that belongs to no file, and the part of this in
+    huge pages. Weights that are mapped from a file are not in the latter two. None where the kernel does not
+    tell."""
+
+    load_s: float
+    resident_bytes: int | None = None
+    anonymous_bytes: int | None = None
+    huge_page_bytes: int | None = None
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
-    """Raw samples: the measured iterations, and those of the warm-up, which no figure includes. The first of
-    the warm-up is the generation that is looked at, whose tokens are not stamped."""
+    """Raw samples: the measured iterations, those of the warm-up, which no figure includes, and the loads.
+    The first of each load's warm-up is the generation that is looked at, whose tokens are not stamped."""
 
     iterations: list[Iteration] = []
     warmup: list[Iteration] = []
+    loads: list[Load] = []
 
 
 class Statistic(msgspec.Struct, frozen=True, kw_only=True):
-    """A summary of `n` samples in milliseconds. `ci95` is the 95% interval of the median. `p99` is None below
-    100 samples."""
+    """A summary of `n` samples in milliseconds. `ci95` is the 95% interval of the median; where the run has
+    several loads, it is resampled over these too. `p99` is None below 100 samples."""
 
     median: float
     ci95: tuple[float, float] | None
@@ -115,6 +143,11 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     `available_host_bytes_per_iteration` is the slope of the machine's available memory over the measured
     iterations, below 0 where it falls.
 
+    `load_s` is the median where there are several loads, and `load_spread` how far the slowest load's median
+    next token latency (the first token's where there is no other) lies above the fastest load's, as a share
+    of that. `cores` is the process's CPU time over the wall's during the measured iterations, and
+    `cores_wanted` adds the time for which its threads waited for a core.
+
     `prompt_tokens_per_s` is batch x input tokens / the median first token latency, and `prompt_share_of_peak`
     the plan's operations of the prompt over that latency and `peak_tflop_per_s`, the most of matrix products
     in the run's dtype that the device has shown to any process.
@@ -144,6 +177,9 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     acceptance: float | None = None
     perturbation_ci95: tuple[float, float] | None = None
     perturbation_pairs: int | None = None
+    load_spread: float | None = None
+    cores: float | None = None
+    cores_wanted: float | None = None
     prompt_tokens_per_s: float | None = None
     prompt_share_of_peak: float | None = None
     peak_tflop_per_s: float | None = None

@@ -126,13 +126,15 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How often the workload runs. `num_iter` includes the warm-up: `num_iter - num_warmup` are measured, or
     fewer where the 95% interval of the next token latency sooner reaches no farther than `until_ci`, a share
     of the latency, from it. With `every_pair`, each measured prompt is generated from under both sync
-    policies, else only as often as the interval of their ratio needs."""
+    policies, else only as often as the interval of their ratio needs. The measured iterations are divided
+    over `loads` loads of the subject, each with a warm-up of its own."""
 
     num_iter: int = 10
     num_warmup: int = 3
     seed: int = 0
     until_ci: float | None = None
     every_pair: bool = False
+    loads: int = 1
 
     def __post_init__(self) -> None:
         _check_least("--num-warmup", self.num_warmup, 0)
@@ -140,8 +142,19 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             limit = f"must be above --num-warmup {self.num_warmup}, or nothing is measured"
             raise UserError(f"--num-iter {self.num_iter} counts the warm-up too and {limit}")
         _check_least("--seed", self.seed, 0)
+        _check_least("--loads", self.loads, 1)
+        if self.loads > self.num_iter - self.num_warmup:
+            needed = self.num_warmup + self.loads
+            raise UserError(
+                f"--loads {self.loads} divides the measured iterations; --num-iter must be at least {needed}"
+            )
         if self.until_ci is None:
             return
+        if self.loads > 1:
+            raise UserError(
+                "--until-ci takes the iterations for independent, and those of one load are not; leave out "
+                "--loads or --until-ci"
+            )
         if not 0 < self.until_ci < 1:
             raise UserError(f"--until-ci must be above 0 and below 100 percent, not {100 * self.until_ci:g}")
         if self.num_iter - self.num_warmup < LEAST_PAIRS:

@@ -108,8 +108,8 @@ def cpu_reference(spec: RunSpec, architecture: Architecture | None) -> divergenc
 
 
 class Checks:
-    """A loaded model's answers to the check prompts, generated once for each kind of cache, and how far they
-    are from the `expected` ones of the reference of that name."""
+    """The answers of `generator`, a loaded model, to the check prompts, generated once for each kind of
+    cache, and how far they are from the `expected` ones of the reference of that name."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Checks:
         expected: divergence.Trace | None,
         limits: ReferenceLimits,
     ) -> None:
-        self._generator = generator
+        self.generator = generator
         self._limits = limits
         self._reference = reference or ""
         self._expected = expected
@@ -137,7 +137,7 @@ class Checks:
         """Warnings about the answers. RunFailure `numerics` where they are no result of this model."""
         answers, found = self.answer(spec)
         doubts = [] if found is None else check_limits(found)
-        if answers is None or self._generator.vocabulary.tokenizer is None:
+        if answers is None or self.generator.vocabulary.tokenizer is None:
             return doubts
         return doubts + degenerate.check(answers, self._expected)
 
@@ -147,12 +147,12 @@ class Checks:
         before, _ = self.answer(spec)
         if before is None:
             return []
-        moved = divergence.trace(self._generator, np.roll(before.prompt_ids, 1, axis=0), spec.workload)
+        moved = divergence.trace(self.generator, np.roll(before.prompt_ids, 1, axis=0), spec.workload)
         rows = {name: np.roll(array, -1, axis=0) for name, array in msgspec.structs.asdict(moved).items()}
         return [before, divergence.Trace(**rows)]
 
     def _ask(self, spec: RunSpec) -> tuple[divergence.Trace | None, Divergence | None]:
-        generator, expected, name, workload = self._generator, self._expected, self._reference, spec.workload
+        generator, expected, name, workload = self.generator, self._expected, self._reference, spec.workload
         if expected is not None:
             ids = (expected.prompt_ids, expected.tokens, expected.top_ids)
             if max(int(array.max()) for array in ids) >= generator.vocabulary.size:

@@ -42,11 +42,11 @@ class Seen(msgspec.Struct, frozen=True):
 
 
 class TimedTokens:
-    """The tokens of a run's generations. `blocks` is the number of the model's decoder blocks, from which the
-    limit of what rounding explains follows."""
+    """The tokens of a run's generations. `generator` is the loaded model, which scores them, and `blocks` the
+    number of its decoder blocks, from which the limit of what rounding explains follows."""
 
     def __init__(self, generator: Generator, blocks: int) -> None:
-        self._generator = generator
+        self.generator = generator
         self._first: dict[Hashable, Seen] = {}
         self._differing: list[tuple[Seen, Seen, int]] = []
         self._compared = self._different = 0
@@ -88,7 +88,7 @@ class TimedTokens:
         """Scores what has to be looked at. RunFailure `numerics` for tokens that rounding does not
         explain."""
         differing = [(seen, row) for first, later, row in self._differing for seen in (first, later)]
-        if self._generator.scorer is None:
+        if self.generator.scorer is None:
             if differing:
                 raise RunFailure(
                     "numerics",
@@ -142,7 +142,7 @@ class TimedTokens:
 
     def _regret(self, seen: Seen, row: int) -> float:
         """The largest regret of the sequence's tokens. RunFailure `numerics` where it is beyond the limit."""
-        scorer = self._generator.scorer
+        scorer = self.generator.scorer
         assert scorer is not None
         prompt_ids, tokens = seen.prompt_ids[row : row + 1], seen.tokens[row : row + 1]
         with self.checking():

@@ -95,6 +95,8 @@ def _side(name: str, command: str, python: str, variables: list[str]) -> Side:
         raise UserError(f"a side of a live comparison is one run, and {command!r} gives {len(more) + 1}")
     if spec.protocol.until_ci is not None:
         raise UserError("--until-ci would part the two sides' generations; leave it out of a live comparison")
+    if spec.protocol.loads > 1:
+        raise UserError("each block of a live comparison loads both sides anew; leave out --loads")
     pairs = spec.protocol.num_iter - spec.protocol.num_warmup
     # Both sides make the same generations one after the other.
     fixed = {"num_iter": pairs + WARMUP, "num_warmup": WARMUP, "every_pair": True}

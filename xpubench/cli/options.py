@@ -122,6 +122,8 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     add("--num-warmup", type=int, metavar="N", help=note)
     note = "end when the next token latency is known within so much; --num-iter is the most"
     add("--until-ci", type=_percent, metavar="PERCENT", help=note)
+    note = "load the model N times, and divide the measured iterations over the loads (default: 1)"
+    add("--loads", type=int, metavar="N", help=note)
     add("--seed", type=int, default=0, help="the seed of the random prompts (default: 0)")
     add = parser.add_argument_group("accuracy (with --accuracy-only)").add_argument
     note = f"lm-eval tasks, groups or tags, lambada_smoke (default: {DEFAULT_TASK})"
@@ -153,9 +155,10 @@ def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracyS
     """One spec for each task, on the resolved device. UserError for flags that only a latency run has; those
     that the guide's scripts give in both, such as --greedy and --token-latency, have no effect."""
     generating = ("--prompt", "--use-static-cache", "--num-beams", "--input-tokens", "--max-new-tokens")
-    measuring = ("--profile", "--num-warmup", "--until-ci")
+    measuring = ("--profile", "--num-warmup", "--until-ci", "--loads")
     _refuse(args, "is for latency runs; leave it out with --accuracy-only", *generating, *measuring)
-    _refuse(args, "has no effect on whole texts, which are scored eagerly; leave it out", "--torch-compile")
+    steps = ("--torch-compile", "--no-onednn-decode")
+    _refuse(args, "has no effect on whole texts, which are scored eagerly; leave it out", *steps)
     batch_sizes = args.batch_size or [AUTO]
     if len(batch_sizes) != 1:
         raise UserError("--accuracy-only takes one --batch-size")
@@ -182,7 +185,13 @@ def specs_from(args: argparse.Namespace, device: str, beside: Sequence[str] = ()
     warmup = args.num_warmup
     if warmup is None:
         warmup = min(DEFAULT_WARMUP, max(args.num_iter, 0) // 2)
-    protocol = Protocol(num_iter=args.num_iter, num_warmup=warmup, seed=args.seed, until_ci=args.until_ci)
+    protocol = Protocol(
+        num_iter=args.num_iter,
+        num_warmup=warmup,
+        seed=args.seed,
+        until_ci=args.until_ci,
+        loads=1 if args.loads is None else args.loads,
+    )
     if args.prompt is not None and args.input_tokens is not None:
         raise UserError("--prompt has a length of its own; leave out either --prompt or --input-tokens")
     if args.prompt is not None and args.dummy_weights:

@@ -1,4 +1,4 @@
-"""Medians of bootstrap samples that resample whole rows: by definition, and fast."""
+"""Medians of bootstrap samples that resample whole rows, or groups of them: by definition, and fast."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,17 +17,53 @@ Places = NDArray[np.int64]
 SampleRows = Sequence[Sequence[float]] | Floats
 
 
-def medians_by_definition(rows: SampleRows, seed: int) -> Floats:
-    """The median of each of RESAMPLES bootstrap samples, each of as many whole rows as there are, drawn with
-    replacement. This is what `resampled_medians` must equal."""
-    picks = np.random.default_rng(seed).integers(0, len(rows), size=(RESAMPLES, len(rows)))
-    return np.array([np.median(np.concatenate([rows[one] for one in pick])) for pick in picks])
+class RowPicks:
+    """The rows of one bootstrap sample after the other, drawn with replacement: as many as there are or,
+    where each row has a group, as many groups as there are, and within each drawn group as many of its rows
+    as it has. Drawing in blocks gives the same rows as drawing all at once."""
+
+    def __init__(self, rows: int, seed: int, groups: Sequence[int] | None) -> None:
+        self._rows = rows
+        self._source = np.random.default_rng(seed)
+        self._members: list[Places] = []
+        if groups is not None and len(set(groups)) > 1:
+            self._members = [np.flatnonzero(np.asarray(groups) == one) for one in dict.fromkeys(groups)]
+            self._within = np.random.default_rng([seed, 1])
+
+    @property
+    def width(self) -> int:
+        """The most rows in a bootstrap sample."""
+        return len(self._members) * max(map(len, self._members)) if self._members else self._rows
+
+    def draw(self, count: int) -> Places:
+        """The rows of `count` bootstrap samples, (count, width); the number of rows stands where a sample has
+        fewer than the widest one may have."""
+        if not self._members:
+            return self._source.integers(0, self._rows, size=(count, self._rows))
+        sizes: Places = np.array([len(one) for one in self._members])
+        rows, starts = np.concatenate(self._members), np.cumsum(sizes) - sizes
+        chosen = self._source.integers(0, len(sizes), size=(count, len(sizes)))[..., None]
+        most = int(sizes.max())
+        shares = self._within.random((count, len(sizes), most))
+        places: Places = starts[chosen] + (shares * sizes[chosen]).astype(np.int64)
+        found: Places = np.where(np.arange(most) < sizes[chosen], rows[places], self._rows)
+        return found.reshape(count, -1)
 
 
-def resampled_medians(rows: SampleRows, seed: int) -> Floats:
+def medians_by_definition(rows: SampleRows, seed: int, groups: Sequence[int] | None = None) -> Floats:
+    """The median of each of RESAMPLES bootstrap samples of whole rows, drawn as `RowPicks` does. This is what
+    `resampled_medians` must equal."""
+    picks = RowPicks(len(rows), seed, groups).draw(RESAMPLES)
+    return np.array(
+        [np.median(np.concatenate([rows[one] for one in pick if one < len(rows)])) for pick in picks]
+    )
+
+
+def resampled_medians(rows: SampleRows, seed: int, groups: Sequence[int] | None = None) -> Floats:
     """As `medians_by_definition`, to the bit, without building a bootstrap sample: all samples are sorted
     once, and weighted by how often their row was drawn. Memory is linear in the number of samples and of
-    rows. The rows may be of unequal length, and none may be empty. The same seed gives the same medians."""
+    rows. The rows may be of unequal length, and none may be empty; `groups` has the group of each. The same
+    seed gives the same medians."""
     pooled = np.concatenate([np.asarray(row, dtype=np.float64) for row in rows])
     order = np.argsort(pooled, kind="stable")
     values = pooled[order]
@@ -41,7 +77,8 @@ def resampled_medians(rows: SampleRows, seed: int) -> Floats:
     # The places after the last sample belong to a row that is never drawn.
     row_of = np.append(row_of, np.full(width * cells - len(values), len(rows))).reshape(cells, width)
     medians = []
-    for draws in _draws(len(rows), seed, max(len(rows), width, cells)):
+    picks = RowPicks(len(rows), seed, groups)
+    for draws in _draws(picks, len(rows), max(len(rows), picks.width, width, cells)):
         # BLAS would spread a product of matrices over threads, which is slow on a busy processor.
         weights: Counts = np.einsum("ri,ci->rc", draws[:, :-1], before)
         total = weights[:, -1]
@@ -51,16 +88,16 @@ def resampled_medians(rows: SampleRows, seed: int) -> Floats:
     return np.concatenate(medians)
 
 
-def _draws(rows: int, seed: int, widest: int) -> Iterator[Counts]:
-    """In blocks, [resample, row]: how often the row was drawn, and a last column of zeros. The blocks go on
-    in one sequence of random numbers; `widest` is how many numbers a resample takes in the widest array."""
-    source = np.random.default_rng(seed)
+def _draws(picks: RowPicks, rows: int, widest: int) -> Iterator[Counts]:
+    """In blocks, [resample, row]: how often the row was drawn, and a last column of zeros. `widest` is how
+    many numbers a resample takes in the widest array."""
     block = max(1, BLOCK // widest)
     for start in range(0, RESAMPLES, block):
         count = min(block, RESAMPLES - start)
-        picks = source.integers(0, rows, size=(count, rows)) + np.arange(count)[:, None] * (rows + 1)
-        draws = np.bincount(picks.ravel(), minlength=count * (rows + 1))
-        yield draws.reshape(count, rows + 1).astype(np.int32)
+        places = picks.draw(count) + np.arange(count)[:, None] * (rows + 1)
+        draws = np.bincount(places.ravel(), minlength=count * (rows + 1)).reshape(count, rows + 1)
+        draws[:, -1] = 0
+        yield draws.astype(np.int32)
 
 
 def _ranked(row_of: Places, draws: Counts, weights: Counts, rank: Counts) -> Places:

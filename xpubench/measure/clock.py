@@ -22,6 +22,10 @@ class TokenClock(StoppingCriteria):  # type: ignore[misc]  # transformers carrie
         self._synchronize = synchronize
         self._no_stops: torch.Tensor | None = None
 
+    def begin(self) -> int:
+        """The time at which a generation begins, in nanoseconds."""
+        return perf_counter_ns()
+
     def stamp(self) -> None:
         """Notes the time when the device has done all its work so far."""
         self._synchronize()

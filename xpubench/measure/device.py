@@ -10,7 +10,9 @@ import torch
 from xpubench.environment import DeviceFacts
 from xpubench.errors import UserError
 from xpubench.measure.host import (
+    CpuClock,
     available_host_bytes,
+    cpu_clock,
     cpu_name,
     free_host_bytes,
     read_text,
@@ -73,6 +75,10 @@ class TorchDevice:
     def available_host_bytes(self) -> int | None:
         """The memory that the whole machine has available now."""
         return available_host_bytes()
+
+    def cpu_clock(self) -> CpuClock | None:
+        """What the process has got of the machine's cores so far."""
+        return cpu_clock()
 
     def bandwidth(self, dtype: str) -> Bandwidth:
         """The bandwidth of the memory, measured once in a process, and the most that the device has shown."""

@@ -12,7 +12,14 @@ import psutil
 
 import xpubench
 from xpubench.environment import DeviceFacts, Environment, HarnessFacts, HostFacts
-from xpubench.measure.host import cgroup_directories, cpu_name, free_host_bytes, read_text, total_host_bytes
+from xpubench.measure.host import (
+    cgroup_directories,
+    cpu_name,
+    free_host_bytes,
+    read_text,
+    total_host_bytes,
+    transparent_huge_pages,
+)
 
 # The packages that belong to no runtime in particular.
 PACKAGES = (
@@ -23,7 +30,7 @@ PACKAGES = (
 VARIABLES = (
     *("ATEN_", "CUDA_", "IPEX_", "LLM_", "PYTORCH_", "TORCHINDUCTOR_", "TORCH_"),
     *("CCL_", "DNNL_", "I_MPI_", "MKL_", "MKLDNN_", "ONEAPI_", "ONEDNN_", "SYCL_", "UR_", "ZE_", "ZES_"),
-    *("GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "OMP_"),
+    *("GLIBC_TUNABLES", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "OMP_", "THP_MEM_ALLOC_ENABLE"),
 )
 SECRETS = ("TOKEN", "KEY", "SECRET", "PASSW", "CREDENTIAL", "AUTH")
 CPUS = Path("/sys/devices/system/cpu")
@@ -53,6 +60,7 @@ def capture(device: DeviceFacts, packages: Iterable[str]) -> Environment:
             total_memory_bytes=total_host_bytes(),
             available_memory_bytes=free_host_bytes(),
             torch_threads=None if torch is None else torch.get_num_threads(),
+            transparent_huge_pages=transparent_huge_pages(),
         ),
         variables=relevant_variables(dict(os.environ)),
     )

@@ -6,6 +6,8 @@ import platform
 import resource
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from time import perf_counter_ns, process_time_ns
+from typing import NamedTuple
 
 import psutil
 
@@ -13,6 +15,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 STATUS = Path("/proc/self/status")
+SMAPS_ROLLUP = Path("/proc/self/smaps_rollup")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+TASKS = Path("/proc/self/task")
 VMSTAT = Path("/proc/vmstat")
 RESET_PEAK = "5"  # proc(5): resets the peak resident set size to the present one
 
@@ -47,6 +52,69 @@ def peak_host_bytes() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class ResidentMemory(NamedTuple):
+    """The process's memory in bytes: all that is resident, the part that belongs to no file, and the part of
+    this in huge pages."""
+
+    resident_bytes: int | None
+    anonymous_bytes: int | None
+    huge_page_bytes: int | None
+
+
+def resident_memory() -> ResidentMemory:
+    """The process's memory and its pages now; None for what the kernel does not tell."""
+    found = dict.fromkeys(("Rss", "Anonymous", "AnonHugePages"))
+    for line in (read_text(SMAPS_ROLLUP) or "").splitlines():
+        name, _, rest = line.partition(":")
+        if name in found:
+            found[name] = int(rest.split()[0]) * 1024
+    return ResidentMemory(*found.values())
+
+
+def transparent_huge_pages() -> str | None:
+    """For which memory the kernel may give huge pages: always, madvise or never; None where it has none."""
+    words = (read_text(HUGE_PAGES) or "").split()
+    return next((word.strip("[]") for word in words if word.startswith("[")), None)
+
+
+class CpuClock(NamedTuple):
+    """The wall's clock and the process's counters at one moment, in nanoseconds: the CPU time of all its
+    threads, the time for which its present threads waited for a core, and for which its cgroup was stopped
+    for its limit. Their differences are those of an interval."""
+
+    wall_ns: int
+    cpu_ns: int
+    waited_ns: int | None
+    stopped_ns: int | None
+
+
+def cpu_clock() -> CpuClock:
+    """The counters now."""
+    waited_ns, stopped_ns = _waited_ns(), _stopped_ns()
+    return CpuClock(perf_counter_ns(), process_time_ns(), waited_ns, stopped_ns)
+
+
+def _waited_ns() -> int | None:
+    """The run-queue delay of all threads (schedstat, proc(5)); None where the kernel does not count it."""
+    texts = [read_text(task / "schedstat") for task in TASKS.glob("*")]
+    # A thread may end between the listing and the reading.
+    delays = [int(text.split()[1]) for text in texts if text]
+    return sum(delays) if delays else None
+
+
+def _stopped_ns() -> int | None:
+    """The longest time for which one of the process's cgroups was stopped for its limit (cgroup v2's
+    `throttled_usec`, v1's `throttled_time` in ns)."""
+    found = []
+    for directory in cgroup_directories("cpu"):
+        counters = dict(line.split() for line in (read_text(directory / "cpu.stat") or "").splitlines())
+        if "throttled_usec" in counters:
+            found.append(int(counters["throttled_usec"]) * 1000)
+        elif "throttled_time" in counters:
+            found.append(int(counters["throttled_time"]))
+    return max(found, default=None)
 
 
 def out_of_memory_kills() -> int:

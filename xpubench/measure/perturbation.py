@@ -17,12 +17,17 @@ TIGHT = log(MOST)
 
 
 def ratios(iterations: Sequence[Iteration]) -> list[float]:
-    """Stamped / bare end-to-end latency of each pair, in order. All generations under `end_to_end` but the
-    last belong to the first stamped ones, and the last to the last."""
-    stamped = [one.end_to_end_ns for one in iterations if one.sync_policy == "every_token"]
-    bare = [one.end_to_end_ns for one in iterations if one.sync_policy == "end_to_end"]
-    first = stamped[: len(bare) - 1] + stamped[-1:]
-    return [one / other for one, other in zip(first, bare, strict=False) if one > 0 and other > 0]
+    """Stamped / bare end-to-end latency of each pair, in order. All generations of a load under `end_to_end`
+    but the last belong to the first stamped ones, and the last to the last."""
+    found = []
+    for load in dict.fromkeys(one.load for one in iterations):
+        stamped, bare = (
+            [one.end_to_end_ns for one in iterations if (one.load, one.sync_policy) == (load, policy)]
+            for policy in ("every_token", "end_to_end")
+        )
+        first = stamped[: len(bare) - 1] + stamped[-1:]
+        found += [one / other for one, other in zip(first, bare, strict=False) if one > 0 and other > 0]
+    return found
 
 
 def pairs_needed(found: Sequence[float]) -> int | None:

@@ -6,9 +6,10 @@ from typing import Literal
 import msgspec
 
 from xpubench.measure import perturbation
+from xpubench.measure.cores import cores, cores_wanted, too_few_cores
 from xpubench.measure.iterations import STEADY, steady
 from xpubench.measure.leak import falls_steadily, slope_of
-from xpubench.measure.statistics import doubts, summarize, too_few
+from xpubench.measure.statistics import different_loads, doubts, load_spread, summarize, too_few
 from xpubench.measure.until_ci import sequential_interval, unreached
 from xpubench.record import Bandwidth, Iteration, LatencySummary, Samples, Statistic
 
@@ -52,15 +53,22 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
     whole = [one for one in samples.iterations if one.sync_policy == "end_to_end"]
     warnings: list[str] = []
 
-    def statistic(name: str, rows: list[list[int]]) -> Statistic:
-        summary = summarize(rows)
-        warnings.extend(doubts(name, rows, summary))
+    def statistic(name: str, rows: list[list[int]], loads: list[int]) -> Statistic:
+        summary = summarize(rows, loads)
+        warnings.extend(doubts(name, rows, summary, loads))
         return summary
 
-    first = statistic("first token", [[one.first_token_ns] for one in stamped if one.first_token_ns])
+    firsts = [[one.first_token_ns] for one in stamped if one.first_token_ns]
+    of_first = [one.load for one in stamped if one.first_token_ns]
+    first = statistic("first token", firsts, of_first)
     later = [one.next_token_ns for one in stamped if one.next_token_ns]
-    next_token = statistic("next token", later) if later else None
-    end_to_end = statistic("end to end", [[one.end_to_end_ns] for one in whole])
+    of_later = [one.load for one in stamped if one.next_token_ns]
+    next_token = statistic("next token", later, of_later) if later else None
+    end_to_end = statistic("end to end", [[one.end_to_end_ns] for one in whole], [one.load for one in whole])
+    spread = load_spread(later, of_later) if later else load_spread(firsts, of_first)
+    warnings += different_loads("next token" if later else "first token", spread)
+    uses = [one.cpu for one in samples.iterations if one.cpu is not None]
+    warnings += too_few_cores(uses)
     of_pairs = perturbation.ratios(samples.iterations)
     slowed = median(of_pairs)
     if slowed > perturbation.MOST:
@@ -117,6 +125,9 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         acceptance=_acceptance(samples.iterations),
         imbalance=_imbalance(samples.iterations),
         until_ci=reached,
+        load_spread=spread,
+        cores=cores(uses),
+        cores_wanted=cores_wanted(uses),
         **given,
     )
     return summary, too_few(len(stamped)) + unsteady(samples.warmup) + warnings
@@ -137,13 +148,14 @@ def _imbalance(iterations: list[Iteration]) -> float | None:
 
 
 def unsteady(warmup: list[Iteration]) -> list[str]:
-    """A warning when the warm-up ended before two successive generations agreed."""
-    if len(warmup) >= 2 and steady(warmup[-2].end_to_end_ns, warmup[-1].end_to_end_ns):
-        return []
-    count = f"{len(warmup)} generation{'s' * (len(warmup) != 1)}"
-    return [
-        f"warm-up: {count} ended before two successive ones agreed within {STEADY:.0%}; raise --num-warmup"
-    ]
+    """A warning when the warm-up of a load ended before two successive generations agreed."""
+    for load in dict.fromkeys(one.load for one in warmup) or [0]:
+        of_load = [one.end_to_end_ns for one in warmup if one.load == load]
+        if len(of_load) < 2 or not steady(*of_load[-2:]):
+            count = f"{len(of_load)} generation{'s' * (len(of_load) != 1)}"
+            agreed = f"two successive ones agreed within {STEADY:.0%}"
+            return [f"warm-up: {count} ended before {agreed}; raise --num-warmup"]
+    return []
 
 
 def _steps(stamped: list[Iteration]) -> Statistic | None:

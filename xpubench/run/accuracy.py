@@ -131,7 +131,7 @@ def _evaluated(
         summary=AccuracySummary(
             peak_device_bytes=facts.device.peak_bytes(),
             peak_host_bytes=peak_host_bytes(),
-            load_s=session.load_s,
+            load_s=session.loaded.load_s,
         ),
         runtime=generator.describe(),
         checks=RunChecks(validation=status_of(spec.subject.model, facts.config.get("model_type"))),

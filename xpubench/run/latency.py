@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from time import monotonic, perf_counter_ns
+from statistics import median
 
 import msgspec
-import numpy as np
 
 from xpubench.accuracy import divergence
 from xpubench.accuracy.check import (
@@ -23,11 +22,7 @@ from xpubench.catalog import status_of
 from xpubench.errors import RunFailure, UserError
 from xpubench.explanation import DeviceCard
 from xpubench.measure.environment import noise_warnings
-from xpubench.measure.host import peak_host_bytes
-from xpubench.measure.iterations import pairs, warm_up
-from xpubench.measure.perturbation import known, ratios
 from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
-from xpubench.measure.until_ci import pair_value, tight_after
 from xpubench.plan import (
     StoredWeights,
     check_beams,
@@ -39,28 +34,15 @@ from xpubench.plan import (
     plan_of,
 )
 from xpubench.progress import Progress
-from xpubench.prompts import random_prompt
-from xpubench.record import (
-    Bandwidth,
-    Iteration,
-    MatrixPeak,
-    Output,
-    Record,
-    RunChecks,
-    Samples,
-    SyncPolicy,
-    now,
-)
+from xpubench.record import Bandwidth, MatrixPeak, Output, Record, RunChecks, Samples, now
 from xpubench.results import ResultsDirectory
 from xpubench.run.expectation import expectation_of
 from xpubench.run.explain import explained
+from xpubench.run.generations import LoadGenerations, measure_load, prompt_ids_of, shares
 from xpubench.run.session import Session
-from xpubench.runtimes.base import Generator, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
-from xpubench.spec import RunSpec, Workload
+from xpubench.spec import RunSpec
 
-# Long runs repeat the untimed generation after as many seconds.
-VERIFY_EVERY_S = 180.0
 # Of an architecture that the planner does not know. Rounding grows with the root of the blocks' number.
 UNKNOWN_BLOCKS = 64
 
@@ -112,7 +94,7 @@ def run(
                 progress.say("profiling one more generation")
                 record = session.write(_profiled(session, spec, record, results, profile_name))
             if record.status == "ok" and (explain or depths):
-                prompt_ids = _prompt_ids(session.generator, spec.workload, spec.protocol.seed, 0)
+                prompt_ids = prompt_ids_of(session.generator, spec.workload, spec.protocol.seed, 0)
                 found = explained(session, record, prompt_ids, explain=explain, depths=list(depths))
                 record = session.write(found)
             yield record
@@ -214,8 +196,12 @@ def _measured(
     session: Session[RunSpec], setting: Setting, spec: RunSpec
 ) -> tuple[Record, divergence.Trace | None]:
     """The record of one spec, whatever happens, and its answers to the check prompts if it got so far."""
-    samples, answers, distance = Samples(iterations=[], warmup=[]), None, None
+    samples, answers, distance = Samples(iterations=[], warmup=[], loads=[]), None, None
     try:
+        # The run before may have ended while it loaded again.
+        if not session.is_loaded:
+            session.load()
+            setting.checks.generator = session.generator
         prompt = spec.workload.prompt or ""
         input_tokens = spec.workload.input_tokens or len(session.generator.vocabulary.encode(prompt))
         check_positions(session.facts.architecture, input_tokens, spec.workload.new_tokens)
@@ -240,55 +226,23 @@ def _measure(
     watched: TimedTokens,
 ) -> Record:
     workload, protocol = spec.workload, spec.protocol
-    generator, progress = session.generator, session.progress
     count = protocol.num_iter - protocol.num_warmup
-    progress.begin(workload.title(input_tokens), protocol.num_warmup + 2 * count)
-
-    generator.prepare(workload)
-    # The generation that is looked at is the first one, so that it warms up as well.
-    called_ns = perf_counter_ns()
-    verification = _verify(generator, spec, watched)
-    verification_ns, verified_s = perf_counter_ns() - called_ns, monotonic()
-    samples.warmup.append(
-        Iteration(
-            sync_policy="end_to_end",
-            first_token_ns=None,
-            next_token_ns=None,
-            end_to_end_ns=verification_ns,
-        )
-    )
-
-    def once(sync_policy: SyncPolicy, index: int) -> Iteration:
-        nonlocal verified_s
-        if monotonic() - verified_s > VERIFY_EVERY_S:
-            with watched.checking():
-                _verify(generator, spec, watched)
-            verified_s = monotonic()
-        iteration = _generate_once(generator, spec, sync_policy, index, watched)
-        available = session.facts.device.available_host_bytes()
-        return msgspec.structs.replace(iteration, available_host_bytes=available)
-
-    session.facts.device.reset_peaks()
-    for iteration in warm_up(once, protocol.num_warmup, count, verification_ns):
-        samples.warmup.append(iteration)
-        progress.step(f"warm-up: {iteration.end_to_end_ns / 1e6:.1f} ms")
-    values: list[float] = []
-
-    def enough() -> bool:
-        return protocol.until_ci is not None and tight_after(values, protocol.until_ci) is not None
-
-    def slowdown_known() -> bool:
-        return not protocol.every_pair and known(ratios(samples.iterations))
-
-    for iteration in pairs(once, count, enough, slowdown_known):
-        samples.iterations.append(iteration)
-        if (value := pair_value(iteration)) is not None:
-            values.append(value)
-        progress.step(f"{iteration.sync_policy}: {iteration.end_to_end_ns / 1e6:.1f} ms")
+    progress = session.progress
+    progress.begin(workload.title(input_tokens), protocol.loads * protocol.num_warmup + 2 * count)
+    of_loads = []
+    for number, of_load in enumerate(shares(count, protocol.loads)):
+        if number:
+            _check_weights_stayed(session, setting, watched)
+            _load_again(session, setting, watched)
+        samples.loads.append(session.loaded)
+        of_loads.append(measure_load(session, spec, number, of_load, samples, watched))
+    generator, verification = session.generator, of_loads[-1].verification
 
     # Described again, because torch.compile's counters change with the workload. This and the peaks come
     # before the bandwidth is measured again, whose buffers are no part of the run.
-    description, inputs = generator.describe(), _summary_inputs(session, setting, spec, input_tokens)
+    description = generator.describe()
+    inputs = _summary_inputs(session, setting, spec, input_tokens, of_loads)
+    inputs = msgspec.structs.replace(inputs, load_s=median(one.load_s for one in samples.loads))
     bandwidth = session.facts.device.bandwidth_again(spec.subject.dtype, setting.bandwidth)
     summary, warnings = summarize_run(samples, with_ceilings(inputs, bandwidth))
     expectation = expectation_of(session, setting.card, spec, setting.description, summary)
@@ -296,8 +250,7 @@ def _measure(
     with watched.checking():
         for answers in setting.checks.before_and_after(spec):
             watched.add("check prompts", answers.prompt_ids, 1, answers.tokens)
-        if generator.checksum() != setting.checksum:
-            raise RunFailure("numerics", "the weights on the device have changed since the load")
+    _check_weights_stayed(session, setting, watched)
     tokens = watched.settle()
     warnings += watched.warnings()
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
@@ -335,8 +288,25 @@ def _measure(
     )
 
 
+def _load_again(session: Session[RunSpec], setting: Setting, watched: TimedTokens) -> None:
+    """Loads the subject anew; its tokens are held against those of the earlier loads."""
+    session.load()
+    setting.checks.generator = watched.generator = session.generator
+
+
+def _check_weights_stayed(session: Session[RunSpec], setting: Setting, watched: TimedTokens) -> None:
+    """RunFailure `numerics` where the weights on the device are not those of the first load."""
+    with watched.checking():
+        if session.generator.checksum() != setting.checksum:
+            raise RunFailure("numerics", "the weights on the device have changed since the load")
+
+
 def _summary_inputs(
-    session: Session[RunSpec], setting: Setting, spec: RunSpec, input_tokens: int
+    session: Session[RunSpec],
+    setting: Setting,
+    spec: RunSpec,
+    input_tokens: int,
+    of_loads: list[LoadGenerations],
 ) -> SummaryInputs:
     facts, workload = session.facts, spec.workload
     architecture, sheet = facts.architecture, facts.catalog_device
@@ -351,58 +321,14 @@ def _summary_inputs(
         batch_size=workload.batch_size,
         input_tokens=input_tokens,
         new_tokens=workload.new_tokens,
-        load_s=session.load_s,
+        load_s=session.loaded.load_s,
         step_bytes=step_bytes,
         bandwidth_datasheet_gb_per_s=sheet.bandwidth_gb_per_s if sheet else None,
-        peak_device_bytes=facts.device.peak_bytes(),
-        peak_host_bytes=peak_host_bytes(),
+        peak_device_bytes=max((one.peak_device_bytes or 0 for one in of_loads), default=0) or None,
+        peak_host_bytes=max(one.peak_host_bytes for one in of_loads),
         until_ci=spec.protocol.until_ci,
         prefill_flop=prefill_flop,
         peak_tflop_per_s=setting.peak.highest_tflop_per_s if setting.peak else None,
-    )
-
-
-def _verify(generator: Generator, spec: RunSpec, watched: TimedTokens) -> Verification:
-    """An untimed generation from the first and the last pair's prompt."""
-    workload = spec.workload
-    prompt_ids = _prompt_ids(generator, workload, spec.protocol.seed, 0)
-    verification = generator.verify(prompt_ids, workload)
-    watched.add(workload.prompt or 0, prompt_ids, workload.num_beams, verification.tokens)
-    watched.look_at(verification.logits)
-    return verification
-
-
-def _generate_once(
-    generator: Generator, spec: RunSpec, sync_policy: SyncPolicy, index: int, watched: TimedTokens
-) -> Iteration:
-    """One timed generation; with a text prompt also the times to tokenize and detokenize."""
-    workload = spec.workload
-    called_ns = perf_counter_ns()
-    prompt_ids = _prompt_ids(generator, workload, spec.protocol.seed, index)
-    tokenize_ns = perf_counter_ns() - called_ns
-    generation = generator.generate(prompt_ids, workload, sync_policy)
-    watched.add(workload.prompt or index, prompt_ids, workload.num_beams, generation.tokens)
-    watched.look_at(generation.logits)
-    if workload.prompt is None:
-        iteration = generation.times.iteration()
-    else:
-        called_ns = perf_counter_ns()
-        generator.vocabulary.decode(generation.tokens[0].tolist())
-        iteration = generation.times.iteration(tokenize_ns, perf_counter_ns() - called_ns)
-    return msgspec.structs.replace(iteration, drafting=generation.drafting)
-
-
-def _prompt_ids(generator: Generator, workload: Workload, seed: int, index: int) -> TokenIds:
-    vocabulary = generator.vocabulary
-    if workload.input_tokens is None:
-        return np.array([vocabulary.encode(workload.prompt or "")] * workload.batch_size, dtype=np.int64)
-    return random_prompt(
-        vocabulary.size,
-        vocabulary.special_ids,
-        batch_size=workload.batch_size,
-        length=workload.input_tokens,
-        seed=seed,
-        index=index,
     )
 
 
@@ -411,7 +337,7 @@ def _profiled(
 ) -> Record:
     """Writes the profile of one more generation; the record tells if that failed."""
     generator = session.generator
-    prompt_ids = _prompt_ids(generator, spec.workload, spec.protocol.seed, 0)
+    prompt_ids = prompt_ids_of(generator, spec.workload, spec.protocol.seed, 0)
     try:
         trace, operators = session.facts.device.profile(
             lambda: generator.generate(prompt_ids, spec.workload, "end_to_end")

@@ -15,9 +15,10 @@ from xpubench.expectation import assumed_card
 from xpubench.explanation import DeviceCard
 from xpubench.failures import classify, failed_record
 from xpubench.measure.environment import capture
+from xpubench.measure.host import resident_memory
 from xpubench.plan import Plan
 from xpubench.progress import Progress
-from xpubench.record import OperatorChecks, Record, RunChecks, WeightsFingerprint
+from xpubench.record import Load, OperatorChecks, Record, RunChecks, WeightsFingerprint
 from xpubench.results import ResultsDirectory
 from xpubench.runtimes import registry
 from xpubench.runtimes.base import Device, Generator
@@ -38,12 +39,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Session(ExitStack, Generic[Spec]):
-    """Runs of one subject, which is loaded once and closed at the end of the context. `specs` are the runs
-    that are still to be made, `facts` what `check` found, `operators` what `check_operators` found, and
-    `generator` the model that `load` loaded."""
+    """Runs of one subject, which is loaded once, or again where a run asks for it, and closed at the end of
+    the context. `specs` are the runs that are still to be made, `facts` what `check` found, `operators` what
+    `check_operators` found, `generator` the model that `load` loaded last, and `loaded` what is known of that
+    load."""
 
     facts: Facts
     generator: Generator
+    loaded: Load
 
     def __init__(self, specs: list[Spec], results: ResultsDirectory, progress: Progress) -> None:
         super().__init__()
@@ -54,10 +57,12 @@ class Session(ExitStack, Generic[Spec]):
         self.progress = progress
         self.environment = Environment()
         self.plans: dict[str, Plan | None] = {}
-        self.load_s = 0.0
+        self.is_loaded = False
         self.operators: OperatorChecks | None = None
         self.fingerprint: WeightsFingerprint | None = None
         self._results = results
+        # What closes the loaded model.
+        self._model = self.enter_context(ExitStack())
         self._loader = registry.loader(self.subject.runtime)
 
     def check(self) -> None:
@@ -117,13 +122,17 @@ class Session(ExitStack, Generic[Spec]):
         return found or assumed_card(asynchronous=subject.device != "cpu")
 
     def load(self) -> None:
-        """Loads the subject and times that."""
+        """Loads the subject and times that. An earlier load of it is closed first."""
         subject = self.subject
+        self._model.close()
+        self.is_loaded = False
         self.progress.say(f"loading {subject.weights_from} in {subject.dtype} on {subject.device}")
         start_ns = perf_counter_ns()
         self.generator = self._loader.load(subject)
-        self.callback(self.generator.close)
-        self.load_s = (perf_counter_ns() - start_ns) / 1e9
+        self._model.callback(self.generator.close)
+        load_s = (perf_counter_ns() - start_ns) / 1e9
+        self.loaded = Load(load_s=load_s, **resident_memory()._asdict())
+        self.is_loaded = True
 
     def failed(self, error: BaseException, specs: list[Spec]) -> list[Record]:
         """The records of runs that one error or interruption ended. A UserError is raised again, because the

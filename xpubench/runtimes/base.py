@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts, Environment
 from xpubench.explanation import DeviceCard
+from xpubench.measure.host import CpuClock
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts, TokenTimes
 from xpubench.record import (
@@ -88,6 +89,9 @@ class Device(Protocol):
 
     def available_host_bytes(self) -> int | None:
         """The memory that the whole machine has available now; None where no machine is measured."""
+
+    def cpu_clock(self) -> CpuClock | None:
+        """What the process has got of the machine's cores so far; None where no machine is measured."""
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         """Profiles one call of `generate`: a Chrome trace as JSON, and a table of operators."""

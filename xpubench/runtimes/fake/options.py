@@ -5,7 +5,12 @@ from typing import Any, ClassVar, Self
 
 from xpubench.errors import UserError
 from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
-from xpubench.runtimes.pytorch.options import PyTorchOptions, TransformersDescription
+from xpubench.runtimes.pytorch.options import (
+    COMPILE_FLAGS,
+    PyTorchOptions,
+    TransformersDescription,
+    compile_backend,
+)
 
 
 class FakeDescription(RuntimeDescription, kw_only=True, frozen=True, tag="fake"):
@@ -43,13 +48,13 @@ class FaultyOptions(PyTorchOptions, kw_only=True, frozen=True, tag="faulty"):
     loader: ClassVar[str] = "xpubench.runtimes.fake.faulty:FaultyRuntime"
     description: ClassVar[type[RuntimeDescription]] = FaultyDescription
     listed: ClassVar[bool] = False
-    flags: ClassVar[tuple[Flag, ...]] = (*PyTorchOptions.flags, flag("--fault", help=argparse.SUPPRESS))
+    flags: ClassVar[tuple[Flag, ...]] = (*COMPILE_FLAGS, flag("--fault", help=argparse.SUPPRESS))
 
     fault: str | None = None
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, device: str) -> Self:
-        return cls(torch_compile=PyTorchOptions.from_args(args, device).torch_compile, fault=args.fault)
+        return cls(torch_compile=compile_backend(args), fault=args.fault)
 
     def identity(self) -> dict[str, Any]:
         return {"runtime": self.name()} | self.set_fields()

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from itertools import cycle
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import msgspec
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from xpubench.catalog import config_of
 from xpubench.environment import DeviceFacts
 from xpubench.explanation import DeviceCard
+from xpubench.measure.host import CpuClock
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts
 from xpubench.record import Bandwidth, CeilingSample, MatrixPeak, SyncPolicy, WeightsFingerprint, now
@@ -60,6 +61,7 @@ class FakeDevice:
         self._kind = kind
         self._script = script
         self._available = cycle(script.device.available_host_bytes)
+        self._clocks = cycle(script.device.cpu_clocks)
 
     def facts(self) -> DeviceFacts:
         scripted = self._script.device
@@ -94,6 +96,9 @@ class FakeDevice:
     def available_host_bytes(self) -> int | None:
         return next(self._available, None)
 
+    def cpu_clock(self) -> CpuClock | None:
+        return next(self._clocks, None)
+
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
         self._script.reach("profile")
         generate()
@@ -103,7 +108,10 @@ class FakeDevice:
 class FakeRuntime:
     """A model that generates and scores as its script says."""
 
-    def __init__(self, subject: Subject, script: Script) -> None:
+    # How often this process has loaded each script's file.
+    _loads: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self, subject: Subject, script: Script, load: int = 0) -> None:
         self.subject = subject
         self.script = script
         tokenizer = ByteTokenizer() if script.tokenizer else None
@@ -112,6 +120,7 @@ class FakeRuntime:
         self._generations: Counter[SyncPolicy] = Counter()
         self._now_ns = 0
         self._timed = 0
+        self._factor = script.load_factors[load % len(script.load_factors)]
 
     @classmethod
     def set_up(cls) -> None:
@@ -148,7 +157,12 @@ class FakeRuntime:
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
-        return cls(subject, _reached(subject, "load"))
+        assert isinstance(subject.options, FakeOptions)
+        file = subject.options.script
+        cls._loads[file] += 1
+        script = read_script(file)
+        script.reach("load", cls._loads[file])
+        return cls(subject, script, cls._loads[file] - 1)
 
     @classmethod
     def origin(cls, subject: Subject) -> Origin | None:
@@ -188,7 +202,9 @@ class FakeRuntime:
         times = scripted[self._generations[sync_policy] % len(scripted)]
         self._generations[sync_policy] += 1
         attending_ns = round(self.script.position_ns * prompt_ids.shape[1])
-        stamps = times.stamps(sync_policy, self._now_ns, workload.new_tokens, attending_ns)
+        stamps = times.stamps(
+            sync_policy, self._now_ns, workload.new_tokens, factor=self._factor, attending_ns=attending_ns
+        )
         self._now_ns = stamps.end_ns
         self._timed += 1
         tokens = self._tokens(prompt_ids, workload, self._timed)

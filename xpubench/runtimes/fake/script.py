@@ -14,6 +14,7 @@ import numpy as np
 
 from xpubench.errors import FailureClass, RunFailure, UserError
 from xpubench.explanation import DeviceCard
+from xpubench.measure.host import CpuClock
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy, WeightsFingerprint
@@ -51,13 +52,19 @@ class ScriptedTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     return_ns: int = 0
 
     def stamps(
-        self, sync_policy: SyncPolicy, start_ns: int, new_tokens: int, attending_ns: int
+        self,
+        sync_policy: SyncPolicy,
+        start_ns: int,
+        new_tokens: int,
+        *,
+        factor: int = 1,
+        attending_ns: int = 0,
     ) -> TokenTimes:
-        """The stamps of a generation that is called at `start_ns`, with `attending_ns` more in each later
-        token."""
-        token_ns = [start_ns + self.first_token_ns]
+        """The stamps of a generation that is called at `start_ns` and takes `factor` times as long, with
+        `attending_ns` more in each later token."""
+        token_ns = [start_ns + factor * self.first_token_ns]
         for interval_ns in islice(cycle(self.next_token_ns), new_tokens - 1):
-            token_ns.append(token_ns[-1] + interval_ns + attending_ns)
+            token_ns.append(token_ns[-1] + factor * interval_ns + attending_ns)
         return TokenTimes(
             sync_policy=sync_policy,
             start_ns=start_ns,
@@ -126,7 +133,8 @@ class ScriptedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """What is known of the device. Memory is in bytes, bandwidths are in GB/s: before and after the timed
     part, and the most that the device has shown; `peak_tflop_per_s` is that of matrix products.
     `available_host_bytes` are the machine's after each generation of warm-up and measurement, from the first
-    again where they end; None without any."""
+    again where they end; None without any. `cpu_clocks` are the process's counters before and after each of
+    these generations, in the same way."""
 
     name: str = "Scripted device"
     driver: str | None = None
@@ -138,6 +146,7 @@ class ScriptedDevice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     bandwidth_shown_gb_per_s: float | None = None
     peak_tflop_per_s: float | None = None
     available_host_bytes: tuple[int, ...] = ()
+    cpu_clocks: tuple[CpuClock, ...] = ()
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -153,6 +162,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     A stack that hides its logits has `scores` false. `explained` is what it measures of its tokens, and
     `card` of its device. Each position of the prompt adds `position_ns` to a later token; with `random_cache`
     false, the stack takes no cache of random values.
+    The times of each load in one process are multiplied by the next of `load_factors`, from the first again
+    where they end.
     """
 
     config: dict[str, Any] | None = None
@@ -160,6 +171,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device: ScriptedDevice = ScriptedDevice()
     every_token: Some[ScriptedTimes] = (ScriptedTimes(),)
     end_to_end: Some[ScriptedTimes] = (ScriptedTimes(),)
+    load_factors: Some[int] = (1,)
     vocabulary_size: int = 300
     tokenizer: bool = True
     tokens: Some[int] = (100, 101, 102, 103)

@@ -4,7 +4,12 @@ import argparse
 from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 from xpubench.runtimes.options import Flag, RuntimeDescription, flag
-from xpubench.runtimes.pytorch.options import PyTorchOptions, TransformersDescription
+from xpubench.runtimes.pytorch.options import (
+    COMPILE_FLAGS,
+    PyTorchOptions,
+    TransformersDescription,
+    compile_backend,
+)
 
 if TYPE_CHECKING:
     from xpubench.spec import Subject
@@ -55,7 +60,7 @@ class IpexOptions(PyTorchOptions, kw_only=True, frozen=True, tag="ipex"):
     int4_dtypes: ClassVar[dict[str, str]] = {"cpu": "float32"}
     scoring_variables: ClassVar[dict[str, str]] = SCORING_VARIABLES
     scored_alone: ClassVar[frozenset[str]] = SCORED_ALONE
-    flags: ClassVar[tuple[Flag, ...]] = (*PyTorchOptions.flags, *FLAGS)
+    flags: ClassVar[tuple[Flag, ...]] = (*COMPILE_FLAGS, *FLAGS)
     flags_title: ClassVar[str] = FLAGS_TITLE
     shortcut: ClassVar[Flag | None] = flag("--ipex", help="optimize with ipex.llm.optimize (--runtime ipex)")
 
@@ -65,9 +70,8 @@ class IpexOptions(PyTorchOptions, kw_only=True, frozen=True, tag="ipex"):
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, device: str) -> Self:
-        compiled = PyTorchOptions.from_args(args, device)
         return cls(
-            torch_compile=compiled.torch_compile,
+            torch_compile=compile_backend(args),
             ipex_optimize=not args.disable_optimize_transformers,
             autocast=not args.disable_auto_cast,
             allow_unoptimized=args.allow_unoptimized,

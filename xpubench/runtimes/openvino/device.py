@@ -11,7 +11,7 @@ from xpubench.environment import DeviceFacts
 from xpubench.errors import UserError, unknown
 from xpubench.measure.ceilings import highest_peak, highest_shown
 from xpubench.measure.device import TorchDevice
-from xpubench.measure.host import available_host_bytes, reset_host_peak
+from xpubench.measure.host import CpuClock, available_host_bytes, cpu_clock, reset_host_peak
 from xpubench.record import Bandwidth, CeilingSample, MatrixPeak, PeakSample, now
 from xpubench.runtimes.base import Device
 from xpubench.runtimes.openvino.options import KINDS, family, named_devices
@@ -72,6 +72,10 @@ class OpenVinoDevice:
         """The memory that the whole machine has available now."""
         self._look_at_memory()
         return available_host_bytes()
+
+    def cpu_clock(self) -> CpuClock | None:
+        """What the process has got of the machine's cores so far."""
+        return cpu_clock()
 
     def bandwidth(self, dtype: str) -> Bandwidth:
         """The bandwidth of the weights of a matrix-vector product, compiled and run by OpenVINO, from the

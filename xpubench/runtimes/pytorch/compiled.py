@@ -1,15 +1,13 @@
 """torch.compile on the steps of a generation, and what it really did."""
 
-from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import torch
 
 from xpubench.errors import RunFailure
+from xpubench.runtimes.pytorch.decode import Forward, is_decode
 from xpubench.runtimes.pytorch.options import CompileCounters
-
-Forward = Callable[..., Any]
 
 
 def compiled_steps(forward: Forward, *, backend: str, device: str, cache: str) -> Forward:
@@ -27,8 +25,7 @@ def compiled_steps(forward: Forward, *, backend: str, device: str, cache: str) -
 
     @wraps(forward)
     def chosen(*arguments: Any, **named: Any) -> Any:
-        input_ids = named.get("input_ids")
-        if input_ids is None or input_ids.shape[1] != 1:
+        if not is_decode(named):
             return forward(*arguments, **named)
         try:
             return compiled(*arguments, **named)

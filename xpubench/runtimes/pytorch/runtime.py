@@ -19,11 +19,15 @@ from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.explanation import DeviceCard
 from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Explainer, Generation, Loader, Scorer, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
-from xpubench.runtimes.pytorch.compiled import Forward, compile_counters, compiled_steps
+from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
+from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
+from xpubench.runtimes.pytorch.event_cost import event_cost_ns
+from xpubench.runtimes.pytorch.explain import explain
 from xpubench.runtimes.pytorch.options import PyTorchOptions
 from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT, cache_of, random_cache
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
@@ -51,6 +55,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
         )
         self._synchronize = synchronizer(subject.device)
         self._eager_forward: Forward | None = None
+        self._decode: DecodeWithoutOneDnn | None = None
         self._weight_bytes, self._step_weight_bytes = self.weight_sizes()
 
     @property
@@ -59,7 +64,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @property
     def explainer(self) -> Explainer | None:
-        return None
+        return self
 
     @property
     def rounding(self) -> str:
@@ -86,18 +91,20 @@ class PyTorchRuntime(TransformersScorer, Loader):
             return None
         from xpubench.runtimes.pytorch.card import device_card
 
-        def loaded(model: Any) -> PyTorchRuntime:
-            runtime = cls(subject, LoadedWeights(model=model))
-            runtime.model.generation_config = plain_generation_config(model)
-            return runtime
-
-        return device_card(subject, environment, ceiling_gb_per_s, loaded, say)
+        onednn = _has_onednn_decode(subject)
+        return device_card(subject, environment, ceiling_gb_per_s, cls.of_weights, say, onednn=onednn)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
-        runtime = cls(subject, cls.weights(subject))
-        runtime.model.generation_config = plain_generation_config(runtime.model)
+        runtime = cls.of_weights(subject, cls.weights(subject))
         runtime.optimize()
+        return runtime
+
+    @classmethod
+    def of_weights(cls, subject: Subject, loaded: LoadedWeights) -> Self:
+        """The runtime of a model that lies on the device, before it is optimized."""
+        runtime = cls(subject, loaded)
+        runtime.model.generation_config = plain_generation_config(runtime.model)
         return runtime
 
     @classmethod
@@ -157,40 +164,45 @@ class PyTorchRuntime(TransformersScorer, Loader):
                 f"transformers {transformers.__version__} always compiles the steps of a static cache on "
                 "cuda; install a later one",
             )
+        self._eager_forward = forward = self._eager_forward or self.model.forward
         if (backend := _backend(self.subject)) is not None:
-            self._eager_forward = self._eager_forward or self.model.forward
             torch.compiler.reset()
-            self.model.forward = compiled_steps(
-                self._eager_forward, backend=backend, device=self.subject.device, cache=workload.cache
+            forward = compiled_steps(
+                forward, backend=backend, device=self.subject.device, cache=workload.cache
             )
+        if not _has_onednn_decode(self.subject):
+            forward = self._decode = DecodeWithoutOneDnn(forward)
+        if forward is not self._eager_forward:
+            self.model.forward = forward
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
-        return self._timed(prompt_ids, workload, sync_policy)
+        return self.timed(prompt_ids, workload, sync_policy, TokenClock(self._synchronize))
 
     def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
-        if prompt_ids.shape[1] == 1:
-            return self._timed(prompt_ids, workload, "every_token")
-        with self.inference():
-            cache = self._random_cache(prompt_ids, workload)
-        return self._timed(prompt_ids, workload, "every_token", cache)
-
-    def _random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Any:
-        """A cache of random keys and values for all tokens but the last one of the prompt."""
-        length = prompt_ids.shape[1]
+        # A generation from the first token alone shows the shapes of the model's cache.
         shortest = msgspec.structs.replace(workload, cache="dynamic", new_tokens=2)
         _, output = self.generated(prompt_ids[:, :1], shortest)
-        return random_cache(
-            self.model.config,
-            cache_of(output),
-            positions=length - 1,
-            capacity=length + workload.new_tokens if workload.cache == "static" else None,
-        )
+        with self.inference():
+            cache = random_cache(self.model.config, cache_of(output), prompt_ids.shape[1] - 1, workload)
+        return self.timed(prompt_ids, workload, "every_token", TokenClock(self._synchronize), cache)
 
-    def _timed(
-        self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy, cache: Any = None
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        def timed(clock: TokenClock) -> TokenTimes:
+            return self.timed(prompt_ids, workload, "every_token", clock).times
+
+        return explain(timed, self.subject.device, event_cost_ns(self.subject.device))
+
+    def timed(
+        self,
+        prompt_ids: TokenIds,
+        workload: Workload,
+        sync_policy: SyncPolicy,
+        clock: TokenClock,
+        cache: Any = None,
     ) -> Generation:
+        """Generates, and under the policy `every_token` stamps the tokens with the clock. The `cache` of a
+        generation that goes on holds all tokens of the prompt but the last one."""
         input_ids = self.on_device(prompt_ids)
-        clock = TokenClock(self._synchronize)
         stamped = sync_policy == "every_token"
         seam: contextlib.AbstractContextManager[dict[str, Any]] = contextlib.nullcontext({})
         if stamped:
@@ -203,7 +215,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
                 arguments.pop("cache_implementation", None)
                 arguments[CACHE_ARGUMENT] = cache
             self.synchronize()
-            start_ns = perf_counter_ns()
+            start_ns = clock.begin()
             output = self.model.generate(**arguments)
             self._synchronize()
             end_ns = perf_counter_ns()
@@ -283,6 +295,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             "weight_bytes": self._weight_bytes,
             "step_weight_bytes": self._step_weight_bytes,
             "compile": None if _backend(self.subject) is None else compile_counters(),
+            "steps_without_onednn": None if self._decode is None else self._decode.steps,
             "revision": self.loaded.revision,
             "quantization": self.loaded.quantization,
         }
@@ -330,6 +343,10 @@ def not_as_asked(asked: dict[str, Any], applied: dict[str, Any], *names: str) ->
 
 def _backend(subject: Subject) -> str | None:
     return subject.options.torch_compile if isinstance(subject.options, PyTorchOptions) else None
+
+
+def _has_onednn_decode(subject: Subject) -> bool:
+    return not isinstance(subject.options, PyTorchOptions) or subject.options.onednn_decode
 
 
 def _can_stay_eager() -> bool:

@@ -1,0 +1,221 @@
+"""How the time between two marks of a trace divides among operators.
+
+On a CPU the operators' own time is the device's. On an accelerator it is the union of the intervals in which
+any of its queues works; an interval in which several kernels run belongs to them in equal parts, and to a
+collective only where nothing else runs. While the device waits, the time belongs to what the host does then:
+a call of the driver, an operator that dispatches, or Python where no operator runs. Where the host is itself
+ahead, and what the device runs next was launched before it began to wait, the device is idle.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from xpubench.explanation import PartName
+from xpubench.measure.ledger.operators import (
+    is_composed,
+    part_of_call,
+    part_of_kernel,
+    part_of_operator,
+)
+from xpubench.measure.ledger.trace import CALL_KINDS, Activity, Trace
+
+PYTHON, IDLE = "Python and the generation loop", "the device, behind its queue"
+Interval = tuple[float, float]
+
+
+class Entry(NamedTuple):
+    """An operator, kernel or call by its name, and the part that its time belongs to."""
+
+    name: str
+    part: PartName
+
+
+class Account(NamedTuple):
+    """The time in ns and the number of calls of each entry of a window, and how many recorded events began
+    within the time of each, which they lengthened."""
+
+    times: dict[Entry, float]
+    calls: dict[Entry, float]
+    events: dict[Entry, float]
+
+
+class Call(NamedTuple):
+    """A call of the host in its place: the entry of its own time, the part of kernels that are launched
+    within it (None: not known), and the index of the call around it."""
+
+    entry: Entry
+    kernels: PartName | None
+    parent: int | None
+
+
+def accounts(trace: Trace) -> list[Account]:
+    """The account of each of the trace's windows."""
+    on_device = bool(trace.device)
+    calls = _placed(trace.calls, on_device)
+    kernels = [_kernel(one, trace, calls, launched) for one, launched in _with_launches(trace)]
+    return [_account(window, trace, calls, kernels) for window in trace.windows]
+
+
+class Kernel(NamedTuple):
+    """An activity of the device: its interval, its entry, and when its launch returned."""
+
+    start: float
+    end: float
+    entry: Entry
+    launched: float | None
+
+
+def _placed(activities: list[Activity], on_device: bool) -> list[Call]:
+    """Each call with its parent and its part. Calls within attention that compute belong to it."""
+    stack: list[int] = []
+    parents: list[int | None] = []
+    for activity in activities:
+        while stack and activities[stack[-1]].end <= activity.start:
+            stack.pop()
+        parents.append(stack[-1] if stack else None)
+        stack.append(len(parents) - 1)
+    callers = {parent for parent in parents if parent is not None}
+    placed: list[Call] = []
+    for index, (activity, parent) in enumerate(zip(activities, parents, strict=True)):
+        around = None if parent is None else placed[parent].kernels
+        placed.append(_call(activity, parent, around, index in callers, on_device))
+    return placed
+
+
+def _call(
+    activity: Activity, parent: int | None, around: PartName | None, calls_others: bool, on_device: bool
+) -> Call:
+    if activity.kind in CALL_KINDS:
+        return Call(Entry(activity.name, part_of_call(activity.name)), around, parent)
+    own = part_of_operator(activity.name)
+    if own == "host":
+        return Call(Entry(activity.name, "host"), around, parent)
+    kernels = around if around in ("attention", "collectives") else own or around
+    if on_device or (calls_others and is_composed(activity.name)):
+        # Where a device computes, the host's own time in an operator is its dispatch.
+        part: PartName = "collectives" if own == "collectives" and not on_device else "host"
+    else:
+        part = kernels if own is not None and kernels is not None else "unknown_kernels"
+    return Call(Entry(activity.name, part), kernels, parent)
+
+
+def _with_launches(trace: Trace) -> Iterator[tuple[Activity, int | None]]:
+    """Each activity of the device with the index of the call that launched it."""
+    launches = {
+        one.correlation: index
+        for index, one in enumerate(trace.calls)
+        if one.kind in CALL_KINDS and one.correlation is not None
+    }
+    operators = {
+        one.external: index
+        for index, one in enumerate(trace.calls)
+        if one.kind not in CALL_KINDS and one.external is not None
+    }
+    for activity in trace.device:
+        yield activity, launches.get(activity.correlation, operators.get(activity.external))
+
+
+def _kernel(activity: Activity, trace: Trace, calls: list[Call], launched: int | None) -> Kernel:
+    own, around = part_of_kernel(activity.name), None if launched is None else calls[launched].kernels
+    part = own if own == "collectives" else around or own or "unknown_kernels"
+    end = None if launched is None else trace.calls[launched].end
+    return Kernel(activity.start, activity.end, Entry(activity.name, part), end)
+
+
+def _account(window: Interval, trace: Trace, calls: list[Call], kernels: list[Kernel]) -> Account:
+    account = Account(defaultdict(float), defaultdict(float), defaultdict(float))
+    within = [one for one in kernels if one.start < window[1] and one.end > window[0]]
+    waiting = list(_device_time(window, within, account))
+    first = bisect_left(trace.calls, window[0], key=lambda one: one.start)
+    last = bisect_left(trace.calls, window[1], key=lambda one: one.start)
+    segments = list(_host_segments(window, trace.calls[first:last], first, calls))
+    _host_time(segments, waiting, account)
+    starts = [gap[0] for gap in waiting]
+    for index in range(first, last):
+        start, parent = trace.calls[index].start, calls[index].parent
+        entry = Entry(PYTHON, "host") if parent is None else calls[parent].entry
+        account.calls[calls[index].entry] += 1
+        place = bisect_right(starts, start) - 1
+        # An event that is recorded while the device works costs the token nothing.
+        if place >= 0 and start < waiting[place][1]:
+            account.events[entry] += 1
+    return account
+
+
+def _device_time(window: Interval, kernels: list[Kernel], account: Account) -> Iterator[Interval]:
+    """Charges the device's time in the window, and gives the intervals in which it waits for the host."""
+    bounds = sorted({*window, *(min(max(at, window[0]), window[1]) for one in kernels for at in one[:2])})
+    order = sorted(range(len(kernels)), key=lambda index: kernels[index].start)
+    active: list[int] = []
+    waits_from: float | None = None
+    for low, high in pairwise(bounds):
+        while order and kernels[order[0]].start <= low:
+            active.append(order.pop(0))
+        active = [index for index in active if kernels[index].end > low]
+        if active:
+            if waits_from is not None:
+                yield from _wait((waits_from, low), kernels[active[0]], account)
+                waits_from = None
+            _share(high - low, [kernels[index].entry for index in active], account)
+        elif waits_from is None:
+            waits_from = low
+    for kernel in kernels:
+        account.calls[kernel.entry] += 1
+    if waits_from is not None:
+        yield waits_from, window[1]
+
+
+def _wait(gap: Interval, following: Kernel, account: Account) -> Iterator[Interval]:
+    """The part of a gap before a kernel in which the kernel was not yet launched; the rest is idle."""
+    launched = gap[1] if following.launched is None else min(max(following.launched, gap[0]), gap[1])
+    if launched < gap[1]:
+        account.times[Entry(IDLE, "idle")] += gap[1] - launched
+    if launched > gap[0]:
+        yield gap[0], launched
+
+
+def _share(time: float, entries: list[Entry], account: Account) -> None:
+    counted = [entry for entry in entries if entry.part != "collectives"] or entries
+    for entry in counted:
+        account.times[entry] += time / len(counted)
+
+
+def _host_segments(
+    window: Interval, activities: list[Activity], first: int, calls: list[Call]
+) -> Iterator[tuple[float, float, Entry]]:
+    """The window cut where the innermost call of the host changes, with the entry of that call."""
+    python, at = Entry(PYTHON, "host"), window[0]
+    stack: list[tuple[float, Entry]] = []
+    for offset, activity in enumerate(activities):
+        while stack and stack[-1][0] <= activity.start:
+            end, entry = stack.pop()
+            if end > at:
+                yield at, end, entry
+                at = end
+        if activity.start > at:
+            yield at, activity.start, stack[-1][1] if stack else python
+            at = activity.start
+        end = min(activity.end, window[1], stack[-1][0] if stack else window[1])
+        stack.append((end, calls[first + offset].entry))
+    while stack:
+        end, entry = stack.pop()
+        if end > at:
+            yield at, end, entry
+            at = end
+    if window[1] > at:
+        yield at, window[1], python
+
+
+def _host_time(segments: list[tuple[float, float, Entry]], waiting: list[Interval], account: Account) -> None:
+    """Charges the segments' time within the intervals; both are in the order of their starts."""
+    place = 0
+    for start, end, entry in segments:
+        while place < len(waiting) and waiting[place][1] <= start:
+            place += 1
+        index = place
+        while index < len(waiting) and waiting[index][0] < end:
+            account.times[entry] += min(end, waiting[index][1]) - max(start, waiting[index][0])
+            index += 1

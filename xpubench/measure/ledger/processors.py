@@ -1,0 +1,49 @@
+"""Whether the process's threads had a processor when they wanted one, by the system's own account: schedstat
+of each thread (https://docs.kernel.org/scheduler/sched-stats.html)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter_ns
+
+from xpubench.measure.host import read_text
+
+TASKS = Path("/proc/self/task")
+# A thread that ran for a smaller share of the time computes nothing that the others wait for.
+COMPUTING = 0.05
+
+
+class Waits:
+    """The shares of several blocks' times in which the threads had a processor or wanted none."""
+
+    def __init__(self) -> None:
+        self._shares: list[float] = []
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """A block whose share counts."""
+        before, start_ns = _times(), perf_counter_ns()
+        yield
+        wall_ns = perf_counter_ns() - start_ns
+        waited = [
+            wait_ns - before.get(thread, (0, 0))[1]
+            for thread, (run_ns, wait_ns) in _times().items()
+            if run_ns - before.get(thread, (0, 0))[0] > COMPUTING * wall_ns
+        ]
+        if waited:
+            self._shares.append(1 - min(max(waited) / wall_ns, 1.0))
+
+    @property
+    def share(self) -> float | None:
+        """The smallest share of a computing thread in any block; None where the system does not tell."""
+        return min(self._shares, default=None)
+
+
+def _times() -> dict[str, tuple[int, int]]:
+    """By thread, the nanoseconds in which it ran, and in which it waited for a processor."""
+    found = {}
+    for path in TASKS.glob("*/schedstat"):
+        fields = (read_text(path) or "").split()
+        if len(fields) == 3:
+            found[path.parent.name] = int(fields[0]), int(fields[1])
+    return found

@@ -1,0 +1,33 @@
+"""The steps of one token of a generation, as a model's `forward` sees them, and oneDNN in them."""
+
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any
+
+import torch
+
+Forward = Callable[..., Any]
+
+
+def is_decode(named: dict[str, Any]) -> bool:
+    """Whether a call of `forward` with these named arguments is a step of one token for each sequence."""
+    input_ids = named.get("input_ids")
+    return input_ids is not None and input_ids.shape[1] == 1
+
+
+class DecodeWithoutOneDnn:
+    """The model's `forward` with oneDNN off in the steps of one token, and the prompt's pass as it is.
+    `steps` is the number of steps in which torch said that oneDNN was off."""
+
+    def __init__(self, forward: Forward) -> None:
+        self.steps = 0
+        self._forward = forward
+        # transformers reads the names of the arguments of `forward`.
+        update_wrapper(self, forward)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        if not is_decode(named):
+            return self._forward(*arguments, **named)
+        with torch.backends.mkldnn.flags(enabled=False):
+            self.steps += not torch.backends.mkldnn.enabled
+            return self._forward(*arguments, **named)
