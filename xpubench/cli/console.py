@@ -15,6 +15,7 @@ from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
 from xpubench.record import Accuracy, LatencySummary, Record, RunChecks, TokenChecks
+from xpubench.report.batches import batch_curves
 from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
 
 TOKENS_A_LINE = 10
@@ -94,6 +95,12 @@ class Reporter:
         if token_latency and record.latency is not None:
             self._out.print(_token_times(record))
         self._out.print()
+
+    def show_batches(self, records: list[Record]) -> None:
+        """Prints how decode grows with the batch, where runs differ in that alone."""
+        for curve in batch_curves(records):
+            self._out.print(Text(f"batches of {curve.title}", style="bold"))
+            self._out.print(Text(f"{curve.line}: {curve.message}"), soft_wrap=True)
 
     def end(self, records: list[Record]) -> None:
         """Prints the failures, and commands to continue with."""

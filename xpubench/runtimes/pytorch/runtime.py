@@ -91,18 +91,20 @@ class PyTorchRuntime(TransformersScorer, Loader):
             return None
         from xpubench.runtimes.pytorch.card import device_card
 
-        def loaded(model: Any) -> PyTorchRuntime:
-            runtime = cls(subject, LoadedWeights(model=model))
-            runtime.model.generation_config = plain_generation_config(model)
-            return runtime
-
-        return device_card(subject, environment, ceiling_gb_per_s, loaded, say)
+        onednn = _has_onednn_decode(subject)
+        return device_card(subject, environment, ceiling_gb_per_s, cls.of_weights, say, onednn=onednn)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
-        runtime = cls(subject, cls.weights(subject))
-        runtime.model.generation_config = plain_generation_config(runtime.model)
+        runtime = cls.of_weights(subject, cls.weights(subject))
         runtime.optimize()
+        return runtime
+
+    @classmethod
+    def of_weights(cls, subject: Subject, loaded: LoadedWeights) -> Self:
+        """The runtime of a model that lies on the device, before it is optimized."""
+        runtime = cls(subject, loaded)
+        runtime.model.generation_config = plain_generation_config(runtime.model)
         return runtime
 
     @classmethod
@@ -177,24 +179,12 @@ class PyTorchRuntime(TransformersScorer, Loader):
         return self.timed(prompt_ids, workload, sync_policy, TokenClock(self._synchronize))
 
     def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
-        clock = TokenClock(self._synchronize)
-        if prompt_ids.shape[1] == 1:
-            return self.timed(prompt_ids, workload, "every_token", clock)
-        with self.inference():
-            cache = self._random_cache(prompt_ids, workload)
-        return self.timed(prompt_ids, workload, "every_token", clock, cache)
-
-    def _random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Any:
-        """A cache of random keys and values for all tokens but the last one of the prompt."""
-        length = prompt_ids.shape[1]
+        # A generation from the first token alone shows the shapes of the model's cache.
         shortest = msgspec.structs.replace(workload, cache="dynamic", new_tokens=2)
         _, output = self.generated(prompt_ids[:, :1], shortest)
-        return random_cache(
-            self.model.config,
-            cache_of(output),
-            positions=length - 1,
-            capacity=length + workload.new_tokens if workload.cache == "static" else None,
-        )
+        with self.inference():
+            cache = random_cache(self.model.config, cache_of(output), prompt_ids.shape[1] - 1, workload)
+        return self.timed(prompt_ids, workload, "every_token", TokenClock(self._synchronize), cache)
 
     def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
         def timed(clock: TokenClock) -> TokenTimes:
@@ -210,8 +200,8 @@ class PyTorchRuntime(TransformersScorer, Loader):
         clock: TokenClock,
         cache: Any = None,
     ) -> Generation:
-        """Generates, from the cache where one is given, and under the policy `every_token` stamps the tokens
-        with the clock."""
+        """Generates, and under the policy `every_token` stamps the tokens with the clock. The `cache` of a
+        generation that goes on holds all tokens of the prompt but the last one."""
         input_ids = self.on_device(prompt_ids)
         stamped = sync_policy == "every_token"
         seam: contextlib.AbstractContextManager[dict[str, Any]] = contextlib.nullcontext({})
