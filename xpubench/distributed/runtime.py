@@ -24,6 +24,8 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.failures import classify
 from xpubench.measure.device import TorchDevice
 from xpubench.measure.host import peak_host_bytes
+from xpubench.measure.ledger.measured import Measured
+from xpubench.measure.ledger.ranks import without_waiting
 from xpubench.measure.profile import time_in_collectives
 from xpubench.measure.times import latest
 from xpubench.process.signals import ENDING
@@ -165,6 +167,12 @@ class TensorParallelRuntime(PyTorchRuntime):
             collectives_ns=collectives_ns,
         )
         return msgspec.structs.replace(verification, collectives=self.job.gather(own))
+
+    @together
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        """The tokens of this rank, with its wait for the others apart from its collectives."""
+        own = super().explain(prompt_ids, workload)
+        return without_waiting(own, self.job.gather(own))
 
     @together
     def trace(

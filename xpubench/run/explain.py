@@ -44,9 +44,8 @@ def _ledgers(session: Session[RunSpec], record: Record, prompt_ids: TokenIds) ->
     workload, explainer = record.spec.workload, session.generator.explainer
     if explainer is None:
         return Explanation(notes=[f"{session.subject.runtime} does not show where its tokens' time goes"])
-    architecture, sequences = session.facts.architecture, workload.batch_size * workload.num_beams
-    share = None if architecture is None else architecture.step_share(sequences)
-    return explanation_of(explainer.explain(prompt_ids, workload), facts_of(record, share))
+    facts = facts_of(record, session.facts.architecture)
+    return explanation_of(explainer.explain(prompt_ids, workload), facts)
 
 
 def _words(error: Exception) -> str:

@@ -5,11 +5,14 @@ A runtime's module of options imports only this one, `xpubench.errors` and the s
 """
 
 import argparse
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import msgspec
 
 from xpubench.errors import UserError
+
+if TYPE_CHECKING:
+    from xpubench.spec import Subject, Workload
 
 # The `quant_method` in the config of an INT4 checkpoint that this tool wrote.
 OWN_INT4_METHOD = "xpubench-rtn"
@@ -99,6 +102,8 @@ class RuntimeOptions(
     - `preferred_where` is the capability among the findings of `xpubench doctor` with which the runtime is
       preferred to the default one; None of a runtime that is not.
     - `shards` is the runtime whose model it shares among ranks.
+    - `one_graph_on` holds the kinds of devices on which it runs a step as one graph, without Python between
+      its operators.
     - `hides_logits` says why nothing can be scored, of a stack that keeps its logits to itself.
     - `scoring_variables` are set for accuracy runs before the stack is imported, unless the user set them.
       Models of the types `scored_alone` are scored a sequence at a time.
@@ -116,6 +121,7 @@ class RuntimeOptions(
     int4_refusal: ClassVar[str] = ""
     preferred_where: ClassVar[str | None] = None
     shards: ClassVar[str | None] = None
+    one_graph_on: ClassVar[tuple[str, ...]] = ()
     hides_logits: ClassVar[str | None] = None
     listed: ClassVar[bool] = True
     scoring_variables: ClassVar[dict[str, str]] = {}
@@ -200,6 +206,11 @@ class RuntimeOptions(
     def precision(self) -> str | None:
         """The precision of the weights, where the options choose it instead of the subject's dtype."""
         return None
+
+    def advice(self, cause: str, subject: "Subject", workload: "Workload") -> list[str]:
+        """What this runtime's own flags can do for a token that `cause` bounds, one of
+        `xpubench.explanation.Cause`: only what the run does not do already."""
+        return []
 
     def weight_bytes(self, model: str, parameters: int) -> int | None:
         """A lower bound of the bytes that `parameters` weights take, where the runtime stores them otherwise

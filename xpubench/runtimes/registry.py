@@ -61,6 +61,11 @@ def listed() -> list[str]:
     return [name for name, options in OPTIONS.items() if options.listed]
 
 
+def with_one_graph(device: str) -> list[str]:
+    """The names of the runtimes that people can choose and that run a step as one graph on such a device."""
+    return [name for name in listed() if device in OPTIONS[name].one_graph_on]
+
+
 def sharded(name: str) -> str:
     """The runtime that shares the model of the runtime `name` among ranks; UserError where none does."""
     for other, options in OPTIONS.items():

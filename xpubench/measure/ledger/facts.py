@@ -2,6 +2,7 @@
 
 import msgspec
 
+from xpubench.catalog.architecture import Architecture
 from xpubench.measure.ledger.middle import middle_mean
 from xpubench.record import Record, Samples
 from xpubench.spec import RunSpec
@@ -10,8 +11,8 @@ from xpubench.spec import RunSpec
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The first and the next token's latency in nanoseconds, each the mean of the middle half of the timed
     ones, so that a disturbed token does not count; the bytes of weights and of KV cache that a step must
-    read; the bandwidth ceiling in GB/s; what the prompt's pass computes, and the peak of matrix products in
-    TFLOP/s. None stands for what is not known."""
+    read; the bandwidth ceiling in GB/s; what the prompt's pass and the weights of a step compute; the peak of
+    matrix products in TFLOP/s. None stands for what is not known."""
 
     spec: RunSpec
     first_ns: float | None = None
@@ -20,14 +21,19 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes: int | None = None
     ceiling_gb_per_s: float | None = None
     prefill_flop: int | None = None
+    step_flop: int | None = None
     peak_tflop_per_s: float | None = None
 
 
-def facts_of(record: Record, step_share: float | None) -> RunFacts:
-    """The facts of a finished latency run. `step_share` is the share of the weights outside of embedding
-    tables that a step reads, None for an architecture that the planner does not know."""
+def facts_of(record: Record, architecture: Architecture | None) -> RunFacts:
+    """The facts of a finished latency run, and of its model's architecture where the planner knows it."""
     assert isinstance(record.spec, RunSpec)
-    weights, step = _weight_bytes(record, step_share), record.latency.step_bytes if record.latency else None
+    workload = record.spec.workload
+    sequences, part = workload.batch_size * workload.num_beams, None
+    if architecture is not None:
+        part = architecture.part(record.spec.subject.tp_size)
+    weights = _weight_bytes(record, 1.0 if part is None else part.step_share(sequences))
+    step = record.latency.step_bytes if record.latency else None
     return RunFacts(
         spec=record.spec,
         first_ns=_mean(first_tokens(record.samples)),
@@ -36,6 +42,9 @@ def facts_of(record: Record, step_share: float | None) -> RunFacts:
         kv_bytes=None if weights is None or step is None else max(step - weights, 0),
         ceiling_gb_per_s=record.bandwidth.highest_gb_per_s if record.bandwidth else None,
         prefill_flop=record.plan.prefill_flop if record.plan else None,
+        peak_tflop_per_s=record.peak.highest_tflop_per_s if record.peak else None,
+        # A weight is one multiplication and one addition for each sequence.
+        step_flop=None if part is None else 2 * sequences * part.step_weight_parameters,
     )
 
 
@@ -49,10 +58,10 @@ def next_tokens(samples: Samples) -> list[int]:
     return [ns for one in samples.iterations for ns in one.next_token_ns or ()]
 
 
-def _weight_bytes(record: Record, step_share: float | None) -> int | None:
+def _weight_bytes(record: Record, step_share: float) -> int | None:
     if record.runtime is None or not record.runtime.step_weight_bytes:
         return None
-    return int(record.runtime.step_weight_bytes * (1.0 if step_share is None else step_share))
+    return int(record.runtime.step_weight_bytes * step_share)
 
 
 def _mean(values: list[int]) -> float | None:

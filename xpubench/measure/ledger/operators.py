@@ -22,7 +22,7 @@ KERNELS: tuple[PartName, ...] = (
 HOST = (
     r"aten::(view|_unsafe_view|_reshape_alias|t|transpose|permute|as_strided|slice|select|narrow|expand|chunk|"
     r"expand_as|unsqueeze|squeeze|split|split_with_sizes|unbind|unflatten|flatten|alias|detach|detach_|"
-    r"view_as|numpy_T|movedim|swapaxes|swapdims|lift_fresh|real|broadcast_to)",
+    r"view_as|numpy_T|movedim|swapaxes|swapdims|lift_fresh|real|broadcast_to)_?",
     r"aten::(empty|empty_like|empty_strided|new_empty|new_empty_strided|resize_|resize_as_|set_|result_type|"
     r"resolve_conj|resolve_neg|is_nonzero|item|_local_scalar_dense|_has_compatible_shallow_copy_type|"
     r"can_cast|is_same_size|_nested_tensor_size|_fused_sdp_choice|record_stream|_to_cpu|detach_)",
@@ -43,7 +43,7 @@ OPERATORS: tuple[tuple[PartName, str], ...] = (
     ("collectives", r"deepspeed(_comm)?::.*(all_reduce|allreduce|all_gather|broadcast).*"),
     ("attention", r"aten::(_?scaled_dot_product_\w+|_flash_attention\w*|_efficient_attention\w*)"),
     ("attention", r"aten::(_?safe_softmax|_softmax|softmax|bmm|baddbmm|bmm_out|_cudnn_attention\w*)"),
-    ("attention", r"(torch_ipex|ipex)::.*(sdp|masked_multihead|attention|flash|softmax).*"),
+    ("attention", r"(torch_ipex|ipex)::.*(sdp|SDP|masked_multihead|attention|flash|softmax).*"),
     ("attention", r"(flash_attn|vllm_flash_attn|xformers|flex)\w*::.*"),
     ("weights", r"aten::(linear|mm|addmm|matmul|mv|addmv|_addmm_activation|_int_mm|_scaled_mm|_grouped_mm)"),
     ("weights", r"aten::(_weight_int\d+pack_mm\w*|_scaled_grouped_mm\w*|einsum|mkldnn_linear\w*|addbmm)"),
@@ -108,7 +108,7 @@ FUSED_PARTS: tuple[tuple[PartName, str], ...] = (
     ("attention", r"(attention|softmax|bmm)"),
     ("weights", r"(^|_)(mm|addmm|linear|int4pack|int8pack)(_|$)"),
 )
-SYNCHRONIZING = re.compile(r"(synchroni[sz]e|[a-z]WaitEvent|EventQuery|HostSync|queue_wait|event_wait)", re.I)
+SYNCHRONIZING = re.compile(r"(synchroni[sz]e|Events?Wait|QueueFinish|EventQuery)", re.IGNORECASE)
 
 
 @cache

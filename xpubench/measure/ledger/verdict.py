@@ -1,37 +1,112 @@
-"""What bounds a token, by rules over its ledger."""
+"""What bounds a token, by rules over its ledger.
+
+The limits come from runs of one small model on a CPU and from planted slow-downs; on an accelerator nobody
+has tried them.
+"""
+
+from typing import NamedTuple
 
 from xpubench.explanation import Cause, Ledger, PartName, TokenVerdict
+from xpubench.measure.ledger.advice import advice_on
 from xpubench.measure.ledger.facts import RunFacts
+from xpubench.measure.ledger.ledger import LEAST_CPU_SHARE
 
-# Shares of the token's time from which on a part is its bound.
-WEIGHTS, HOST, ATTENTION, COMMUNICATION = 0.60, 0.35, 0.25, 0.25
-# Of the bandwidth ceiling, what the weights' own rate is at least for the bandwidth to bound it.
-FAST = 0.80
+# Weights at this share of their roof or above are bound by it: by the bandwidth or by the matrix units.
+NEAR_THE_ROOF = 0.7
+
+
+class Group(NamedTuple):
+    """Parts that one cause stands for, and the share of the token from which on they bound it."""
+
+    cause: Cause
+    parts: tuple[PartName, ...]
+    limit: float
+
+
+# Attention and communication take their time from a token that without them would be bound by something else.
+GROUPS = (
+    Group("communication", ("collectives", "waiting"), 0.25),
+    Group("attention", ("attention",), 0.25),
+    Group("launches", ("launches", "idle"), 0.35),
+    Group("host", ("host", "synchronization", "stack"), 0.35),
+    Group("kernels", ("other_kernels", "unknown_kernels"), 0.35),
+    Group("bandwidth", ("weights", "kv_cache"), 0.60),
+)
 
 
 def verdict_of(ledger: Ledger, facts: RunFacts) -> TokenVerdict:
-    """The verdict on a ledger."""
+    """The verdict on a ledger. Of the groups, the one counts that is farthest beyond its limit, or nearest to
+    it where all are below."""
     if ledger.refused is not None:
-        return TokenVerdict(cause="unclear", share=None, message=f"no verdict: {ledger.refused}")
+        return _refused(ledger, facts)
     shares = {part.name: part.ns / ledger.sum_ns for part in ledger.parts}
-    cause, share = _cause(ledger, shares, facts.ceiling_gb_per_s)
-    return TokenVerdict(cause=cause, share=share, message=f"{cause}-bound: {share:.0%} of the token")
+    sums = [sum(shares.get(name, 0.0) for name in group.parts) for group in GROUPS]
+    index = max(range(len(GROUPS)), key=lambda one: sums[one] / GROUPS[one].limit)
+    cause, share = GROUPS[index].cause, sums[index]
+    if cause == "bandwidth":
+        cause, message = _roof(ledger, facts, share)
+    else:
+        message = _message(cause, share, ledger)
+    return TokenVerdict(cause=cause, share=share, message=message, advice=advice_on(cause, ledger, facts))
 
 
-def _cause(ledger: Ledger, shares: dict[PartName, float], ceiling: float | None) -> tuple[Cause, float]:
-    weights = next((part for part in ledger.parts if part.name == "weights"), None)
-    communication = shares.get("collectives", 0) + shares.get("waiting", 0)
-    host = shares.get("host", 0) + shares.get("synchronization", 0) + shares.get("idle", 0)
-    candidates: list[tuple[Cause, float, float]] = [
-        ("communication", communication, COMMUNICATION),
-        ("attention", shares.get("attention", 0), ATTENTION),
-        ("host", host, HOST),
-        ("launches", shares.get("launches", 0), HOST),
-    ]
-    reached = [(share / limit, cause, share) for cause, share, limit in candidates if share >= limit]
-    if reached:
-        _, cause, share = max(reached)
-        return cause, share
-    fast = weights is not None and ceiling and (weights.gb_per_s or 0) >= FAST * ceiling
-    share = shares.get("weights", 0)
-    return ("bandwidth" if fast else "kernels", share)
+def _refused(ledger: Ledger, facts: RunFacts) -> TokenVerdict:
+    share = ledger.cpu_share
+    cause: Cause = "clock" if share is not None and share < LEAST_CPU_SHARE else "unclear"
+    return TokenVerdict(
+        cause=cause,
+        share=None if share is None or cause != "clock" else 1 - share,
+        message=f"no verdict: {ledger.refused}",
+        advice=advice_on(cause, ledger, facts),
+    )
+
+
+def _roof(ledger: Ledger, facts: RunFacts, share: float) -> tuple[Cause, str]:
+    """Whether the products with weights are near the roof of the bandwidth or of the matrix units (Williams
+    et al. 2009), or whether their kernels are slower than both."""
+    weights = next(part for part in ledger.parts if part.name == "weights")
+    flop = facts.step_flop if ledger.token == "next" else facts.prefill_flop
+    ceiling, peak = facts.ceiling_gb_per_s, facts.peak_tflop_per_s
+    reading = (weights.gb_per_s or 0) / ceiling if ceiling else None
+    computing = flop / weights.ns / peak / 1e3 if flop and peak else None
+    most = f"{share:.0%} of the token is in products with weights"
+    rate = ""
+    if reading is not None and ceiling is not None:
+        rate = f"{weights.gb_per_s or 0:.1f} GB/s, {reading:.0%} of the device's {ceiling:.1f}"
+    if computing is not None and computing > (reading or 0):
+        done = f"at {computing:.0%} of the measured matrix-product peak"
+        if computing >= NEAR_THE_ROOF:
+            return "compute", f"compute-bound: {most}, {done}"
+        return "kernels", f"kernel-bound: {most}, {done}"
+    if reading is None:
+        return "bandwidth", f"bandwidth-bound, as far as is known: {most}, and no ceiling is known"
+    if reading >= NEAR_THE_ROOF:
+        return "bandwidth", f"bandwidth-bound: {most}, which read {rate}"
+    return "kernels", f"kernel-bound: {most}, which read {rate}"
+
+
+def _message(cause: Cause, share: float, ledger: Ledger) -> str:
+    calls = {name: _calls(ledger, name) for name in ("launches", "synchronization", "collectives")}
+    times = {part.name: part.ns / ledger.sum_ns for part in ledger.parts}
+    if cause == "communication":
+        waiting = f", {times.get('waiting', 0):.0%} of it waiting for other ranks"
+        return f"communication-bound: {share:.0%} of the token is in collectives{waiting}"
+    if cause == "attention":
+        return f"attention-bound: {share:.0%} of the token is attention beyond the bytes of its cache"
+    if cause == "launches":
+        return f"launch-bound: {share:.0%} of the token goes to {calls['launches']:.0f} calls of the driver"
+    if cause == "host":
+        syncs = calls["synchronization"]
+        waits = f", which waits for the device {syncs:.0f} times" if syncs > 2 else ""
+        return f"host-bound: {share:.0%} of the token is Python, dispatch and the generation loop{waits}"
+    top = max(
+        (one for one in ledger.operators if one.part in ("other_kernels", "unknown_kernels")),
+        key=lambda one: one.ns,
+        default=None,
+    )
+    named = "" if top is None else f", most of it {top.name} ({top.ns / ledger.sum_ns:.0%})"
+    return f"kernel-bound: {share:.0%} of the token is in kernels beside weights and attention{named}"
+
+
+def _calls(ledger: Ledger, part: str) -> float:
+    return sum(one.calls for one in ledger.operators if one.part == part)

@@ -121,6 +121,7 @@ class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
         *("openvino", "openvino-genai", "openvino-tokenizers", "optimum", "optimum-intel", "nncf"),
     )
     diagnosis: ClassVar[str | None] = "xpubench.runtimes.openvino.diagnosis"
+    one_graph_on: ClassVar[tuple[str, ...]] = tuple(DEVICES)
     int4_method: ClassVar[str | None] = None
     int4_refusal: ClassVar[str] = "OpenVINO has its own INT4: give --weight-format int4 instead of --woq"
     flags: ClassVar[tuple[Flag, ...]] = FLAGS

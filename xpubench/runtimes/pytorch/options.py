@@ -1,12 +1,15 @@
 """The flags, options and description of stock PyTorch."""
 
 import argparse
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import msgspec
 
 from xpubench.errors import UserError
 from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
+
+if TYPE_CHECKING:
+    from xpubench.spec import Subject, Workload
 
 DEFAULT_BACKEND = "inductor"
 COMPILE_FLAGS = (
@@ -66,6 +69,16 @@ class PyTorchOptions(RuntimeOptions, kw_only=True, frozen=True, tag="pytorch"):
         # The ids of runs on the default runtime do not name it.
         return self.set_fields()
 
+    def advice(self, cause: str, subject: "Subject", workload: "Workload") -> list[str]:
+        lines = []
+        if cause in ("host", "launches") and self.torch_compile is None:
+            static = " --use-static-cache" * (workload.cache != "static")
+            lines.append(f"try --torch-compile{static}: the steps are not compiled")
+        can = self.onednn_decode and ONEDNN_FLAG in self.flags
+        if cause == "kernels" and can and _one_bfloat16_row(subject, workload):
+            lines.append(f"try {ONEDNN_FLAG.name}: oneDNN's bfloat16 kernel is slow for one row")
+        return lines
+
     @property
     def words(self) -> list[str]:
         compiled = [f"torch.compile {self.torch_compile}"] if self.torch_compile else []
@@ -83,3 +96,10 @@ def compile_backend(args: argparse.Namespace) -> str | None:
     if args.backend is not None and not args.torch_compile:
         raise UserError("--backend names torch.compile's backend; give --torch-compile too, or leave it out")
     return (args.backend or DEFAULT_BACKEND) if args.torch_compile else None
+
+
+def _one_bfloat16_row(subject: "Subject", workload: "Workload") -> bool:
+    """Whether a step multiplies one row in bfloat16 with unquantized weights on a CPU."""
+    sequences = workload.batch_size * workload.num_beams
+    unquantized = subject.device == "cpu" and subject.dtype == "bfloat16" and subject.quantization is None
+    return unquantized and sequences == 1
