@@ -60,7 +60,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(results, whole(latency_record(subject("explained"))))
     for batch in (2, 4):
         write(results, latency_record(subject("explained"), next_ms=20.0 + batch, batch_size=batch))
-    write(results, latency_record(subject("plain")))
+    write(results, latency_record(subject("bare")))
+    other = TokenVerdict(cause="bandwidth", share=0.6, message="bandwidth-bound")
+    write(results, explained(latency_record(subject("reading")), ledger("next", NEXT), verdict=other))
     path = root / "page.html"
     path.write_bytes(report_page([results]))
     return path
@@ -186,7 +188,7 @@ def test_a_curve_over_batches_is_in_each_of_its_runs_alone(report: Path, open_pa
         latencies = figure.evaluate("one => one.querySelector('.plot').data[0].y")
         assert latencies == pytest.approx([20.0, 22.0, 24.0], rel=0.02)
         page.keyboard.press("Escape")
-    panel = open_panel(page, "plain")
+    panel = open_panel(page, "bare")
     expect(panel.get_by_text("Next token latency by batch")).to_have_count(0)
     expect(panel.get_by_text("Where the time goes")).to_have_count(0)
 
