@@ -22,11 +22,22 @@ class CompileCounters(msgspec.Struct, frozen=True, kw_only=True):
 
 class TransformersDescription(RuntimeDescription, kw_only=True, frozen=True):
     """A model under transformers' `generate`: its class, the implementation of its attention, and what
-    torch.compile did."""
+    torch.compile did. Of a checkpoint that this tool quantized with data, `calibrated` is the recipe in words
+    and `source` the checkpoint that it was made from."""
 
     model_class: str | None = None
     attention: str | None = None
     compile: CompileCounters | None = None
+    calibrated: str | None = None
+    source: str | None = None
+
+    @property
+    def recipe_text(self) -> str | None:
+        return self.calibrated or super().recipe_text
+
+    @property
+    def made_from(self) -> str | None:
+        return self.source
 
 
 class PyTorchDescription(TransformersDescription, kw_only=True, frozen=True, tag="pytorch"):
