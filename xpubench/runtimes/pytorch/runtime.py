@@ -21,8 +21,8 @@ from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import TokenTimes
-from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Explainer, Generation, Loader, Scorer, TokenIds, Verification
+from xpubench.record import SyncPolicy, WeightsFingerprint
+from xpubench.runtimes.base import Explainer, Generation, Loader, Origin, Scorer, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
 from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
@@ -34,7 +34,7 @@ from xpubench.runtimes.pytorch.scoring import TransformersScorer
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
 from xpubench.weights.int4.kernels import Int8Embedding, bit_sum, stored_bytes, tensor_class
-from xpubench.weights.int4.recipes import read_description
+from xpubench.weights.int4.recipes import calibrated_description, read_description
 from xpubench.weights.load import LoadedWeights, load_weights
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.source import source_of
@@ -68,7 +68,14 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @property
     def rounding(self) -> str:
-        return self.subject.dtype
+        return self.computes_in
+
+    @property
+    def computes_in(self) -> str:
+        """The dtype of the activations and of the cache, which the kernels of some checkpoints choose."""
+        applied = self.loaded.quantization
+        told = None if applied is None else applied.compute_dtype
+        return told if told in DTYPE_BYTES else self.subject.dtype
 
     @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
@@ -106,6 +113,18 @@ class PyTorchRuntime(TransformersScorer, Loader):
         runtime = cls(subject, loaded)
         runtime.model.generation_config = plain_generation_config(runtime.model)
         return runtime
+
+    @classmethod
+    def origin(cls, subject: Subject) -> Origin | None:
+        kept = calibrated_description(Path(subject.model).expanduser())
+        if kept is None:
+            return super().origin(subject)
+        return Origin(model=kept.source, revision=kept.revision, lora=subject.lora)
+
+    @classmethod
+    def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
+        kept = calibrated_description(Path(subject.model).expanduser())
+        return super().fingerprint(subject) if kept is None else kept.checkpoint
 
     @classmethod
     def check(cls, subject: Subject) -> None:
@@ -282,13 +301,14 @@ class PyTorchRuntime(TransformersScorer, Loader):
             )
 
     def kv_value_bytes(self, head_dim: int) -> float:
-        return DTYPE_BYTES[self.subject.dtype]
+        return DTYPE_BYTES[self.computes_in]
 
     def describe(self) -> RuntimeDescription:
         return self.subject.options.description(**self.described())
 
     def described(self) -> dict[str, Any]:
         """The fields of the description."""
+        kept = calibrated_description(Path(self.subject.model).expanduser())
         return {
             "model_class": type(self.model).__name__,
             "attention": getattr(self.model.config, "_attn_implementation", None),
@@ -298,13 +318,16 @@ class PyTorchRuntime(TransformersScorer, Loader):
             "steps_without_onednn": None if self._decode is None else self._decode.steps,
             "revision": self.loaded.revision,
             "quantization": self.loaded.quantization,
+            "calibrated": None if kept is None else kept.recipe.title,
+            "source": None if kept is None else kept.source,
         }
 
     def doubts(self) -> list[str]:
         recipe, applied = self.subject.quantization, self.loaded.quantization
         doubts = list(self.loaded.doubts)
         if recipe is None or applied is None:
-            return doubts
+            asked = {"compute_dtype": self.subject.dtype}
+            return doubts + not_as_asked(asked, msgspec.to_builtins(applied) or {}, *asked)
         known = find_model(self.subject.model)
         if not (known and known.int4):
             doubts.append(f"{self.subject.model} is not validated for INT4")
