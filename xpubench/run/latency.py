@@ -270,6 +270,8 @@ def _measure(
             raise RunFailure("numerics", "the weights on the device have changed since the load")
     tokens = watched.settle()
     warnings += watched.warnings()
+    if spec.subject.weights != "dummy":
+        warnings += watched.degenerate()
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
         warnings.append("a static cache was asked for, and the stack does not show which one it used")
     first_tokens = verification.tokens[0].tolist()
@@ -327,13 +329,16 @@ def _summary_inputs(
 
 
 def _verify(generator: Generator, spec: RunSpec, watched: TimedTokens) -> Verification:
-    """An untimed generation from the first and the last pair's prompt."""
-    workload = spec.workload
+    """An untimed generation from the first and the last pair's prompt. Each row of the batch stands in
+    another place, so that what goes wrong at one place shows, unless the stack hides the logits by which its
+    rounding could be told from that."""
+    workload, shift = spec.workload, 0 if generator.scorer is None else 1
     prompt_ids = _prompt_ids(generator, workload, spec.protocol.seed, 0)
-    verification = generator.verify(prompt_ids, workload)
-    watched.add(workload.prompt or 0, prompt_ids, workload.num_beams, verification.tokens)
+    verification = generator.verify(np.roll(prompt_ids, shift, axis=0), workload)
+    tokens = np.roll(verification.tokens, -shift, axis=0)
+    watched.add(workload.prompt or 0, prompt_ids, workload.num_beams, tokens)
     watched.look_at(verification.logits)
-    return verification
+    return msgspec.structs.replace(verification, tokens=tokens)
 
 
 def _generate_once(
