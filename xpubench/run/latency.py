@@ -253,6 +253,8 @@ def _measure(
     _check_weights_stayed(session, setting, watched)
     tokens = watched.settle()
     warnings += watched.warnings()
+    if spec.subject.weights != "dummy":
+        warnings += watched.degenerate()
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
         warnings.append("a static cache was asked for, and the stack does not show which one it used")
     first_tokens = verification.tokens[0].tolist()
