@@ -78,7 +78,6 @@ def test_a_compiled_model_is_explained(
         ("busy-python", ("host",)),
         ("sleep", ("host",)),
         ("debug-dispatch", ("host",)),
-        ("second-read", ("weights",)),
         ("quadratic-attention", ("attention",)),
         ("small-kernels", ("other_kernels",)),
     ],
@@ -93,6 +92,15 @@ def test_a_planted_slow_down_lies_in_its_part(
     # How much of what was added lies in the part that the slow-down is planted in.
     added = sum(after.values()) - sum(before.values())
     assert sum(after[name] - before[name] for name in grows) > 0.5 * added > 0
+
+
+def test_weights_that_are_read_again_lie_in_the_products(generate: CommandLine, tiny_llama: Path) -> None:
+    # On a model so small, most of what this adds is dispatch.
+    flags = ("--runtime", "faulty", "--explain", "--json")
+    clean = next_ledger(generate(tiny_llama, *flags).records[0])
+    slow = next_ledger(generate(tiny_llama, *flags, "--fault", "second-read").records[0])
+    assert parts_of(slow)["weights"] > 2 * parts_of(clean)["weights"]
+    assert sum(one["calls"] for one in slow["operators"] if one["part"] == "weights") == 4 * (2 * 7 + 1)
 
 
 def test_a_process_that_is_kept_from_its_processor_gets_no_ledger(tiny_llama: Path, tmp_path: Path) -> None:

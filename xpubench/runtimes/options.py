@@ -106,7 +106,8 @@ class RuntimeOptions(
       its operators.
     - `hides_logits` says why nothing can be scored, of a stack that keeps its logits to itself.
     - `scoring_variables` are set for accuracy runs before the stack is imported, unless the user set them,
-      and `explaining_variables` for runs whose tokens are explained. Models of the types `scored_alone` are scored a sequence at a time.
+      and `explaining_variables` for runs whose tokens are explained. Models of the types `scored_alone` are
+      scored a sequence at a time.
     - `flags` are those that the runtime reads, under `flags_title` in help, and `shortcut` is the flag that
       chooses the runtime as `--runtime` does; help and lists leave out a runtime that is not `listed`.
     """
