@@ -67,6 +67,8 @@ class PyTorchOptions(RuntimeOptions, kw_only=True, frozen=True, tag="pytorch"):
     diagnosis: ClassVar[str | None] = "xpubench.runtimes.pytorch.diagnosis"
     flags: ClassVar[tuple[Flag, ...]] = (*COMPILE_FLAGS, ONEDNN_FLAG)
     flags_title: ClassVar[str] = "PyTorch"
+    # The kernels that inductor makes for a CPU then tell their names to torch's profiler.
+    explaining_variables: ClassVar[dict[str, str]] = {"TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE": "1"}
 
     torch_compile: str | None = None
     onednn_decode: bool = True
