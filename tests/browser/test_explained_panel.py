@@ -23,7 +23,7 @@ NEXT = {
 FIRST = {"weights": 150.0, "host": 54.0}
 CURVE = DepthCurve(
     points=[
-        DepthPoint(depth=depth, next_token_ns=[int(1e6 * ms), int(1.1e6 * ms)], next_token_ms=1.05 * ms)
+        DepthPoint(depth=depth, next_token_ns=[[int(1e6 * ms), int(1.1e6 * ms)]], next_token_ms=1.05 * ms)
         for depth, ms in ((0, 20.0), (1024, 21.0), (16384, 36.0))
     ],
     slope_ns=30.0,
@@ -60,7 +60,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(results, whole(latency_record(subject("explained"))))
     for batch in (2, 4):
         write(results, latency_record(subject("explained"), next_ms=20.0 + batch, batch_size=batch))
-    write(results, latency_record(subject("plain")))
+    write(results, latency_record(subject("bare")))
+    other = TokenVerdict(cause="bandwidth", share=0.6, message="bandwidth-bound")
+    write(results, explained(latency_record(subject("reading")), ledger("next", NEXT), verdict=other))
     path = root / "page.html"
     path.write_bytes(report_page([results]))
     return path
@@ -186,7 +188,7 @@ def test_a_curve_over_batches_is_in_each_of_its_runs_alone(report: Path, open_pa
         latencies = figure.evaluate("one => one.querySelector('.plot').data[0].y")
         assert latencies == pytest.approx([20.0, 22.0, 24.0], rel=0.02)
         page.keyboard.press("Escape")
-    panel = open_panel(page, "plain")
+    panel = open_panel(page, "bare")
     expect(panel.get_by_text("Next token latency by batch")).to_have_count(0)
     expect(panel.get_by_text("Where the time goes")).to_have_count(0)
 

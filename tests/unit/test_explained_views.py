@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def shown(record: Record) -> list[list[str]]:
 
 
 def test_the_terminal_shows_the_ledgers_in_ms_and_percent() -> None:
-    bytes_read = {
+    bytes_read: dict[str, Any] = {
         "parts": [{"name": "weights", "ns": 12e6, "bytes": 6_000_000_000}, {"name": "host", "ns": 6e6}]
     }
     record = explained(
@@ -48,8 +49,8 @@ def test_the_terminal_shows_the_ledgers_in_ms_and_percent() -> None:
 def test_the_terminal_shows_the_curve_over_depths_and_a_refusal() -> None:
     curve = DepthCurve(
         points=[
-            DepthPoint(depth=0, next_token_ns=[9_000_000, 11_000_000], next_token_ms=10.0),
-            DepthPoint(depth=4096, next_token_ns=[12_000_000], next_token_ms=12.0),
+            DepthPoint(depth=0, next_token_ns=[[9_000_000], [11_000_000]], next_token_ms=10.0),
+            DepthPoint(depth=4096, next_token_ns=[[12_000_000]], next_token_ms=12.0),
         ],
         slope_ns=25.0,
         slope_ci95=(24.0, 26.0),

@@ -303,6 +303,17 @@ def test_unknown_suites_and_limits(xpubench: CommandLine, tmp_path: Path) -> Non
     assert "cannot read" in xpubench("suite", tmp_path / "none.toml").error_line
     assert "--rounds" in xpubench("suite", "smoke", "--rounds", 0).error_line
     assert "from 1 to 1000" in xpubench("suite", "smoke", "--rounds", 1000000).error_line
+
+
+def test_one_command_line_of_millions_of_runs_is_refused(xpubench: CommandLine, tmp_path: Path) -> None:
+    numbers = " ".join(map(str, range(1, 216)))
+    flags = f"--greedy --input-tokens {numbers} --max-new-tokens {numbers} --batch-size {numbers}"
+    path = tmp_path / "suite.toml"
+    path.write_text(f'title = "t"\n[[grid]]\nmodels = ["smollm2-135m"]\nflags = "{flags}"\n')
+    for command in (["suite", path, "--dry-run"], ["generate", "-m", "smollm2-135m", *flags.split()]):
+        done = xpubench(*command)
+        assert done.code == 2
+        assert "9938375 runs, and at most 10000" in done.error_line
     assert "--timeout" in xpubench("suite", "smoke", "--timeout", "nan").error_line
     assert "No closing quotation" in xpubench("suite", "smoke", "--flags", "'").error_line
 

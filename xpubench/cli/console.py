@@ -13,9 +13,9 @@ from rich.text import Text
 from xpubench.cli.explained import explanation_tables
 from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
-from xpubench.explanation import DepthCurve
 from xpubench.measure.summary import median_iteration
 from xpubench.record import Accuracy, LatencySummary, Record, RunChecks, TokenChecks
+from xpubench.report.batches import batch_curves
 from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
 
 TOKENS_A_LINE = 10
@@ -96,6 +96,12 @@ class Reporter:
             self._out.print(_token_times(record))
         self._out.print()
 
+    def show_batches(self, records: list[Record]) -> None:
+        """Prints how decode grows with the batch, where runs differ in that alone."""
+        for curve in batch_curves(records):
+            self._out.print(Text(f"batches of {curve.title}", style="bold"))
+            self._out.print(Text(f"{curve.line}: {curve.message}"), soft_wrap=True)
+
     def end(self, records: list[Record]) -> None:
         """Prints the failures, and commands to continue with."""
         for record in records:
@@ -137,7 +143,6 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
         ]
     if record.accuracy is not None and record.status in ("ok", "interrupted"):
         rows += _accuracy_rows(record.accuracy)
-    rows += _depth(record.explanation.depth if record.explanation else None)
     if memory and (plan := record.plan) is not None:
         weights, cache, peak = map(gb_with_unit, (plan.weight_bytes, plan.kv_cache_bytes, plan.peak_bytes))
         rows.append(("plan", f"weights {weights}, KV cache {cache}, peak {peak}"))
@@ -181,13 +186,6 @@ def _cores(summary: LatencySummary) -> list[tuple[str, str]]:
 def _expected(record: Record) -> list[tuple[str, str]]:
     found = record.expectation
     return [] if found is None or found.message is None else [("next token", found.message)]
-
-
-def _depth(curve: DepthCurve | None) -> list[tuple[str, str]]:
-    if curve is None:
-        return []
-    points = ", ".join(f"{number(one.next_token_ms)} ms at {one.depth:,}" for one in curve.points)
-    return [("depth", f"{points}  (next token, {curve.method})"), ("", curve.message)]
 
 
 def _perturbation(summary: LatencySummary) -> str:

@@ -170,6 +170,8 @@ def show(args: argparse.Namespace, order: Order, reporter: "Reporter", out: Text
                 print(encode(record).decode(), file=out, flush=True)
             else:
                 reporter.show(record, **views)
+    if not args.json:
+        reporter.show_batches(records)
     reporter.end(records)
     if any(record.status == "interrupted" for record in records):
         return exit_code()

@@ -37,7 +37,7 @@ class Environments:
 
     def add(self, record: Record) -> None:
         """Counts the facts of one more record."""
-        for name, value in facts_of(record):
+        for name, value in lasting_facts(record):
             self.counts[name][value] += 1
         if record.fingerprint is not None:
             # A model may be a directory here and a name on the hub.
@@ -47,7 +47,7 @@ class Environments:
                 self.checkpoints[f"{part} of {model}"][digest] += 1
 
 
-def facts_of(record: Record) -> Iterator[tuple[str, str]]:
+def lasting_facts(record: Record) -> Iterator[tuple[str, str]]:
     """The lasting facts of a record's environment, by their dotted paths."""
     return ((name, value) for name, value in record.environment.facts() if name not in VOLATILE)
 

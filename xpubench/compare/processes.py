@@ -9,7 +9,7 @@ from statistics import fmean
 
 import msgspec
 
-from xpubench.compare.environments import facts_of
+from xpubench.compare.environments import lasting_facts
 from xpubench.compare.figures import FIGURES, Figure, FigureName, unusable
 from xpubench.compare.intervals import MIN_HISTORY, Noise, by_history, paired, pooled, welch
 from xpubench.compare.judgement import Judgement, judge_ratio, without_interval
@@ -67,7 +67,7 @@ class EarlierRuns:
                 continue
             if record.status == "ok" and not unusable(record):
                 self._known.add(process)
-                self._groups[record.id][side, *sorted(facts_of(record))].append(record)
+                self._groups[record.id][side, *sorted(lasting_facts(record))].append(record)
 
     def noise(self, base: Record, new: Record, figure: Figure) -> Noise | None:
         """The noise of that figure between processes of either run on the machine that both ran on, over

@@ -15,8 +15,9 @@ from xpubench.files import cache_directory, write_aside
 VERSION = 1
 
 
-def card_key(environment: Environment, dtype: str, threads: int | None) -> str:
-    """The name of the card of a device, its driver, these versions, variables and threads, and a dtype."""
+def card_key(environment: Environment, dtype: str, threads: int | None, options: str = "") -> str:
+    """The name of the card of a device, its driver, these versions, variables and threads, a dtype, and the
+    stack's options."""
     device = environment.device
     what = [
         VERSION,
@@ -24,6 +25,7 @@ def card_key(environment: Environment, dtype: str, threads: int | None) -> str:
         *(sorted(one.items()) for one in (environment.versions, environment.variables)),
         threads,
         dtype,
+        options,
     ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 

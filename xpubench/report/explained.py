@@ -129,5 +129,5 @@ def _rate(part: LedgerPart, ceiling: float | None) -> str:
 
 
 def _range(point: DepthPoint) -> list[str]:
-    samples = point.next_token_ns
+    samples = [ns for generation in point.next_token_ns for ns in generation]
     return [number(end / 1e6) for end in (min(samples), max(samples))] if samples else [NONE, NONE]

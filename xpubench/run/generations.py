@@ -31,7 +31,7 @@ class LoadGenerations(NamedTuple):
     peak_host_bytes: int
 
 
-def shares(count: int, loads: int) -> list[int]:
+def counts_per_load(count: int, loads: int) -> list[int]:
     """`count` divided over the loads, the larger shares first."""
     return [count // loads + (number < count % loads) for number in range(loads)]
 
@@ -91,13 +91,16 @@ def measure_load(
 
 
 def _verify(generator: Generator, spec: RunSpec, watched: TimedTokens) -> Verification:
-    """An untimed generation from the first and the last pair's prompt."""
-    workload = spec.workload
+    """An untimed generation from the first and the last pair's prompt. Each row of the batch stands in
+    another place, so that what goes wrong at one place shows, unless the stack hides the logits by which its
+    rounding could be told from that."""
+    workload, shift = spec.workload, 0 if generator.scorer is None else 1
     prompt_ids = prompt_ids_of(generator, workload, spec.protocol.seed, 0)
-    verification = generator.verify(prompt_ids, workload)
-    watched.add(workload.prompt or 0, prompt_ids, workload.num_beams, verification.tokens)
+    verification = generator.verify(np.roll(prompt_ids, shift, axis=0), workload)
+    tokens = np.roll(verification.tokens, -shift, axis=0)
+    watched.add(workload.prompt or 0, prompt_ids, workload.num_beams, tokens)
     watched.look_at(verification.logits)
-    return verification
+    return msgspec.structs.replace(verification, tokens=tokens)
 
 
 def _generate_once(

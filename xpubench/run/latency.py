@@ -38,7 +38,7 @@ from xpubench.record import Bandwidth, MatrixPeak, Output, Record, RunChecks, Sa
 from xpubench.results import ResultsDirectory
 from xpubench.run.expectation import expectation_of
 from xpubench.run.explain import explained
-from xpubench.run.generations import LoadGenerations, measure_load, prompt_ids_of, shares
+from xpubench.run.generations import LoadGenerations, counts_per_load, measure_load, prompt_ids_of
 from xpubench.run.session import Session
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.spec import RunSpec
@@ -170,7 +170,7 @@ def _set(
         stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
         for spec in session.specs:
             session.plans[spec.id] = plan_of(facts.architecture, spec, facts.catalog_device, stored)
-    precision = precision_of(subject, session.generator.rounding)
+    precision = precision_of(subject, session.generator.rounding, description.precision_class)
     limits = reference_limits(reference, precision, max_kl=max_kl, min_agreement=min_agreement)
     doubts = noise_warnings(session.environment)
     if session.operators is not None:
@@ -230,7 +230,7 @@ def _measure(
     progress = session.progress
     progress.begin(workload.title(input_tokens), protocol.loads * protocol.num_warmup + 2 * count)
     of_loads = []
-    for number, of_load in enumerate(shares(count, protocol.loads)):
+    for number, of_load in enumerate(counts_per_load(count, protocol.loads)):
         if number:
             _check_weights_stayed(session, setting, watched)
             _load_again(session, setting, watched)
@@ -253,6 +253,8 @@ def _measure(
     _check_weights_stayed(session, setting, watched)
     tokens = watched.settle()
     warnings += watched.warnings()
+    if spec.subject.weights != "dummy":
+        warnings += watched.degenerate()
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
         warnings.append("a static cache was asked for, and the stack does not show which one it used")
     first_tokens = verification.tokens[0].tolist()

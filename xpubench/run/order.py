@@ -80,11 +80,13 @@ def write_interrupted(results: ResultsDirectory, spec: Spec) -> Record | None:
 
 
 def set_variables(order: Order) -> None:
-    """Sets what libraries read when they are imported, for an accuracy run: the variables of its runtime and,
-    where nothing is needed from the hub, that the hub is not asked."""
-    if isinstance(order.specs[0], AccuracySpec):
-        for name, value in type(order.specs[0].subject.options).scoring_variables.items():
-            os.environ.setdefault(name, value)
+    """Sets what libraries read when they are imported: the variables of the runtime for an accuracy run or
+    one that is explained, and for an accuracy run that needs nothing from the hub that it is not asked."""
+    options = type(order.specs[0].subject.options)
+    scored = isinstance(order.specs[0], AccuracySpec)
+    wanted = options.scoring_variables if scored else options.explaining_variables if order.explain else {}
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
     if not all(isinstance(spec, AccuracySpec) and spec.task.data is not None for spec in order.specs):
         return
     model = order.specs[0].subject.model

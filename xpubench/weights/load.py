@@ -54,7 +54,7 @@ def load_weights(subject: Subject) -> LoadedWeights:
         model=model,
         tokenizer=tokenizer,
         revision=source.revision,
-        quantization=quantized_by(source.config.get("quantization_config")),
+        quantization=_checkpoints_own(source.config.get("quantization_config"), model),
         doubts=doubts,
     )
 
@@ -72,6 +72,22 @@ def quantized_by(fields: Any) -> AppliedQuantization | None:
     method = str(fields.get("quant_method", "quantized"))
     return AppliedQuantization(
         weight_dtype=f"int{bits}" if bits else method, library={"method": method} | kept
+    )
+
+
+def _checkpoints_own(fields: Any, model: Any) -> AppliedQuantization | None:
+    """As `quantized_by`, with the kernel and the dtype of the loaded model, which some kernels choose."""
+    found = quantized_by(fields)
+    if found is None:
+        return None
+    packed = [module for module in model.modules() if hasattr(module, "qweight")]
+    kernels = sorted({f"{type(module).__module__}.{type(module).__qualname__}" for module in packed})
+    return msgspec.structs.replace(
+        found,
+        kernel=", ".join(kernels) or None,
+        compute_dtype=str(model.dtype).removeprefix("torch."),
+        int4=len(packed) if packed and found.weight_dtype == "int4" else None,
+        int8=len(packed) if packed and found.weight_dtype == "int8" else None,
     )
 
 

@@ -61,8 +61,8 @@ def _depth(curve: DepthCurve) -> list[dict[str, float]]:
         {
             "depth": point.depth,
             "ms": point.next_token_ms,
-            "low": min(point.next_token_ns, default=0) / 1e6,
-            "high": max(point.next_token_ns, default=0) / 1e6,
+            "low": min(map(min, point.next_token_ns), default=0) / 1e6,
+            "high": max(map(max, point.next_token_ns), default=0) / 1e6,
         }
         for point in curve.points
     ]

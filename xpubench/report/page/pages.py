@@ -33,7 +33,7 @@ def report_page(directories: list[Path]) -> bytes:
 
     def add(run: RunRow, record: Record) -> None:
         panels.add(run, record)
-        batches.add(run, record)
+        batches.add(record, run.key)
 
     found = overview(directories, add)
     data = {

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.device import available_devices
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.logits import LogitsSamples
 from xpubench.measure.rounding import UNIT_ROUNDOFF
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy, WeightsFingerprint
 from xpubench.runtimes.base import (
     Device,
+    Explainer,
     Generation,
     Generator,
     Loader,
@@ -31,8 +33,9 @@ from xpubench.runtimes.base import (
 from xpubench.runtimes.llama_cpp.context import MICRO_BATCH_TOKENS, LlamaContext
 from xpubench.runtimes.llama_cpp.device import backend_devices, device_of, gpu_of
 from xpubench.runtimes.llama_cpp.gguf_file import Gguf, config_of_gguf, origin_of, read_gguf
+from xpubench.runtimes.llama_cpp.ledger import explain
 from xpubench.runtimes.llama_cpp.library import build, cpu_doubts, last_error, library
-from xpubench.runtimes.llama_cpp.options import FLOATS, LlamaCppDescription, LlamaCppOptions
+from xpubench.runtimes.llama_cpp.options import FLOATS, LlamaCppDescription, LlamaCppOptions, LlamaPerf
 from xpubench.runtimes.llama_cpp.tokenizer import GgufTokenizer
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.scoring import regrets, scores
@@ -134,8 +137,22 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
         self._free_context()
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        return self._generated(prompt_ids, workload, sync_policy)[0]
+
+    @property
+    def explainer(self) -> Explainer | None:
+        return self
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        return explain(lambda: self._generated(prompt_ids, workload, "every_token"))
+
+    def _generated(
+        self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy
+    ) -> tuple[Generation, list[LlamaPerf]]:
+        """A generation; with stamped tokens also llama.cpp's counters before it and at each token."""
         context = self._context_for(prompt_ids, workload)
         stamps: list[int] = []
+        counters = [context.perf()]
         tokens = np.empty((len(prompt_ids), workload.new_tokens), dtype=np.int64)
         watch = LogitsSamples(self.vocabulary.size)
         start_ns = perf_counter_ns()
@@ -143,10 +160,11 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
             tokens[:, step] = logits.argmax(-1)
             if sync_policy == "every_token":
                 stamps.append(perf_counter_ns())
+                counters.append(context.perf())
             watch.see(logits, tokens[:, step])
         end_ns = perf_counter_ns()
         times = TokenTimes(sync_policy=sync_policy, start_ns=start_ns, token_ns=stamps, end_ns=end_ns)
-        return Generation(tokens=tokens, times=times, logits=watch.facts())
+        return Generation(tokens=tokens, times=times, logits=watch.facts()), counters
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         generation = self.generate(prompt_ids, workload, "end_to_end")

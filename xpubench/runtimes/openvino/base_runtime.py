@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.logits import LogitsSamples
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Generation, Logits, Rows, Scorer, Scores, TokenIds, Verification
+from xpubench.runtimes.base import Explainer, Generation, Logits, Rows, Scorer, Scores, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.beams import BeamSearch
+from xpubench.runtimes.openvino.ledger import COUNT_NODES, explain_nodes, node_cost_ns
 from xpubench.runtimes.openvino.options import IR_FILE
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino
@@ -31,15 +33,18 @@ class BaseRuntime(OpenVinoRuntime):
     def __init__(self, subject: Subject, directory: Path) -> None:
         super().__init__(subject, directory)
         self._core = import_openvino().Core()
-        model = self._core.read_model(directory / IR_FILE)
+        model, self.last_row_alone = self._model()
         self._weight_bytes, self._step_weight_bytes = ir.weight_sizes(model)
-        self.last_row_alone = _slice_before_head(model)
         self._compiled = self._compile(model)
         self._request = self._compiled.create_infer_request()
         self._inputs = {one.get_any_name() for one in self._compiled.inputs}
 
     @property
     def scorer(self) -> Scorer | None:
+        return self
+
+    @property
+    def explainer(self) -> Explainer | None:
         return self
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
@@ -102,6 +107,11 @@ class BaseRuntime(OpenVinoRuntime):
     def described(self) -> dict[str, Any]:
         return super().described() | {"last_row_alone": self.last_row_alone}
 
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        counting = self._compile(self._model()[0], COUNT_NODES).create_infer_request()
+        cost_ns = node_cost_ns(ir.options_of(self.subject).device)
+        return explain_nodes(self.generate, prompt_ids, workload, counting, (self, "_request"), cost_ns)
+
     def close(self) -> None:
         self._request = None
         self.__dict__.pop("_scoring_request", None)
@@ -138,8 +148,13 @@ class BaseRuntime(OpenVinoRuntime):
             feed["position_ids"] = np.tile(np.arange(done, done + length, dtype=np.int64), (batch, 1))
         return feed
 
-    def _compile(self, model: Any) -> Any:
-        return self._core.compile_model(model, ir.options_of(self.subject).device, self.asked)
+    def _model(self) -> tuple[Any, bool]:
+        """The IR, whose output head sees the last position alone where it could be changed so."""
+        model = self._core.read_model(self.directory / IR_FILE)
+        return model, _slice_before_head(model)
+
+    def _compile(self, model: Any, more: dict[str, Any] | None = None) -> Any:
+        return self._core.compile_model(model, ir.options_of(self.subject).device, self.asked | (more or {}))
 
     @cached_property
     def _scoring_request(self) -> Any:

@@ -89,7 +89,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", help="the hub's branch, tag or commit")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the model's own Python code")
     parser.add_argument("--allow-pickle", action="store_true", help="load .bin weights, which can run code")
-    parser.add_argument("--task", default="auto", help=argparse.SUPPRESS)
+    parser.add_argument("--task", default="auto", metavar="T", help=f"{MODEL_TASK}, which is the default")
     parser.add_argument("--library", default="transformers", help=argparse.SUPPRESS)
     parser.add_argument("--framework", default="pt", help=argparse.SUPPRESS)
     for name, reason in REFUSED.items():

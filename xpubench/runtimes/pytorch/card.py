@@ -17,6 +17,7 @@ from xpubench.measure.products import product_rates
 from xpubench.record import now
 from xpubench.runtimes.base import Generator
 from xpubench.spec import DTYPE_BYTES, Subject, Workload
+from xpubench.weights.load import LoadedWeights
 
 VOCABULARY, SHORT, DEEP = 64, 8, 2048
 NEW_TOKENS, ROUNDS = 9, 4
@@ -34,19 +35,23 @@ def device_card(
     subject: Subject,
     environment: Environment,
     ceiling_gb_per_s: float,
-    load: Callable[[Any], Generator],
+    load: Callable[[Subject, LoadedWeights], Generator],
     say: Callable[[str], None],
+    *,
+    onednn: bool,
 ) -> DeviceCard:
-    """The kept card of the subject's device and dtype, or one that is measured now, and kept unless the
-    machine was too busy. `load` makes a runtime of a model that lies on the device."""
+    """The kept card of the subject's device and dtype, with or without oneDNN in the steps of one token, or
+    one that is measured now, and kept unless the machine was too busy. `load` makes a runtime of a model that
+    lies on the device."""
     threads = torch.get_num_threads() if subject.device == "cpu" else None
-    key = card_key(environment, subject.dtype, threads)
+    key = card_key(environment, subject.dtype, threads, "" if onednn else "without oneDNN")
     if (kept := kept_card(key)) is not None:
         return kept
     say(f"measuring the device card of {subject.device}, once for this stack")
     started_s, busy_s = perf_counter(), process_time()
     rows = _rows(subject, load)
-    rates = product_rates(subject.device, subject.dtype)
+    with torch.backends.mkldnn.flags(enabled=onednn and torch.backends.mkldnn.enabled):
+        rates = product_rates(subject.device, subject.dtype)
     share = (process_time() - busy_s) / (perf_counter() - started_s)
     facts = environment.device
     card = DeviceCard(
@@ -70,17 +75,21 @@ def device_card(
     return card
 
 
-def _rows(subject: Subject, load: Callable[[Any], Generator]) -> Rows:
+def _rows(subject: Subject, load: Callable[[Subject, LoadedWeights], Generator]) -> Rows:
     """The next token latencies of each model at a short and of two at a deep context, in rounds, so that the
     machine's drift weighs on all alike."""
     with torch.random.fork_rng():
-        runtimes = {name: load(_model(subject, *shape)) for name, shape in SHAPES.items()}
+        runtimes = {
+            name: load(subject, LoadedWeights(model=_model(subject, *shape)))
+            for name, shape in SHAPES.items()
+        }
     visits = [("few", SHORT), ("many", SHORT), ("many", DEEP), ("wide", SHORT), ("wide", DEEP)]
     rows: Rows = {}
     for round_number in range(1 + ROUNDS):
         for name, depth in visits:
             workload = Workload(input_tokens=depth + 1, new_tokens=NEW_TOKENS)
             prompt_ids = np.arange(depth + 1, dtype=np.int64)[None, :] % VOCABULARY
+            runtimes[name].prepare(workload)
             found = runtimes[name].continue_random_cache(prompt_ids, workload)
             assert found is not None
             if round_number:

@@ -21,8 +21,8 @@ from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import TokenTimes
-from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Explainer, Generation, Loader, Scorer, TokenIds, Verification
+from xpubench.record import SyncPolicy, WeightsFingerprint
+from xpubench.runtimes.base import Explainer, Generation, Loader, Origin, Scorer, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
 from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
@@ -34,7 +34,7 @@ from xpubench.runtimes.pytorch.scoring import TransformersScorer
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
 from xpubench.weights.int4.kernels import Int8Embedding, bit_sum, stored_bytes, tensor_class
-from xpubench.weights.int4.recipes import read_description
+from xpubench.weights.int4.recipes import calibrated_description, read_description
 from xpubench.weights.load import LoadedWeights, load_weights
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.source import source_of
@@ -68,7 +68,14 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @property
     def rounding(self) -> str:
-        return self.subject.dtype
+        return self.computes_in
+
+    @property
+    def computes_in(self) -> str:
+        """The dtype of the activations and of the cache, which the kernels of some checkpoints choose."""
+        applied = self.loaded.quantization
+        told = None if applied is None else applied.compute_dtype
+        return told if told in DTYPE_BYTES else self.subject.dtype
 
     @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
@@ -91,19 +98,33 @@ class PyTorchRuntime(TransformersScorer, Loader):
             return None
         from xpubench.runtimes.pytorch.card import device_card
 
-        def loaded(model: Any) -> PyTorchRuntime:
-            runtime = cls(subject, LoadedWeights(model=model))
-            runtime.model.generation_config = plain_generation_config(model)
-            return runtime
-
-        return device_card(subject, environment, ceiling_gb_per_s, loaded, say)
+        onednn = _has_onednn_decode(subject)
+        return device_card(subject, environment, ceiling_gb_per_s, cls.of_weights, say, onednn=onednn)
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
-        runtime = cls(subject, cls.weights(subject))
-        runtime.model.generation_config = plain_generation_config(runtime.model)
+        runtime = cls.of_weights(subject, cls.weights(subject))
         runtime.optimize()
         return runtime
+
+    @classmethod
+    def of_weights(cls, subject: Subject, loaded: LoadedWeights) -> Self:
+        """The runtime of a model that lies on the device, before it is optimized."""
+        runtime = cls(subject, loaded)
+        runtime.model.generation_config = plain_generation_config(runtime.model)
+        return runtime
+
+    @classmethod
+    def origin(cls, subject: Subject) -> Origin | None:
+        kept = calibrated_description(Path(subject.model).expanduser())
+        if kept is None:
+            return super().origin(subject)
+        return Origin(model=kept.source, revision=kept.revision, lora=subject.lora)
+
+    @classmethod
+    def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
+        kept = calibrated_description(Path(subject.model).expanduser())
+        return super().fingerprint(subject) if kept is None else kept.checkpoint
 
     @classmethod
     def check(cls, subject: Subject) -> None:
@@ -177,24 +198,12 @@ class PyTorchRuntime(TransformersScorer, Loader):
         return self.timed(prompt_ids, workload, sync_policy, TokenClock(self._synchronize))
 
     def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
-        clock = TokenClock(self._synchronize)
-        if prompt_ids.shape[1] == 1:
-            return self.timed(prompt_ids, workload, "every_token", clock)
-        with self.inference():
-            cache = self._random_cache(prompt_ids, workload)
-        return self.timed(prompt_ids, workload, "every_token", clock, cache)
-
-    def _random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Any:
-        """A cache of random keys and values for all tokens but the last one of the prompt."""
-        length = prompt_ids.shape[1]
+        # A generation from the first token alone shows the shapes of the model's cache.
         shortest = msgspec.structs.replace(workload, cache="dynamic", new_tokens=2)
         _, output = self.generated(prompt_ids[:, :1], shortest)
-        return random_cache(
-            self.model.config,
-            cache_of(output),
-            positions=length - 1,
-            capacity=length + workload.new_tokens if workload.cache == "static" else None,
-        )
+        with self.inference():
+            cache = random_cache(self.model.config, cache_of(output), prompt_ids.shape[1] - 1, workload)
+        return self.timed(prompt_ids, workload, "every_token", TokenClock(self._synchronize), cache)
 
     def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
         def timed(clock: TokenClock) -> TokenTimes:
@@ -210,8 +219,8 @@ class PyTorchRuntime(TransformersScorer, Loader):
         clock: TokenClock,
         cache: Any = None,
     ) -> Generation:
-        """Generates, from the cache where one is given, and under the policy `every_token` stamps the tokens
-        with the clock."""
+        """Generates, and under the policy `every_token` stamps the tokens with the clock. The `cache` of a
+        generation that goes on holds all tokens of the prompt but the last one."""
         input_ids = self.on_device(prompt_ids)
         stamped = sync_policy == "every_token"
         seam: contextlib.AbstractContextManager[dict[str, Any]] = contextlib.nullcontext({})
@@ -292,13 +301,14 @@ class PyTorchRuntime(TransformersScorer, Loader):
             )
 
     def kv_value_bytes(self, head_dim: int) -> float:
-        return DTYPE_BYTES[self.subject.dtype]
+        return DTYPE_BYTES[self.computes_in]
 
     def describe(self) -> RuntimeDescription:
         return self.subject.options.description(**self.described())
 
     def described(self) -> dict[str, Any]:
         """The fields of the description."""
+        kept = calibrated_description(Path(self.subject.model).expanduser())
         return {
             "model_class": type(self.model).__name__,
             "attention": getattr(self.model.config, "_attn_implementation", None),
@@ -308,13 +318,16 @@ class PyTorchRuntime(TransformersScorer, Loader):
             "steps_without_onednn": None if self._decode is None else self._decode.steps,
             "revision": self.loaded.revision,
             "quantization": self.loaded.quantization,
+            "calibrated": None if kept is None else kept.recipe.title,
+            "source": None if kept is None else kept.source,
         }
 
     def doubts(self) -> list[str]:
         recipe, applied = self.subject.quantization, self.loaded.quantization
         doubts = list(self.loaded.doubts)
         if recipe is None or applied is None:
-            return doubts
+            asked = {"compute_dtype": self.subject.dtype}
+            return doubts + not_as_asked(asked, msgspec.to_builtins(applied) or {}, *asked)
         known = find_model(self.subject.model)
         if not (known and known.int4):
             doubts.append(f"{self.subject.model} is not validated for INT4")

@@ -114,7 +114,7 @@ export function depthFigure(points) {
   return plot("Next token latency by depth", "the median and the range of its samples", figure);
 }
 
-export function batchFigure({ points }) {
+export function batchFigure({ points, message }) {
   const sizes = points.map((one) => one.batch_size);
   const intervals = points.map((one) => ({ ...one, low: one.ci95?.[0] ?? null, high: one.ci95?.[1] ?? null }));
   const figure = (color) => {
@@ -151,5 +151,5 @@ export function batchFigure({ points }) {
     };
   };
   const remark = "of runs that differ in nothing else, and the time in which the bytes of a step can be read";
-  return plot("Next token latency by batch", remark, figure);
+  return plot("Next token latency by batch", `${remark}: ${message}`, figure);
 }

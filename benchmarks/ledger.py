@@ -1,0 +1,230 @@
+"""Where the token's time goes: whether the parts add up, and whether the verdicts are right.
+
+    make bench-ledger
+    python -m benchmarks.ledger --only sums --models smollm2-135m --dtypes bfloat16 --processes 2
+
+`sums` compares the parts of a next token with the time of tokens that were not profiled, in fresh processes;
+`planted` plants slow-downs and asks for the verdict; `quota` limits the process's CPU time; `traces` reads
+traces of xpu and cuda that are made by hand; `cost` is what `--explain` takes; `advice` tries each advice
+that a clean run gets. A ledger that was refused as the processor was taken away misses no goal, and is
+counted.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks.goal import Goal, show
+from benchmarks.ledger_traces import run as traces
+from xpubench.measure.ledger.ledger import LEAST_CPU_SHARE, MOST_DIFFERENCE
+from xpubench.record import Record, read_record
+from xpubench.runtimes.fake.slow_downs import SLOW_DOWNS
+
+ROOT = Path(__file__).parent.parent
+SHAPE = ("--greedy", "--input-tokens", "64", "--max-new-tokens", "24", "--num-iter", "6", "--num-warmup", "1")
+SMOLLM2 = "smollm2-135m"
+PRECISIONS = {
+    "float32": ("--dtype", "float32"),
+    "bfloat16": ("--dtype", "bfloat16"),
+    "int4": ("--dtype", "bfloat16", "--woq"),
+}
+# Hidden size, layers, heads, KV heads, intermediate size, vocabulary: the largest has 1.2 billion weights.
+SHAPES = {
+    "tiny": (64, 2, 4, 2, 128, 256),
+    "30m": (384, 8, 6, 2, 1024, 32000),
+    "110m": (768, 12, 12, 4, 2048, 32000),
+    "500m": (896, 24, 14, 2, 4864, 151936),
+    "1b": (2048, 16, 32, 8, 8192, 128256),
+}
+SETTINGS = {
+    "float32": ("--dtype", "float32"),
+    "bfloat16, static cache": ("--dtype", "bfloat16", "--use-static-cache"),
+    "float32, 2 sequences": ("--dtype", "float32", "--batch-size", "2"),
+}
+CAUSES = {
+    "sleep": "host",
+    "busy-python": "host",
+    "debug-dispatch": "host",
+    "second-read": "kernels",
+    "quadratic-attention": "attention",
+    "small-kernels": "kernels",
+}
+CGROUP, PERIOD_US, QUOTA_US = Path("/sys/fs/cgroup/cpu"), 100_000, 50_000
+
+
+class Case(NamedTuple):
+    """A model in a precision with a number of threads."""
+
+    name: str
+    flags: tuple[str, ...]
+    threads: int
+
+
+def sums(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
+    """How far the parts' sum is from the unprofiled tokens', at most, over fresh processes."""
+    for case in _cases(arguments, directory):
+        found = [explained(case.flags, case.threads, directory) for _ in range(arguments.processes)]
+        ledgers = [one.explanation.next for one in found if one.explanation and one.explanation.next]
+        quiet = [one for one in ledgers if (one.cpu_share or 1.0) >= LEAST_CPU_SHARE]
+        each = ", ".join(f"{one.difference:+.1%}" + "*" * (one not in quiet) for one in ledgers)
+        waited = f"; {len(ledgers) - len(quiet)} of {len(ledgers)} refused as the processor was taken (*)"
+        worst = max((abs(one.difference) for one in quiet), default=0.0)
+        yield Goal(
+            f"parts against the wall, {case.name}, {case.threads} threads",
+            worst if len(ledgers) == arguments.processes else float("inf"),
+            MOST_DIFFERENCE,
+            "",
+            each + waited * (len(quiet) < len(ledgers)),
+        )
+
+
+def _cases(arguments: argparse.Namespace, directory: Path) -> Iterator[Case]:
+    for threads in arguments.threads:
+        for model in arguments.models:
+            if model == SMOLLM2:
+                for name in arguments.dtypes:
+                    yield Case(f"{model} {name}", ("-m", model, *PRECISIONS[name]), threads)
+            else:
+                flags = ("-m", str(shape(model, directory)), "--dummy-weights", "--dtype", "float32")
+                yield Case(f"{model} float32", flags, threads)
+
+
+def shape(name: str, directory: Path) -> Path:
+    """A directory with the config of a Llama of that shape, and no weights."""
+    hidden, layers, heads, kv_heads, intermediate, vocabulary = SHAPES[name]
+    path = directory / name
+    path.mkdir(exist_ok=True)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": intermediate,
+        "vocab_size": vocabulary,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True,
+        "hidden_act": "silu",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+def planted(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
+    """Whether each planted slow-down gets its verdict, in each setting."""
+    assert set(CAUSES) == set(SLOW_DOWNS)
+    for kind in arguments.kinds:
+        for setting, flags in SETTINGS.items():
+            fault = ("-m", SMOLLM2, "--runtime", "faulty", "--fault", kind)
+            yield _verdict(f"{kind}, {setting}", (CAUSES[kind],), (*fault, *flags), directory)
+
+
+def _verdict(
+    name: str, causes: Sequence[str], flags: Sequence[str], directory: Path, cgroup: Path | None = None
+) -> Goal:
+    record = explained(flags, 1, directory, cgroup)
+    verdict = record.explanation.verdict if record.explanation else None
+    cause, said = (verdict.cause, verdict.message) if verdict else ("none", "no verdict")
+    expected = " or ".join(causes)
+    return Goal(f"wrong verdicts, {name}: {expected}", cause not in causes, 0, "", f"{cause}: {said}")
+
+
+def quota(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
+    """Whether a process that gets half of a processor by its cgroup's quota has no ledger."""
+    cgroup = CGROUP / "xpubench-ledger"
+    try:
+        cgroup.mkdir()
+    except OSError as error:
+        print(f"quota: left out, no cgroup of version 1 can be made here ({error.strerror})")
+        return
+    try:
+        (cgroup / "cpu.cfs_period_us").write_text(str(PERIOD_US))
+        (cgroup / "cpu.cfs_quota_us").write_text(str(QUOTA_US))
+        flags = ("-m", str(shape("tiny", directory)), "--dummy-weights", "--dtype", "float32")
+        yield _verdict("half of a processor", ("clock",), flags, directory, cgroup)
+    finally:
+        cgroup.rmdir()
+
+
+def cost(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
+    """How many generations of the workload `--explain` makes."""
+    record = explained(("-m", SMOLLM2, "--dtype", "bfloat16"), 1, directory)
+    made = record.explanation.generations if record.explanation else 99
+    yield Goal("further generations of --explain", made, 3, "", SMOLLM2)
+
+
+def advice(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
+    """What each advice of a clean run changes, where its flags are PyTorch's own."""
+    for name in arguments.dtypes:
+        flags = ("-m", SMOLLM2, *PRECISIONS[name])
+        before = explained(flags, 1, directory)
+        verdict = before.explanation.verdict if before.explanation else None
+        for line in verdict.advice if verdict else ():
+            tried = tuple(word.strip(":,") for word in line.split() if word.startswith("--"))
+            if "--runtime" in tried:
+                print(f"{name}: not tried here: {line}")
+                continue
+            after = explained((*flags, *tried), 1, directory)
+            ratio = _next_ms(after) / _next_ms(before)
+            yield Goal(f"next token with the advice / without, {name}", ratio, 1.0, "", line)
+
+
+def _next_ms(record: Record) -> float:
+    assert record.latency is not None
+    assert record.latency.next_token_ms is not None
+    return record.latency.next_token_ms.median
+
+
+def explained(flags: Sequence[str], threads: int, directory: Path, cgroup: Path | None = None) -> Record:
+    """The record of a run with `--explain` in a process of its own, in that cgroup."""
+    with tempfile.TemporaryDirectory(dir=directory) as results:
+        command = ["generate", "--device", "cpu", *SHAPE, *flags, "--explain", "--results-dir", results]
+        enter = f"echo $$ > {cgroup}/tasks && " if cgroup else ""
+        subprocess.run(
+            ["sh", "-c", f'{enter}exec "$0" "$@"', sys.executable, "-m", "xpubench", *command],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+        )
+        (path,) = Path(results).glob("*.json")
+        return read_record(path)
+
+
+PARTS = {
+    "sums": sums,
+    "planted": planted,
+    "quota": quota,
+    "traces": traces,
+    "cost": cost,
+    "advice": advice,
+}
+
+
+def main(words: list[str]) -> int:
+    """Prints each goal of the chosen parts; the exit code is 1 when one is missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ledger")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--models", nargs="+", default=[SMOLLM2, *SHAPES], choices=[SMOLLM2, *SHAPES])
+    parser.add_argument("--dtypes", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--kinds", nargs="+", choices=CAUSES, default=list(CAUSES))
+    arguments = parser.parse_args(words)
+    with tempfile.TemporaryDirectory() as directory:
+        return show(goal for part in arguments.only for goal in PARTS[part](arguments, Path(directory)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,132 @@
+"""Ledgers of real small models, whose parts torch's profiler measures."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, CommandLine
+from tests.integration.test_compile_and_profile import backends  # noqa: F401  # a fixture
+
+KERNELS = ("weights", "kv_cache", "attention", "other_kernels")
+
+
+def next_ledger(record: dict[str, Any]) -> dict[str, Any]:
+    assert record["status"] == "ok", record["failure"]
+    assert record["explanation"] is not None, record["warnings"]
+    found: dict[str, Any] = record["explanation"]["next"]
+    return found
+
+
+def parts_of(ledger: dict[str, Any]) -> dict[str, float]:
+    return {part["name"]: part["ns"] for part in ledger["parts"]}
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--use-static-cache",), ("--num-beams", "3"), ("--batch-size", "2"), ("--dtype", "bfloat16")],
+    ids=["greedy", "static", "beams", "batch", "bfloat16"],
+)
+def test_every_operator_of_a_model_is_known(
+    generate: CommandLine, tiny_llama: Path, flags: tuple[str, ...]
+) -> None:
+    (record,) = generate(tiny_llama, "--explain", *flags, "--json").records
+    explanation, ledger = record["explanation"], next_ledger(record)
+    parts = parts_of(ledger)
+    assert all(parts[name] > 0 for name in (*KERNELS, "host"))
+    unknown = [one["name"] for one in ledger["operators"] if one["part"] == "unknown_kernels"]
+    assert unknown == []
+    # Seven linear layers in each of two blocks, and the head.
+    assert sum(one["calls"] for one in ledger["operators"] if one["part"] == "weights") == 2 * 7 + 1
+    assert sum(parts.values()) == pytest.approx(
+        ledger["profiled_ns"] - ledger["events"] * ledger["event_ns"], rel=0.02
+    )
+    assert explanation["generations"] == 3
+    assert parts_of(explanation["first"])["weights"] > 0
+    assert len(record["samples"]["iterations"]) == 2
+
+
+def test_one_token_has_a_first_ledger_alone(generate: CommandLine, tiny_llama: Path) -> None:
+    (record,) = generate(tiny_llama, "--explain", "--max-new-tokens", 1, "--json").records
+    assert record["explanation"]["next"] is None
+    assert record["explanation"]["first"]["parts"]
+
+
+def test_long_generations_are_profiled_in_part(generate: CommandLine, tiny_llama: Path) -> None:
+    (record,) = generate(tiny_llama, "--explain", "--max-new-tokens", 40, "--json").records
+    assert next_ledger(record)["parts"]
+    assert record["explanation"]["notes"] == ["the next token's parts are those of the first 32 of 39 steps"]
+
+
+def test_a_compiled_model_is_explained(
+    generate: CommandLine,
+    tiny_llama: Path,
+    backends: dict[str, int],  # noqa: F811
+) -> None:
+    flags = ("--torch-compile", "--backend", "counting", "--use-static-cache")
+    (record,) = generate(tiny_llama, "--explain", *flags, "--json").records
+    assert parts_of(next_ledger(record))["weights"] > 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "grows"),
+    [
+        ("busy-python", ("host",)),
+        ("sleep", ("host",)),
+        ("debug-dispatch", ("host",)),
+        ("quadratic-attention", ("attention",)),
+        ("small-kernels", ("other_kernels",)),
+    ],
+)
+def test_a_planted_slow_down_lies_in_its_part(
+    generate: CommandLine, tiny_llama: Path, fault: str, grows: tuple[str, ...]
+) -> None:
+    flags = ("--runtime", "faulty", "--explain", "--json")
+    clean = next_ledger(generate(tiny_llama, *flags).records[0])
+    slow = next_ledger(generate(tiny_llama, *flags, "--fault", fault).records[0])
+    before, after = parts_of(clean), parts_of(slow)
+    # How much of what was added lies in the part that the slow-down is planted in.
+    added = sum(after.values()) - sum(before.values())
+    assert sum(after[name] - before[name] for name in grows) > 0.5 * added > 0
+
+
+def test_weights_that_are_read_again_lie_in_the_products(generate: CommandLine, tiny_llama: Path) -> None:
+    # On a model so small, most of what this adds is dispatch.
+    flags = ("--runtime", "faulty", "--explain", "--json")
+    clean = next_ledger(generate(tiny_llama, *flags).records[0])
+    slow = next_ledger(generate(tiny_llama, *flags, "--fault", "second-read").records[0])
+    assert parts_of(slow)["weights"] > 2 * parts_of(clean)["weights"]
+    assert sum(one["calls"] for one in slow["operators"] if one["part"] == "weights") == 4 * (2 * 7 + 1)
+
+
+def test_a_process_that_is_kept_from_its_processor_gets_no_ledger(tiny_llama: Path, tmp_path: Path) -> None:
+    if not Path("/proc/self/schedstat").exists():
+        pytest.skip("this system does not tell how long threads wait for a processor")
+    # Two spinning processes share this one's only processor.
+    processor = str(min(os.sched_getaffinity(0)))
+    code = "while True: pass"
+    pinned = ["taskset", "-c", processor, sys.executable]
+    others = [subprocess.Popen([*pinned, "-c", code]) for _ in range(2)]
+    try:
+        done = subprocess.run(
+            [
+                *(*pinned, "-m", "xpubench", "generate", "-m", str(tiny_llama), "--device", "cpu", "--json"),
+                *("--dtype", "float32", "--greedy", "--input-tokens", "8", "--max-new-tokens", "24"),
+                *("--num-iter", "2", "--num-warmup", "1", "--explain", "--results-dir", str(tmp_path)),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    finally:
+        for one in others:
+            one.kill()
+            one.wait()
+    explanation = json.loads(done.stdout)["explanation"]
+    assert explanation["next"]["cpu_share"] < 0.97
+    assert "processor" in explanation["next"]["refused"]
+    assert explanation["verdict"]["cause"] == "clock"
