@@ -25,6 +25,8 @@ EXTRA = re.compile(r"pip install '\.\[[\w,-]+\]'")
 # Strings that hold such a word and do not choose by it, by their file and the word, with the reason.
 EXCEPTIONS = {
     ("measure/profile.py", "deepspeed"): "the namespace of an operator, as torch's profiler has it",
+    ("measure/ledger/operators.py", "deepspeed"): "the namespace of its operators",
+    ("measure/ledger/operators.py", "ipex"): "the namespace of its operators",
     ("version_1.py", "openvino"): "a field of records of schema version 1",
 }
 

@@ -74,7 +74,7 @@ def test_parts_that_miss_the_wall_by_more_than_5_percent_are_refused(
 def test_a_ledger_of_threads_that_waited_for_a_processor_is_refused(scripted: CommandLine) -> None:
     explanation = scripted(measured(cpu_share=0.96), "--explain").records[0]["explanation"]
     assert "96%" in explanation["next"]["refused"]
-    assert explanation["verdict"]["cause"] == "unclear"
+    assert explanation["verdict"]["cause"] == "clock"
     explanation = scripted(measured(cpu_share=0.98), "--explain").records[0]["explanation"]
     assert explanation["next"]["refused"] is None
 

@@ -118,6 +118,16 @@ def test_on_a_cpu_the_operators_own_time_is_the_devices() -> None:
     assert unknown == ["acme::secret"]
 
 
+def test_a_dispatch_through_python_is_the_hosts() -> None:
+    trace = TraceBuilder("cpu")
+    trace.mark("begin", 0)
+    trace.mark("step", 100)
+    trace.operator("aten::mm", 110, 190)
+    trace.operator("aten::mm", 150, 180)
+    trace.mark("step", 200)
+    assert parts_us(next_token(trace.text())) == {"weights": 30, "host": 70}
+
+
 def test_events_lengthen_the_operator_that_they_lie_in() -> None:
     token = next_token(cpu_trace(), event_ns=2000.0)
     # resolve_conj lies in mm, and mm in linear.

@@ -20,38 +20,38 @@ from xpubench.measure.ledger.operators import (
     part_of_kernel,
     part_of_operator,
 )
-from xpubench.measure.ledger.trace import CALL_KINDS, Activity, Trace
+from xpubench.measure.ledger.trace import CALL_KINDS, Activity, ProfilerTrace
 
 PYTHON, IDLE = "Python and the generation loop", "the device, behind its queue"
-Interval = tuple[float, float]
+Span = tuple[float, float]
 
 
-class Entry(NamedTuple):
-    """An operator, kernel or call by its name, and the part that its time belongs to."""
+class Owner(NamedTuple):
+    """What time belongs to: an operator, kernel or call by its name, and the part of the token that it is."""
 
     name: str
     part: PartName
 
 
 class Account(NamedTuple):
-    """The time in ns and the number of calls of each entry of a window, and how many recorded events began
+    """The time in ns and the number of calls of each owner of a window, and how many recorded events began
     within the time of each, which they lengthened."""
 
-    times: dict[Entry, float]
-    calls: dict[Entry, float]
-    events: dict[Entry, float]
+    times: dict[Owner, float]
+    calls: dict[Owner, float]
+    events: dict[Owner, float]
 
 
 class Call(NamedTuple):
-    """A call of the host in its place: the entry of its own time, the part of kernels that are launched
+    """A call of the host in its place: the owner of its own time, the part of kernels that are launched
     within it (None: not known), and the index of the call around it."""
 
-    entry: Entry
+    owner: Owner
     kernels: PartName | None
     parent: int | None
 
 
-def accounts(trace: Trace) -> list[Account]:
+def accounts(trace: ProfilerTrace) -> list[Account]:
     """The account of each of the trace's windows."""
     on_device = bool(trace.device)
     calls = _placed(trace.calls, on_device)
@@ -60,11 +60,11 @@ def accounts(trace: Trace) -> list[Account]:
 
 
 class Kernel(NamedTuple):
-    """An activity of the device: its interval, its entry, and when its launch returned."""
+    """An activity of the device: its interval, its owner, and when its launch returned."""
 
     start: float
     end: float
-    entry: Entry
+    owner: Owner
     launched: float | None
 
 
@@ -77,32 +77,38 @@ def _placed(activities: list[Activity], on_device: bool) -> list[Call]:
             stack.pop()
         parents.append(stack[-1] if stack else None)
         stack.append(len(parents) - 1)
-    callers = {parent for parent in parents if parent is not None}
+    # The work of an operator that calls another of its name is done there.
+    delegating = {
+        parent
+        for activity, parent in zip(activities, parents, strict=True)
+        if parent is not None
+        and (is_composed(activities[parent].name) or activities[parent].name == activity.name)
+    }
     placed: list[Call] = []
     for index, (activity, parent) in enumerate(zip(activities, parents, strict=True)):
         around = None if parent is None else placed[parent].kernels
-        placed.append(_call(activity, parent, around, index in callers, on_device))
+        placed.append(_call(activity, parent, around, index in delegating, on_device))
     return placed
 
 
 def _call(
-    activity: Activity, parent: int | None, around: PartName | None, calls_others: bool, on_device: bool
+    activity: Activity, parent: int | None, around: PartName | None, delegates: bool, on_device: bool
 ) -> Call:
     if activity.kind in CALL_KINDS:
-        return Call(Entry(activity.name, part_of_call(activity.name)), around, parent)
+        return Call(Owner(activity.name, part_of_call(activity.name)), around, parent)
     own = part_of_operator(activity.name)
     if own == "host":
-        return Call(Entry(activity.name, "host"), around, parent)
+        return Call(Owner(activity.name, "host"), around, parent)
     kernels = around if around in ("attention", "collectives") else own or around
-    if on_device or (calls_others and is_composed(activity.name)):
+    if on_device or delegates:
         # Where a device computes, the host's own time in an operator is its dispatch.
         part: PartName = "collectives" if own == "collectives" and not on_device else "host"
     else:
         part = kernels if own is not None and kernels is not None else "unknown_kernels"
-    return Call(Entry(activity.name, part), kernels, parent)
+    return Call(Owner(activity.name, part), kernels, parent)
 
 
-def _with_launches(trace: Trace) -> Iterator[tuple[Activity, int | None]]:
+def _with_launches(trace: ProfilerTrace) -> Iterator[tuple[Activity, int | None]]:
     """Each activity of the device with the index of the call that launched it."""
     launches = {
         one.correlation: index
@@ -118,14 +124,14 @@ def _with_launches(trace: Trace) -> Iterator[tuple[Activity, int | None]]:
         yield activity, launches.get(activity.correlation, operators.get(activity.external))
 
 
-def _kernel(activity: Activity, trace: Trace, calls: list[Call], launched: int | None) -> Kernel:
+def _kernel(activity: Activity, trace: ProfilerTrace, calls: list[Call], launched: int | None) -> Kernel:
     own, around = part_of_kernel(activity.name), None if launched is None else calls[launched].kernels
     part = own if own == "collectives" else around or own or "unknown_kernels"
     end = None if launched is None else trace.calls[launched].end
-    return Kernel(activity.start, activity.end, Entry(activity.name, part), end)
+    return Kernel(activity.start, activity.end, Owner(activity.name, part), end)
 
 
-def _account(window: Interval, trace: Trace, calls: list[Call], kernels: list[Kernel]) -> Account:
+def _account(window: Span, trace: ProfilerTrace, calls: list[Call], kernels: list[Kernel]) -> Account:
     account = Account(defaultdict(float), defaultdict(float), defaultdict(float))
     within = [one for one in kernels if one.start < window[1] and one.end > window[0]]
     waiting = list(_device_time(window, within, account))
@@ -136,16 +142,16 @@ def _account(window: Interval, trace: Trace, calls: list[Call], kernels: list[Ke
     starts = [gap[0] for gap in waiting]
     for index in range(first, last):
         start, parent = trace.calls[index].start, calls[index].parent
-        entry = Entry(PYTHON, "host") if parent is None else calls[parent].entry
-        account.calls[calls[index].entry] += 1
+        owner = Owner(PYTHON, "host") if parent is None else calls[parent].owner
+        account.calls[calls[index].owner] += 1
         place = bisect_right(starts, start) - 1
         # An event that is recorded while the device works costs the token nothing.
         if place >= 0 and start < waiting[place][1]:
-            account.events[entry] += 1
+            account.events[owner] += 1
     return account
 
 
-def _device_time(window: Interval, kernels: list[Kernel], account: Account) -> Iterator[Interval]:
+def _device_time(window: Span, kernels: list[Kernel], account: Account) -> Iterator[Span]:
     """Charges the device's time in the window, and gives the intervals in which it waits for the host."""
     bounds = sorted({*window, *(min(max(at, window[0]), window[1]) for one in kernels for at in one[:2])})
     order = sorted(range(len(kernels)), key=lambda index: kernels[index].start)
@@ -159,63 +165,63 @@ def _device_time(window: Interval, kernels: list[Kernel], account: Account) -> I
             if waits_from is not None:
                 yield from _wait((waits_from, low), kernels[active[0]], account)
                 waits_from = None
-            _share(high - low, [kernels[index].entry for index in active], account)
+            _share(high - low, [kernels[index].owner for index in active], account)
         elif waits_from is None:
             waits_from = low
     for kernel in kernels:
-        account.calls[kernel.entry] += 1
+        account.calls[kernel.owner] += 1
     if waits_from is not None:
         yield waits_from, window[1]
 
 
-def _wait(gap: Interval, following: Kernel, account: Account) -> Iterator[Interval]:
+def _wait(gap: Span, following: Kernel, account: Account) -> Iterator[Span]:
     """The part of a gap before a kernel in which the kernel was not yet launched; the rest is idle."""
     launched = gap[1] if following.launched is None else min(max(following.launched, gap[0]), gap[1])
     if launched < gap[1]:
-        account.times[Entry(IDLE, "idle")] += gap[1] - launched
+        account.times[Owner(IDLE, "idle")] += gap[1] - launched
     if launched > gap[0]:
         yield gap[0], launched
 
 
-def _share(time: float, entries: list[Entry], account: Account) -> None:
-    counted = [entry for entry in entries if entry.part != "collectives"] or entries
-    for entry in counted:
-        account.times[entry] += time / len(counted)
+def _share(time: float, owners: list[Owner], account: Account) -> None:
+    counted = [owner for owner in owners if owner.part != "collectives"] or owners
+    for owner in counted:
+        account.times[owner] += time / len(counted)
 
 
 def _host_segments(
-    window: Interval, activities: list[Activity], first: int, calls: list[Call]
-) -> Iterator[tuple[float, float, Entry]]:
-    """The window cut where the innermost call of the host changes, with the entry of that call."""
-    python, at = Entry(PYTHON, "host"), window[0]
-    stack: list[tuple[float, Entry]] = []
+    window: Span, activities: list[Activity], first: int, calls: list[Call]
+) -> Iterator[tuple[float, float, Owner]]:
+    """The window cut where the innermost call of the host changes, with the owner of that call."""
+    python, at = Owner(PYTHON, "host"), window[0]
+    stack: list[tuple[float, Owner]] = []
     for offset, activity in enumerate(activities):
         while stack and stack[-1][0] <= activity.start:
-            end, entry = stack.pop()
+            end, owner = stack.pop()
             if end > at:
-                yield at, end, entry
+                yield at, end, owner
                 at = end
         if activity.start > at:
             yield at, activity.start, stack[-1][1] if stack else python
             at = activity.start
         end = min(activity.end, window[1], stack[-1][0] if stack else window[1])
-        stack.append((end, calls[first + offset].entry))
+        stack.append((end, calls[first + offset].owner))
     while stack:
-        end, entry = stack.pop()
+        end, owner = stack.pop()
         if end > at:
-            yield at, end, entry
+            yield at, end, owner
             at = end
     if window[1] > at:
         yield at, window[1], python
 
 
-def _host_time(segments: list[tuple[float, float, Entry]], waiting: list[Interval], account: Account) -> None:
+def _host_time(segments: list[tuple[float, float, Owner]], waiting: list[Span], account: Account) -> None:
     """Charges the segments' time within the intervals; both are in the order of their starts."""
     place = 0
-    for start, end, entry in segments:
+    for start, end, owner in segments:
         while place < len(waiting) and waiting[place][1] <= start:
             place += 1
         index = place
         while index < len(waiting) and waiting[index][0] < end:
-            account.times[entry] += min(end, waiting[index][1]) - max(start, waiting[index][0])
+            account.times[owner] += min(end, waiting[index][1]) - max(start, waiting[index][0])
             index += 1

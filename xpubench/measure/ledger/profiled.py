@@ -1,7 +1,7 @@
 """From the accounts of a profiled generation to the measured first and next token."""
 
 from xpubench.explanation import OperatorTime, PartName
-from xpubench.measure.ledger.accounts import Account, Entry, accounts
+from xpubench.measure.ledger.accounts import Account, Owner, accounts
 from xpubench.measure.ledger.measured import MeasuredToken
 from xpubench.measure.ledger.middle import middle_half
 from xpubench.measure.ledger.trace import read_trace
@@ -17,16 +17,16 @@ def measured_tokens(trace: bytes, event_ns: float) -> tuple[MeasuredToken, Measu
 
 
 def _mean(windows: list[Account], event_ns: float) -> MeasuredToken:
-    times: dict[Entry, float] = {}
+    times: dict[Owner, float] = {}
     operators, parts = [], dict[PartName, float]()
     events = sum(sum(one.events.values()) for one in windows) / len(windows)
-    for entry in dict.fromkeys(entry for one in windows for entry in one.times):
-        cost = event_ns * sum(one.events.get(entry, 0.0) for one in windows) / len(windows)
-        time = sum(one.times.get(entry, 0.0) for one in windows) / len(windows)
-        times[entry] = max(time - cost, 0.0)
-        calls = sum(one.calls.get(entry, 0.0) for one in windows) / len(windows)
-        operators.append(OperatorTime(name=entry.name, part=entry.part, ns=times[entry], calls=calls))
-        parts[entry.part] = parts.get(entry.part, 0.0) + times[entry]
+    for owner in dict.fromkeys(owner for one in windows for owner in one.times):
+        cost = event_ns * sum(one.events.get(owner, 0.0) for one in windows) / len(windows)
+        time = sum(one.times.get(owner, 0.0) for one in windows) / len(windows)
+        times[owner] = max(time - cost, 0.0)
+        calls = sum(one.calls.get(owner, 0.0) for one in windows) / len(windows)
+        operators.append(OperatorTime(name=owner.name, part=owner.part, ns=times[owner], calls=calls))
+        parts[owner.part] = parts.get(owner.part, 0.0) + times[owner]
     return MeasuredToken(
         parts=parts,
         operators=operators,

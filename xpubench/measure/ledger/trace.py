@@ -34,7 +34,7 @@ class Activity(NamedTuple):
     external: Any = None
 
 
-class Trace(NamedTuple):
+class ProfilerTrace(NamedTuple):
     """The host's calls and the device's activities, each in the order of their starts, and the time at which
     the generation began and those of its steps, each of which ends when its token is known."""
 
@@ -73,7 +73,7 @@ class _File(msgspec.Struct):
     events: list[_Event] = msgspec.field(name="traceEvents")
 
 
-def read_trace(text: bytes) -> Trace:
+def read_trace(text: bytes) -> ProfilerTrace:
     """The trace in a Chrome trace's JSON. RunFailure `unsupported` where it lacks the marks of the steps."""
     events = [one for one in msgspec.json.decode(text, type=_File).events if one.ph == "X"]
     # The last digits of a nanosecond in microseconds since the profiler's start are lost in sums.
@@ -84,7 +84,7 @@ def read_trace(text: bytes) -> Trace:
     if not begins or not steps:
         raise RunFailure("unsupported", "the profiler's trace lacks the marks of the steps")
     thread = (begins[0].pid, begins[0].tid)
-    return Trace(
+    return ProfilerTrace(
         calls=_sorted(
             _activity(one, zero, (one.pid, one.tid))
             for one in events

@@ -6,8 +6,11 @@ from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Generation, TokenIds
 from xpubench.runtimes.fake.faults import FAULTS, Moment
 from xpubench.runtimes.fake.options import FaultyOptions
+from xpubench.runtimes.fake.slow_downs import SLOW_DOWNS
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject, Workload
+
+PLANTED = FAULTS | SLOW_DOWNS
 
 
 class FaultyRuntime(PyTorchRuntime):
@@ -21,7 +24,7 @@ class FaultyRuntime(PyTorchRuntime):
         assert isinstance(subject.options, FaultyOptions)
         runtime.moment = Moment()
         if subject.options.fault is not None:
-            FAULTS[subject.options.fault](runtime.model, runtime.moment)
+            PLANTED[subject.options.fault](runtime.model, runtime.moment)
         return runtime
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:

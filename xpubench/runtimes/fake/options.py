@@ -43,7 +43,8 @@ class FaultyDescription(TransformersDescription, kw_only=True, frozen=True, tag=
 
 
 class FaultyOptions(PyTorchOptions, kw_only=True, frozen=True, tag="faulty"):
-    """`fault` is one of `xpubench.runtimes.fake.faults.FAULTS`; None plants none."""
+    """`fault` is one of `xpubench.runtimes.fake.faults.FAULTS` or of `slow_downs.SLOW_DOWNS` beside it; None
+    plants none."""
 
     loader: ClassVar[str] = "xpubench.runtimes.fake.faulty:FaultyRuntime"
     description: ClassVar[type[RuntimeDescription]] = FaultyDescription

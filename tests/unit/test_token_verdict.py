@@ -1,0 +1,140 @@
+"""The verdict on a token, and its advice, from what a scripted runtime measures."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import CommandLine
+
+MS = 1e6
+
+
+def explanation(
+    scripted: CommandLine, parts: dict[str, float], *flags: str, calls: dict[str, float] | None = None
+) -> dict[str, Any]:
+    """The explanation of a next token of 1 ms whose parts, in ms, are these. A step reads 600 MB of weights,
+    and the ceiling is 1000 GB/s."""
+    operators = [
+        {"name": f"the {name}", "part": name, "ns": ns * MS, "calls": (calls or {}).get(name, 1.0)}
+        for name, ns in parts.items()
+    ]
+    token = {"parts": {name: ns * MS for name, ns in parts.items()}, "operators": operators}
+    script = {
+        "explained": {"method": "as scripted", "next": token},
+        "step_weight_bytes": 600_000_000,
+        "every_token": [{"next_token_ns": [int(MS)]}],
+    }
+    (record,) = scripted(script, "--explain", *flags).records
+    found: dict[str, Any] = record["explanation"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("parts", "cause", "said"),
+    [
+        # 600 MB in 0.75 ms are 800 GB/s of 1000.
+        ({"weights": 0.75, "host": 0.25}, "bandwidth", "80%"),
+        ({"weights": 0.95, "host": 0.05}, "kernels", "63%"),
+        ({"weights": 0.4, "host": 0.6}, "host", "60%"),
+        ({"weights": 0.6, "host": 0.4}, "host", "40%"),
+        ({"weights": 0.5, "launches": 0.3, "idle": 0.2}, "launches", "50%"),
+        ({"weights": 0.6, "attention": 0.4}, "attention", "40%"),
+        ({"weights": 0.5, "other_kernels": 0.4, "host": 0.1}, "kernels", "the other_kernels (40%)"),
+        ({"weights": 0.5, "unknown_kernels": 0.5}, "kernels", "the unknown_kernels (50%)"),
+        ({"weights": 0.5, "collectives": 0.1, "waiting": 0.4}, "communication", "40% of it waiting"),
+        ({"weights": 0.5, "collectives": 0.4, "host": 0.1}, "communication", "40%"),
+        ({"weights": 0.3, "synchronization": 0.2, "host": 0.5}, "host", "70%"),
+        # No part reaches its limit: the nearest counts.
+        ({"weights": 0.55, "host": 0.2, "other_kernels": 0.25}, "bandwidth", "55%"),
+    ],
+)
+def test_the_part_farthest_beyond_its_limit_is_the_cause(
+    scripted: CommandLine, parts: dict[str, float], cause: str, said: str
+) -> None:
+    verdict = explanation(scripted, parts)["verdict"]
+    assert verdict["cause"] == cause, verdict
+    assert said in verdict["message"]
+
+
+def test_waits_for_the_device_are_counted(scripted: CommandLine) -> None:
+    parts = {"weights": 0.3, "synchronization": 0.1, "host": 0.6}
+    verdict = explanation(scripted, parts, calls={"synchronization": 32.0})["verdict"]
+    assert "waits for the device 32 times" in verdict["message"]
+
+
+def test_a_step_of_many_sequences_can_be_bound_by_computing(scripted: CommandLine) -> None:
+    token = {"parts": {"weights": 0.9 * MS, "host": 0.1 * MS}}
+    script = {
+        "explained": {"method": "as scripted", "next": token},
+        "step_weight_bytes": 600_000_000,
+        "device": {"bandwidth_gb_per_s": 2000.0, "peak_tflop_per_s": 10.0},
+        "every_token": [{"next_token_ns": [int(MS)]}],
+    }
+    # SmolLM2 has 134.5 million weights in a step: 8.6 GFLOP of 32 sequences, in 0.9 ms 9.6 TFLOP/s.
+    (record,) = scripted(script, "--explain", "--batch-size", "32").records
+    assert record["explanation"]["verdict"]["cause"] == "compute"
+
+
+def test_a_refused_ledger_has_no_advice_but_on_the_processor(scripted: CommandLine) -> None:
+    verdict = explanation(scripted, {"weights": 0.5, "host": 0.6})["verdict"]
+    assert verdict["cause"] == "unclear"
+    assert verdict["share"] is None
+    assert verdict["advice"] == []
+
+
+def test_a_token_that_waits_for_a_processor_is_bound_by_the_clock(scripted: CommandLine) -> None:
+    token = {"parts": {"weights": MS}}
+    script = {
+        "explained": {"method": "as scripted", "next": token, "cpu_share": 0.6},
+        "every_token": [{"next_token_ns": [int(MS)]}],
+    }
+    (record,) = scripted(script, "--explain").records
+    verdict = record["explanation"]["verdict"]
+    assert verdict["cause"] == "clock"
+    assert verdict["share"] == pytest.approx(0.4)
+    assert len(verdict["advice"]) == 1
+
+
+def test_advice_names_what_is_not_done_yet() -> None:
+    from xpubench.runtimes.pytorch.options import PyTorchOptions
+    from xpubench.spec import Quantization, Subject, Workload
+
+    def advice(cause: str, *, batch: int = 1, cache: Any = "dynamic", **more: Any) -> str:
+        given = {name: more.pop(name) for name in ("dtype", "quantization") if name in more}
+        settings: dict[str, Any] = {"model": "m", "device": "cpu", "dtype": "bfloat16"} | given
+        options = PyTorchOptions(**more)
+        subject = Subject(**settings, options=options)
+        workload = Workload(input_tokens=8, new_tokens=4, batch_size=batch, cache=cache)
+        return " ".join(options.advice(cause, subject, workload))
+
+    assert "--torch-compile --use-static-cache" in advice("host")
+    assert "--use-static-cache" not in advice("host", cache="static")
+    assert advice("host", torch_compile="inductor") == ""
+    assert "--no-onednn-decode" in advice("kernels")
+    for done in (
+        {"onednn_decode": False},
+        {"dtype": "float32"},
+        {"batch": 4},
+        {"quantization": Quantization()},
+    ):
+        assert advice("kernels", **done) == ""
+    assert advice("bandwidth") == ""
+
+
+def test_other_runtimes_are_named_only_where_they_can_run(scripted: CommandLine) -> None:
+    advice = explanation(scripted, {"weights": 0.3, "host": 0.7})["verdict"]["advice"]
+    assert any("--runtime openvino" in line for line in advice)
+    advice = explanation(scripted, {"weights": 0.3, "host": 0.7}, "--device", "cuda")["verdict"]["advice"]
+    assert not any("--runtime" in line for line in advice)
+
+
+def test_fewer_bytes_are_advised_once(scripted: CommandLine) -> None:
+    bound = {"weights": 0.75, "host": 0.25}
+
+    def advice(*flags: str) -> list[str]:
+        found: list[str] = explanation(scripted, bound, "--dtype", *flags)["verdict"]["advice"]
+        return found
+
+    assert any("--woq" in line for line in advice("bfloat16"))
+    assert advice("bfloat16", "--woq") == []
+    assert advice("float32") == []
