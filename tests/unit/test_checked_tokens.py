@@ -162,11 +162,11 @@ def trace(*rows: list[int]) -> Trace:
 
 def test_loops() -> None:
     text, one, two = list(range(32)), [9] * 32, [3, 4] * 16
-    assert degenerate.check(trace(text, text), None) == []
-    assert "1 of 2 check prompts" in degenerate.check(trace(text, one), None)[0]
+    assert degenerate.loop_doubts(trace(text, text), None) == []
+    assert "1 of 2 check prompts" in degenerate.loop_doubts(trace(text, one), None)[0]
     with pytest.raises(RunFailure, match="degenerate"):
-        degenerate.check(trace(one, two), trace(text, text))
-    assert len(degenerate.check(trace(one, two), trace(two, two))) == 1
+        degenerate.loop_doubts(trace(one, two), trace(text, text))
+    assert len(degenerate.loop_doubts(trace(one, two), trace(two, two))) == 1
 
 
 def test_rounding() -> None:

@@ -70,7 +70,7 @@ def judged(found: Divergence, limits: ReferenceLimits) -> Divergence:
     return msgspec.structs.replace(found, limits=limits, verdict=verdict)
 
 
-def check(found: Divergence) -> list[str]:
+def check_limits(found: Divergence) -> list[str]:
     """The warning about a divergence; RunFailure `numerics` where it is beyond what its limits allow."""
     if found.verdict == "ok" or found.limits is None:
         return []

@@ -27,7 +27,7 @@ SCORED_ROWS = 4
 # at most so many seconds.
 CHECKS_SHARE = 0.04
 CHECKS_S = 2.0
-# Fewer equal tokens are no sign of anything.
+# Sequences that agree in fewer tokens than this may do so by chance.
 LEAST_ODD = 8
 # The logits of both of two tokens can be off by the limit.
 TIE = 2.0
@@ -65,7 +65,8 @@ class TimedTokens:
             self._checks_ns += perf_counter_ns() - start_ns
 
     def look_at(self, logits: LogitsFacts | None) -> None:
-        """RunFailure `numerics` where the logits of a generation were not finite or all the same."""
+        """Raises RunFailure `numerics` where the logits of a generation were not finite, or were all the
+        same at some step."""
         if logits is None:
             self._logits_seen = False
         elif not logits.finite:
@@ -74,7 +75,7 @@ class TimedTokens:
             raise RunFailure("numerics", "all logits of a step were the same while generating")
 
     def add(self, prompt: Hashable, prompt_ids: TokenIds, num_beams: int, tokens: TokenIds) -> None:
-        """A generation from the prompts that `prompt` names."""
+        """Records a generation, whose prompts `prompt` identifies."""
         seen = Seen(prompt_ids, tokens, num_beams)
         first = self._first.setdefault(prompt, seen)
         if first is seen:
@@ -85,8 +86,8 @@ class TimedTokens:
         self._differing += [(first, seen, int(row)) for row in rows]
 
     def settle(self) -> TokenChecks:
-        """Scores what has to be looked at. RunFailure `numerics` for tokens that rounding does not
-        explain."""
+        """Scores the sequences that have to be checked. RunFailure `numerics` for tokens that rounding does
+        not explain."""
         differing = [(seen, row) for first, later, row in self._differing for seen in (first, later)]
         if self.generator.scorer is None:
             if differing:
@@ -106,7 +107,7 @@ class TimedTokens:
         return self._checks(len(regrets), max(regrets))
 
     def warnings(self) -> list[str]:
-        """What the user should know of tokens that were forgiven."""
+        """Warnings about tokens that differed and that rounding explains."""
         if not self._different:
             return []
         return [
@@ -115,12 +116,12 @@ class TimedTokens:
         ]
 
     def _has_time(self) -> bool:
-        """Whether the checks may take more time than they did."""
+        """Whether the checks may take more time than they have taken so far."""
         allowed_ns = max(CHECKS_SHARE * (perf_counter_ns() - self._began_ns), CHECKS_S * 1e9)
         return self._checks_ns < allowed_ns
 
     def _sample(self) -> list[tuple[Seen, int]]:
-        """Rows of the first prompt and of the last two that were generated from."""
+        """Rows of the generations from the first prompt and from the last two."""
         every = list(self._first.values())
         return [
             (seen, int(row))
@@ -129,7 +130,7 @@ class TimedTokens:
         ]
 
     def _odd(self) -> list[tuple[Seen, int]]:
-        """Sequences of one token for ever, and those that another prompt gave too."""
+        """Sequences that repeat one token to their end, and sequences that another prompt gave too."""
         found, known = [], set()
         for seen in self._first.values():
             for row, tokens in enumerate(seen.tokens):

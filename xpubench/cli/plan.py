@@ -20,7 +20,7 @@ from xpubench.spec import DTYPE_BYTES, Protocol, RunSpec, Subject, Workload
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     add = parser.add_argument
     note = "a model of the catalog, or a directory with config.json"
     add("-m", "--model-id", required=True, metavar="MODEL", help=note)
@@ -37,7 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the plan; that a model does not fit is an answer too."""
+    """Prints the plan. A model that does not fit is no error."""
     workload = Workload(
         input_tokens=args.input_tokens,
         new_tokens=args.max_new_tokens,

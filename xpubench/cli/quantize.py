@@ -26,7 +26,7 @@ WORST_SHOWN = 5
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     add = parser.add_argument
     add("model", metavar="MODEL", help="a hub id, a local directory, or smollm2-135m")
     add("output", type=Path, metavar="OUT", help="the directory of the quantized model")
@@ -45,7 +45,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Writes the checkpoint and says what it is."""
+    """Writes the checkpoint and prints what was written."""
     options = options_class(args.runtime or registry.DEFAULT)
     if options.int4_method is None:
         raise UserError(options.int4_refusal)
@@ -62,10 +62,10 @@ def run(args: argparse.Namespace) -> int:
     quiet()
     with own_stdout() as out:
         from xpubench.cli.console import Reporter
-        from xpubench.run.quantize import save
+        from xpubench.run.quantize import save_quantized
 
         with Reporter(out) as reporter:
-            found = save(subject, args.output, reporter, with_errors=args.report)
+            found = save_quantized(subject, args.output, reporter, with_errors=args.report)
             distance = _distance(subject, args.output, reporter) if args.report else None
         if args.json:
             fields: dict[str, Any] = msgspec.to_builtins(found)
@@ -83,7 +83,7 @@ def _distance(subject: Subject, directory: Path, reporter: "Reporter") -> Diverg
     reporter.say("generating the reference on the CPU in float32")
     assert subject.quantization is not None
     saved = msgspec.structs.replace(subject.quantization, checkpoint=str(directory))
-    # The check prompts have lengths of their own, and those of this workload count for nothing.
+    # The check prompts have lengths of their own, so that the lengths in this workload have no effect.
     spec = RunSpec(
         subject=msgspec.structs.replace(subject, quantization=saved),
         workload=Workload(input_tokens=1, new_tokens=1),

@@ -65,9 +65,9 @@ def first_bandwidth(device: TorchDevice, dtype: str) -> Bandwidth:
 
 
 def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandwidth:
-    """An earlier measurement with that of now in its `after_` fields, and with the most that the device has
-    shown by now. Nothing is added where the same buffers do not fit any more: smaller ones could lie in a
-    cache."""
+    """An earlier measurement with one made now in its `after_` fields, and with the most that the device
+    has shown by now. Nothing is measured where buffers of the same size no longer fit, because smaller
+    ones could lie in a cache."""
     size = before.buffer_bytes
     if size is None or buffer_bytes(device.kind) < size:
         return before

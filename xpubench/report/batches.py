@@ -1,98 +1,63 @@
-"""How the next token latency grows with the batch, and where decode leaves the bandwidth's regime."""
+"""The next token latency over batch sizes, of runs that differ in nothing else."""
 
 from collections import defaultdict
-from collections.abc import Iterable
 
 import msgspec
 
-from xpubench.record import LatencySummary, Record
-from xpubench.report.text import number
+from xpubench.compare.row import RunRow
+from xpubench.record import Record
 from xpubench.spec import RunSpec
-
-# The latency may grow by this much more than its bytes before it counts.
-TOLERANCE = 1.1
 
 
 class BatchPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The next token latency of a batch in ms with its 95% interval, the bytes of its step, and tokens/s."""
+    """A run at a batch size: its next token latency in ms with the 95% interval, the least that the measured
+    bandwidth allows, and its tokens/s. `key` names the run in the page."""
 
+    key: str
     batch_size: int
     next_token_ms: float
     ci95: tuple[float, float] | None
-    step_bytes: int
-    tokens_per_s: float
+    least_ms: float | None
+    tokens_per_s: float | None
 
 
 class BatchCurve(msgspec.Struct, frozen=True, kw_only=True):
-    """Runs that differ in their batch alone, the smallest first. `leaves_at` is the first batch whose next
-    token latency grew over that of the smallest by more than the bytes of its step did, by the ends of both
-    intervals and 10%; None where none did. `limit_ms` is the latency of each batch up to which its bytes
-    explain it."""
+    """The newest run at each batch size, in rising order. `keys` are those of all runs of the curve."""
 
-    title: str
     points: list[BatchPoint]
-    limit_ms: list[float]
-    leaves_at: int | None
-
-    @property
-    def message(self) -> str:
-        """What the curve says, in one line."""
-        first, last = self.points[0], self.points[-1]
-        if self.leaves_at is None:
-            return (
-                f"up to batch {last.batch_size} the bytes of a step explain how the next token's time grows"
-            )
-        place = next(at for at, one in enumerate(self.points) if one.batch_size == self.leaves_at)
-        one = self.points[place]
-        grown = f"{one.next_token_ms / first.next_token_ms:.2f} times as long as of batch {first.batch_size}"
-        explained = f"{one.step_bytes / first.step_bytes:.2f} times the bytes"
-        return f"decode leaves the bandwidth's regime at batch {one.batch_size}: {grown}, with {explained}"
-
-    @property
-    def line(self) -> str:
-        """The points, in one line."""
-        return ", ".join(f"{number(one.next_token_ms)} ms at batch {one.batch_size}" for one in self.points)
+    keys: list[str]
 
 
-def batch_curves(records: Iterable[Record]) -> list[BatchCurve]:
-    """A curve for each subject, workload and protocol of which latency runs with several batches went well;
-    of runs of the same spec the latest counts."""
-    groups: dict[RunSpec, dict[int, Record]] = defaultdict(dict)
-    for record in sorted(records, key=lambda one: one.created):
-        spec, summary = record.spec, record.latency
-        if isinstance(spec, RunSpec) and summary and summary.next_token_ms and summary.step_bytes:
-            workload = msgspec.structs.replace(spec.workload, batch_size=1)
-            groups[msgspec.structs.replace(spec, workload=workload)][spec.workload.batch_size] = record
-    return [_curve(spec, runs) for spec, runs in groups.items() if len(runs) > 1]
+class BatchCurves:
+    """Collects the runs that went well by what they share beside the batch size: subject, workload and
+    device."""
 
+    def __init__(self) -> None:
+        self._runs: defaultdict[bytes, list[tuple[str, BatchPoint]]] = defaultdict(list)
 
-def _curve(spec: RunSpec, runs: dict[int, Record]) -> BatchCurve:
-    points = [_point(size, one.latency) for size, one in sorted(runs.items()) if one.latency is not None]
-    first = points[0]
-    slowest = first.ci95[1] if first.ci95 else first.next_token_ms
-    limits = [TOLERANCE * slowest * one.step_bytes / first.step_bytes for one in points]
-    beyond = [
-        one.batch_size
-        for one, limit in zip(points[1:], limits[1:], strict=True)
-        if (one.ci95[0] if one.ci95 else one.next_token_ms) > limit
-    ]
-    subject = spec.subject
-    length = next(iter(runs.values())).latency
-    shape = spec.workload.title(length.input_tokens if length else None).replace(", batch 1", "")
-    return BatchCurve(
-        title=f"{subject.model} · {subject.options.label} · {subject.device} {subject.dtype} · {shape}",
-        points=points,
-        limit_ms=limits,
-        leaves_at=min(beyond, default=None),
-    )
+    def add(self, run: RunRow, record: Record) -> None:
+        """Takes the next run, where it has a next token latency."""
+        spec = record.spec
+        if not isinstance(spec, RunSpec) or record.status != "ok" or run.next_token_ms is None:
+            return
+        workload = msgspec.structs.replace(spec.workload, batch_size=1)
+        shared = msgspec.json.encode([spec.subject, workload, run.device_name])
+        point = BatchPoint(
+            key=run.key,
+            batch_size=spec.workload.batch_size,
+            next_token_ms=run.next_token_ms,
+            ci95=run.next_token_ci95,
+            least_ms=None if run.mbu_measured is None else run.next_token_ms * run.mbu_measured,
+            tokens_per_s=run.tokens_per_s,
+        )
+        self._runs[shared].append((run.created, point))
 
-
-def _point(batch_size: int, summary: LatencySummary) -> BatchPoint:
-    assert summary.next_token_ms is not None
-    return BatchPoint(
-        batch_size=batch_size,
-        next_token_ms=summary.next_token_ms.median,
-        ci95=summary.next_token_ms.ci95,
-        step_bytes=summary.step_bytes or 0,
-        tokens_per_s=summary.tokens_per_s,
-    )
+    def curves(self) -> list[BatchCurve]:
+        """The curves of two batch sizes or more."""
+        found = []
+        for runs in self._runs.values():
+            newest = {point.batch_size: point for _, point in sorted(runs, key=lambda one: one[0])}
+            if len(newest) > 1:
+                points = [newest[size] for size in sorted(newest)]
+                found.append(BatchCurve(points=points, keys=[point.key for _, point in runs]))
+        return found

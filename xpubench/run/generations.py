@@ -9,7 +9,7 @@ import numpy as np
 from xpubench.accuracy.timed import TimedTokens
 from xpubench.measure.cores import between
 from xpubench.measure.host import peak_host_bytes
-from xpubench.measure.iterations import pairs, warm_up
+from xpubench.measure.iterations import iteration_pairs, warm_up
 from xpubench.measure.perturbation import known, ratios
 from xpubench.measure.until_ci import pair_value, tight_after
 from xpubench.prompts import random_prompt
@@ -31,7 +31,7 @@ class LoadGenerations(NamedTuple):
     peak_host_bytes: int
 
 
-def shares(count: int, loads: int) -> list[int]:
+def counts_per_load(count: int, loads: int) -> list[int]:
     """`count` divided over the loads, the larger shares first."""
     return [count // loads + (number < count % loads) for number in range(loads)]
 
@@ -82,7 +82,7 @@ def measure_load(
     def slowdown_known() -> bool:
         return not protocol.every_pair and known(ratios(samples.iterations))
 
-    for iteration in pairs(once, count, enough, slowdown_known):
+    for iteration in iteration_pairs(once, count, enough, slowdown_known):
         samples.iterations.append(iteration)
         if (value := pair_value(iteration)) is not None:
             values.append(value)

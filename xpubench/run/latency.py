@@ -25,7 +25,7 @@ from xpubench.measure.environment import noise_warnings
 from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
 from xpubench.plan import (
     StoredWeights,
-    check_beams,
+    check_beam_count,
     check_depths,
     check_positions,
     decode_bytes_per_step,
@@ -38,7 +38,7 @@ from xpubench.record import Bandwidth, MatrixPeak, Output, Record, RunChecks, Sa
 from xpubench.results import ResultsDirectory
 from xpubench.run.expectation import expectation_of
 from xpubench.run.explain import explained
-from xpubench.run.generations import LoadGenerations, measure_load, prompt_ids_of, shares
+from xpubench.run.generations import LoadGenerations, counts_per_load, measure_load, prompt_ids_of
 from xpubench.run.session import Session
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.spec import RunSpec
@@ -125,7 +125,7 @@ def _checked_reference(
     check_depths(session.facts.architecture, depths)
     for spec in session.specs:
         check_positions(session.facts.architecture, spec.workload.input_tokens, spec.workload.new_tokens)
-        check_beams(session.facts.architecture, spec.workload.num_beams)
+        check_beam_count(session.facts.architecture, spec.workload.num_beams)
     expected = recorded_reference(reference, session.subject)
     paths = {results.record_path(spec.id).resolve() for spec in session.specs}
     if reference is not None and Path(reference).resolve() in paths:
@@ -230,7 +230,7 @@ def _measure(
     progress = session.progress
     progress.begin(workload.title(input_tokens), protocol.loads * protocol.num_warmup + 2 * count)
     of_loads = []
-    for number, of_load in enumerate(shares(count, protocol.loads)):
+    for number, of_load in enumerate(counts_per_load(count, protocol.loads)):
         if number:
             _check_weights_stayed(session, setting, watched)
             _load_again(session, setting, watched)

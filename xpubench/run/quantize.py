@@ -38,7 +38,7 @@ class Quantized(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, QuantizationError]
 
 
-def save(subject: Subject, target: Path, progress: Progress, *, with_errors: bool) -> Quantized:
+def save_quantized(subject: Subject, target: Path, progress: Progress, *, with_errors: bool) -> Quantized:
     """Quantizes the subject's weights by its recipe, one at a time, into the directory `target`.
 
     Raises UserError for what the user must change, RunFailure for a checkpoint that cannot be used.

@@ -24,7 +24,7 @@ from xpubench.runtimes import registry
 from xpubench.runtimes.base import Device, Generator
 from xpubench.spec import AccuracySpec, RunSpec, Subject
 
-Spec = TypeVar("Spec", RunSpec, AccuracySpec)
+AnySpec = TypeVar("AnySpec", RunSpec, AccuracySpec)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     available_bytes: int | None
 
 
-class Session(ExitStack, Generic[Spec]):
+class Session(ExitStack, Generic[AnySpec]):
     """Runs of one subject, which is loaded once, or again where a run asks for it, and closed at the end of
     the context. `specs` are the runs that are still to be made, `facts` what `check` found, `operators` what
     `check_operators` found, `generator` the model that `load` loaded last, and `loaded` what is known of that
@@ -48,12 +48,12 @@ class Session(ExitStack, Generic[Spec]):
     generator: Generator
     loaded: Load
 
-    def __init__(self, specs: list[Spec], results: ResultsDirectory, progress: Progress) -> None:
+    def __init__(self, specs: list[AnySpec], results: ResultsDirectory, progress: Progress) -> None:
         super().__init__()
         self.subject: Subject = specs[0].subject
         if any(spec.subject != self.subject for spec in specs):
             raise ValueError("the specs of one session have one subject")
-        self.specs: list[Spec] = specs
+        self.specs: list[AnySpec] = specs
         self.progress = progress
         self.environment = Environment()
         self.plans: dict[str, Plan | None] = {}
@@ -134,7 +134,7 @@ class Session(ExitStack, Generic[Spec]):
         self.loaded = Load(load_s=load_s, **resident_memory()._asdict())
         self.is_loaded = True
 
-    def failed(self, error: BaseException, specs: list[Spec]) -> list[Record]:
+    def failed(self, error: BaseException, specs: list[AnySpec]) -> list[Record]:
         """The records of runs that one error or interruption ended. A UserError is raised again, because the
         user must change something."""
         if isinstance(error, UserError):

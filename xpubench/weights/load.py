@@ -22,8 +22,8 @@ KEPT = ("bits", "group_size", "sym", "desc_act", "zero_point", "version", "data_
 
 
 class LoadedWeights(msgspec.Struct, frozen=True, kw_only=True):
-    """A transformers model, its tokenizer (None where it has none), the commit of its weights where they come
-    from the hub, what quantization did to them, and what is odd about the checkpoint."""
+    """A transformers model, its tokenizer (None where it has none), the commit of its weights where they
+    come from the hub, how quantization changed the weights, and warnings about the checkpoint."""
 
     model: Any
     tokenizer: Any = None
@@ -60,9 +60,9 @@ def load_weights(subject: Subject) -> LoadedWeights:
 
 
 def quantized_by(fields: Any) -> AppliedQuantization | None:
-    """What a checkpoint's `quantization_config` says of its weights, as a library such as GPTQ, AWQ or
-    AutoRound wrote them; None where it has none. Where it names no number of bits, its method stands for
-    the type."""
+    """What a checkpoint's `quantization_config` says about its weights, as written by a library such as
+    GPTQ, AWQ or AutoRound; None where there is none. Where it names no number of bits, the method's name
+    is the type."""
     if not isinstance(fields, dict):
         return None
     bits = fields.get("bits") or next((bits for bits in (4, 8) if fields.get(f"load_in_{bits}bit")), None)

@@ -202,9 +202,7 @@ class FakeRuntime:
         times = scripted[self._generations[sync_policy] % len(scripted)]
         self._generations[sync_policy] += 1
         attending_ns = round(self.script.position_ns * prompt_ids.shape[1])
-        stamps = times.stamps(
-            sync_policy, self._now_ns, workload.new_tokens, factor=self._factor, attending_ns=attending_ns
-        )
+        stamps = times.stamps(sync_policy, self._now_ns, workload.new_tokens, self._factor, attending_ns)
         self._now_ns = stamps.end_ns
         self._timed += 1
         tokens = self._tokens(prompt_ids, workload, self._timed)

@@ -20,6 +20,7 @@ class OptimumRuntime(OpenVinoRuntime, PyTorchRuntime):
 
     # The graph is the whole model.
     scores_rows_alone = False
+    own_tokenizer = False
 
     def __init__(self, subject: Subject, directory: Path) -> None:
         import_openvino()

@@ -257,7 +257,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @contextlib.contextmanager
     def stamped(self, clock: TokenClock, workload: Workload) -> Iterator[dict[str, Any]]:
-        """Within it, `generate` with the yielded arguments has the clock stamp each token."""
+        """Within the block, `generate` with the yielded arguments makes the clock stamp each token."""
         yield {"stopping_criteria": StoppingCriteriaList([clock])}
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
@@ -333,7 +333,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
 
 def not_as_asked(asked: dict[str, Any], applied: dict[str, Any], *names: str) -> list[str]:
-    """A line for each setting of these names that is not applied as it was asked for."""
+    """A warning for each of these settings that was not applied as it was asked for."""
     return [
         f"{name}: {asked[name]} was asked for, {applied[name]} is applied"
         for name in names

@@ -8,11 +8,9 @@ import msgspec
 
 import xpubench
 from xpubench.errors import RunFailure, UserError
-from xpubench.runtimes.options import OWN_INT4_METHOD
+from xpubench.runtimes.options import NEURAL_COMPRESSOR_METHOD, OWN_INT4_METHOD
 from xpubench.runtimes.registry import OPTIONS
 from xpubench.spec import Quantization
-
-NEURAL_COMPRESSOR_METHOD = "rtn"
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
