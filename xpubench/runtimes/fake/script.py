@@ -161,9 +161,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lie by `regret` standard deviations below the most probable ones. `doubts` become warnings of the record.
     A stack that hides its logits has `scores` false. `explained` is what it measures of its tokens, and
     `card` of its device. Each position of the prompt adds `position_ns` to a later token; with `random_cache`
-    false, the stack takes no cache of random values.
-    The times of each load in one process are multiplied by the next of `load_factors`, from the first again
-    where they end.
+    false, the stack takes no cache of random values. The times of each load in one process are multiplied by
+    the next of `load_factors`, from the first again where they end.
     """
 
     config: dict[str, Any] | None = None
