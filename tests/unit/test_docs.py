@@ -1,6 +1,7 @@
 """The documentation says what the code does, where a program can tell."""
 
 import argparse
+import json
 import re
 import runpy
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, CommandLine
+from tests.ipex_xpu import matrix
 from xpubench.cli import tensor_parallel
 from xpubench.cli.main import COMMANDS
 from xpubench.record import decode
@@ -71,3 +73,11 @@ def test_the_layout_names_every_room() -> None:
     layout = rest.partition("\n## ")[0]
     there = [path for path in (ROOT / "xpubench").iterdir() if not path.name.startswith(("_", "py.typed"))]
     assert [path.name for path in there if not re.search(rf"\b{re.escape(path.name)}(?![\w.])", layout)] == []
+
+
+def test_the_table_of_ipex_on_xpu_is_that_of_its_results() -> None:
+    """And no run ended well with wrong tokens, or in another way than the page speaks of."""
+    results = json.loads(matrix.RESULTS.read_text())
+    assert f"{matrix.BEGIN}\n{matrix.table(results)}{matrix.END}" in matrix.PAGE.read_text()
+    assert {one["result"] for one in results.values()} == {"right", "refused", "caught"}
+    assert all(one["line"] or one["result"] == "right" for one in results.values())
