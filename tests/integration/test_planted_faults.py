@@ -14,7 +14,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "wrong-compiled": ("--torch-compile", "--backend", "eager"),
     "dropped-rank": ("--reference", "cpu-float32"),
     "shifted-scales": ("--reference", "cpu-float32"),
-    "middle-prompt": ("--num-iter", "9", "--num-warmup", "1"),
+    "middle-prompt": ("--num-iter", "6", "--num-warmup", "1"),
     "sixth-row": ("--batch-size", "8"),
     "stuck-last-token": ("--max-new-tokens", "12"),
 }
