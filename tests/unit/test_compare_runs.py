@@ -89,3 +89,12 @@ def test_a_page_shows_the_runs(scripted: CommandLine, xpubench: CommandLine, tmp
     done = xpubench("report", tmp_path / "results", "--format", "json")
     runs = json.loads(done.out)["runs"]
     assert sorted(run["status"] for run in runs) == ["bad_model", "ok"]
+
+
+@pytest.mark.parametrize("flags", [("--budget", 3), ("--a-env", "A=1"), ("--results-dir", "elsewhere")])
+def test_flags_of_live_comparisons_are_refused_elsewhere(
+    xpubench: CommandLine, tmp_path: Path, flags: tuple[object, ...]
+) -> None:
+    done = xpubench("compare", tmp_path, tmp_path, *flags)
+    assert done.code == 2
+    assert f"{flags[0]} is for live comparisons" in done.error_line

@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.live:
         found = live.compare_live(args, rules)
+    elif lonely := live.flags_given(args):
+        raise UserError(f"{lonely[0]} is for live comparisons; give --live too, or leave it out")
     elif args.new is None:
         raise UserError("two sets of runs are compared: name BASE and NEW")
     else:

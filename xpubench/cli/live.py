@@ -38,6 +38,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--results-dir", type=named_directory, default=Path("results-live"), metavar="DIR", help=note)
 
 
+def flags_given(args: argparse.Namespace) -> list[str]:
+    """The flags of a live comparison that have another value than the default."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_flags(parser)
+    defaults = vars(parser.parse_args([]))
+    return [f"--{name.replace('_', '-')}" for name, value in defaults.items() if getattr(args, name) != value]
+
+
 def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
     """Runs blocks until one decides or the budget ends. UserError for what cannot be compared, or where the
     results directory holds an earlier comparison: going on after a look would break its guarantee."""

@@ -38,7 +38,7 @@ class OperatorSizes(NamedTuple):
     vocabulary: int
 
 
-STANDARD = OperatorSizes(768, 12, 4, 64, 2048, 16_384)
+STANDARD = OperatorSizes(512, 8, 4, 64, 1408, 16_384)
 
 
 def sizes_of(architecture: Architecture | None) -> OperatorSizes:

@@ -203,18 +203,6 @@ def _middle_prompt(model: Model, moment: Moment) -> None:
     model.register_forward_hook(hook, with_kwargs=True)
 
 
-def _restored_weights(model: Model, moment: Moment) -> None:
-    """Weights are overwritten while some generations are timed, and are right again at the end."""
-    from_prompt, weight = _FromPrompt(), model.base_model.layers[-1].mlp.down_proj.weight
-    kept = weight.detach().clone()
-
-    def hook(_: Any, arguments: Any, named: dict[str, Any]) -> None:
-        from_prompt.see(moment, named["input_ids"])
-        weight.data.copy_(kept * -8 if from_prompt.fourth else kept)
-
-    model.register_forward_pre_hook(hook, with_kwargs=True)
-
-
 def _sixth_row(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
     """The sixth of eight rows is wrong, which is none of the four check prompts."""
     part = len(logits) // 8
@@ -262,16 +250,6 @@ def _nan_row(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> tor
     return logits
 
 
-def _beams_not_reordered(model: Model, moment: Moment) -> None:
-    """IPEX on xpu keeps the order of beams of an earlier search: each beam goes on with another's cache."""
-    model._reorder_cache = lambda cache, order: cache
-
-    def hook(_: Any, arguments: Any, named: dict[str, Any]) -> None:
-        named["past_key_values"].reorder_cache = lambda order: None
-
-    model.register_forward_pre_hook(hook, with_kwargs=True)
-
-
 FAULTS: dict[str, Callable[[Model, Moment], None]] = {
     "rows-from-2-zero": _on_logits(_rows_from_2_zero),
     "poison-after-tokens": _on_logits(_poison_after_tokens),
@@ -292,11 +270,9 @@ FAULTS: dict[str, Callable[[Model, Moment], None]] = {
     "wrong-for-one-token": _on_logits(_wrong_for_one_token),
     "long-prompts": _long_prompts,
     "middle-prompt": _middle_prompt,
-    "restored-weights": _restored_weights,
     "sixth-row": _on_logits(_sixth_row),
     "swapped-rows": _on_logits(_swapped_rows),
     "stale-row": lambda model, moment: _on_logits(_StaleRow())(model, moment),
     "stuck-last-token": _on_logits(_stuck_last_token),
     "nan-row": _on_logits(_nan_row),
-    "beams-not-reordered": _beams_not_reordered,
 }
