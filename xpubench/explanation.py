@@ -90,17 +90,19 @@ class TokenVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DepthPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The next token latency behind a context of `depth` tokens: its samples, and their median in ms."""
+    """The next token latency behind a context of `depth` tokens: the samples of each generation, whose n-th
+    token, from 1, attends to n more positions, and their median in ms."""
 
     depth: int
-    next_token_ns: list[int]
+    next_token_ns: list[list[int]]
     next_token_ms: float
 
 
 class DepthCurve(msgspec.Struct, frozen=True, kw_only=True):
     """How the next token latency grows with the context: its slope by position and decoder block in ns with
-    its 95% interval, and what the bytes of a position in a block take at the device's bandwidth. `message`
-    says whether attention pays bytes or latency. `method` says how the context was made."""
+    its 95% interval (Theil-Sen over the generations' medians), and `bytes_ns`, what the bytes that all
+    sequences have in a position and block take at the device's bandwidth. `message` says whether attention
+    pays bytes or latency, and `method` how the context was made."""
 
     points: list[DepthPoint]
     slope_ns: float | None = None
@@ -110,16 +112,57 @@ class DepthCurve(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class Spread(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of a device card, and its lowest and highest value among its samples or assumptions."""
+
+    low: float
+    middle: float
+    high: float
+
+
+class DeviceCard(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stack on a device needs of a token beside the bytes at the bandwidth's ceiling, measured on
+    models of negligible weights (`created` says when) or assumed. `product_share` is the share of the ceiling
+    at which products of one row read their weights. `block_ns` is the time of a decoder block without weights
+    and context: Python, dispatch, launches and small kernels. `step_ns` is that of a step without blocks, and
+    `attention_ns` what a position in a block takes with heads of few bytes; `attention_share` is the share of
+    the ceiling at which attention reads large ones. Where the device is `asynchronous`, the host runs ahead
+    of it. `samples_ns` are the next token latencies of each of the models' generations, and
+    `product_gb_per_s` the rates of the products."""
+
+    source: Literal["measured", "datasheet"]
+    asynchronous: bool
+    product_share: Spread
+    block_ns: Spread
+    step_ns: Spread
+    attention_ns: Spread
+    attention_share: Spread
+    created: str | None = None
+    dtype: str | None = None
+    device_kind: str | None = None
+    device_name: str | None = None
+    device_memory_bytes: int | None = None
+    threads: int | None = None
+    stack: str | None = None
+    ceiling_gb_per_s: float | None = None
+    samples_ns: dict[str, list[list[int]]] = {}
+    product_gb_per_s: list[float] = []
+
+
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):
-    """The next token latency that bytes, ceiling and device card let one expect, with its interval, in ms.
-    `card` says where the card's figures come from, and `ratio` is the measured latency over the expected one,
-    None in a plan."""
+    """The next token latency that bytes, ceiling and device card let one expect, with its interval and its
+    parts, in ms (`xpubench.expectation`). `card` says where the card's figures come from, `ratio` is the
+    measured latency over the expected one, None in a plan, and `device_card` what was expected from."""
 
     next_token_ms: float
     interval_ms: tuple[float, float]
     card: Literal["measured", "datasheet"]
     ratio: float | None = None
     message: str | None = None
+    weights_ms: float | None = None
+    attention_ms: float | None = None
+    host_ms: float | None = None
+    device_card: DeviceCard | None = None
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):

@@ -86,7 +86,7 @@ def death_of(who: str, kills_before: int, exit_code: int | None = None) -> Failu
 
 
 def write_as_failed(results: ResultsDirectory, record: Record, failure: Failure) -> Record:
-    """Writes what a record holds so far as the record of a failed run."""
+    """Writes the record of a failed run, with everything that was measured before the failure."""
     failed = msgspec.structs.replace(record, status=failure.failure_class, failure=failure)
     results.write(failed)
     return failed

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 
 def write_aside(target: Path, data: bytes) -> None:
-    """Writes `data` beside `target` and renames it, so that no reader sees part of it; raises OSError. A
-    symbolic link stays and its file is written; what is no regular file, such as a device or a pipe, is
-    written to as it is."""
+    """Writes `data` to a temporary file beside `target` and renames it, so that no reader sees a part of
+    it; raises OSError. A symbolic link is kept, and the file that it points at is replaced. A target
+    that is no regular file, such as a device or a pipe, is opened and written to."""
     if target.exists() and not target.is_file():
         target.write_bytes(data)
         return
@@ -32,8 +32,8 @@ def write_aside(target: Path, data: bytes) -> None:
 @contextlib.contextmanager
 def directory_aside(target: Path, *, replace: bool) -> Iterator[Path]:
     """A new directory beside `target` that takes its place when the block ends without an error; raises
-    OSError. With `replace`, an older directory is replaced at once; without, one that another process has
-    made stays."""
+    OSError. With `replace`, an existing directory is replaced. Without it, a directory that another
+    process has put there in the meantime is kept."""
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = _beside(target)
     aside.mkdir()
@@ -52,8 +52,9 @@ def directory_aside(target: Path, *, replace: bool) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def files_aside(target: Path) -> Iterator[Path]:
-    """A new hidden directory in the directory `target`, whose files move there when the block ends without an
-    error. FileExistsError, with nothing moved, where one of that name is there; OSError as above."""
+    """A new hidden directory inside `target`, whose files move to `target` when the block ends without an
+    error. Raises FileExistsError, with nothing moved, where `target` already has a file of such a name,
+    and other OSErrors as `directory_aside` does."""
     aside = _beside(target / "new")
     aside.mkdir()
     moved: list[Path] = []
@@ -73,8 +74,8 @@ def files_aside(target: Path) -> Iterator[Path]:
 
 
 def model_aside(target: Path) -> contextlib.AbstractContextManager[Path]:
-    """A new directory for a model's files, which replaces `target` at the end; the files of one for the
-    working directory, which has other files too, move there instead."""
+    """A new directory for a model's files, which replaces `target` at the end. Where `target` is the
+    working directory, which has other files too, the model's files move there instead."""
     if target.exists() and target.samefile(Path()):
         return files_aside(target)
     return directory_aside(target, replace=True)
@@ -92,10 +93,12 @@ def _swap(new: Path, target: Path) -> None:
 
 
 def _beside(target: Path) -> Path:
-    """A new hidden path in the same directory. Names have at most 255 bytes, so the target's is cut."""
+    """A new hidden path in the target's directory. File names have at most 255 bytes, so the target's name
+    is shortened in it."""
     return target.with_name(f".{target.name[:48]}.{uuid4().hex}")
 
 
 def cache_directory() -> Path:
-    """The directory of this tool's files that it can make again; RuntimeError where the user has no home."""
+    """The cache directory of this tool, whose files it can make again; RuntimeError where the user has no
+    home."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xpubench"

@@ -1,5 +1,6 @@
 """What a run will need and can reach, from shapes and a data sheet alone: bytes and roofline times."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -7,16 +8,21 @@ import msgspec
 from xpubench.catalog import CatalogDevice
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
+from xpubench.explanation import Expectation
 from xpubench.spec import DTYPE_BYTES, Quantization, RunSpec, Subject, Workload
 
 Bound = Literal["compute", "memory"]
 
+# The new tokens of a generation at a depth: one ends the prompt, and the others are next tokens.
+DEPTH_TOKENS = 9
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes and lower bounds of times. None where the device or its figure is not known. `peak_bytes` adds to
-    weights and KV cache an estimate of the prefill's activations; `fits` compares weights and KV cache, which
-    are exact, with the device's memory. Over several ranks, all figures are those of the rank that holds the
-    most, on a device of its own."""
+    """Bytes, and lower bounds of times. A field is None where the device or the figure that it needs is not
+    known. `peak_bytes` adds an estimate of the prefill's activations to the weights and the KV cache;
+    `fits` compares weights and KV cache, which are exact, with the device's memory. `expectation` is that of
+    `xpubench plan`. Over several ranks, all figures are those of the rank that holds the most, with a device
+    of its own."""
 
     model: str
     dtype: str
@@ -38,6 +44,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     roofline_first_token_ms: float | None
     first_token_bound: Bound | None
     roofline_next_token_ms: float | None
+    expectation: Expectation | None = None
 
 
 class StoredWeights(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +73,7 @@ def plan_of(
         return None
     architecture = architecture.part(subject.tp_size)
     sequences, dtype_bytes = workload.batch_size * workload.num_beams, DTYPE_BYTES[subject.dtype]
-    stored = stored or _stored(architecture, subject)
+    stored = stored or stored_weights(architecture, subject)
     positions = input_tokens + workload.new_tokens
     kv_cache = architecture.kv_cache_bytes(sequences=sequences, positions=positions, dtype_bytes=dtype_bytes)
     activations = activation_bytes(architecture, sequences, input_tokens, dtype_bytes)
@@ -98,8 +105,8 @@ def plan_of(
 
 
 def own_weights(architecture: Architecture, subject: Subject) -> StoredWeights | None:
-    """The weights of a runtime that stores them in a precision of its own, None where it does not. A step is
-    taken to read the same share of them as of the architecture's parameters."""
+    """The weights of a runtime that stores them in a precision of its own, None for other runtimes. A
+    decoding step is assumed to read the same share of them as it reads of the architecture's parameters."""
     weights = subject.options.weight_bytes(subject.model, architecture.parameter_count)
     if weights is None:
         return None
@@ -107,11 +114,11 @@ def own_weights(architecture: Architecture, subject: Subject) -> StoredWeights |
     return StoredWeights(weights=weights, step=int(weights * min(share, 1.0)))
 
 
-def _stored(architecture: Architecture, subject: Subject) -> StoredWeights:
-    """The runtime's own weights, or those of dtype and recipe. A recipe stores the layers' matrices in 4 bits
-    a value with a scale a group, and token table and output head in one byte a value unless they stay high.
-    Kernels store somewhat more beside a scale; modules that the recipe keeps high by name are not known
-    here."""
+def stored_weights(architecture: Architecture, subject: Subject) -> StoredWeights:
+    """The weights as the runtime stores them, or as dtype and recipe do. A recipe stores the layers'
+    matrices with 4 bits a value and one scale a group, and the token table and the output head with one
+    byte a value, unless the recipe keeps them in high precision. The kernels' other fields beside the
+    scale, and modules that the recipe keeps in high precision by name, are not counted."""
     if (own := own_weights(architecture, subject)) is not None:
         return own
     dtype_bytes, recipe = DTYPE_BYTES[subject.dtype], subject.quantization
@@ -131,10 +138,10 @@ def _stored(architecture: Architecture, subject: Subject) -> StoredWeights:
 def decode_bytes_per_step(
     architecture: Architecture, workload: Workload, input_tokens: int, weights: int, kv_value_bytes: float
 ) -> int:
-    """Bytes that a decoding step must read: those of the `weights` once, without the experts that no
-    sequence takes (`Architecture.touched_experts`), and each sequence's KV cache, as the mean over the
-    steps. The n-th step, from 1, attends to input_tokens + n tokens, of which it has computed the last
-    one's key and value itself."""
+    """Bytes that a decoding step must read: the `weights` once, without the experts that no sequence uses
+    (`Architecture.touched_experts`), and the KV cache of each sequence, as a mean over the steps. Step
+    n, counted from 1, attends to input_tokens + n tokens; it computes the key and value of the last of
+    them itself."""
     sequences = workload.batch_size * workload.num_beams
     mean_positions = input_tokens + max(workload.new_tokens - 2, 0) / 2
     read = int(weights * architecture.step_share(sequences))
@@ -142,9 +149,9 @@ def decode_bytes_per_step(
 
 
 def activation_bytes(architecture: Architecture, sequences: int, tokens: int, dtype_bytes: int) -> int:
-    """An estimate of the most that the prefill holds at once: in one layer the residual stream, a norm's
-    output, queries, keys, values and the MLP's inner values; then the last token's logits and their copy in
-    float32."""
+    """An estimate of the bytes that the prefill holds at its peak: in one layer the residual stream, a
+    norm's output, queries, keys, values and the MLP's intermediate values; after the layers the last
+    token's logits and their copy in float32."""
     attention = (architecture.num_heads + 2 * architecture.num_kv_heads) * architecture.head_dim
     inner = 2 * architecture.intermediate_size * architecture.experts_per_token
     layer = tokens * (2 * architecture.hidden_size + max(attention, inner))
@@ -171,8 +178,18 @@ def check_positions(architecture: Architecture | None, input_tokens: int | None,
         raise UserError(f"{tokens} are more than the model's {limit} positions; {hint}")
 
 
-def check_beams(architecture: Architecture | None, num_beams: int) -> None:
-    """UserError for more beams than the vocabulary has tokens: the first step gives no more that differ."""
+def check_depths(architecture: Architecture | None, depths: Sequence[int]) -> None:
+    """UserError for a depth behind which the model has no positions for the tokens that are measured."""
+    limit = architecture.max_positions if architecture else None
+    deepest = max(depths, default=0)
+    if limit is not None and depths and deepest + 1 + DEPTH_TOKENS > limit:
+        tokens = f"--depths {deepest} and {DEPTH_TOKENS + 1} tokens behind it"
+        raise UserError(f"{tokens} are more than the model's {limit} positions; lower --depths")
+
+
+def check_beam_count(architecture: Architecture | None, num_beams: int) -> None:
+    """UserError for more beams than the vocabulary has tokens, because the first step of a beam search has
+    no more different continuations."""
     tokens = architecture.vocab_size if architecture else None
     if tokens is not None and num_beams > tokens:
         raise UserError(f"{num_beams} beams are more than the model's {tokens} tokens; lower --num-beams")
@@ -181,14 +198,14 @@ def check_beams(architecture: Architecture | None, num_beams: int) -> None:
 def lack_of_memory(
     architecture: Architecture | None, spec: RunSpec, available_bytes: int | None
 ) -> RunFailure | None:
-    """The failure of a run whose weights and KV cache alone are more than the free memory."""
+    """The failure of a run whose weights and KV cache alone exceed the free memory; None where they fit."""
     if architecture is None or available_bytes is None:
         return None
     workload, subject = spec.workload, spec.subject
     # Each rank of a GPU run has its own device; those of a CPU run share the host's memory.
     if subject.device != "cpu":
         architecture = architecture.part(subject.tp_size)
-    weights = _stored(architecture, subject).weights
+    weights = stored_weights(architecture, subject).weights
     kv_cache = architecture.kv_cache_bytes(
         sequences=workload.batch_size * workload.num_beams,
         # The length of a text is not known yet.

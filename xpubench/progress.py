@@ -7,13 +7,13 @@ class Progress(Protocol):
     """The receiver of a run's progress."""
 
     def say(self, text: str) -> None:
-        """Takes one line about what happens now."""
+        """Shows one line about what the run does now."""
 
     def begin(self, title: str, total: int) -> None:
-        """Announces at most `total` steps."""
+        """Announces that at most `total` steps follow."""
 
     def step(self, text: str, count: int = 1) -> None:
         """Notes that `count` steps are done."""
 
     def downloading(self, under_way: bool) -> None:
-        """Notes that a download begins, or that it has ended: its time counts in no limit."""
+        """Notes that a download begins or has ended. Its time counts towards no timeout."""

@@ -307,7 +307,13 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a task: `acc` and its standard error, the perplexity of the right answers and its
     standard error (of tasks that score one text an item), all of lm-eval's metrics in `metrics` (None where
     one is not a number), and how they were computed. `partial` means that only some of the items were
-    scored, and `decision` is that of a run with `--until-decided`."""
+    scored, and `decision` is that of a run with `--until-decided`.
+
+    `tokens_per_s` counts the tokens that were scored without padding, whose share of all positions is
+    `padding`. `share_of_peak` is that of the operations that they need (as in the plan, the output head for
+    the scored rows alone) over their time and `peak_tflop_per_s`, the most of matrix products in the run's
+    dtype that the device has shown to any process. All are None where texts were generated or nothing is
+    known."""
 
     task: str
     task_version: str
@@ -328,6 +334,10 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     lm_eval_version: str
     reference: PublishedAccuracy | None = None
     decision: Decision | None = None
+    tokens_per_s: float | None = None
+    padding: float | None = None
+    share_of_peak: float | None = None
+    peak_tflop_per_s: float | None = None
 
 
 class ReferenceLimits(msgspec.Struct, frozen=True, kw_only=True):

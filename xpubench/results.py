@@ -43,15 +43,15 @@ class ResultsDirectory:
         return self.path / f".{record_id}.tasks.json"
 
     def tasks_of(self, record_id: str) -> list[str]:
-        """The ids of the records of a group's tasks; none where it is no group or was not completed."""
+        """The ids of the records of a group's tasks; empty where it is no group, or was not completed."""
         try:
             return msgspec.json.decode(self.tasks_path(record_id).read_bytes(), type=list[str])
         except (OSError, msgspec.DecodeError):
             return []
 
     def stamp_of(self, record_id: str) -> tuple[int, int] | None:
-        """Inode and time of the file of a record, or of a group's tasks, which change when it is written
-        anew; None where there is none."""
+        """Inode and modification time of the file of a record, or of a group's tasks, by which a rewritten
+        file is recognised; None where there is no file."""
         paths = (self.record_path(record_id), self.tasks_path(record_id))
         found = next((path.stat() for path in paths if path.exists()), None)
         return (found.st_ino, found.st_mtime_ns) if found else None
@@ -85,10 +85,12 @@ class Found(NamedTuple):
 def records_in(
     directories: Sequence[Path], left_out: list[tuple[str, str]], *, below: bool = False
 ) -> Iterator[Found]:
-    """Each record of the directories and of their rounds, with `below` of all directories below them, one
-    in memory at a time. The path of each other file is appended to `left_out` with the reason. Sidecars of
-    a record, which share its stem, logs, the page and hidden files are skipped. UserError when a directory
-    cannot be read, and at the end when no record was found."""
+    """Each record of the directories and of their rounds, one in memory at a time; with `below` also those
+    of all directories below them. The path of each other file is appended to `left_out` with the reason.
+    Sidecars of a record, which share its stem, logs, the page and hidden files are skipped.
+
+    UserError when a directory cannot be read, and at the end when no record was found.
+    """
     empty, others = True, 0
     for path in dict.fromkeys(directories):
         named = (path, *rounds_of(path))
@@ -100,7 +102,7 @@ def records_in(
                 empty = False
                 yield found
             others += len(own)
-            # A directory below that holds no record is no results directory.
+            # Directories below that hold no records are no results directories.
             if place in named or found is not None:
                 left_out += own
     if empty:
@@ -110,8 +112,8 @@ def records_in(
 
 
 def writable(record: Record, path: Path) -> Record:
-    """The record that was read from `path`. UserError for one that cannot be written again, as it has half of
-    a surrogate pair or a number too large for a float."""
+    """Returns the record that was read from `path`. UserError where it cannot be written as JSON again,
+    because a text in it has half of a surrogate pair or a number is too large for a float."""
     try:
         msgspec.msgpack.encode(record)
     except (UnicodeEncodeError, OverflowError, RecursionError) as error:
@@ -126,8 +128,8 @@ def rounds_of(directory: Path) -> list[Path]:
 
 
 def directories_below(directory: Path) -> list[Path]:
-    """The directories in it and in these, the rounds of each in their order; hidden ones and those of logs
-    are left out."""
+    """The directory and all directories below it, with the rounds of each in their order. Hidden
+    directories and those of logs are left out."""
     rounds = rounds_of(directory)
     named = [path for path in directory.glob("*/") if not path.name.startswith(".") and path.name != LOGS]
     others = sorted(path for path in named if path not in rounds and not path.is_symlink())

@@ -15,7 +15,7 @@ from tests.conftest import ROOT, Outcome
 # pip install '.[deepspeed]' brings what these tests are about.
 collect_ignore_glob = [] if find_spec("deepspeed") else ["test_*.py"]
 
-Ranks = Callable[..., Outcome]
+OverRanks = Callable[..., Outcome]
 SCRIPT = "run_generation_with_deepspeed.py"
 
 
@@ -33,7 +33,7 @@ def job(size: int, *arguments: object) -> list[str]:
 
 
 @pytest.fixture
-def mpirun() -> Ranks:
+def mpirun() -> OverRanks:
     """`mpirun(ranks, *arguments)`: Python with those arguments on each rank."""
 
     def run(size: int, *arguments: object) -> Outcome:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import ROOT, CommandLine, Outcome
-from tests.distributed.conftest import SCRIPT, Ranks, environment, job
+from tests.distributed.conftest import SCRIPT, OverRanks, environment, job
 from tests.distributed.families import save_model
 from xpubench.weights.embedded import smollm2_directory
 
@@ -51,7 +51,7 @@ def error_line(done: Outcome) -> str:
     return lines[0]
 
 
-def test_record_of_two_ranks(mpirun: Ranks, tiny: tuple[object, ...], tmp_path: Path) -> None:
+def test_record_of_two_ranks(mpirun: OverRanks, tiny: tuple[object, ...], tmp_path: Path) -> None:
     done = mpirun(2, SCRIPT, *tiny, *SHORT, "--token-latency", "--results-dir", tmp_path)
     assert done.code == 0, done.err
     assert all(line.startswith("[0] ") for line in done.out.splitlines() if line)
@@ -71,7 +71,7 @@ def test_record_of_two_ranks(mpirun: Ranks, tiny: tuple[object, ...], tmp_path: 
     assert record["plan"]["weight_bytes"] == max(rank["weight_bytes"] for rank in ranks)
 
 
-def test_accuracy_is_that_of_one_process(mpirun: Ranks, generate: CommandLine, tmp_path: Path) -> None:
+def test_accuracy_is_that_of_one_process(mpirun: OverRanks, generate: CommandLine, tmp_path: Path) -> None:
     flags = ("--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 6)
     done = mpirun(2, SCRIPT, *SMOLLM2, *flags, "--results-dir", tmp_path / "two")
     assert done.code == 0, done.err
@@ -162,19 +162,19 @@ def test_failing_rank_ends_the_job_and_is_named(tiny: tuple[object, ...], tmp_pa
         assert words in record["failure"]["message"]
 
 
-def test_without_mpi4py(mpirun: Ranks) -> None:
+def test_without_mpi4py(mpirun: OverRanks) -> None:
     done = mpirun(1, "-m", "tests.distributed.broken", "no-mpi4py", *SMOLLM2, *SHORT)
     assert "mpi4py is not installed; pip install" in error_line(done)
     assert done.code == 2
 
 
-def test_results_that_cannot_be_written(mpirun: Ranks) -> None:
+def test_results_that_cannot_be_written(mpirun: OverRanks) -> None:
     done = mpirun(1, SCRIPT, *SMOLLM2, *SHORT, "--results-dir", "/proc/nowhere")
     assert "cannot write to the results directory" in error_line(done)
     assert done.code == 2
 
 
-def test_quantized_checkpoint(mpirun: Ranks, tmp_path: Path) -> None:
+def test_quantized_checkpoint(mpirun: OverRanks, tmp_path: Path) -> None:
     config = smollm2_directory().joinpath("config.json").read_text()
     fields = json.loads(config) | {"quantization_config": {"quant_method": "fp8"}}
     (tmp_path / "config.json").write_text(json.dumps(fields))
@@ -183,7 +183,7 @@ def test_quantized_checkpoint(mpirun: Ranks, tmp_path: Path) -> None:
     assert done.code == 2
 
 
-def test_checkpoint_that_lacks_a_weight(mpirun: Ranks, tiny: tuple[object, ...], tmp_path: Path) -> None:
+def test_checkpoint_that_lacks_a_weight(mpirun: OverRanks, tiny: tuple[object, ...], tmp_path: Path) -> None:
     shutil.copytree(str(tiny[1]), tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"
     tensors = load_file(weights)
@@ -196,7 +196,7 @@ def test_checkpoint_that_lacks_a_weight(mpirun: Ranks, tiny: tuple[object, ...],
     assert "model.layers.1.mlp.down_proj.weight" in record["failure"]["message"]
 
 
-def test_adapter_is_merged_or_refused(mpirun: Ranks, tiny: tuple[object, ...], tmp_path: Path) -> None:
+def test_adapter_is_merged_or_refused(mpirun: OverRanks, tiny: tuple[object, ...], tmp_path: Path) -> None:
     """It was left out without a word once, where each rank read slices of the base model alone."""
     layer = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
     adapter = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"]}
@@ -214,7 +214,7 @@ def test_adapter_is_merged_or_refused(mpirun: Ranks, tiny: tuple[object, ...], t
         assert only_record(tmp_path / "results")["runtime"]["reads_slices"] is False
 
 
-def test_doctor_of_ranks(mpirun: Ranks) -> None:
+def test_doctor_of_ranks(mpirun: OverRanks) -> None:
     done = mpirun(2, "-m", "xpubench", "doctor", "--distributed", "--device", "cpu", "--json")
     assert done.code == 0, done.err
     (line,) = done.out.splitlines()
@@ -239,7 +239,7 @@ def failed_record(results: Path) -> dict[str, Any]:
     raise AssertionError("no record")
 
 
-def test_more_ranks_than_heads(mpirun: Ranks, tmp_path: Path) -> None:
+def test_more_ranks_than_heads(mpirun: OverRanks, tmp_path: Path) -> None:
     fields = json.loads(smollm2_directory().joinpath("config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(fields | {"num_key_value_heads": 1}))
     results = tmp_path / "results"
@@ -249,19 +249,19 @@ def test_more_ranks_than_heads(mpirun: Ranks, tmp_path: Path) -> None:
     assert not list(results.glob("*.json"))
 
 
-def test_wrong_number_of_ranks(mpirun: Ranks) -> None:
+def test_wrong_number_of_ranks(mpirun: OverRanks) -> None:
     done = mpirun(1, SCRIPT, *SMOLLM2, *SHORT, "--tp-size", 3)
     assert "--tp-size 3" in error_line(done)
     assert done.code == 2
 
 
-def test_no_such_device(mpirun: Ranks) -> None:
+def test_no_such_device(mpirun: OverRanks) -> None:
     done = mpirun(2, SCRIPT, "-m", "smollm2-135m", *SHORT, "--device", "xpu")
     assert "no xpu device" in error_line(done)
     assert done.code == 2
 
 
-def test_wrong_flag(mpirun: Ranks) -> None:
+def test_wrong_flag(mpirun: OverRanks) -> None:
     done = mpirun(2, SCRIPT, *SMOLLM2, "--num-iter", "many")
     assert "--num-iter" in error_line(done)
     assert done.code == 2
@@ -295,18 +295,18 @@ def test_ranks_that_see_different_weights(tiny: tuple[object, ...], tmp_path: Pa
     assert done.code == 2
 
 
-def test_taken_port(mpirun: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_taken_port(mpirun: OverRanks, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("", 0)) as taken:
         monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
         assert "unset MASTER_PORT" in error_line(mpirun(1, SCRIPT, *SMOLLM2, *SHORT))
 
 
-def test_port_that_is_none(mpirun: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_port_that_is_none(mpirun: OverRanks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_PORT", "abc")
     assert "MASTER_PORT is 'abc'" in error_line(mpirun(1, SCRIPT, *SMOLLM2, *SHORT))
 
 
-def test_help_ends_all_ranks(mpirun: Ranks) -> None:
+def test_help_ends_all_ranks(mpirun: OverRanks) -> None:
     done = mpirun(2, SCRIPT, "--help")
     assert (done.code, done.err) == (0, "")
     assert "--tp-size" in done.out

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.distributed.conftest import Ranks
+from tests.distributed.conftest import OverRanks
 from tests.distributed.families import FAMILIES, answers, long_answer, save_model, subject
 from xpubench.catalog import SMOLLM2
 from xpubench.runtimes.registry import loader
@@ -41,7 +41,7 @@ def alone(models: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_answer_as_one_process(
-    size: int, models: Path, alone: dict[str, dict[str, Any]], mpirun: Ranks, tmp_path: Path
+    size: int, models: Path, alone: dict[str, dict[str, Any]], mpirun: OverRanks, tmp_path: Path
 ) -> None:
     done = mpirun(size, "-m", "tests.distributed.worker", models, tmp_path / "out.json")
     assert done.code == 0, done.err

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.distributed.conftest import Ranks
+from tests.distributed.conftest import OverRanks
 
 SIZES = range(8, 14)
 
@@ -31,7 +31,7 @@ def statuses(results: Path) -> Counter[str]:
     return Counter(json.loads(path.read_text())["status"] for path in results.glob("*.json"))
 
 
-def test_every_run_is_made_once_and_a_dead_worker_costs_its_own(mpirun: Ranks, tmp_path: Path) -> None:
+def test_every_run_is_made_once_and_a_dead_worker_costs_its_own(mpirun: OverRanks, tmp_path: Path) -> None:
     dies = {"stage": "verify", "input_tokens": 10, "signal": signal.SIGKILL}
     results = tmp_path / "results"
     command = ("-m", "xpubench", "suite", suite(tmp_path, faults=[dies]), "--executor", "mpi")
@@ -55,7 +55,7 @@ def test_every_run_is_made_once_and_a_dead_worker_costs_its_own(mpirun: Ranks, t
     ("size", "flags", "words"), [(1, (), "N at least 2"), (2, ("--rounds", "0"), "--rounds")]
 )
 def test_what_cannot_be_handed_out_is_one_line(
-    mpirun: Ranks, tmp_path: Path, size: int, flags: tuple[str, ...], words: str
+    mpirun: OverRanks, tmp_path: Path, size: int, flags: tuple[str, ...], words: str
 ) -> None:
     done = mpirun(size, "-m", "xpubench", "suite", suite(tmp_path), "--executor", "mpi", *flags)
     errors = [line for line in done.err.splitlines() if "error: " in line]

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -221,30 +220,17 @@ def test_a_model_without_a_tokenizer(accuracy: CommandLine, tiny_llama: Path) ->
     assert "tokenizer" in done.error_line
 
 
-@pytest.fixture
-def bare(tiny_llama: Path, tmp_path: Path) -> Path:
-    """A tiny random Llama whose tokenizer of bytes has no token that begins or ends a text."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    directory = tmp_path / "bare"
-    shutil.copytree(tiny_llama, directory)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: token for token, letter in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(directory)
-    return directory
-
-
-def test_a_tokenizer_without_special_tokens(accuracy: CommandLine, bare: Path) -> None:
-    done = accuracy("-m", bare, "--acc-iter", 3, "--json")
+def test_a_tokenizer_without_special_tokens(accuracy: CommandLine, tiny_llama_of_bytes: Path) -> None:
+    done = accuracy("-m", tiny_llama_of_bytes, "--acc-iter", 3, "--json")
     assert done.code == 0, done.err
     (record,) = done.records
     assert all(item["loglikelihood"] < -1 for item in record["accuracy"]["items"])
 
 
-def test_no_token_begins_or_ends_a_text(bare: Path) -> None:
-    mine = ours(PyTorchRuntime.load(Subject(model=str(bare), device="cpu", dtype="float32")), 128)
+def test_no_token_begins_or_ends_a_text(tiny_llama_of_bytes: Path) -> None:
+    mine = ours(
+        PyTorchRuntime.load(Subject(model=str(tiny_llama_of_bytes), device="cpu", dtype="float32")), 128
+    )
     settings = {"until": [], "max_gen_toks": 6}
     (text,) = mine.generate_until(requests("generate_until", [("Once", settings)]))
     # Each token is a letter of the tokenizer's alphabet.

@@ -213,7 +213,7 @@ def test_errors_of_memory_are_told_from_others(error: BaseException, memory: boo
     assert is_out_of_memory(error) is memory
 
 
-class Seen(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
+class FirstSummed(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
     """Keeps the first tensor that is summed while it lasts."""
 
     first: torch.Tensor | None = None
@@ -226,7 +226,7 @@ class Seen(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
 
 def test_the_buffers_hold_what_cannot_be_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xpubench.measure.device.free_host_bytes", lambda: 2**28)
-    with Seen() as seen:
+    with FirstSummed() as seen:
         measure_bandwidth("cpu", "bfloat16", repeats=1)
     assert seen.first is not None
     part = seen.first[: 2**18]

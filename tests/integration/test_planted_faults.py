@@ -14,6 +14,11 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "wrong-compiled": ("--torch-compile", "--backend", "eager"),
     "dropped-rank": ("--reference", "cpu-float32"),
     "shifted-scales": ("--reference", "cpu-float32"),
+    "middle-prompt": ("--num-iter", "9", "--num-warmup", "1"),
+    "restored-weights": ("--num-iter", "9", "--num-warmup", "1"),
+    "sixth-row": ("--batch-size", "8"),
+    "stuck-last-token": ("--max-new-tokens", "12"),
+    "beams-not-reordered": ("--num-beams", "4", "--batch-size", "4"),
 }
 
 

@@ -5,44 +5,33 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from tests.conftest import Outcome
 from tests.ipex_xpu import models
 from tests.ipex_xpu.environment import command_environment
 from tests.ipex_xpu.observation import TOKENS_VARIABLE
-from tests.ipex_xpu.reference import Reference
+from tests.ipex_xpu.reference import PlainReference
 from tests.ipex_xpu.source import HOW, ROOT, find_source
 from tests.ipex_xpu.zygote import Zygote
 
 SHAPE = ("--input-tokens", "12", "--max-new-tokens", "8", "--num-iter", "2", "--num-warmup", "1")
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True)
+class ObservedOutcome(Outcome):
     """What a command gave, and what each call of `generate` in it returned (`tests.ipex_xpu.observation`)."""
 
-    code: int
-    out: str
-    err: str
     calls: list[dict[str, Any]]
 
-    @property
-    def error_line(self) -> str:
-        """The one line that an error is; fails when there are others like a traceback."""
-        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        assert len(lines) == 1, self.err
-        assert "Traceback" not in self.err
-        return lines[0]
 
-    @property
-    def records(self) -> list[dict[str, Any]]:
-        """The records of `--json`."""
-        return [json.loads(line) for line in self.out.splitlines() if line.startswith("{")]
-
-
-Command = Callable[..., Outcome]
+Command = Callable[..., ObservedOutcome]
+ModelOf = Callable[[str], Path]
+ErrorOf = Callable[[str, ObservedOutcome], float]
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +44,7 @@ def source() -> Path:
 
 
 @pytest.fixture(scope="session")
-def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def model_of(tmp_path_factory: pytest.TempPathFactory) -> ModelOf:
     """The directory of a family's tiny model, made when it is first asked for."""
     directory = tmp_path_factory.mktemp("families")
 
@@ -68,12 +57,12 @@ def model_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def error_of(model_of: Callable[[str], Path]) -> Callable[[str, Outcome], float]:
+def error_of(model_of: ModelOf) -> ErrorOf:
     """How wrong the worst call of a command is, in tolerances of `tests.ipex_xpu.reference`."""
-    references: dict[str, Reference] = {}
+    references: dict[str, PlainReference] = {}
 
-    def error(family: str, outcome: Outcome) -> float:
-        reference = references.setdefault(family, Reference(model_of(family)))
+    def error(family: str, outcome: ObservedOutcome) -> float:
+        reference = references.setdefault(family, PlainReference(model_of(family)))
         on_xpu = [call for call in outcome.calls if call["device"] == "xpu"]
         assert on_xpu, outcome.err
         return max(reference.error(call) for call in on_xpu)
@@ -87,7 +76,7 @@ def command(tmp_path: Path) -> Command:
 
     def run(
         *arguments: object, source: Path | None = None, profile: str = "pvc", **variables: str
-    ) -> Outcome:
+    ) -> ObservedOutcome:
         tokens = tmp_path / "tokens.jsonl"
         tokens.unlink(missing_ok=True)
         environment = command_environment(source, profile, **{TOKENS_VARIABLE: str(tokens)}, **variables)
@@ -101,7 +90,7 @@ def command(tmp_path: Path) -> Command:
             text=True,
             timeout=280,
         )
-        return Outcome(done.returncode, done.stdout, done.stderr, _calls(tokens))
+        return ObservedOutcome(done.returncode, done.stdout, done.stderr, _calls(tokens))
 
     return run
 
@@ -127,7 +116,7 @@ def generate(zygote: Callable[[str], Zygote], tmp_path: Path) -> Command:
     """`generate(model, *flags, profile="pvc", **variables)`: the guide's script with `--ipex` in float16 on
     the emulated device."""
 
-    def run(model: object, *flags: object, profile: str = "pvc", **variables: str) -> Outcome:
+    def run(model: object, *flags: object, profile: str = "pvc", **variables: str) -> ObservedOutcome:
         tokens = tmp_path / "tokens.jsonl"
         tokens.unlink(missing_ok=True)
         arguments = [
@@ -136,7 +125,7 @@ def generate(zygote: Callable[[str], Zygote], tmp_path: Path) -> Command:
             *map(str, flags),
         ]
         code, out, err = zygote(profile).run(arguments, {TOKENS_VARIABLE: str(tokens), **variables}, tmp_path)
-        return Outcome(code, out, err, _calls(tokens))
+        return ObservedOutcome(code, out, err, _calls(tokens))
 
     return run
 

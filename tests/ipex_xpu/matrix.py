@@ -5,6 +5,8 @@
                                                     run these alone, and keep the others as they were
     python -m tests.ipex_xpu.matrix --ranks         two ranks in float16 on a Data Center GPU Max
 
+Baichuan2 is one of the families where `BAICHUAN2_SOURCE` names its code (see `tests.ipex_xpu.models`).
+
 Each cell is a run of `run_generation.py --ipex` in a process of its own, forked after the libraries are
 imported. Results are kept in docs/ipex-xpu-matrix.json, a cell at a time, so that a run that is stopped goes
 on where it was with `--missing`.
@@ -27,7 +29,7 @@ from tests.ipex_xpu import models
 from tests.ipex_xpu.emulation.profiles import PROFILES
 from tests.ipex_xpu.environment import command_environment
 from tests.ipex_xpu.observation import TOKENS_VARIABLE
-from tests.ipex_xpu.reference import Reference
+from tests.ipex_xpu.reference import PlainReference
 from tests.ipex_xpu.source import HOW, ROOT, find_source
 from tests.ipex_xpu.zygote import Zygote
 
@@ -44,7 +46,7 @@ Command = Callable[[list[str], dict[str, str], Path], tuple[int, str]]
 SHAPE = ("--input-tokens", "12", "--max-new-tokens", "8", "--num-iter", "2", "--num-warmup", "1")
 
 
-class Cell(NamedTuple):
+class MatrixCell(NamedTuple):
     """One run."""
 
     profile: str
@@ -69,28 +71,29 @@ class Cell(NamedTuple):
         ]
 
 
-def cells_of_ranks(families: Iterable[str]) -> list[Cell]:
+def cells_of_ranks(families: Iterable[str]) -> list[MatrixCell]:
     """The runs over two ranks, a sequence at a time."""
     return [
-        Cell(RANKS, family, "float16", search, cache, "1")
+        MatrixCell(RANKS, family, "float16", search, cache, "1")
         for family, search, cache in itertools.product(families, SEARCHES, CACHES)
     ]
 
 
-def cells(profiles: Iterable[str], families: Iterable[str]) -> list[Cell]:
+def cells(profiles: Iterable[str], families: Iterable[str]) -> list[MatrixCell]:
     """Every run of these GPUs and families."""
     axes = (profiles, families, WEIGHTS, SEARCHES, CACHES, BATCHES)
-    return [Cell(*values) for values in itertools.product(*axes)]
+    return [MatrixCell(*values) for values in itertools.product(*axes)]
 
 
-def run(cell: Cell, command: Command, model: Path, reference: Reference) -> dict[str, Any]:
+def run(cell: MatrixCell, command: Command, model: Path, reference: PlainReference) -> dict[str, Any]:
     """A cell's result: `{"result", "line", "error"}`, the line being what the user saw, the error how wrong
     the tokens were in tolerances. The result is right; wrong, where a run ended well with wrong tokens;
     caught, where our check ended it as numerics; refused; or failed."""
     with tempfile.TemporaryDirectory() as directory:
         tokens = Path(directory, "tokens.jsonl")
         arguments = [
-            *("-m", str(model), "--benchmark", "--device", "xpu", "--ipex", "--dtype", "float16", *SHAPE),
+            *("-m", str(model), *models.flags_of(cell.family), "--benchmark"),
+            *("--device", "xpu", "--ipex", "--dtype", "float16", *SHAPE),
             *("--results-dir", f"{directory}/results", "--json", *cell.flags),
         ]
         code, err = command(arguments, {TOKENS_VARIABLE: str(tokens)}, Path(directory))
@@ -133,6 +136,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """The results in Markdown: a table for each GPU that ran, and the lines that users saw, numbered."""
     notes: dict[str, int] = {}
     parts = []
+    # Baichuan2 may have results and no code here.
+    families = dict.fromkeys([*models.FAMILIES, *(key.split("/")[1] for key in results)])
     titles = {name: profile.device_name for name, profile in PROFILES.items()}
     titles[RANKS] = f"{PROFILES['pvc'].device_name}, two ranks, over gloo"
     for profile, title in titles.items():
@@ -144,14 +149,15 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             f"| model | weights | {' | '.join(heads)} |",
             f"|{'---|' * (2 + len(heads))}",
         ]
-        for family, weights in itertools.product(models.FAMILIES, WEIGHTS):
+        for family, weights in itertools.product(families, WEIGHTS):
             ran = [key for key in results if key.startswith(f"{profile}/{family}/{weights}/")]
             if not ran:
                 continue
             texts = []
             for search, cache in columns:
                 of_batch = [
-                    results.get(Cell(profile, family, weights, search, cache, batch).key) for batch in BATCHES
+                    results.get(MatrixCell(profile, family, weights, search, cache, batch).key)
+                    for batch in BATCHES
                 ]
                 shown = [_shown(result, notes) for result in of_batch if result is not None]
                 texts.append("; batch 2: ".join(dict.fromkeys(shown)) or "not run")
@@ -203,14 +209,14 @@ def main() -> None:
 
 
 def _run_all(
-    wanted: list[Cell], source: Path, profile: str, directory: Path, results: dict[str, dict[str, Any]]
+    wanted: list[MatrixCell], source: Path, profile: str, directory: Path, results: dict[str, dict[str, Any]]
 ) -> None:
     with commands(source, profile) as command:
         for family, of_family in itertools.groupby(wanted, lambda cell: cell.family):
             model = directory / family
             if not model.exists():
                 models.make(family, model)
-            reference = Reference(model)
+            reference = PlainReference(model)
             for cell in of_family:
                 results[cell.key] = run(cell, command, model, reference)
                 print(cell.key, results[cell.key]["result"], results[cell.key]["line"], flush=True)

@@ -22,14 +22,16 @@ LOGIT_NOISE = 0.01
 NOISY_TRIALS = 24
 
 
-class Reference:
+class PlainReference:
     """A model in float32 on the CPU."""
 
     def __init__(self, directory: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM
 
-        self.model = AutoModelForCausalLM.from_pretrained(directory, torch_dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(
+            directory, torch_dtype=torch.float32, trust_remote_code=True
+        ).eval()
         self._scores: dict[tuple[Any, ...], float] = {}
 
     def error(self, call: dict[str, Any]) -> float:

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.ipex_xpu.conftest import Command, Outcome
+from tests.ipex_xpu.conftest import Command, ObservedOutcome
 
 
 @pytest.fixture
 def python(command: Command) -> Command:
     """`python(code, **options)`: the outcome of a program that has torch and the emulation."""
 
-    def run(code: str, **options: object) -> Outcome:
+    def run(code: str, **options: object) -> ObservedOutcome:
         return command(sys.executable, "-c", f"import torch\n{code}", **options)
 
     return run
 
 
-def last_line(outcome: Outcome) -> str:
+def last_line(outcome: ObservedOutcome) -> str:
     return (outcome.out or outcome.err).strip().splitlines()[-1]
 
 

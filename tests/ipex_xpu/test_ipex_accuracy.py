@@ -11,13 +11,20 @@ from typing import Any
 
 import pytest
 
-from tests.ipex_xpu.conftest import Command
+from tests.ipex_xpu.conftest import Command, ModelOf
+from tests.ipex_xpu.models import save_tokenizer
 from tests.ipex_xpu.source import ROOT
 from tests.ipex_xpu.widened import widen
 from xpubench.accuracy.tasks import SMOKE_FILE
 
 PASSAGES = Path(os.environ.get("LAMBADA_PASSAGES", SMOKE_FILE))
 ITEMS = 4
+# What float16 may change of a log-likelihood, in nats.
+TOLERANCE = 0.1
+# The same of a random model that reads bytes.
+BYTES_TOLERANCE = 0.5
+GUIDE = "--ipex --dtype float16 --accuracy-only"
+PLAIN = "python run_generation.py --device cpu --dtype float32 --accuracy-only"
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +36,11 @@ def model(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def scores(command: Command, model: Path, tmp_path: Path) -> Any:
-    """`scores(line, source=..., **variables)`: the log-likelihoods of a command line of the guide, to which
-    model and passages are added."""
+def scores(command: Command, tmp_path: Path) -> Any:
+    """`scores(line, model, source=..., **variables)`: the log-likelihoods of a command line of the guide, to
+    which model and passages are added."""
 
-    def run(line: str, **options: Any) -> list[float]:
+    def run(line: str, model: Path, **options: Any) -> list[float]:
         line = line.replace("run_", f"{ROOT}/run_")
         line += f" -m {model} --acc-tasks lambada_standard --acc-data {PASSAGES} --acc-iter {ITEMS} --json"
         done = command("bash", "-c", f"cd {tmp_path} && {line}", **options)
@@ -46,17 +53,30 @@ def scores(command: Command, model: Path, tmp_path: Path) -> Any:
     return run
 
 
-def test_the_guides_lines_score_as_the_plain_model_does(scores: Any, source: Path) -> None:
-    guide = "--ipex --dtype float16 --accuracy-only"
-    expected = scores("python run_generation.py --device cpu --dtype float32 --accuracy-only")
-    # Scores of another place in the text, or of another passage of the batch, would be off by nats.
-    near = pytest.approx(expected, abs=0.1)
-    assert max(expected) - min(expected) > 1
+def test_the_guides_lines_score_as_the_plain_model_does(scores: Any, source: Path, model: Path) -> None:
+    expected = scores(PLAIN, model)
+    near = pytest.approx(expected, abs=TOLERANCE)
+    # Otherwise the scores of another passage of the batch could pass for these.
+    assert max(expected) - min(expected) > 5 * TOLERANCE
     for batch_size in (1, 2):
-        line = f"LLM_ACC_TEST=1 python -u run_generation.py {guide} --batch-size {batch_size}"
-        assert scores(line, source=source) == near
-    ranks = f"LLM_ACC_TEST=1 mpirun -np 2 python -u run_generation_with_deepspeed.py {guide} --batch-size 2"
-    assert scores(ranks, source=source, XPU_EMULATION_DEVICES="2") == near
+        line = f"LLM_ACC_TEST=1 python -u run_generation.py {GUIDE} --batch-size {batch_size}"
+        assert scores(line, model, source=source) == near
+    ranks = f"LLM_ACC_TEST=1 mpirun -np 2 python -u run_generation_with_deepspeed.py {GUIDE} --batch-size 2"
+    assert scores(ranks, model, source=source, XPU_EMULATION_DEVICES="2") == near
+
+
+def test_models_of_which_ipex_takes_further_rows_for_beams(
+    scores: Any, source: Path, model_of: ModelOf
+) -> None:
+    """A batch of GPT-J is scored a sequence at a time, and gives what batches of one give."""
+    gptj = model_of("gptj")
+    save_tokenizer(gptj)
+    expected = scores(PLAIN, gptj)
+    # A random model is sure of nothing, and each byte of a word adds the rounding of its logits.
+    assert max(expected) - min(expected) > 5 * BYTES_TOLERANCE
+    for batch_size in (1, 2):
+        found = scores(f"python run_generation.py {GUIDE} --batch-size {batch_size}", gptj, source=source)
+        assert found == pytest.approx(expected, abs=BYTES_TOLERANCE)
 
 
 def test_accuracy_without_a_variable_from_the_shell(command: Command, source: Path, tmp_path: Path) -> None:

@@ -2,18 +2,15 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.ipex_xpu.conftest import Command, Outcome
+from tests.ipex_xpu.conftest import Command, ErrorOf, ModelOf
 from tests.ipex_xpu.models import FAMILIES, GROUP
 
 INT4 = ("--woq", "--group_size", GROUP)
 STATIC = "--use-static-cache"
-ModelOf = Callable[[str], Path]
-ErrorOf = Callable[[str, Outcome], float]
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "bloom"])

@@ -1,23 +1,20 @@
 """IPEX on a model that two ranks share: the tokens and scores of one process, or a failure with its cause."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.ipex_xpu.conftest import SHAPE, Command, Outcome
+from tests.ipex_xpu.conftest import SHAPE, Command, ErrorOf, ModelOf, ObservedOutcome
 
 SCRIPT = "run_generation_with_deepspeed.py"
-ModelOf = Callable[[str], Path]
-ErrorOf = Callable[[str, Outcome], float]
 
 
 @pytest.fixture
 def ranks(command: Command, source: Path, tmp_path: Path) -> Command:
     """`ranks(*arguments, program=(SCRIPT,))`: a script with `--ipex` in float16 over two ranks."""
 
-    def run(*arguments: object, program: tuple[str, ...] = (SCRIPT,)) -> Outcome:
+    def run(*arguments: object, program: tuple[str, ...] = (SCRIPT,)) -> ObservedOutcome:
         return command(
             *("mpirun", "-np", 2, sys.executable, "-u", *program, "--device", "xpu", "--ipex"),
             *("--dtype", "float16", "--results-dir", tmp_path / "ranks", "--json", *arguments),

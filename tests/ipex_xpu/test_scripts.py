@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.ipex_xpu.conftest import Command, Outcome
-from tests.ipex_xpu.models import GROUP, VOCABULARY
+from tests.ipex_xpu.conftest import Command, ModelOf, ObservedOutcome
+from tests.ipex_xpu.models import GROUP, save_tokenizer
 from tests.ipex_xpu.source import ROOT
 
-ModelOf = Callable[[str], Path]
 SMALL = {"input": "12", "out": "8", "iter": "2"}
 SHAPE = "--num-beams 4 --num-iter 10 --batch-size 1 --input-tokens 1024 --max-new-tokens 128"
 
@@ -25,26 +24,21 @@ SHAPE = "--num-beams 4 --num-iter 10 --batch-size 1 --input-tokens 1024 --max-ne
 @pytest.fixture(scope="module")
 def model(model_of: ModelOf, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama of 2,048 positions with a tokenizer of bytes."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     directory = tmp_path_factory.mktemp("scripts") / "Llama-2-7b-hf"
     shutil.copytree(model_of("llama3"), directory)
     config = json.loads((directory / "config.json").read_text()) | {"max_position_embeddings": 2048}
     (directory / "config.json").write_text(json.dumps(config))
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:VOCABULARY]
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = {"bos_token": alphabet[1], "eos_token": alphabet[2], "pad_token": alphabet[0]}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(directory)
+    save_tokenizer(directory)
     return directory
 
 
 @pytest.fixture
-def script(command: Command, model: Path, tmp_path: Path) -> Callable[..., tuple[Outcome, dict[str, Any]]]:
+def script(
+    command: Command, model: Path, tmp_path: Path
+) -> Callable[..., tuple[ObservedOutcome, dict[str, Any]]]:
     """`script(name, source=..., **variables)`: what a script gave, and its one record."""
 
-    def run(name: str, **options: Any) -> tuple[Outcome, dict[str, Any]]:
+    def run(name: str, **options: Any) -> tuple[ObservedOutcome, dict[str, Any]]:
         results = tmp_path / "results"
         own = {"models": str(model), "results": str(results), "VIRTUAL_ENV": sys.prefix}
         done = command("bash", ROOT / name, **own | options)

@@ -2,23 +2,19 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.ipex_xpu.conftest import SHAPE, Command, Outcome
+from tests.ipex_xpu.conftest import SHAPE, Command, ErrorOf, ModelOf, ObservedOutcome
 from tests.ipex_xpu.source import HOW, find_source
-
-ModelOf = Callable[[str], Path]
-ErrorOf = Callable[[str, Outcome], float]
 
 
 @pytest.fixture
 def stock(command: Command, tmp_path: Path) -> Command:
     """`stock(model, *flags, **variables)`: the script on xpu in float16."""
 
-    def run(model: object, *flags: object, **options: str) -> Outcome:
+    def run(model: object, *flags: object, **options: str) -> ObservedOutcome:
         return command(
             *(sys.executable, "run_generation.py", "-m", model, "--benchmark", "--device", "xpu"),
             *("--dtype", "float16", *SHAPE, "--results-dir", tmp_path / "results", "--json", *flags),

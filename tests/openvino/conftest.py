@@ -1,21 +1,14 @@
-"""What the tests of OpenVINO share: a cache of their own, a model and its IR."""
+"""What the tests of OpenVINO share: a model and its IR."""
 
+import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import CommandLine
 from tests.openvino.models import save_model
 
-
-@pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The cache of exports in a directory of the tests; the embedded model is made again there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,39 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def save_model(directory: Path, model_type: str, seed: int = 0) -> Path:
+TEXTS = (
+    "one two three four five six seven eight nine ten",
+    "the river runs down to the sea and the sea comes up to the river",
+    "a house by the road has a red door and four windows",
+    "seven ships came in the night and none of them had a light",
+)
+
+
+def save_tokenizer(directory: Path) -> None:
+    """A byte-level tokenizer of 320 tokens, as most models of today have one."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+    fast.save_pretrained(directory)
+
+
+def save_model(directory: Path, model_type: str, seed: int = 0, **sizes: int) -> Path:
     """A random model whose logits differ enough that rounding decides no token."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(model_type, **FAMILIES[model_type])
+    config = AutoConfig.for_model(model_type, **FAMILIES[model_type] | sizes)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -156,6 +156,57 @@ def test_what_an_npu_tells() -> None:
 GENAI = ["--runtime", "openvino-genai", "--ov-device", "NPU"]
 
 
+@pytest.fixture
+def pipelines(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The arguments of each pipeline that GenAI makes for an NPU, where the CPU computes instead, as an NPU's
+    pipeline does: on the stateful graph and without a scheduler."""
+    genai = pytest.importorskip("openvino_genai")
+    made: list[dict[str, Any]] = []
+    real = genai.LLMPipeline
+
+    def pipeline(directory: str, name: str, **arguments: Any) -> Any:
+        made.append({"device": name} | arguments)
+        taken = {
+            key: value
+            for key, value in arguments.items()
+            if key not in ("MAX_PROMPT_LEN", "MIN_RESPONSE_LEN")
+        }
+        return real(directory, "CPU", ATTENTION_BACKEND="SDPA", **taken)
+
+    monkeypatch.setattr(genai, "LLMPipeline", pipeline)
+    return made
+
+
+@pytest.mark.usefixtures("renamed")
+def test_a_pipeline_on_an_npu(
+    xpubench: CommandLine, llama_ir: Path, tmp_path: Path, pipelines: list[dict[str, Any]]
+) -> None:
+    """No scheduler, lengths as numbers, float16; what its lengths do not hold is refused with their names."""
+    lengths = ("--ov-config", "MAX_PROMPT_LEN=64", "MIN_RESPONSE_LEN=16")
+    done = run(xpubench, llama_ir, tmp_path, *GENAI, *lengths)
+    assert done.code == 0, done.err
+    (record,) = done.records
+    assert pipelines == [
+        {
+            "device": "NPU",
+            "INFERENCE_PRECISION_HINT": "f16",
+            "MAX_PROMPT_LEN": 64,
+            "MIN_RESPONSE_LEN": 16,
+        }
+    ]
+    assert record["runtime"]["scheduler"] is None
+    assert record["environment"]["device"]["kind"] == "npu"
+    for flags, words in (
+        (["--max-new-tokens", "17"], "--ov-config MIN_RESPONSE_LEN=17"),
+        (["--input-tokens", "65"], "--ov-config MAX_PROMPT_LEN=65"),
+        (["--batch-size", "2"], "one sequence at a time"),
+    ):
+        done = run(xpubench, llama_ir, tmp_path, *GENAI, *lengths, *flags)
+        assert done.code == 1
+        assert done.records[0]["status"] == "unsupported"
+        assert words in done.error_line
+
+
 @pytest.mark.usefixtures("renamed")
 @pytest.mark.parametrize(
     ("flags", "words"),

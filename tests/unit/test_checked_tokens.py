@@ -45,6 +45,30 @@ def test_wrong_tokens_are_no_figure(scripted: CommandLine, fault: dict[str, Any]
     assert record["samples"]["iterations"]
 
 
+def test_wrong_tokens_of_one_prompt_in_the_middle(scripted: CommandLine) -> None:
+    # Ratios that scatter, so that every pair is made, and none of their prompts comes again but the first.
+    slow = {"next_token_ns": [1_500_000]}
+    script = {"every_token": [{}, slow], "wrong_tokens": [{"token": 7, "first": 6, "last": 7}]}
+    (record,) = scripted(script, "--num-iter", 8).records
+    policies = [one["sync_policy"] for one in record["samples"]["iterations"]]
+    assert policies.count("end_to_end") == policies.count("every_token") == 7
+    assert record["status"] == "numerics"
+    assert "wrong tokens" in record["failure"]["message"]
+
+
+def test_each_row_is_looked_at(scripted: CommandLine) -> None:
+    (record,) = scripted({}, "--batch-size", 9, "--num-iter", 6).records
+    assert record["checks"]["tokens"]["scored"] >= 9
+
+
+def test_one_token_for_ever_is_told(scripted: CommandLine) -> None:
+    script = {"tokens": [100], "tokenizer": False}
+    (record,) = scripted(script, "--max-new-tokens", 8).records
+    assert any("one token for ever" in warning for warning in record["warnings"])
+    (dummy,) = scripted(script, "--max-new-tokens", 8, "--dummy-weights").records
+    assert not any("one token for ever" in warning for warning in dummy["warnings"])
+
+
 def test_a_near_tie_is_forgiven_and_told(scripted: CommandLine) -> None:
     (record,) = scripted({"wrong_tokens": [{"token": 7, "first": 3, "last": 3}], "regret": 1e-6}).records
     assert record["status"] == "ok"
@@ -162,11 +186,11 @@ def trace(*rows: list[int]) -> Trace:
 
 def test_loops() -> None:
     text, one, two = list(range(32)), [9] * 32, [3, 4] * 16
-    assert degenerate.check(trace(text, text), None) == []
-    assert "1 of 2 check prompts" in degenerate.check(trace(text, one), None)[0]
+    assert degenerate.loop_doubts(trace(text, text), None) == []
+    assert "1 of 2 check prompts" in degenerate.loop_doubts(trace(text, one), None)[0]
     with pytest.raises(RunFailure, match="degenerate"):
-        degenerate.check(trace(one, two), trace(text, text))
-    assert len(degenerate.check(trace(one, two), trace(two, two))) == 1
+        degenerate.loop_doubts(trace(one, two), trace(text, text))
+    assert len(degenerate.loop_doubts(trace(one, two), trace(two, two))) == 1
 
 
 def test_rounding() -> None:

@@ -22,6 +22,7 @@ def test_a_defect_counts_where_all_that_it_names_is_true() -> None:
     assert ids(**asked | {"num_beams": 1}, block_loads_2d=False) == ["ipex-causal-mask"]
     assert ids(**asked | {"cache": "static"}, block_loads_2d=True) == []
     assert "ipex-int4-glm" in ids(model_type="glm", int4=True)
+    assert ids(model_type="baichuan", int4=True) == ["ipex-int4-name"]
     assert ids(model_type="qwen2") == ids(model_type=None) == []
     assert ids(model_type="qwen2", ranks=2) == ids(model_type="phi3", ranks=2, block_loads_2d=True)
     assert ids(model_type="qwen2", ranks=2) == ["ipex-mlp-sum"]

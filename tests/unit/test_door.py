@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.records import latency_record, subject, write
-from tests.unit.test_imports import HEAVY, PACKAGE, imports_of
+from tests.unit.test_imports import HEAVY, PACKAGE, imports_of, types_of
 from xpubench.runtimes.registry import RUNTIMES
 
 REGISTRY = "runtimes/registry.py"
@@ -22,6 +22,8 @@ ROOMS = {name: "/".join(path.partition(":")[0].split(".")[1:-1]) for name, path 
 LAYER = "distributed"
 # An extra of this project may have a runtime's name, and then stands in the command that installs it.
 EXTRA = re.compile(r"pip install '\.\[[\w,-]+\]'")
+# What each command, and each room's diagnosis, has by the same name: these are interfaces.
+SHARED_NAMES = {"add_flags", "run", "main", "facts", "diagnose"}
 # Strings that hold such a word and do not choose by it, by their file and the word, with the reason.
 EXCEPTIONS = {
     ("measure/profile.py", "deepspeed"): "the namespace of an operator, as torch's profiler has it",
@@ -88,12 +90,27 @@ def test_a_room_is_imported_by_rooms_alone() -> None:
 
 
 def test_no_class_name_means_two_things() -> None:
+    """In the package, its benchmarks and its tests together."""
     places: dict[str, list[str]] = defaultdict(list)
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef):
-                places[node.name].append(str(path.relative_to(ROOT)))
-    assert len(places) > 100
+    for room in (PACKAGE, ROOT / "benchmarks", ROOT / "tests"):
+        for path in room.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef):
+                    places[node.name].append(str(path.relative_to(ROOT)))
+    assert len(places) > 150
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_no_public_function_or_alias_of_a_type_means_two_things() -> None:
+    places: dict[str, list[str]] = defaultdict(list)
+    for place, path in modules():
+        functions = (
+            node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
+        )
+        for name in {*functions, *types_of(path)} - SHARED_NAMES:
+            if not name.startswith("_"):
+                places[name].append(place)
+    assert len(places) > 400
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 

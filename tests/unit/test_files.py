@@ -1,12 +1,13 @@
 """Files and directories are written whole or not at all."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from xpubench.files import directory_aside, files_aside, write_aside
+from xpubench.files import cache_directory, directory_aside, files_aside, write_aside
 
 
 @pytest.fixture
@@ -95,3 +96,8 @@ def test_files_move_among_others_all_or_none(tmp_path: Path) -> None:
         taken()
     assert sorted(os.listdir(tmp_path)) == ["mine", "new"]
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_the_tests_use_no_cache_of_the_user() -> None:
+    assert not cache_directory().is_relative_to(Path.home())
+    assert cache_directory().is_relative_to(tempfile.gettempdir())

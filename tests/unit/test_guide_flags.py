@@ -44,7 +44,7 @@ def test_injected_kernels_are_refused() -> None:
     args = parsed("--ki", ranks=True)
     args.tp_size = 2
     with pytest.raises(UserError, match="--ki puts DeepSpeed's own kernels"):
-        tensor_parallel.order_for(args, "cpu")
+        tensor_parallel.order_over_ranks(args, "cpu")
 
 
 def test_a_model_is_named() -> None:

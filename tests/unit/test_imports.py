@@ -4,7 +4,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +54,7 @@ LAYERS = (
     ("errors", "environment", "explanation", "files", "progress", "prompts"),
     ("catalog", "options"),
     ("spec", "version_1"),
-    ("plan",),
+    ("plan", "expectation"),
     ("record",),
     ("results", "weights"),
     ("measure",),
@@ -117,18 +116,3 @@ def test_compare_and_report_load_neither_torch_nor_transformers() -> None:
     loaded = set(done.stdout.split())
     assert set(names) <= loaded
     assert not loaded & set(HEAVY)
-
-
-def test_a_type_of_a_view_shares_its_name_with_no_other() -> None:
-    places: dict[str, set[str]] = defaultdict(set)
-    for path in PACKAGE.rglob("*.py"):
-        for name in types_of(path):
-            places[name].add(str(path.relative_to(PACKAGE)))
-    views = ("compare/", "report/", "cli/")
-    shared = {
-        name: sorted(found)
-        for name, found in places.items()
-        if len(found) > 1 and any(path.startswith(views) for path in found)
-    }
-    assert len(places) > 100
-    assert shared == {}

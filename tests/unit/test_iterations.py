@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from xpubench.measure.iterations import pairs, warm_up
+from xpubench.measure.iterations import iteration_pairs, warm_up
 from xpubench.measure.summary import SummaryInputs, median_iteration, summarize_run
 from xpubench.measure.times import TokenTimes
 from xpubench.record import Iteration, Samples, SyncPolicy
@@ -48,7 +48,7 @@ def test_pairs_run_one_prompt_under_both_policies_in_turn() -> None:
         asked.append((policy, index))
         return iteration(policy, 100)
 
-    assert len(list(pairs(once, 3))) == 6
+    assert len(list(iteration_pairs(once, 3))) == 6
     assert asked == [
         ("every_token", 0),
         ("end_to_end", 0),
@@ -72,7 +72,7 @@ def test_a_run_that_ends_early_ends_with_the_first_prompt(
         done.append((policy, index))
         return iteration(policy, 100)
 
-    assert len(list(pairs(once, count, lambda: len(done) >= 2 * enough_after))) == 2 * len(prompts)
+    assert len(list(iteration_pairs(once, count, lambda: len(done) >= 2 * enough_after))) == 2 * len(prompts)
     assert [index for policy, index in done if policy == "every_token"] == prompts
     assert [index for policy, index in done if policy == "end_to_end"] == prompts
 
@@ -84,7 +84,7 @@ def test_once_the_perturbation_is_known_only_the_last_prompt_has_a_pair() -> Non
         asked.append((policy, index))
         return iteration(policy, 100)
 
-    list(pairs(once, 8, known=lambda: len(asked) >= 6))
+    list(iteration_pairs(once, 8, known=lambda: len(asked) >= 6))
     assert [index for policy, index in asked if policy == "end_to_end"] == [0, 1, 2, 0]
     # Each prompt of a generation without its pair was generated from before, but not just before.
     assert [index for policy, index in asked if policy == "every_token"] == [0, 1, 2, 1, 2, 1, 2, 0]

@@ -1,5 +1,7 @@
 """Runs that load the subject several times, and what a load does to figures, intervals and verdicts."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -115,3 +117,27 @@ def test_the_interval_covers_the_median_over_loads() -> None:
             covered[name] += ends[0] <= 10 <= ends[1]
     assert covered["loads"] >= 0.85 * repeats
     assert covered["iterations"] <= covered["loads"] - 0.2 * repeats
+
+
+def test_a_comparison_of_single_processes_tells_their_loads_apart(
+    scripted: CommandLine, xpubench: CommandLine, tmp_path: Path
+) -> None:
+    run(scripted, "--loads", 4, "--results-dir", tmp_path / "base", load_factors=[2, 3])
+    run(scripted, "--loads", 4, "--results-dir", tmp_path / "new")
+    done = xpubench("compare", tmp_path / "base", tmp_path / "new", "--json")
+    assert done.code == 3
+    (compared,) = json.loads(done.out)["runs"]
+    # The loads of one process are no processes: they give no interval.
+    assert (compared["verdict"], compared["primary"]["low"]) == ("inconclusive", None)
+    assert "base's 4 loads differ by 50.0% and new's 4 loads differ by 0.0%" in compared["reason"]
+
+
+def test_the_table_of_a_run_shows_its_loads(xpubench: CommandLine, tmp_path: Path) -> None:
+    script = tmp_path / "script.json"
+    script.write_text(
+        json.dumps({"load_factors": [2, 3], "device": {"cpu_clocks": [[0, 0, 0, 0], [10, 11, 9, 0]]}})
+    )
+    flags = ("--runtime", "fake", "--fake-script", script, "--device", "cpu", "--greedy")
+    done = xpubench("generate", "-m", "smollm2-135m", *flags, "--results-dir", tmp_path, *FLAGS, "--loads", 2)
+    assert "50.0% apart" in done.out
+    assert "1.10 of 2.00 that its threads wanted" in done.out

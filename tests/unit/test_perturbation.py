@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import CommandLine
-from xpubench.measure.perturbation import FIRST_PAIRS, TIGHT, interval, known, pairs_needed, ratios
+from xpubench.measure.perturbation import FIRST_PAIRS, TIGHT, known, pairs_needed, ratio_interval, ratios
 from xpubench.record import Iteration, SyncPolicy
 
 COUNT = 12
@@ -103,17 +103,17 @@ def test_the_interval_holds_whatever_number_of_pairs_it_chose(truth: float) -> N
     for _ in range(runs):
         drawn = np.exp(source.normal(log(truth), 0.03, 40)).tolist()
         made = next((pairs for pairs in range(FIRST_PAIRS, 40) if known(drawn[:pairs])), 39) + 1
-        found = interval(drawn[:made])
+        found = ratio_interval(drawn[:made])
         assert found is not None
         missed += not found[0] <= truth <= found[1]
     assert missed / runs <= 0.06
 
 
 def test_fewer_pairs_than_tell_a_deviation_have_no_interval() -> None:
-    assert interval([1.0, 1.1]) is None
+    assert ratio_interval([1.0, 1.1]) is None
     assert pairs_needed([1.0, 1.1]) is None
     assert pairs_needed([1.0, 1.0, 1.0]) == FIRST_PAIRS
-    low, high = interval([1.0, 1.0, 1.0, exp(0.1)]) or (0, 0)
+    low, high = ratio_interval([1.0, 1.0, 1.0, exp(0.1)]) or (0, 0)
     assert low == high == pytest.approx(exp(0.025))
 
 

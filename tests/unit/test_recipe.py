@@ -121,3 +121,31 @@ def test_the_groups_of_an_ir_fit_the_model(hidden: int, intermediate: int, size:
     }
     assert fitting_group_size(config) == size
     assert fitting_group_size(config | {"model_type": "unheard of"}) is None
+
+
+CALIBRATED = ("--algorithm", "autoround")
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--iters", 5], "--iters is for --algorithm autoround or awq"),
+        (["--dataset", "texts.txt"], "--dataset is for --algorithm autoround or awq"),
+        ([*CALIBRATED], "give --dataset FILE"),
+        ([*CALIBRATED, "--dataset", "t", "--woq_head", "int8"], "--woq_head is for --algorithm rtn"),
+        ([*CALIBRATED, "--dataset", "t", "--report"], "--report is for --algorithm rtn"),
+        ([*CALIBRATED, "--dataset", "t", "--woq_dtype", "int4_clip"], "not int4_clip"),
+        ([*CALIBRATED, "--dataset", "t", "--device", "xpu"], "quantizes on the CPU"),
+        ([*CALIBRATED, "--dataset", "t", "--ipex"], "leave out --runtime"),
+        ([*CALIBRATED, "--dataset", "t", "--seqlen", 0], "--seqlen must be at least 1, not 0"),
+        ([*CALIBRATED, "--dataset", "t", "--group_size", 48], "one of 32, 64, 128, 256, not 48"),
+        (["--algorithm", "awq", "--dataset", "t", "--iters", 5], "leave it out with awq"),
+        ([*CALIBRATED, "--dataset", "nowhere.txt"], "nowhere.txt cannot be read: No such file"),
+    ],
+)
+def test_calibration_that_does_not_fit(
+    xpubench: CommandLine, tmp_path: Path, flags: list[object], words: str
+) -> None:
+    done = xpubench("quantize", "smollm2-135m", tmp_path / "out", *flags)
+    assert (done.code, words in done.error_line) == (2, True), done.error_line
+    assert not (tmp_path / "out").exists()

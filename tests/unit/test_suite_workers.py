@@ -26,7 +26,7 @@ def at_the_first_run(stage: str = "verify", **what: Any) -> dict[str, Any]:
 KILL = at_the_first_run(signal=signal.SIGKILL)
 
 
-class Suite:
+class SuiteRunner:
     """A suite of one worker with three shapes: `run(script, *flags)`."""
 
     def __init__(self, directory: Path, xpubench: CommandLine) -> None:
@@ -58,11 +58,11 @@ class Suite:
 
 
 @pytest.fixture
-def suite(tmp_path: Path, xpubench: CommandLine) -> Suite:
-    return Suite(tmp_path, xpubench)
+def suite(tmp_path: Path, xpubench: CommandLine) -> SuiteRunner:
+    return SuiteRunner(tmp_path, xpubench)
 
 
-def test_a_run_that_hangs_has_the_timeout_and_no_other(suite: Suite) -> None:
+def test_a_run_that_hangs_has_the_timeout_and_no_other(suite: SuiteRunner) -> None:
     done = suite.run(at_the_first_run(hang_s=60), "--timeout", 3)
     assert done.code == 1
     assert suite.statuses == {"ok": SHAPES - 1, "timeout": 1}
@@ -74,19 +74,19 @@ def test_a_run_that_hangs_has_the_timeout_and_no_other(suite: Suite) -> None:
     assert "[1/3] timeout" in done.out
 
 
-def test_a_download_does_not_count_towards_the_timeout(suite: Suite) -> None:
+def test_a_download_does_not_count_towards_the_timeout(suite: SuiteRunner) -> None:
     done = suite.run({"faults": [{"stage": "fetch", "hang_s": 5}]}, "--timeout", 4)
     assert done.code == 0, done.out
     assert suite.statuses == {"ok": SHAPES}
 
 
-def test_a_worker_that_does_not_hear_is_killed(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_does_not_hear_is_killed(suite: SuiteRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xpubench.process.child.GRACE_S", 0.5)
     assert suite.run(at_the_first_run(deaf=True, hang_s=60), "--timeout", 3).code == 1
     assert suite.statuses == {"ok": SHAPES - 1, "timeout": 1}
 
 
-def test_a_worker_that_somebody_interrupts_costs_its_run_alone(suite: Suite) -> None:
+def test_a_worker_that_somebody_interrupts_costs_its_run_alone(suite: SuiteRunner) -> None:
     assert suite.run(at_the_first_run(error="KeyboardInterrupt")).code == 1
     assert suite.statuses == {"ok": SHAPES - 1, "interrupted": 1}
     assert suite.run({}).code == 0
@@ -111,7 +111,7 @@ def test_a_process_that_the_kernel_kills_for_memory_is_oom() -> None:
 )
 @pytest.mark.parametrize("stage", ["verify", "generate"])
 def test_what_ends_a_worker_costs_the_run_at_work_alone(
-    suite: Suite, stage: str, what: dict[str, Any], message: str
+    suite: SuiteRunner, stage: str, what: dict[str, Any], message: str
 ) -> None:
     assert suite.run(at_the_first_run(stage, **what)).code == 1
     assert suite.statuses == {"ok": SHAPES - 1, "crash": 1}
@@ -120,13 +120,13 @@ def test_what_ends_a_worker_costs_the_run_at_work_alone(
     assert record["spec"]["workload"]["input_tokens"] == 8
 
 
-def test_an_order_that_is_refused_is_refused_for_all_its_runs(suite: Suite) -> None:
+def test_an_order_that_is_refused_is_refused_for_all_its_runs(suite: SuiteRunner) -> None:
     assert suite.run({"faults": [{"stage": "check", "message": "there is no such thing"}]}).code == 1
     assert suite.statuses == {"unsupported": SHAPES}
     assert {one["failure"]["message"] for one in suite.records} == {"there is no such thing"}
 
 
-def test_what_libraries_print_is_no_report(suite: Suite) -> None:
+def test_what_libraries_print_is_no_report(suite: SuiteRunner) -> None:
     assert suite.run({"faults": [{"stage": "load", "prints": "a library's words"}]}).code == 0
     assert suite.statuses == {"ok": SHAPES}
     (log,) = suite.results.glob("logs/*.log")
@@ -134,7 +134,7 @@ def test_what_libraries_print_is_no_report(suite: Suite) -> None:
     assert "report" not in log.read_text()
 
 
-def test_rounds_repeat_the_grid_and_go_on(suite: Suite) -> None:
+def test_rounds_repeat_the_grid_and_go_on(suite: SuiteRunner) -> None:
     assert suite.run(KILL, "--rounds", 2).code == 1
     assert suite.statuses == {"ok": 2 * (SHAPES - 1), "crash": 2}
     assert sorted(path.name for path in suite.results.iterdir()) == ["round-1", "round-2"]
@@ -145,7 +145,7 @@ def test_rounds_repeat_the_grid_and_go_on(suite: Suite) -> None:
     assert (done.code, suite.statuses) == (0, {"ok": 2 * SHAPES})
 
 
-def test_the_plan_tells_what_finished_runs_took(suite: Suite) -> None:
+def test_the_plan_tells_what_finished_runs_took(suite: SuiteRunner) -> None:
     suite.run(KILL)
     plan = suite.run({}, "--dry-run")
     assert "time: nothing is left to run" in plan.out
@@ -183,7 +183,7 @@ def misbehave(monkeypatch: pytest.MonkeyPatch) -> Misbehave:
     ],
 )
 def test_a_worker_that_leaves_no_record_costs_a_run(
-    suite: Suite, misbehave: Misbehave, behaviour: str, message: str, tail: str
+    suite: SuiteRunner, misbehave: Misbehave, behaviour: str, message: str, tail: str
 ) -> None:
     orders = misbehave([behaviour, "ok"])
     assert suite.run({}).code == 1
@@ -194,7 +194,7 @@ def test_a_worker_that_leaves_no_record_costs_a_run(
     assert tail in record["failure"]["log_tail"]
 
 
-def test_a_record_whose_report_got_lost_stays(suite: Suite, misbehave: Misbehave) -> None:
+def test_a_record_whose_report_got_lost_stays(suite: SuiteRunner, misbehave: Misbehave) -> None:
     misbehave(["late", "ok"])
     assert suite.run({}).code == 1
     # The worker was at the second run by then, as far as anybody can tell.
@@ -203,7 +203,7 @@ def test_a_record_whose_report_got_lost_stays(suite: Suite, misbehave: Misbehave
     assert suite.run({}, "--rerun", "failed").code == 0
 
 
-def test_a_group_of_tasks_is_done_when_its_tasks_are(suite: Suite, misbehave: Misbehave) -> None:
+def test_a_group_of_tasks_is_done_when_its_tasks_are(suite: SuiteRunner, misbehave: Misbehave) -> None:
     misbehave(["group"])
     done = suite.run({})
     assert (done.code, done.out.count("ok  ")) == (0, 2 * SHAPES)
@@ -219,7 +219,7 @@ def test_a_group_of_tasks_is_done_when_its_tasks_are(suite: Suite, misbehave: Mi
     assert suite.statuses == {"ok": 2 * SHAPES}
 
 
-def test_a_group_whose_worker_died_is_whole_after_a_rerun(suite: Suite, misbehave: Misbehave) -> None:
+def test_a_group_whose_worker_died_is_whole_after_a_rerun(suite: SuiteRunner, misbehave: Misbehave) -> None:
     misbehave(["crash", "group"])
     suite.run({})
     assert suite.statuses == {"crash": 1, "ok": 2 * (SHAPES - 1)}
@@ -229,7 +229,7 @@ def test_a_group_whose_worker_died_is_whole_after_a_rerun(suite: Suite, misbehav
 
 
 @pytest.fixture
-def turns(suite: Suite, xpubench: CommandLine, misbehave: Misbehave) -> Any:
+def turns(suite: SuiteRunner, xpubench: CommandLine, misbehave: Misbehave) -> Any:
     """`turns(behaviours, *flags)`: two runtimes in two rounds, a behaviour a worker; and the orders made."""
 
     def run(behaviours: list[str], *flags: object) -> tuple[Outcome, list[Order]]:
@@ -257,7 +257,7 @@ def test_runtimes_in_turns_rotate_and_have_their_own_flags(turns: Any) -> None:
     assert caches == [None, "u8", "u8", None]
 
 
-def test_runtimes_in_turns_go_on_and_repeat_what_failed(turns: Any, suite: Suite) -> None:
+def test_runtimes_in_turns_go_on_and_repeat_what_failed(turns: Any, suite: SuiteRunner) -> None:
     done, _ = turns(["ok", "crash", "ok", "refuse"])
     assert done.code == 1
     assert "openvino-base: error: crash: ZeroDivisionError: by zero" in done.err
@@ -303,6 +303,17 @@ def test_unknown_suites_and_limits(xpubench: CommandLine, tmp_path: Path) -> Non
     assert "cannot read" in xpubench("suite", tmp_path / "none.toml").error_line
     assert "--rounds" in xpubench("suite", "smoke", "--rounds", 0).error_line
     assert "from 1 to 1000" in xpubench("suite", "smoke", "--rounds", 1000000).error_line
+
+
+def test_one_command_line_of_millions_of_runs_is_refused(xpubench: CommandLine, tmp_path: Path) -> None:
+    numbers = " ".join(map(str, range(1, 216)))
+    flags = f"--greedy --input-tokens {numbers} --max-new-tokens {numbers} --batch-size {numbers}"
+    path = tmp_path / "suite.toml"
+    path.write_text(f'title = "t"\n[[grid]]\nmodels = ["smollm2-135m"]\nflags = "{flags}"\n')
+    for command in (["suite", path, "--dry-run"], ["generate", "-m", "smollm2-135m", *flags.split()]):
+        done = xpubench(*command)
+        assert done.code == 2
+        assert "9938375 runs, and at most 10000" in done.error_line
     assert "--timeout" in xpubench("suite", "smoke", "--timeout", "nan").error_line
     assert "No closing quotation" in xpubench("suite", "smoke", "--flags", "'").error_line
 
@@ -333,7 +344,7 @@ def test_the_plan_has_the_roofline_of_this_machine(xpubench: CommandLine, tmp_pa
     assert "time: about 10 s to 24 s, the roofline's lower bound of 7 s at the 30% to 70% of it" in done.out
 
 
-def test_a_device_without_a_data_sheet_is_measured_for_the_plan(suite: Suite) -> None:
+def test_a_device_without_a_data_sheet_is_measured_for_the_plan(suite: SuiteRunner) -> None:
     plan = suite.run({"device": {"name": "Prototype", "bandwidth_gb_per_s": 123}}, "--dry-run")
     assert "Prototype, 123.0 GB/s (measured just now" in plan.out
 

@@ -7,8 +7,8 @@ from xpubench.failures import is_out_of_memory
 
 
 class Batch(NamedTuple):
-    """A batch that is done: its number of sequences, and the budget and batch size that it was formed
-    with."""
+    """A finished batch: its number of sequences, and the budget and batch size that were in force when it
+    was formed."""
 
     sequences: int
     budget: int
@@ -16,8 +16,9 @@ class Batch(NamedTuple):
 
 
 def form_batch(lengths: Sequence[int], budget: int, batch_size: int) -> int:
-    """The number of sequences, longest first, in the next batch: `batch_size`, or with 0 as many as fit into
-    `budget` tokens when they are padded to the first one's length; at least one."""
+    """The number of sequences in the next batch, which takes the longest ones first: `batch_size` of them
+    or, where that is 0, as many as fit into `budget` tokens when each is padded to the length of the
+    first; at least one."""
     if batch_size:
         return min(batch_size, len(lengths))
     return max(1, min(len(lengths), budget // lengths[0]))
@@ -26,9 +27,9 @@ def form_batch(lengths: Sequence[int], budget: int, batch_size: int) -> int:
 def run_batches(
     lengths: Sequence[int], work: Callable[[list[int]], None], *, budget: int, batch_size: int
 ) -> Iterator[Batch]:
-    """Calls `work` with the indices of each batch, longest sequences first, and yields each batch when it is
-    done. When memory runs out, budget and batch size halve and the rest is tried again. The error of a single
-    sequence that does not fit is raised."""
+    """Calls `work` with the indices of each batch, longest sequences first, and yields each batch when it
+    is finished. When memory runs out, budget and batch size are halved and the remaining sequences are
+    tried again. When a single sequence does not fit, its error is raised."""
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     start = 0
     while start < len(order):

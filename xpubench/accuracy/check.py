@@ -6,8 +6,7 @@ import msgspec
 import numpy as np
 
 from xpubench.accuracy import degenerate, divergence
-from xpubench.accuracy.limits import check as check_limits
-from xpubench.accuracy.limits import judged, limits_for, precision_of
+from xpubench.accuracy.limits import check_limits, judged, limits_for, precision_of
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.host import free_host_bytes
@@ -26,8 +25,8 @@ def check_file(record_id: str) -> str:
 
 
 def recorded_reference(reference: str | None, subject: Subject) -> divergence.Trace | None:
-    """The answers beside the record at the path `reference`, None where no record is named. UserError where
-    it cannot be the reference."""
+    """The answers in the check file beside the record at the path `reference`; None where no record is
+    named. UserError where the record cannot be the reference."""
     if reference is None:
         return None
     if subject.weights == "dummy":
@@ -66,15 +65,16 @@ def check_weights(reference: str | None, fingerprint: WeightsFingerprint | None)
 
 
 def same_model(one: Subject, other: Subject) -> bool:
-    """Whether two subjects run one model, by its name: a local directory, a name on the hub, or the source of
-    IRs."""
+    """Whether two subjects run the same model, judged by its name: a local directory, a name on the hub, or
+    the source that an IR was exported from."""
     names = {Path(subject.model).name.lower() for subject in (one, other)}
     # Only IRs need their stack to tell where they are from.
     return len(names) == 1 or bool(_names(one) & _names(other))
 
 
 def _names(subject: Subject) -> set[str]:
-    """The names of a subject's model and, where it is a converted one that tells, of its checkpoint."""
+    """The name of a subject's model and, where it was converted and says from what, the name of the
+    checkpoint."""
     origin = registry.loader(subject.runtime).origin(subject)
     return {Path(name).name.lower() for name in (subject.model, origin.model if origin else subject.model)}
 
@@ -139,11 +139,12 @@ class Checks:
         doubts = [] if found is None else check_limits(found)
         if answers is None or self.generator.vocabulary.tokenizer is None:
             return doubts
-        return doubts + degenerate.check(answers, self._expected)
+        return doubts + degenerate.loop_doubts(answers, self._expected)
 
     def before_and_after(self, spec: RunSpec) -> list[divergence.Trace]:
-        """The answers so far and those that the model gives now, when each row of the batch stands in another
-        place and beside others, in the order of the former; empty where it gives none."""
+        """Two arrays of answers: those so far, and those that the model gives now when each row of the
+        batch stands in another place beside other rows, put back into the order of the former. Empty
+        where the model gives none."""
         before, _ = self.answer(spec)
         if before is None:
             return []

@@ -1,4 +1,5 @@
-"""Whether an accuracy run has lost more items of a reference's than the limit, told before all are scored."""
+"""Whether an accuracy run has lost more of a reference's items than its limit allows, found out before all
+items are scored."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +15,12 @@ from xpubench.spec import AccuracySpec
 
 
 class Decided(Exception):
-    """Ends the scoring: what has been scored decides."""
+    """Raised to end the scoring, because the items so far decide."""
 
 
 class Reference:
-    """The items of an accuracy record, and what those of a run so far say beside them. UserError where the
-    record at `path` cannot serve for the run of the task in that version."""
+    """The items of a reference's record, and their comparison with the items of a run so far. UserError
+    where the record at `path` cannot be the reference of this task in this version."""
 
     def __init__(self, path: str, spec: AccuracySpec, task_version: str) -> None:
         record = read_record(Path(path))
@@ -45,7 +46,7 @@ class Reference:
         self._path, self._id = path, record.id
 
     def check_items(self, ids: Sequence[int]) -> None:
-        """UserError where the run's items are others than the reference's."""
+        """UserError where the run's items differ from the reference's."""
         if set(ids) != self.correct.keys():
             raise UserError(
                 f"the reference {self._path} holds {len(self.correct)} items and this run has {len(ids)}, or "
@@ -53,7 +54,7 @@ class Reference:
             )
 
     def decision(self, drawn: Sequence[int], correct: Mapping[int, bool | None]) -> Decision:
-        """What the items with an answer, in the order in which they were `drawn`, say of all items."""
+        """What the answered items, in the order in which they were `drawn`, tell about all items."""
         differences = [float(bool(correct[one]) - bool(self.correct[one])) for one in drawn if one in correct]
         return Decision(
             reference=self._id,
@@ -67,8 +68,9 @@ class Reference:
 
 
 def decided(differences: Sequence[float], total: int, limit: float) -> Sided | None:
-    """The side of a loss of `limit`, a share of all `total` items, on which the loss over all of them is, by
-    the first bound that the items so far, in their order, have crossed, or by all of them; None before."""
+    """Whether the loss over all `total` items is `within` or `beyond` `limit` (a share of them), decided by
+    the first bound that the items so far, in their order, have crossed, or by the count once all are
+    read; None before that."""
     if len(differences) == total:
         return "within" if -sum(differences) <= limit * total else "beyond"
     crossed: dict[int, Sided] = {}

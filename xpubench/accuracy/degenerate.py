@@ -1,4 +1,4 @@
-"""Whether trained weights say something on text prompts, or repeat themselves for ever."""
+"""Whether a trained model's answers to text prompts are text or endless repetition."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from xpubench.runtimes.base import TokenIds
 LONGEST_PERIOD = 4
 # A loop has to last this long to count.
 LEAST_TOKENS = 16
-# So many more prompts that loop than the reference's are tolerated, of four.
+# Of the four prompts, the run may loop on this many more than the reference does.
 TOLERATED = 1
 
 
@@ -25,7 +25,7 @@ def _loops(sequence: TokenIds) -> bool:
     return any(np.array_equal(end[period:], end[:-period]) for period in range(1, LONGEST_PERIOD + 1))
 
 
-def check(answers: Trace, reference: Trace | None) -> list[str]:
+def loop_doubts(answers: Trace, reference: Trace | None) -> list[str]:
     """The warning about answers to text prompts that loop; RunFailure `numerics` where the reference's do
     not."""
     found, prompts = looping(answers.tokens), len(answers.tokens)

@@ -1,4 +1,5 @@
-"""Items of a record from lm-eval's log, or from the requests that were answered before a run broke off."""
+"""The items of a record, made from lm-eval's log or, where a run broke off, from the requests that were
+answered before."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ import numpy as np
 
 from xpubench.record import Item
 
-# The metrics that say whether an item is right, of which the first that a task has counts.
+# Metrics that say whether an item is right. The first of them that a task has is used.
 RIGHT = ("acc", "exact_match")
 
 
@@ -19,7 +20,8 @@ def logged(task: Any, samples: Sequence[dict[str, Any]]) -> list[Item]:
 
 
 def answered_so_far(task: Any, done: Sequence[tuple[Any, Any]]) -> list[Item]:
-    """As `answered`, of a task whose requests are still being answered: it stays as it is."""
+    """Returns what `answered` does while the task's requests are still being answered, without changing the
+    task."""
     requests = list(task.instances)
     try:
         return answered(task, done)
@@ -30,8 +32,8 @@ def answered_so_far(task: Any, done: Sequence[tuple[Any, Any]]) -> list[Item]:
 
 
 def answered(task: Any, done: Sequence[tuple[Any, Any]]) -> list[Item]:
-    """The items whose requests are all answered, made by the task as for lm-eval's log. `done` holds requests
-    and answers in the order of the answers."""
+    """The items all of whose requests are answered, made by the task as it does for lm-eval's log. `done`
+    holds requests and answers in the order of the answers."""
     responses = defaultdict(list)
     for request, answer in done:
         responses[id(request)].append(answer)

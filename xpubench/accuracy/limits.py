@@ -30,14 +30,14 @@ LIMITS = {
 COARSER = list(LIMITS)
 
 
-def precision_of(subject: Subject, rounding: str | None = None) -> str:
+def precision_of(subject: Subject, rounding: str | None = None, stored: str | None = None) -> str:
     """The coarsest precision that a run's weights and activations go through, one of `LIMITS`. `rounding` is
-    what the loaded model says of its activations."""
+    what the loaded model says of its activations, and `stored` of its weights."""
     found = {subject.dtype, rounding or subject.dtype}
     weights = subject.options.precision or ""
-    if subject.quantization is not None or "int4" in weights.lower():
+    if subject.quantization is not None or stored == "int4" or "int4" in weights.lower():
         found.add("int4")
-    elif "int8" in weights.lower():
+    elif stored == "int8" or "int8" in weights.lower():
         found.add("int8")
     return max(found, key=COARSER.index)
 
@@ -70,7 +70,7 @@ def judged(found: Divergence, limits: ReferenceLimits) -> Divergence:
     return msgspec.structs.replace(found, limits=limits, verdict=verdict)
 
 
-def check(found: Divergence) -> list[str]:
+def check_limits(found: Divergence) -> list[str]:
     """The warning about a divergence; RunFailure `numerics` where it is beyond what its limits allow."""
     if found.verdict == "ok" or found.limits is None:
         return []

@@ -15,6 +15,7 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from xpubench.accuracy.batches import run_batches
+from xpubench.accuracy.work import ScoredWork
 from xpubench.errors import RunFailure, UserError
 from xpubench.progress import Progress
 from xpubench.runtimes.base import Generator, Scorer
@@ -25,7 +26,7 @@ DEFAULT_NEW_TOKENS = 256
 # Texts are generated in pieces of this many tokens, so that one that ends early does not take the full time.
 PIECE = 64
 
-# So many times at most a run looks at its items, each time after so many more at least.
+# A run looks at its items at most this many times, and after at least this many further ones each time.
 LOOKS = 50
 LEAST_ITEMS = 16
 
@@ -37,7 +38,7 @@ Answer = tuple[float, bool]  # the log-likelihood of a continuation, and whether
 class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
     """lm-eval's view of a loaded runtime. `batch_size` 0 forms batches of `budget` tokens; both shrink when
     memory runs out. `done` holds the answered requests with their answers, `seconds` is the time that they
-    took, and `truncated` counts those that were cut from the left."""
+    took, `work` what was scored in it, and `truncated` counts those that were cut from the left."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
         self.truncated = 0
         self.done: list[tuple[Instance, Any]] = []
         self.seconds = 0.0
+        self.work = ScoredWork()
         # With `look`, items are answered in an order drawn by `seed`, and it is called now and then.
         self.look: Callable[[], None] | None = None
         self.seed = 0
@@ -196,6 +198,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
             targets = [sequences[index][len(sequences[index]) - ends[index] :] for index in batch]
             flat = np.concatenate(targets).astype(np.int64)
             logprobs, best = self.scorer.target_logprobs(ids, rows, flat)
+            self.work.add((len(sequences[index]) - 1 for index in batch), len(flat), ids.size)
             cuts = np.cumsum([ends[index] for index in batch])[:-1]
             for index, part, right in zip(batch, np.split(logprobs, cuts), np.split(best, cuts), strict=True):
                 answers[index] = (float(part.sum(dtype=np.float64)), bool(right.all()))
@@ -211,7 +214,8 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
 
     @contextmanager
     def _timed(self, total: int) -> Iterator[Callable[[int], None]]:
-        """Adds the time of the block to `seconds`. Its function takes how many more of `total` are done."""
+        """Adds the duration of the block to `seconds`. The function that the block gets is called with the
+        number of further items, of `total`, that are done."""
         start, done = perf_counter(), 0
 
         def tell(count: int) -> None:

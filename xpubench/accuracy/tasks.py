@@ -115,7 +115,8 @@ def check_installed() -> None:
 
 
 def stay_offline() -> None:
-    """Keeps the libraries from asking the hub about cached files. Must be called before they are imported."""
+    """Keeps the libraries from asking the hub about files in the cache. It must be called before they are
+    imported."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         os.environ[name] = "1"
 

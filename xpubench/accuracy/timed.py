@@ -21,13 +21,11 @@ from xpubench.runtimes.base import Generator, TokenIds
 
 # The most sequences that are scored because of their looks. A model of random weights often repeats itself.
 MOST_ODD = 4
-# The rows of a batch that are scored are these, spread over it.
-SCORED_ROWS = 4
 # Sequences are scored without a reason as long as all checks take at most this share of the time so far, or
-# at most so many seconds.
+# the scoring alone at most so many seconds, which the check prompts of a slow machine do not use up.
 CHECKS_SHARE = 0.04
-CHECKS_S = 2.0
-# Fewer equal tokens are no sign of anything.
+SCORING_S = 1.0
+# Sequences that agree in fewer tokens than this may do so by chance.
 LEAST_ODD = 8
 # The logits of both of two tokens can be off by the limit.
 TIE = 2.0
@@ -51,7 +49,7 @@ class TimedTokens:
         self._differing: list[tuple[Seen, Seen, int]] = []
         self._compared = self._different = 0
         self._logits_seen = True
-        self._checks_ns = 0
+        self._checks_ns = self._scoring_ns = 0
         self._began_ns = perf_counter_ns()
         self._limit = TIE * logit_limit(generator.rounding, blocks)
 
@@ -65,7 +63,8 @@ class TimedTokens:
             self._checks_ns += perf_counter_ns() - start_ns
 
     def look_at(self, logits: LogitsFacts | None) -> None:
-        """RunFailure `numerics` where the logits of a generation were not finite or all the same."""
+        """Raises RunFailure `numerics` where the logits of a generation were not finite, or were all the
+        same at some step."""
         if logits is None:
             self._logits_seen = False
         elif not logits.finite:
@@ -74,7 +73,7 @@ class TimedTokens:
             raise RunFailure("numerics", "all logits of a step were the same while generating")
 
     def add(self, prompt: Hashable, prompt_ids: TokenIds, num_beams: int, tokens: TokenIds) -> None:
-        """A generation from the prompts that `prompt` names."""
+        """Records a generation, whose prompts `prompt` identifies."""
         seen = Seen(prompt_ids, tokens, num_beams)
         first = self._first.setdefault(prompt, seen)
         if first is seen:
@@ -85,8 +84,8 @@ class TimedTokens:
         self._differing += [(first, seen, int(row)) for row in rows]
 
     def settle(self) -> TokenChecks:
-        """Scores what has to be looked at. RunFailure `numerics` for tokens that rounding does not
-        explain."""
+        """Scores the sequences that have to be checked. RunFailure `numerics` for tokens that rounding does
+        not explain."""
         differing = [(seen, row) for first, later, row in self._differing for seen in (first, later)]
         if self.generator.scorer is None:
             if differing:
@@ -106,7 +105,7 @@ class TimedTokens:
         return self._checks(len(regrets), max(regrets))
 
     def warnings(self) -> list[str]:
-        """What the user should know of tokens that were forgiven."""
+        """Warnings about tokens that differed and that rounding explains."""
         if not self._different:
             return []
         return [
@@ -114,28 +113,36 @@ class TimedTokens:
             "prompt at a near tie, which rounding explains"
         ]
 
+    def degenerate(self) -> list[str]:
+        """The warning about sequences that are one token for ever, which trained weights seldom give."""
+        rows = [row for seen in self._first.values() for row in seen.tokens]
+        found = sum(map(_is_one_token, rows))
+        return [f"{found} of {len(rows)} generated sequences are one token for ever"] if found else []
+
     def _has_time(self) -> bool:
         """Whether the checks may take more time than they did."""
-        allowed_ns = max(CHECKS_SHARE * (perf_counter_ns() - self._began_ns), CHECKS_S * 1e9)
-        return self._checks_ns < allowed_ns
+        share = self._checks_ns / (perf_counter_ns() - self._began_ns)
+        return share < CHECKS_SHARE or self._scoring_ns < SCORING_S * 1e9
 
     def _sample(self) -> list[tuple[Seen, int]]:
-        """Rows of the first prompt and of the last two that were generated from."""
-        every = list(self._first.values())
-        return [
-            (seen, int(row))
-            for seen in (every[0], *every[-2:])
-            for row in np.unique(np.linspace(0, len(seen.tokens) - 1, SCORED_ROWS).astype(int))
-        ]
+        """A row of each prompt and each row of a batch: the first prompt's and those of the last two, then
+        others in an order that has no period, as time may be short."""
+        first, *others = self._first.values()
+        source = np.random.default_rng(0)
+        prompts = [first, *others[-2:], *(others[at] for at in source.permutation(len(others[:-2])))]
+        rows = source.permutation(len(first.tokens))
+        count = max(len(prompts), len(rows))
+        chosen = [(prompts[at % len(prompts)], int(rows[at % len(rows)])) for at in range(count)]
+        return [(first, 0), *((seen, row % len(seen.tokens)) for seen, row in chosen)]
 
     def _odd(self) -> list[tuple[Seen, int]]:
-        """Sequences of one token for ever, and those that another prompt gave too."""
+        """Sequences that repeat one token to their end, and sequences that another prompt gave too."""
         found, known = [], set()
         for seen in self._first.values():
             for row, tokens in enumerate(seen.tokens):
                 if len(tokens) < LEAST_ODD:
                     continue
-                if (tokens == tokens[0]).all() or tokens.tobytes() in known:
+                if _is_one_token(tokens) or tokens.tobytes() in known:
                     found.append((seen, row))
                 known.add(tokens.tobytes())
         return found[:MOST_ODD]
@@ -145,8 +152,10 @@ class TimedTokens:
         scorer = self.generator.scorer
         assert scorer is not None
         prompt_ids, tokens = seen.prompt_ids[row : row + 1], seen.tokens[row : row + 1]
+        start_ns = perf_counter_ns()
         with self.checking():
             regrets = scorer.regrets(prompt_ids, tokens, seen.num_beams)
+        self._scoring_ns += perf_counter_ns() - start_ns
         worst = float(regrets.max())
         # A NaN is not within the limit either.
         if not worst <= self._limit:
@@ -169,6 +178,10 @@ class TimedTokens:
             logits_seen=self._logits_seen,
             checks_s=self._checks_ns / 1e9,
         )
+
+
+def _is_one_token(tokens: TokenIds) -> bool:
+    return len(tokens) >= LEAST_ODD and bool((tokens == tokens[0]).all())
 
 
 def _each_once(rows: list[tuple[Seen, int]]) -> list[tuple[Seen, int]]:

@@ -67,7 +67,8 @@ class CatalogModel(msgspec.Struct, frozen=True, kw_only=True):
         return dict(json.loads(path.read_text()))
 
     def native_config(self) -> dict[str, Any]:
-        """The same; UserError for an architecture that transformers itself cannot build."""
+        """The fields of the model's transformers config; UserError for an architecture that transformers
+        itself cannot build."""
         config = self.config()
         if config["model_type"] in REMOTE_CODE_ONLY:
             why = "exists only as code on the hub, so there are no dummy weights"
@@ -104,8 +105,8 @@ def needing_flags() -> dict[str, list[str]]:
 
 
 def find_model(name: str) -> CatalogModel | None:
-    """The model of that id, whether upper or lower case, with or without the organisation before the
-    slash."""
+    """The model of that id, None when the catalog has none. The case of letters does not matter, and the
+    organisation before the slash may be left out."""
     wanted = name.lower()
     found = (one for one in models() if wanted in (one.id.lower(), one.id.lower().rpartition("/")[2]))
     return next(found, None)
@@ -141,8 +142,8 @@ def device(name: str) -> CatalogDevice:
 
 
 def identify_device(reported_name: str, memory_bytes: int | None) -> CatalogDevice | None:
-    """The device that a driver reports by that name and memory, None when the catalog has none. The card and
-    a tile of a Max 1550 have the same name and are told apart by their memory alone."""
+    """The device that a driver reports by that name and memory, None when the catalog has none. A Max
+    1550's card and one of its two tiles have the same name, so that only their memory tells them apart."""
     reported = reported_name.lower()
     named = [one for one in devices() if any(part.lower() in reported for part in one.reported)]
     if memory_bytes is None:
@@ -187,6 +188,6 @@ def table(name: str) -> list[dict[str, Any]]:
 
 
 def accuracy_limit_points(model: str) -> float:
-    """The drop of a model's accuracy, in percentage points, that counts."""
+    """The drop of a model's accuracy, in percentage points, beyond which it is a regression."""
     known = find_model(model)
     return known.accuracy_limit_points if known else ACCURACY_LIMIT_POINTS

@@ -11,12 +11,13 @@ Config = dict[str, Any]
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
-    """The sizes of a decoder-only transformer. Counts are parameters unless the name says otherwise.
+    """The sizes of a decoder-only transformer. Counts are numbers of parameters unless the name says
+    otherwise.
 
-    A layer of a mixture of experts has `experts` gated MLPs, of `expert_parameters` each, of which a token
-    takes `experts_per_token`; their sizes are in those of the layer, and `intermediate_size` is that of one.
-    Where only `sparse_layers` of the layers are such ones, what the others have less is taken off
-    `other_parameters`.
+    In a mixture of experts, each layer has `experts` gated MLPs of `expert_parameters` each, and a token
+    uses `experts_per_token` of them. The layer's counts include all experts, and `intermediate_size` is
+    that of one expert. Where only `sparse_layers` of the layers have experts, `other_parameters` is reduced
+    by what the remaining layers lack.
     """
 
     model_type: str
@@ -67,19 +68,20 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         return self.num_layers * self.layer_parameters + self.other_parameters + self.head_parameters
 
     def touched_experts(self, tokens: int) -> float:
-        """The number of experts of a layer that so many tokens take together, as its mean where each takes
-        its own ones at random; routers that prefer some experts, or tokens that are alike, take fewer."""
+        """The expected number of different experts of one layer that `tokens` tokens use together, if each
+        token chose its experts at random. It is lower where the router prefers some experts or where
+        tokens resemble each other."""
         return self.experts * (1 - (1 - self.experts_per_token / self.experts) ** tokens)
 
     def step_share(self, sequences: int) -> float:
-        """The share of the step's parameters that a step of so many sequences reads: all but the experts that
-        no sequence takes."""
+        """The share of a decoding step's parameters that is read when `sequences` sequences are decoded
+        together: everything except the experts that no sequence uses."""
         left = self.sparse_layers * (self.experts - self.touched_experts(sequences)) * self.expert_parameters
         return 1 - left / self.step_weight_parameters
 
     @property
     def kv_values_per_token(self) -> int:
-        """The number of keys' and values' elements that one token has in all layers."""
+        """The number of elements that the keys and values of one token have, summed over all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
     def kv_cache_bytes(self, *, sequences: int, positions: int, dtype_bytes: int) -> int:
@@ -87,8 +89,9 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         return sequences * positions * self.kv_values_per_token * dtype_bytes
 
     def prefill_flop(self, *, sequences: int, tokens: int) -> int:
-        """Floating point operations of a prompt: 2 for each parameter and token, the head at the last token
-        only, and 4 for each head dimension and pair of a token and one that it attends to."""
+        """Floating point operations of a prompt's pass: 2 for each parameter and token (the output head
+        runs for the last token only), and 4 for each head dimension and each pair of a token and an
+        earlier one that it attends to."""
         left = self.sparse_layers * (self.experts - self.experts_per_token) * self.expert_parameters
         dense = 2 * (self.num_layers * self.layer_parameters + self.other_parameters - left) * tokens
         pairs = tokens * (tokens + 1) // 2
@@ -97,8 +100,9 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
 
     def part(self, ranks: int) -> "Architecture":
         """The sizes on the first of several ranks, which holds the most: its attention heads, its share of
-        the other matrices and of the output head, which is no longer tied then; tables and norms are whole.
-        UserError where some rank would have no attention head."""
+        the other matrices, and its share of the output head, which is a matrix of its own there even if
+        the model ties it. Tables and norms are whole on every rank. UserError where some rank would have
+        no attention head."""
         if ranks == 1:
             return self
         heads, kv_heads = head_shares(self.num_heads, self.num_kv_heads, ranks)[0]
@@ -130,8 +134,9 @@ def architecture_of(config: dict[str, Any]) -> Architecture | None:
 
 
 def head_shares(heads: int, kv_heads: int, ranks: int) -> list[tuple[int, int]]:
-    """Each rank's attention heads and key-value heads, as AutoTP distributes them: key-value heads one by
-    one, and with each the attention heads that read it. UserError where some rank would have none."""
+    """The numbers of attention heads and of key-value heads on each rank, as AutoTP distributes them: it
+    deals out the key-value heads one by one, each with the attention heads that read it. UserError where
+    some rank would have none."""
     if min(heads, kv_heads) < ranks:
         both = f"{heads} attention heads and {kv_heads} key-value heads"
         hint = f"start at most {min(heads, kv_heads)} ranks"
@@ -148,8 +153,8 @@ def _first_share(size: int, ranks: int) -> int:
 def _decoder(
     config: Config, *, vectors: int, other: int, mlp_matrices: int = 2, kv_heads: int = 0, head_dim: int = 0
 ) -> Architecture:
-    """From a config in the names of Llama's. `vectors` counts the biases and norms of one layer, `other` the
-    parameters outside layers and tables."""
+    """The architecture of a config that uses Llama's names. `vectors` counts the biases and norms of one
+    layer, `other` the parameters outside of layers and tables."""
     model_type, vocab_size = config["model_type"], config["vocab_size"]
     hidden, heads, intermediate = (config[name] for name in _SIZES)
     kv_heads, head_dim = kv_heads or heads, head_dim or hidden // heads
@@ -194,8 +199,8 @@ def _llama_like(config: Config) -> Architecture:
 
 
 def _mixture(config: Config) -> Architecture:
-    """Models whose layers have routed experts in place of the MLP, and some of them one that every token
-    takes: Mixtral, Qwen2-MoE and Qwen3-MoE."""
+    """Models whose layers have routed experts in place of the MLP, some of them with a shared expert that
+    every token uses: Mixtral, Qwen2-MoE and Qwen3-MoE."""
     model_type, hidden = config["model_type"], config["hidden_size"]
     # transformers 5 gives all of them Mixtral's name.
     experts = config["num_local_experts"] if "num_local_experts" in config else config["num_experts"]

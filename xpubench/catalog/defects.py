@@ -11,8 +11,12 @@ GPUS = {True: "GPUs with 2D block loads", False: "GPUs without 2D block loads", 
 
 
 class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A defect of a runtime's stack. It shows where all that is named of models, INT4 weights, several ranks,
-    beams and cache is true of a run, on GPUs with 2D block loads, without them, or (None) on all."""
+    """A known defect of a runtime's stack, and the runs that meet it.
+
+    A run meets it where its model type is listed and where every condition among `int4`, `ranks` (several
+    of them), `beams`, `cache` and `block_loads_2d` (the GPU has 2D block loads) holds; None is no
+    condition.
+    """
 
     id: str
     runtime: str
@@ -29,7 +33,7 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def where(self) -> str:
-        """The runs that meet it, in words."""
+        """The conditions of the runs that meet the defect, in words."""
         parts = [
             "INT4" if self.int4 else "",
             "several ranks" if self.ranks else "",
@@ -42,7 +46,7 @@ class Defect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @cache
 def defects() -> tuple[Defect, ...]:
-    """All of them, in the catalog's order."""
+    """All known defects, in the catalog's order."""
     return msgspec.convert(table("defects"), tuple[Defect, ...])
 
 
@@ -57,9 +61,9 @@ def defects_of(
     cache: str | None = None,
     block_loads_2d: bool | None = None,
 ) -> list[Defect]:
-    """The defects that a run meets. What is None of beams and cache is not decided yet, and only defects that
-    do not depend on it count; where nobody knows whether the GPU has 2D block loads, those of both kinds
-    count."""
+    """The defects that a run meets. `num_beams` and `cache` are None where they are not decided yet;
+    defects that depend on them are then left out. `block_loads_2d` is None where nobody knows whether
+    the GPU has them; defects of both kinds of GPU are then included."""
     beams = None if num_beams is None else num_beams > 1
     return [
         one

@@ -1,4 +1,4 @@
-"""The platforms of the guide's table, and what a run's device belongs to."""
+"""The platforms of the guide's table of validated models, and the lookup of a device's platform."""
 
 from functools import cache
 
@@ -11,7 +11,8 @@ CPU = "CPU"
 
 
 class Platform(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A platform of the guide's table. `reported` is what a driver's name for one of its GPUs contains."""
+    """A platform of the guide's table. A driver's name for one of its GPUs contains one of the texts in
+    `reported`."""
 
     id: str
     title: str
@@ -20,19 +21,20 @@ class Platform(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 @cache
 def platforms() -> tuple[Platform, ...]:
-    """All of them, in the order of the guide's table."""
+    """All platforms, in the order of the guide's table."""
     return msgspec.convert(table("platforms"), tuple[Platform, ...])
 
 
 def platform_title(platform: str) -> str:
-    """The title of a platform by its id, which is itself the title of one that the guide does not have."""
+    """The title of the platform of that id. The id of a device that the guide does not list is its title
+    too."""
     return next((one.title for one in platforms() if one.id == platform), platform)
 
 
 def platform_of(kind: str, device: DeviceFacts | None) -> str | None:
-    """The platform of a run on a device of that kind (cpu, xpu): the id of one of the guide's, or the
-    device's own name. None where nobody knows which GPU it was. A processor's own cores are no platform of
-    the guide's, even those of a Core Ultra, and neither is an emulated GPU."""
+    """The platform of a run on a device of that kind (cpu, xpu): the id of one of the guide's platforms, or
+    else the device's own name. None where the name of the GPU is not known. A CPU is none of the guide's
+    platforms, not even that of a Core Ultra, and neither is an emulated GPU."""
     if (device.kind if device else kind) == "cpu":
         return CPU
     if device is None:

@@ -14,7 +14,7 @@ from xpubench.compare.intervals import MIN_HISTORY
 from xpubench.compare.processes import Limits
 from xpubench.compare.runs import INCONCLUSIVE, Comparisons, Rules, compare_paths
 from xpubench.errors import UserError
-from xpubench.report.comparison import COLUMNS, detectable_text, notes, row_texts
+from xpubench.report.comparison import LEFT_COLUMNS, comparison_table, detectable_text, notes
 from xpubench.report.machine import as_json, as_junit
 from xpubench.report.markdown import comparison_markdown
 from xpubench.report.text import NONE
@@ -26,7 +26,7 @@ ACCURACY_COLUMNS = (
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     form = "a record, a directory of records, or a file with several"
     add = parser.add_argument
     add("base", metavar="BASE", help=f"the runs to compare with: {form}")
@@ -84,9 +84,11 @@ def run(args: argparse.Namespace) -> int:
 def _print(found: Comparisons) -> None:
     if accuracies := [_accuracy_texts(run.title, run.accuracy) for run in found.runs if run.accuracy]:
         print_table(ACCURACY_COLUMNS, accuracies, left=2)
-    shown = [at for at, name in enumerate(COLUMNS) if name != "accuracy, points"]
-    if latencies := [row_texts(run) for run in found.runs if run.accuracy is None]:
-        print_table([COLUMNS[at] for at in shown], ([row[at] for at in shown] for row in latencies), left=2)
+    columns, rows = comparison_table([run for run in found.runs if run.accuracy is None])
+    if rows:
+        shown = [at for at, name in enumerate(columns) if name != "accuracy, points"]
+        left = sum(name in LEFT_COLUMNS for name in columns)
+        print_table([columns[at] for at in shown], ([row[at] for at in shown] for row in rows), left=left)
     for line in notes(found):
         print(printable(line))
     if not found.runs:

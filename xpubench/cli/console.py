@@ -10,10 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from xpubench.cli.explained import explanation_tables
 from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
 from xpubench.record import Accuracy, LatencySummary, Record, RunChecks, TokenChecks
+from xpubench.report.batches import batch_curves
 from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
 
 TOKENS_A_LINE = 10
@@ -74,7 +76,7 @@ class Reporter:
             self.say(f"  {done:.0f}/{total:.0f} {text}")
 
     def downloading(self, under_way: bool) -> None:
-        """Nothing: no limit of time holds here, and libraries show their downloads."""
+        """Does nothing, because no timeout applies here, and libraries show their own downloads."""
 
     def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path) -> None:
         """Prints the run's table, or its failure."""
@@ -88,12 +90,20 @@ class Reporter:
         for name, text in (*_details(record, memory), ("record", str(directory / f"{record.id}.json"))):
             details.add_row(name, text)
         self._out.print(details)
+        for table in explanation_tables(record):
+            self._out.print(table)
         if token_latency and record.latency is not None:
             self._out.print(_token_times(record))
         self._out.print()
 
+    def show_batches(self, records: list[Record]) -> None:
+        """Prints how decode grows with the batch, where runs differ in that alone."""
+        for curve in batch_curves(records):
+            self._out.print(Text(f"batches of {curve.title}", style="bold"))
+            self._out.print(Text(f"{curve.line}: {curve.message}"), soft_wrap=True)
+
     def end(self, records: list[Record]) -> None:
-        """Names the failures, and commands to go on with."""
+        """Prints the failures, and commands to continue with."""
         for record in records:
             if record.status != "ok":
                 self.say(f"error: {record.status}: {record.failure.message if record.failure else ''}")
@@ -123,9 +133,11 @@ def _details(record: Record, memory: bool) -> list[tuple[str, str]]:
             *_until_ci(summary),
             ("MBU", _mbu(summary)),
             *_drafts(summary),
+            *_expected(record),
             ("perturbation", _perturbation(summary)),
             ("peak memory", f"device {device}, host {host}"),
-            ("load", f"{summary.load_s:.2f} s"),
+            ("load", _load(record, summary)),
+            *_cores(summary),
             ("checks", _checks(record.checks)),
             ("model", MODEL_STATUS[record.checks.validation or "unknown"]),
         ]
@@ -152,6 +164,28 @@ def _prompt(summary: LatencySummary) -> list[tuple[str, str]]:
         peak = f"{summary.peak_tflop_per_s:.3g} TFLOP/s that this device has shown"
         text += f", {summary.prompt_share_of_peak:.2f} of the {peak} in matrix products"
     return [("prompt", text)]
+
+
+def _load(record: Record, summary: LatencySummary) -> str:
+    loads = record.samples.loads
+    if len(loads) < 2 or summary.load_spread is None:
+        huge = loads[0].huge_page_bytes if loads else None
+        return f"{summary.load_s:.2f} s" + (f", {gb_with_unit(huge)} in huge pages" if huge else "")
+    huge = max(one.huge_page_bytes or 0 for one in loads)
+    pages = f", up to {gb_with_unit(huge)} in huge pages" if huge else ""
+    return f"{len(loads)} of {summary.load_s:.2f} s, {summary.load_spread:.1%} apart{pages}"
+
+
+def _cores(summary: LatencySummary) -> list[tuple[str, str]]:
+    if summary.cores is None:
+        return []
+    wanted = "" if summary.cores_wanted is None else f" of {summary.cores_wanted:.2f} that its threads wanted"
+    return [("cores", f"{summary.cores:.2f}{wanted}")]
+
+
+def _expected(record: Record) -> list[tuple[str, str]]:
+    found = record.expectation
+    return [] if found is None or found.message is None else [("next token", found.message)]
 
 
 def _perturbation(summary: LatencySummary) -> str:
@@ -229,11 +263,22 @@ def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:
         rows.append(("decided", f"{known}: {one.gained} gained, {one.lost} lost beside {one.reference}"))
     batch = f"batch {found.batch_size}" if found.batch_size else f"batches of {found.batch_tokens} tokens"
     part = ", a part of all" if found.partial else ""
-    return [*rows, ("items", f"{found.n}{part}, {found.items_per_s:.2f} a second, {batch}")]
+    rows.append(("items", f"{found.n}{part}, {found.items_per_s:.2f} a second, {batch}"))
+    if found.tokens_per_s is not None:
+        rows.append(("scoring", f"{found.tokens_per_s:.0f} tokens/s{_share_of_peak(found)}"))
+    return rows
+
+
+def _share_of_peak(found: Accuracy) -> str:
+    padding = f", {found.padding:.1%} padding beside them" if found.padding is not None else ""
+    if found.share_of_peak is None:
+        return padding
+    peak = f"{found.peak_tflop_per_s:.3g} TFLOP/s that this device has shown"
+    return f", {found.share_of_peak:.2f} of {peak}{padding}"
 
 
 def _token_times(record: Record) -> str:
-    """Each token's time in milliseconds, of the iteration with the median next token latency."""
+    """The time of each token in milliseconds, from the iteration with the median next token latency."""
     iteration = median_iteration(record.samples)
     if iteration is None or iteration.first_token_ns is None:
         return ""

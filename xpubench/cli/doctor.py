@@ -27,7 +27,7 @@ EXTRAS = (("LAMBADA accuracy", ("lm-eval",), "accuracy"), ("HTML report", ("jinj
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     parser.add_argument("--json", action="store_true", help="as JSON")
     note = "under mpirun: the ranks, their hosts and devices, and how fast they sum"
     parser.add_argument("--distributed", action="store_true", help=note)

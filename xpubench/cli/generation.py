@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
-    """The command's flags; with `ranks` also those of the runtimes that share a model among ranks."""
+    """Adds the command's flags; with `ranks` also those of the runtimes that share a model among ranks."""
     add = parser.add_argument_group("mode").add_argument
     add("--benchmark", action="store_true", help="measure the latency (also without this flag)")
     add("--accuracy-only", action="store_true", help="run lm-eval tasks instead")
@@ -56,7 +56,8 @@ def add_flags(parser: argparse.ArgumentParser, *, ranks: bool = False) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the specs; 0 when all went well, 1 when one failed, 128 and its number when a signal ended it."""
+    """Runs the specs and returns the exit code: 0 when all went well, 1 when one failed, 128 plus the
+    signal's number when a signal ended it."""
     names = runtime_names(args)
     if len(names) > 1:
         from xpubench.cli.side_by_side import run as run_side_by_side
@@ -77,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def order_for(args: argparse.Namespace, runtime: str, device: str) -> Order:
-    """The order that the flags give for that runtime, one of those that they name, on that device. UserError
-    where they contradict; flags of other runtimes are skipped where they name several."""
+    """The order that the flags give for one of the runtimes that they name, on that device. Where they name
+    several, flags of the others are ignored. UserError where flags contradict each other."""
     if len(runtime_names(args)) == 1 and args.rounds is not None:
         raise UserError(
             "--rounds repeats several runtimes in turns: name them, such as --runtime "
@@ -148,8 +149,8 @@ def first_device(runtime: str) -> str:
 
 @cache
 def device_of_worker(runtime: str) -> str:
-    """The device of a worker where none was named. A stack that is missing stops no other runtime: the
-    records of its own runs tell what it lacks."""
+    """The device for a worker where no flag names one. A stack that is missing does not stop the other
+    runtimes: the records of its own runs say what it lacks."""
     from xpubench.measure.device import available_devices
 
     try:
@@ -169,6 +170,8 @@ def show(args: argparse.Namespace, order: Order, reporter: "Reporter", out: Text
                 print(encode(record).decode(), file=out, flush=True)
             else:
                 reporter.show(record, **views)
+    if not args.json:
+        reporter.show_batches(records)
     reporter.end(records)
     if any(record.status == "interrupted" for record in records):
         return exit_code()

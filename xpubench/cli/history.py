@@ -12,7 +12,7 @@ from xpubench.report.tables import cell_text, history_table
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="a directory of records")
     parser.add_argument("--model", required=True, metavar="MODEL", help="the model's name in the records")
     add_output_flags(parser, default=None, note="html with -o, else a table on the terminal")

@@ -12,7 +12,7 @@ from xpubench.cli.main import Parser
 from xpubench.cli.options import named_directory, runtime_names
 from xpubench.compare.answers import with_answers
 from xpubench.compare.live import compare_blocks
-from xpubench.compare.runs import Comparisons, Rules, exit_code
+from xpubench.compare.runs import Comparisons, Rules, verdict_exit_code
 from xpubench.errors import UserError
 from xpubench.record import Record
 from xpubench.results import ROUND, rounds_of
@@ -24,7 +24,7 @@ DEFAULT_BUDGET = 20
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a live comparison."""
+    """Adds the flags of a live comparison."""
     add = parser.add_argument_group("live").add_argument
     note = "run BASE and NEW now, in turn: flags of `xpubench generate` in quotes; NEW is BASE where it lacks"
     add("--live", action="store_true", help=note)
@@ -72,7 +72,7 @@ def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
     files = [where / f"{record.id}.json" for where, record in zip(directories, made, strict=True)]
     found = with_answers(found, *files)
     return Comparisons(
-        runs=[found], left_out=[], judged=0, false_by_chance=0.0, exit_code=exit_code({found.verdict})
+        runs=[found], left_out=[], judged=0, false_by_chance=0.0, exit_code=verdict_exit_code({found.verdict})
     )
 
 

@@ -112,7 +112,8 @@ def _run_command(name: str, prog: str, arguments: list[str]) -> int:
     module = import_module(COMMANDS[name][0])
     parser = Parser(prog=prog, description=module.__doc__)
     module.add_flags(parser)
-    code: int = module.run(parser.parse_args(arguments))
+    # Flags may stand between the arguments.
+    code: int = module.run(parser.parse_intermixed_args(arguments))
     return code
 
 

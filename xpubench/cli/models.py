@@ -19,7 +19,7 @@ SAME_FIELDS = (
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 

@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -29,6 +30,8 @@ DEVICES = ("xpu", "cuda", "cpu")
 DEFAULT_BEAMS = 4
 DEFAULT_WARMUP = 3
 DEFAULT_NEW_TOKENS = 128
+# More shapes in one command are a mistake, such as one list of values too many.
+MOST_RUNS = 10_000
 DEFAULT_TASK = "lambada_standard"
 AUTO = 0
 NO_EFFECT = "accepted for the guide's scripts; has no effect"
@@ -203,6 +206,9 @@ def specs_from(args: argparse.Namespace, device: str, beside: Sequence[str] = ()
     beams = [1] if args.greedy else args.num_beams or [DEFAULT_BEAMS]
     lengths = [None] if args.prompt is not None else args.input_tokens or [1024]
     new_tokens = args.max_new_tokens or [DEFAULT_NEW_TOKENS]
+    count = prod(map(len, (batch_sizes, beams, lengths, new_tokens)))
+    if count > MOST_RUNS:
+        raise UserError(f"the flags' values give {count} runs, and at most {MOST_RUNS} are taken; name fewer")
     workloads = [
         Workload(
             input_tokens=length,

@@ -4,19 +4,23 @@ import argparse
 
 import msgspec
 
-from xpubench.catalog import CatalogDevice, config_of, device, devices
+from xpubench.catalog import CatalogDevice, config_of, device, devices, identify_device
 from xpubench.catalog.architecture import Architecture
 from xpubench.cli.options import add_quantization_switch, recipe_from
 from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
-from xpubench.plan import Plan, check_positions, plan_of
+from xpubench.expectation import assumed_card, expected, step_work
+from xpubench.explanation import DeviceCard, Expectation
+from xpubench.measure.host import cpu_name
+from xpubench.measure.kept_cards import all_kept_cards
+from xpubench.plan import Plan, check_positions, plan_of, stored_weights
 from xpubench.report.text import gb, gb_with_unit, number
 from xpubench.runtimes.registry import DEFAULT
 from xpubench.spec import DTYPE_BYTES, Protocol, RunSpec, Subject, Workload
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     add = parser.add_argument
     note = "a model of the catalog, or a directory with config.json"
     add("-m", "--model-id", required=True, metavar="MODEL", help=note)
@@ -33,7 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the plan; that a model does not fit is an answer too."""
+    """Prints the plan. A model that does not fit is no error."""
     workload = Workload(
         input_tokens=args.input_tokens,
         new_tokens=args.max_new_tokens,
@@ -57,11 +61,56 @@ def run(args: argparse.Namespace) -> int:
     subject = Subject(quantization=recipe, **model)
     plan = plan_of(architecture, RunSpec(subject=subject, workload=workload, protocol=Protocol()), figures)
     assert plan is not None
+    plan = msgspec.structs.replace(plan, expectation=_expectation(architecture, subject, workload, figures))
     if args.json:
         print(msgspec.json.encode(plan).decode())
     else:
         _print(plan, architecture.part(plan.ranks).parameter_count, workload, figures)
     return 0
+
+
+def _expectation(
+    architecture: Architecture, subject: Subject, workload: Workload, figures: CatalogDevice | None
+) -> Expectation | None:
+    """The expected next token latency by the card that was measured on that device (without one, on this
+    CPU), else by an assumed card; None where the bandwidth is not known either."""
+    card = _kept_card(subject, figures)
+    ceiling = card.ceiling_gb_per_s if card else None
+    if card is None and figures is not None:
+        card, ceiling = assumed_card(asynchronous=True), figures.bandwidth_gb_per_s
+    if card is None or ceiling is None:
+        return None
+    part = architecture.part(subject.tp_size)
+    stored = stored_weights(part, subject).step
+    work = step_work(part, workload, workload.input_tokens or 0, stored, DTYPE_BYTES[subject.dtype])
+    return expected(work, card, ceiling_gb_per_s=ceiling)
+
+
+def _kept_card(subject: Subject, figures: CatalogDevice | None) -> DeviceCard | None:
+    if subject.quantization is not None or subject.tp_size > 1:
+        return None
+    for card in all_kept_cards():
+        if card.dtype != subject.dtype or card.device_name is None:
+            continue
+        if figures is not None:
+            fits = figures == identify_device(card.device_name, card.device_memory_bytes)
+        else:
+            fits = card.device_kind == "cpu" and card.device_name == cpu_name()
+        if fits:
+            return card
+    return None
+
+
+def _print_expectation(found: Expectation) -> None:
+    low, high = map(number, found.interval_ms)
+    card = found.device_card
+    if card is not None and card.source == "measured":
+        source = f"by the card that was measured on {card.device_name} with {card.stack}"
+        source += f" and {card.threads} threads" if card.threads else ""
+    else:
+        source = "by an assumed card, as nobody measured a stack on this device here: the interval is wide"
+    latency = f"{number(found.next_token_ms)} ms ({low} to {high})"
+    print(f"Expected next token: {latency}, {found.message}, {source}.")
 
 
 def _print(plan: Plan, parameters: int, workload: Workload, figures: CatalogDevice | None) -> None:
@@ -78,6 +127,8 @@ def _print(plan: Plan, parameters: int, workload: Workload, figures: CatalogDevi
     )
     rows = ((name, gb(size, 3), f"{size:,}", note) for name, size, note in memory)
     print_table(("memory", "GB", "bytes", ""), rows)
+    if plan.expectation is not None:
+        _print_expectation(plan.expectation)
     if figures is None:
         print("Roofline times: name a device with --device.")
         return

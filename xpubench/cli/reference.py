@@ -8,12 +8,12 @@ from xpubench.errors import UserError
 from xpubench.runtimes.registry import DEFAULT
 
 DTYPE = "float32"
-# What makes a record that the report takes for no reference.
+# Flags with which the report would not accept the record as a reference.
 REFUSED = ("--acc-iter", "--until-decided", "--woq", "--woq_checkpoint_path", "--save_model", "--lora")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags: those of `generate`."""
+    """Adds the command's flags, which are those of `generate`."""
     generation.add_flags(parser)
 
 

@@ -19,7 +19,7 @@ _View = TypeVar("_View")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="a directory of records")
     note = "runs of the same work side by side: the first directory and the others, or the stacks in one"
     parser.add_argument("--diff", action="store_true", help=note)
@@ -27,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_flags(parser: argparse.ArgumentParser, *, default: str | None, note: str) -> None:
-    """The flags of the file and the format."""
+    """Adds the flags of the file and the format."""
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file to write")
     formats = ("html", "md", "csv", "json")
     parser.add_argument("--format", choices=formats, default=default, help=f"default: {note}")
@@ -64,7 +64,7 @@ def write_out(content: bytes, output: Path | None) -> None:
 def plain_form(
     form: str, found: _View, table: Callable[[_View], DataTable], markdown: Callable[[_View], bytes]
 ) -> bytes:
-    """A report in one of the formats that are no page; its `table` is for CSV."""
+    """A report in one of the formats other than a page; `table` is what the CSV holds."""
     if form == "csv":
         return as_csv(table(found))
     return as_json(found) if form == "json" else markdown(found)

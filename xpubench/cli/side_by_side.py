@@ -18,9 +18,10 @@ DEFAULT_ROUNDS = 3
 
 
 def run(args: argparse.Namespace, runtimes: list[str]) -> int:
-    """Runs each runtime once a round, in an order that rotates so that drift affects all alike, and prints a
-    table for each workload. 0 when all went well, 1 when a run failed. As in a suite, each round has a
-    directory below --results-dir, and the runs that went well there already are not made again."""
+    """Runs each runtime once in each round, in an order that rotates so that drift affects all of them
+    alike, prints a table for each workload, and returns 0 when all went well, 1 when a run failed. As in
+    a suite, each round has a directory below --results-dir, and runs that went well there already are
+    not repeated."""
     if args.accuracy_only:
         raise UserError("--accuracy-only takes one --runtime; xpubench compare compares two records")
     if args.save_model:

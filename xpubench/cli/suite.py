@@ -20,7 +20,7 @@ from xpubench.process.signals import exit_code
 from xpubench.record import Record
 from xpubench.results import ResultsDirectory
 from xpubench.run import suite
-from xpubench.run.environments import check_distinct, first_device, placed
+from xpubench.run.environments import check_distinct, first_device_of, placed
 from xpubench.run.order import Order
 from xpubench.run.supervisor import records_of
 from xpubench.runtimes.registry import DEFAULT
@@ -30,7 +30,7 @@ Runner = Callable[..., Generator[list[Record]]]
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     add = parser.add_argument
     add("suite", metavar="SUITE", help=f"a file SUITE.toml, or one of {', '.join(suite.built_in())}")
     add("--models", nargs="+", metavar="MODEL", help="instead of the suite's own")
@@ -42,7 +42,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of how a suite's runs are made."""
+    """Adds the flags that say how a suite's runs are made."""
     add = parser.add_argument
     add(
         "--results-dir", type=named_directory, default=Path("results"), metavar="DIR", help="default: results"
@@ -82,7 +82,7 @@ def _suite(args: argparse.Namespace, runner: Runner) -> int:
     orders = orders_of(read, suite.command_lines(read, args.models, flags, ranks=args.ranks, stack=stack))
     if not orders:
         raise UserError(f"the suite {args.suite} has no runs")
-    return carry_out(orders, directories, args, runner)
+    return run_and_tell(orders, directories, args, runner)
 
 
 def directories_of(args: argparse.Namespace, rounds: int) -> list[Path]:
@@ -110,7 +110,7 @@ def orders_of(read: suite.Suite, commands: Sequence[suite.CommandLine]) -> list[
     return orders
 
 
-def carry_out(
+def run_and_tell(
     orders: list[Order],
     directories: list[Path],
     args: argparse.Namespace,
@@ -130,7 +130,8 @@ def carry_out(
 
 
 def stack_of(read: suite.Suite, asked: str | None, flags: list[str]) -> str:
-    """The runtime whose flags the command lines take; one that was asked for or looked for is told."""
+    """The runtime whose flags the command lines take. Where it was asked for or looked for, a line says
+    which it is."""
     if asked is None:
         return DEFAULT
     if not read.stacks:
@@ -178,12 +179,12 @@ def _order(command: suite.CommandLine, environment: suite.SuiteEnvironment | Non
     if others:
         raise UserError("a command line of a suite has one runtime: name one --runtime, and vary it")
     python = environment.python if environment is not None else None
-    found = first_device(python) if args.device is None and python is not None else None
+    found = first_device_of(python) if args.device is None and python is not None else None
     device = args.device or found or generation.device_of_worker(runtime)
     if command.ranks is None:
         return generation.order_for(args, runtime, device)
     args.tp_size = command.ranks
-    return tensor_parallel.order_for(args, device)
+    return tensor_parallel.order_over_ranks(args, device)
 
 
 @cache

@@ -10,8 +10,8 @@ from xpubench.run.order import Order
 from xpubench.run.suite_plan import (
     USUAL_SHARES,
     Outlook,
+    catalog_device_of,
     defects_met,
-    device_of,
     first_token_ms,
     outlooks,
     time_left,
@@ -29,7 +29,7 @@ def print_plan(orders: Sequence[Order], directories: Sequence[Path]) -> None:
     specs = [spec for order in orders for spec in order.specs]
     # One subject for each device.
     subjects = {spec.subject.device: spec.subject for spec in reversed(specs)}
-    devices = {name: device_of(subject) for name, subject in subjects.items()}
+    devices = {name: catalog_device_of(subject) for name, subject in subjects.items()}
     runs = outlooks(specs, directories, devices)
     print_table(COLUMNS, (_cells(run, len(directories)) for run in runs))
     pending, first, last = sum(run.pending for run in runs), directories[0], directories[-1]

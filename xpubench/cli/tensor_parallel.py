@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of a run on one process, and those of ranks."""
+    """Adds the flags of a run in one process, and those of ranks."""
     generation.add_flags(parser, ranks=True)
     add = parser.add_argument_group("ranks").add_argument
     add("--tp-size", type=int, metavar="N", help="the number of ranks, which mpirun sets too")
@@ -47,7 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--timeout", type=int, default=RANKS_TIMEOUT_S, metavar="S", help=note)
 
 
-def order_for(args: argparse.Namespace, device: str) -> Order:
+def order_over_ranks(args: argparse.Namespace, device: str) -> Order:
     """The order that the flags give for as many ranks as `tp_size` says. UserError where they contradict."""
     order = generation.order_for(args, runtime_names(args)[0], device)
     return msgspec.structs.replace(order, ranks=args.tp_size, ranks_timeout_s=args.timeout)
@@ -59,7 +59,7 @@ def _run(launch: Launch | None) -> int:
     if launch is None or launch.rank == 0:
         try:
             args = _parsed()
-            order_for(args, args.device or "cpu")
+            order_over_ranks(args, args.device or "cpu")
         except UserError as error:
             if launch is None:
                 raise
@@ -105,13 +105,13 @@ def _check_alike(group: "RankGroup") -> None:
 
 
 def _order(args: argparse.Namespace, size: int) -> Order:
-    """The order of rank 0, on the first device that there is where none was named."""
+    """The order of rank 0, on the preferred device where no flag names one."""
     if args.tp_size not in (None, size):
         raise UserError(f"--tp-size {args.tp_size} is not the number of ranks, {size}; leave it out")
     args.tp_size = size
-    order = order_for(args, args.device or "cpu")
+    order = order_over_ranks(args, args.device or "cpu")
     if args.device is None:
-        order = order_for(args, generation.first_device(order.specs[0].subject.runtime))
+        order = order_over_ranks(args, generation.first_device(order.specs[0].subject.runtime))
     return order
 
 

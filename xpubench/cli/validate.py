@@ -7,7 +7,7 @@ from xpubench.catalog import CatalogModel, models
 from xpubench.catalog import model as model_of
 from xpubench.catalog.platforms import platform_of, platform_title, platforms
 from xpubench.cli.report import check_page, write_out
-from xpubench.cli.suite import add_run_flags, carry_out, directories_of, orders_of, stack_of
+from xpubench.cli.suite import add_run_flags, directories_of, orders_of, run_and_tell, stack_of
 from xpubench.errors import UserError, unknown
 from xpubench.results import PAGE
 from xpubench.run import suite
@@ -26,7 +26,7 @@ PROBE = "benchmark"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The command's flags."""
+    """Adds the command's flags to its parser."""
     names = ", ".join(one.id for one in platforms())
     note = f"what the table asks of that one: {names} (default: by the name of this machine's device)"
     parser.add_argument("--platform", metavar="NAME", help=note)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if not orders:
         raise UserError(f"the guide's table asks nothing of {platform_title(platform)} with these --models")
     _say_what([one.id for one in asked], platform, len(orders))
-    code = carry_out(orders, directories, args)
+    code = run_and_tell(orders, directories, args)
     if not args.dry_run:
         _write_page(args.results_dir)
     return code

@@ -113,8 +113,8 @@ def below_published(record: Record) -> bool:
 
 
 def other_items(record: Record) -> bool:
-    """Whether the items of an accuracy record are a part of the task's test set, or may be others, as those
-    of a local file are."""
+    """Whether the items of an accuracy record are, or may be, others than the task's whole test set: only
+    some of them, or those of a local file."""
     assert record.accuracy is not None
     assert isinstance(record.spec, AccuracySpec)
     digest = record.spec.task.data_sha256
@@ -139,7 +139,8 @@ def _judge_perplexity(base: Accuracy, new: Accuracy) -> Judgement | None:
 
 
 def _gained_and_lost(base: Accuracy, new: Accuracy) -> tuple[int, int]:
-    """How many of the same items the new run alone has right, and how many the base alone."""
+    """Two counts among the items of both runs: those that only the new run has right, and those that only
+    the base has right."""
     before, after = ({item.id for item in side.items if item.correct} for side in (base, new))
     return len(after - before), len(before - after)
 

@@ -1,4 +1,4 @@
-"""Where a series changed its level: steps by ranks, and drift."""
+"""The places where a series changed its level, found by rank sums, and its drift."""
 
 from functools import cache
 from itertools import pairwise
@@ -15,8 +15,8 @@ PERMUTATIONS = 2000
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """What a series did: the places at which a new level begins, with the size of each step, or a drift of so
-    much from the first to the last. Sizes are in the series' unit."""
+    """The changes of a series: the places at which a new level begins with the size of each step, or else a
+    drift and its size from the first run to the last. Sizes are in the series' unit."""
 
     steps: dict[int, float] = {}
     drift: float | None = None

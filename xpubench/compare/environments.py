@@ -14,7 +14,7 @@ VOLATILE = (
     *("harness.commit", "harness.version"),
 )
 MOST_VALUES = 3
-# So many hexadecimal digits of a digest are shown.
+# The number of hexadecimal digits of a digest that are shown.
 DIGITS = 12
 
 
@@ -37,7 +37,7 @@ class Environments:
 
     def add(self, record: Record) -> None:
         """Counts the facts of one more record."""
-        for name, value in facts_of(record):
+        for name, value in lasting_facts(record):
             self.counts[name][value] += 1
         if record.fingerprint is not None:
             # A model may be a directory here and a name on the hub.
@@ -47,14 +47,15 @@ class Environments:
                 self.checkpoints[f"{part} of {model}"][digest] += 1
 
 
-def facts_of(record: Record) -> Iterator[tuple[str, str]]:
+def lasting_facts(record: Record) -> Iterator[tuple[str, str]]:
     """The lasting facts of a record's environment, by their dotted paths."""
     return ((name, value) for name, value in record.environment.facts() if name not in VOLATILE)
 
 
 def differences(a: Environments, b: Environments) -> list[EnvironmentDifference]:
-    """What is not the same on both sides, by name: first the checkpoints of the models of which both sides
-    know one, as a record of dummy weights or of an earlier version does not, then the facts."""
+    """The facts that differ between both sides, by name. First come the checkpoints of models whose
+    fingerprint both sides know (records of dummy weights, and early records, have none), then the facts
+    of the environments."""
     known = a.checkpoints.keys() & b.checkpoints.keys()
     return [
         *_differing(a.checkpoints, b.checkpoints, known),

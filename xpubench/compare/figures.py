@@ -26,8 +26,8 @@ P90_SAMPLES, P99_SAMPLES = 10, 100
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """How a figure is called, which of the limits is its, the words for its changes, and its value in a
-    record, None where the record has none."""
+    """One figure that is compared: its title, which of the limits applies to it, the words for its changes,
+    and the function that reads its value from a record (None where the record has none)."""
 
     title: str
     limit: Literal["latency", "memory"]

@@ -12,7 +12,7 @@ from xpubench.measure.sequential import ALPHA
 
 # The share of repeats in which the smallest detectable change would be found.
 POWER = 0.9
-# So many standard errors to one side hold that share of the normal distribution.
+# That share of the normal distribution lies below this many standard errors.
 Z_POWER = 1.2816
 # The degrees of freedom from which the noise of earlier processes serves where a side is a single one.
 MIN_HISTORY = 10
@@ -22,9 +22,9 @@ Method = Literal["paired t", "Welch's t", "t with the noise of earlier runs", "a
 
 
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """An estimate with the ends of its 95% interval, its standard error and that error's degrees of freedom.
-    Of times, all but the degrees are of the natural logarithm of the ratio. `rounds` is the number of values
-    of the smaller side."""
+    """An estimate with the ends of its 95% interval, its standard error and the degrees of freedom of that
+    error. For times, everything except the degrees of freedom is on the scale of the natural logarithm
+    of the ratio. `rounds` is the number of values of the smaller side."""
 
     estimate: float
     low: float
@@ -36,7 +36,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def detectable(self) -> float:
-        """The change that would be told from none in nine of ten repeats."""
+        """The smallest change that would be found in nine of ten repeats."""
         return self.error * (_quantile(self.freedom, 1 - ALPHA / 2) + _quantile(self.freedom, POWER))
 
     @property
@@ -50,8 +50,8 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Noise(msgspec.Struct, frozen=True):
-    """How far processes of one run lie apart: the standard deviation of a figure's logarithm, and its degrees
-    of freedom."""
+    """The noise between processes of the same run: the standard deviation of a figure's logarithm, and its
+    degrees of freedom."""
 
     deviation: float
     freedom: int
@@ -78,7 +78,8 @@ def welch(base: Sequence[float], new: Sequence[float]) -> Interval:
 
 
 def by_history(base: Sequence[float], new: Sequence[float], noise: Noise) -> Interval:
-    """The interval of the difference of the means where the noise between processes is known from others."""
+    """The interval of the difference of the means where the noise between processes is known from other
+    runs."""
     error = noise.deviation * sqrt(1 / len(base) + 1 / len(new))
     rounds = min(len(base), len(new))
     return _interval(

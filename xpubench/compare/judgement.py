@@ -7,7 +7,7 @@ import msgspec
 
 from xpubench.compare.intervals import Interval, Method, rounds_to_decide
 
-# `same` needs at least so many rounds, of which two alone would have a wide interval or a lucky one.
+# `same` needs at least this many rounds. With only two, the interval is wide or, by luck, far too narrow.
 ROUNDS_FOR_SAME = 3
 MOST_LOG = 700.0
 LARGEST_PLAIN = 1e4
@@ -108,7 +108,7 @@ def judge_ratio(figure: str, interval: Interval, limit: float, words: Words) -> 
 
 
 def without_interval(figure: str, change: float, limit: float, reason: str) -> Judgement:
-    """The judgement on a ratio whose noise is not known: none."""
+    """The judgement on a ratio whose noise is not known, which has no verdict."""
     return Judgement(
         figure=figure,
         verdict="inconclusive",

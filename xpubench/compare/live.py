@@ -1,4 +1,4 @@
-"""Blocks of two processes that generated in turn: the judgement after each block."""
+"""The judgement after each block of a live comparison, in which two processes generate in turn."""
 
 from collections.abc import Callable, Sequence
 from math import exp, expm1, log, sqrt
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from xpubench.compare.figures import FIGURES, FigureName
 from xpubench.compare.intervals import MOST_ROUNDS, Z_POWER, Interval
 from xpubench.compare.judgement import MOST_LOG, Judgement, judge_ratio, without_interval
+from xpubench.compare.parts import time_change
 from xpubench.compare.processes import EarlierRuns, Limits
 from xpubench.compare.run import RunComparison, compare_runs
 from xpubench.measure.bootstrap import Floats
@@ -56,7 +57,8 @@ def compare_blocks(
     values = [block_value(*block, name) for block in zip(base, new, strict=True)]
     judged = judge_blocks(name, values, getattr(limits, FIGURES[name].limit))
     reason = f"{FIGURES[name].title}, ratio {judged.text} over {len(values)} blocks: {judged.reason}"
-    return msgspec.structs.replace(found, verdict=judged.verdict, reason=reason, primary=judged)
+    parts = time_change(base, new, name, judged)
+    return msgspec.structs.replace(found, verdict=judged.verdict, reason=reason, primary=judged, parts=parts)
 
 
 def block_value(base: Record, new: Record, name: FigureName) -> float:

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import msgspec
 
-from xpubench.compare.environments import facts_of
+from xpubench.compare.environments import lasting_facts
 from xpubench.compare.figures import FIGURES, Figure, FigureName, unusable
 from xpubench.compare.intervals import MIN_HISTORY, Noise, by_history, paired, pooled, welch
 from xpubench.compare.judgement import Judgement, judge_ratio, without_interval
@@ -21,7 +21,7 @@ ROUND_S = 86_400.0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The least changes that count, of a latency and of a peak of memory, as a share of the base."""
+    """The smallest changes that count, of a latency and of a peak of memory, as shares of the base."""
 
     latency: float = 0.05
     memory: float = 0.10
@@ -67,7 +67,7 @@ class EarlierRuns:
                 continue
             if record.status == "ok" and not unusable(record):
                 self._known.add(process)
-                self._groups[record.id][side, *sorted(facts_of(record))].append(record)
+                self._groups[record.id][side, *sorted(lasting_facts(record))].append(record)
 
     def noise(self, base: Record, new: Record, figure: Figure) -> Noise | None:
         """The noise of that figure between processes of either run on the machine that both ran on, over
@@ -105,9 +105,8 @@ def judge_figures(
         if noise is not None and noise.freedom >= MIN_HISTORY:
             found[name] = judge_ratio(name, by_history(before, after, noise), limit, figure.words)
         else:
-            found[name] = without_interval(
-                name, exp(fmean(after) - fmean(before)), limit, _too_little(noise.freedom if noise else 0)
-            )
+            reason = _too_little(noise.freedom if noise else 0) + _loads_apart(base[-1], new[-1])
+            found[name] = without_interval(name, exp(fmean(after) - fmean(before)), limit, reason)
     return found
 
 
@@ -116,6 +115,16 @@ def _too_little(freedom: int) -> str:
         "one process a side does not tell the noise between processes, and earlier runs of this machine give "
         f"{freedom} of the {MIN_HISTORY} degrees of freedom that are needed"
     )
+
+
+def _loads_apart(base: Record, new: Record) -> str:
+    """How far the loads within the processes lie apart, which is a part of the noise between processes."""
+    told = []
+    for side, record in (("base", base), ("new", new)):
+        if record.latency is not None and record.latency.load_spread is not None:
+            loads = len(record.samples.loads)
+            told.append(f"{side}'s {loads} loads differ by {record.latency.load_spread:.1%}")
+    return f"; within them, {' and '.join(told)}" if told else ""
 
 
 def _logarithms(records: Sequence[Record], figure: Figure) -> list[float]:

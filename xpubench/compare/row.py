@@ -1,4 +1,4 @@
-"""A record as one flat row: what a history compares, and what the report's tables and matrix are made of."""
+"""A record as one flat row, which a history compares and which the report's tables and matrix are made of."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +9,7 @@ from xpubench.catalog import find_model
 from xpubench.catalog.platforms import platform_of
 from xpubench.compare.accuracy import below_published, other_items
 from xpubench.compare.work import checkpoint_name, precision_class
+from xpubench.explanation import Cause, PartName
 from xpubench.record import LatencySummary, Record
 from xpubench.spec import DTYPE_BYTES, AccuracySpec
 
@@ -22,7 +23,9 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     share of the peak from 0 to 1. `key` names the run in the page; ids that repeat get a number. `checkpoint`
     and `weights_digest` tell which model it is, `precision_class` what really ran, and `platform` where, None
     where the record does not name the device. `tokens_checked` tells whether the timed tokens of a latency
-    run were looked at, and `acc_partial` that the accuracy is not that of the task's whole test set."""
+    run were looked at, and `acc_partial` that the accuracy is not that of the task's whole test set.
+    `bound_by` is the verdict on the tokens' time, and `next_parts` the parts of a next token's time as shares
+    of its latency, empty where there is no ledger or it was refused."""
 
     key: str
     id: str
@@ -70,6 +73,8 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     acc_regression: bool = False
     perplexity: float | None = None
     warnings: int = 0
+    bound_by: Cause | None = None
+    next_parts: dict[PartName, float] = {}
 
 
 def row_of(record: Record, path: Path, key: str) -> RunRow:
@@ -102,12 +107,13 @@ def row_of(record: Record, path: Path, key: str) -> RunRow:
         **_same(record.divergence, "top1_agreement", "mean_kl"),
         **_latency(record.latency),
         **_accuracy(record),
+        **_explanation(record),
     )
 
 
 def _mode(precision: str, ranks: int) -> Mode | None:
-    """The mode that a run counts for, None where it counts for none: over ranks the guide's table has
-    float16 alone."""
+    """The mode of the guide's table that a run belongs to, None where it belongs to none. Over ranks the
+    guide's table has float16 only."""
     if ranks > 1:
         return "distributed" if precision == "float16" else None
     return MODES.get(precision)
@@ -145,6 +151,17 @@ def _latency(summary: LatencySummary | None) -> dict[str, Any]:
         "next_token_ms": following.median if following else None,
         "next_token_ci95": following.ci95 if following else None,
         "end_to_end_ms": summary.end_to_end_ms.median,
+    }
+
+
+def _explanation(record: Record) -> dict[str, Any]:
+    found = record.explanation
+    if found is None:
+        return {}
+    ledger = found.next if found.next is not None and found.next.refused is None else None
+    return {
+        "bound_by": found.verdict.cause if found.verdict else None,
+        "next_parts": {part.name: part.ns / ledger.wall_ns for part in ledger.parts} if ledger else {},
     }
 
 

@@ -11,6 +11,7 @@ from xpubench.compare.accuracy import AccuracyComparison, compare_accuracies
 from xpubench.compare.environments import EnvironmentDifference, Environments, differences
 from xpubench.compare.figures import FIGURES, FigureName, unusable
 from xpubench.compare.judgement import Judgement, Verdict
+from xpubench.compare.parts import TimeChange, time_change
 from xpubench.compare.processes import EarlierRuns, Limits, judge_figures
 from xpubench.compare.title import title_of
 from xpubench.compare.work import other_model, recipe_text
@@ -19,13 +20,14 @@ from xpubench.spec import AccuracySpec, RunSpec
 
 RunVerdict = Verdict | Literal["newly failing", "failing in both", "no longer failing", "missing"]
 
-# A share of tokens that agree with the reference's, in percentage points: smaller losses are not named.
+# A smaller loss of agreement with the reference's tokens, in percentage points, is not mentioned.
 AGREEMENT_POINTS = 1.0
 
 
 class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     """A run and its base. `primary` is the figure that gives the verdict, one of `figures` or, of accuracy
-    runs, the judgement on the accuracy. `beyond` names the other figures that changed by more than their
+    runs, the judgement on the accuracy. `parts` tells which parts of the token's time changed, where both
+    sides have ledgers. `beyond` names the other figures that changed by more than their
     limits. `differs` names the fields of the subject that are not the same, with both values, `environment`
     the digests of the checkpoints and the facts of the environments, and `warnings` holds those of both
     sides' records. `adjusted_p` is the
@@ -36,6 +38,7 @@ class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     verdict: RunVerdict
     reason: str
     primary: Judgement | None = None
+    parts: TimeChange | None = None
     figures: dict[FigureName, Judgement] = {}
     accuracy: AccuracyComparison | None = None
     beyond: list[str] = []
@@ -123,6 +126,7 @@ def _compare_latency(
         verdict=decisive.verdict,
         reason=f"{FIGURES[name].title}, ratio {decisive.text}: {decisive.reason}",
         primary=decisive,
+        parts=time_change(base, new, name, decisive),
         figures=figures,
         beyond=[*beyond, *_other_tokens(base[-1], after)],
         top1_agreement=after.divergence.top1_agreement if after.divergence else None,
@@ -131,7 +135,7 @@ def _compare_latency(
 
 
 def _other_tokens(base: Record, new: Record) -> list[str]:
-    """What the tokens of the same prompt and the distance from the same reference say."""
+    """Remarks on the tokens of the same prompt, and on the distance of both runs from the same reference."""
     found = []
     assert isinstance(base.spec, RunSpec)
     assert isinstance(new.spec, RunSpec)
@@ -205,7 +209,7 @@ def _without_figures(base: Sequence[Record], new: Sequence[Record]) -> str | Non
 
 
 def _warnings(name: str, rounds: Sequence[Record]) -> list[str]:
-    """The warnings of one side, of those that differ in their numbers alone the first."""
+    """The warnings of one side; of those that differ only in their numbers, the first."""
     kinds: defaultdict[str, list[str]] = defaultdict(list)
     for record in rounds:
         for warning in record.warnings:

@@ -90,11 +90,11 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
         left_out=[f"{path}: {reason}" for path, reason in left_out],
         judged=judged,
         false_by_chance=ALPHA * judged,
-        exit_code=exit_code({run.verdict for run in runs}),
+        exit_code=verdict_exit_code({run.verdict for run in runs}),
     )
 
 
-def exit_code(verdicts: set[RunVerdict]) -> int:
+def verdict_exit_code(verdicts: set[RunVerdict]) -> int:
     """2 when none was compared, else 1 when a run is slower, less accurate, newly failing or missing, else 2
     when one cannot be compared, else 3 when one is inconclusive, else 0. Runs that fail in both do not
     count."""

@@ -1,4 +1,4 @@
-"""The words that name a run."""
+"""Titles of runs."""
 
 from pathlib import Path
 

@@ -22,9 +22,9 @@ from xpubench.spec import AccuracySpec, Quantization
 
 # A precision class of quantized weights is their type; the dtype that computes may then differ.
 QUANTIZED = ("int", "fp8")
-# How the name of a model begins that is known by its weights alone.
+# The beginning of the name of a model that only its weights identify.
 WEIGHTS = "weights "
-# So many hexadecimal digits of a digest are shown.
+# The number of hexadecimal digits of a digest that are shown.
 DIGITS = 12
 
 

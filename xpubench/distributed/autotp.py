@@ -102,15 +102,15 @@ def start(job: RankGroup, device: str, *, shared_memory: bool = False) -> None:
 
 
 def stop() -> None:
-    """Leaves the process group; processes that do not can crash at their end."""
+    """Leaves the process group. A process that does not can crash when it ends."""
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
 def remove_buffers(job: RankGroup) -> None:
-    """Deletes the files of this job's all-reduce buffers, 66 MB for each rank, which DeepSpeed never does.
-    Files that an earlier job with the same port left would give wrong sums."""
+    """Deletes the files of this job's all-reduce buffers, 66 MB for each rank, because DeepSpeed never
+    deletes them. Left behind, they would give a later job with the same port wrong sums."""
     if job.rank == 0:
         names = f"{SHM_FILES}_{os.getuid()}_{os.environ['MASTER_ADDR']}_{os.environ['MASTER_PORT']}_*"
         for path in SHM.glob(names):
@@ -119,10 +119,10 @@ def remove_buffers(job: RankGroup) -> None:
 
 
 def shard(model: Any, dtype: torch.dtype, device: str) -> Any:
-    """DeepSpeed's engine around the model, whose `module` is the model with AutoTP's layers in place of its
-    own, this rank's part of it; weights on the meta device become room of the part's size on the device, not
-    yet filled. The module is what generates: the engine refuses beams and long prompts.
-    """
+    """Returns DeepSpeed's engine around the model. In the engine's `module`, AutoTP's layers, which hold
+    this rank's part, have replaced the model's own; weights that were on the meta device have
+    uninitialized memory of the part's size on the device. Generate with the module: the engine refuses
+    beams and long prompts."""
     size = dist.get_world_size()
     deepspeed = import_deepspeed(device)
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}

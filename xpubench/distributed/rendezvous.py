@@ -31,8 +31,8 @@ INSTALL = "pip install '.[deepspeed]', which brings mpirun too"
 # A follower waits for rank 0's next command until the end of rank 0, which closes the store.
 FOREVER = timedelta(days=365)
 MEET = timedelta(minutes=5)
-# How long an error on one rank waits for the same error on the others before it ends all. A rank that still
-# imports the model's module takes some seconds to get there on a busy host or a shared disk.
+# The time that a rank with an error waits for the same error on the others before it ends the job. A rank
+# that still imports the model's module takes some seconds to get there on a busy host or a shared disk.
 GRACE_S = 20
 LOOPBACK = "127.0.0.1"
 MPICH_SHM = re.compile(r"/dev/shm/mpich_shm_\w+")
@@ -131,8 +131,8 @@ class RankGroup:
         return pickle.loads(self.share(b"", FOREVER))
 
     def all_failed(self, error: BaseException) -> bool:
-        """On a rank whose work has failed: whether the work of every other rank fails too within `GRACE_S`
-        seconds. If not, some rank waits in a collective for ever, and the job must end."""
+        """For a rank whose work has failed: whether the work of every other rank fails too within `GRACE_S`
+        seconds. If not, some rank waits in a collective for ever, and the job must be ended."""
         turn = next(self._turns)
         self._store.set(f"failed/{turn}/{self.rank}", type(error).__name__)
         until = monotonic() + GRACE_S
@@ -144,7 +144,7 @@ class RankGroup:
         return True
 
     def skip_turn(self) -> None:
-        """Counts the turn that `all_failed` takes, on a rank whose work succeeded."""
+        """For a rank whose work succeeded: counts the turn that `all_failed` counts on the others."""
         next(self._turns)
 
     def watch(self, drafts: list[bytes], results: str) -> None:
@@ -176,7 +176,7 @@ class RankGroup:
         os._exit(1)
 
     def leave(self) -> None:
-        """Says goodbye to the watchdog: what happens from here on is no failure of the job."""
+        """Signs off from the watchdog: nothing that happens afterwards is a failure of the job."""
         if self._watchdog is not None:
             self._watchdog.close()
             self._watchdog = None

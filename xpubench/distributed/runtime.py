@@ -19,7 +19,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from xpubench.catalog.architecture import architecture_of, head_shares
 from xpubench.distributed import autotp, rendezvous
 from xpubench.distributed.options import DeepSpeedOptions, RankFacts
-from xpubench.distributed.shards import CheckpointWeights, DummyWeights, Shard, sharded
+from xpubench.distributed.shards import CheckpointWeights, DummyWeights, Shard, sharded_model
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import classify
 from xpubench.measure.device import TorchDevice
@@ -153,6 +153,14 @@ class TensorParallelRuntime(PyTorchRuntime):
         return msgspec.structs.replace(generation, times=times)
 
     @together
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        generation = super().continue_random_cache(prompt_ids, workload)
+        if generation is None:
+            return None
+        times = latest(self.job.gather(generation.times))
+        return msgspec.structs.replace(generation, times=times)
+
+    @together
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         verification = super().verify(prompt_ids, workload)
         # A second generation, because the first of a shape also pays for one-time work.
@@ -249,8 +257,8 @@ def follow(job: rendezvous.RankGroup) -> None:
 
 @contextmanager
 def in_step(job: rendezvous.RankGroup, device: str) -> Iterator[None]:
-    """Work that all ranks do at once. A failure on all of them is raised; a failure on some ends the job,
-    because the others wait for those for ever."""
+    """Runs work that all ranks do at once. A failure on all of them is raised. A failure on only some of
+    them ends the job, because the others would wait for those for ever."""
     try:
         yield
     except BaseException as error:
@@ -296,8 +304,8 @@ def _check_same_model(job: rendezvous.RankGroup, subject: Subject) -> None:
 
 
 def _seen(subject: Subject) -> list[str]:
-    """What must be the same on all ranks: the config and the weights of the model, and those of its adapter.
-    The times of files may differ, and the tokenizer too, which only rank 0 uses."""
+    """A digest of what must be the same on all ranks: config and weights of the model and of its adapter.
+    Modification times may differ, and so may the tokenizer, which only rank 0 uses."""
     if subject.weights == "dummy":
         return [config_digest(_config(subject))]
     found = [fingerprint(source_of(subject).directory)]
@@ -312,9 +320,12 @@ def _config(subject: Subject) -> dict[str, Any]:
 
 
 def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> LoadedWeights | None:
-    """This rank's part of the model from its slices alone, None where it has to be cut from the whole one."""
+    """This rank's part of the model, read slice by slice; None where it must be cut from the whole model
+    instead."""
     if subject.weights == "dummy":
-        model = sharded(_config(subject), dtype, shard, partial(DummyWeights, device=subject.device, seed=0))
+        model = sharded_model(
+            _config(subject), dtype, shard, partial(DummyWeights, device=subject.device, seed=0)
+        )
         return None if model is None else LoadedWeights(model=model)
     source = source_of(subject)
     # An adapter is merged into whole weights.
@@ -322,7 +333,7 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> LoadedWeights |
         return None
     if source.config.get("model_type") not in CONFIG_MAPPING_NAMES:
         return None
-    model = sharded(source.config, dtype, shard, partial(CheckpointWeights.of, source))
+    model = sharded_model(source.config, dtype, shard, partial(CheckpointWeights.of, source))
     if model is None:
         return None
     tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)

@@ -20,8 +20,8 @@ class TensorParallelIpexRuntime(TensorParallelRuntime, IpexRuntime):
 
     @contextmanager
     def plain_config(self) -> Iterator[None]:
-        """The plain model goes by this rank's heads; IPEX divides those of the whole model by the ranks
-        itself."""
+        """Within the block, the config has this rank's numbers of heads, as the plain model needs them.
+        Afterwards it has those of the whole model, which IPEX divides by the ranks itself."""
         if self.job.size == 1 or not self.divides_heads(self.subject):
             yield
             return
@@ -33,6 +33,6 @@ class TensorParallelIpexRuntime(TensorParallelRuntime, IpexRuntime):
         fields.update(before)
 
     def to_optimize(self, model: Any) -> Any:
-        # IPEX knows a sharded model by DeepSpeed's engine around it alone. The engine has a mode of its own,
-        # and IPEX does other things in training.
+        # IPEX recognises a sharded model only by DeepSpeed's engine around it. The engine has a training flag
+        # of its own, by which IPEX behaves differently.
         return model if self.engine is None else self.engine.eval()

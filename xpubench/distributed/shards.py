@@ -1,7 +1,8 @@
-"""A rank's part of a model, for which only the needed slices of the weights are read.
+"""A rank's part of a model, made by reading only the slices of the weights that it needs.
 
-AutoTP shows which slices these are: it shards a model of one layer in which each weight holds the numbers of
-its own rows, and then one with those of its columns. The numbers left on this rank are the slices to read.
+AutoTP itself tells which slices these are. It shards a model of one layer whose weights hold the number of
+their row at every place, and then one whose weights hold the number of their column. The numbers that are
+left on this rank are those of the rows and columns to read.
 """
 
 import re
@@ -21,9 +22,9 @@ Segments = list[tuple[int, int]]  # (start, stop) of runs of rows or of columns
 Shard = Callable[[Any, torch.dtype], Any]  # shards a model and gives this rank's part
 
 LAYER = re.compile(r"\.\d+\.")
-# So many bytes of a matrix are read at once, in addition to the part itself.
+# The most bytes of a matrix that are read at once, in addition to the part itself.
 CHUNK_BYTES = 4 << 20
-# AutoTP does not cut vocabularies here, so that the probe's can be short.
+# The vocabulary of the model that AutoTP is tried on can be short, because AutoTP does not cut it here.
 PROBE_VOCABULARY = 64
 
 
@@ -46,17 +47,18 @@ class WeightReader(Protocol):
         """Rows `start` to `stop` of a weight, and of these the columns."""
 
 
-def sharded(
+def sharded_model(
     config: dict[str, Any], dtype: torch.dtype, shard: Shard, weights: Callable[[Any], WeightReader | None]
 ) -> Any | None:
-    """This rank's part of the config's model in `dtype`, read slice by slice. None where that is impossible:
-    where `weights`, called with the empty model, returns None, or where the layers are not cut alike."""
+    """This rank's part of the config's model in `dtype`, read slice by slice. None where that is
+    impossible: `weights`, called with the empty model, returns None, or the layers are not all cut in
+    the same way."""
     model = empty_model(config, dtype)
     source = weights(model)
     if source is None:
         return None
     shapes = {name: one.shape for name, one in model.named_parameters(remove_duplicate=False)}
-    cuts = probe(config, shard)
+    cuts = find_cuts(config, shard)
     part = shard(model, dtype)
     wanted = dict(part.named_parameters())
     for name, parameter in wanted.items():
@@ -64,12 +66,12 @@ def sharded(
         if cut is None or name not in shapes or cut.shape_of(shapes[name]) != tuple(parameter.shape):
             return None
     for name, parameter in wanted.items():
-        fill(parameter, source, name, cuts[LAYER.sub(".0.", name)], shapes[name])
+        fill_shard(parameter, source, name, cuts[LAYER.sub(".0.", name)], shapes[name])
         parameter.requires_grad_(False)
     return part.eval()
 
 
-def probe(config: dict[str, Any], shard: Shard) -> dict[str, Cut]:
+def find_cuts(config: dict[str, Any], shard: Shard) -> dict[str, Cut]:
     """How the weights of the first layer, and those outside the layers, are cut for this rank."""
     rows, columns = (_numbers(config, shard, axis) for axis in (0, 1))
     return {name: Cut(rows[name], columns[name]) for name in rows}
@@ -118,7 +120,7 @@ def segments(numbers: list[int], length: int) -> Segments | None:
     return None if runs == [(0, length)] else runs
 
 
-def fill(parameter: torch.Tensor, source: WeightReader, name: str, cut: Cut, whole: torch.Size) -> None:
+def fill_shard(parameter: torch.Tensor, source: WeightReader, name: str, cut: Cut, whole: torch.Size) -> None:
     """Copies a weight's slices into the parameter, a few rows at a time."""
     if parameter.numel() == 0:
         return
@@ -132,7 +134,7 @@ def fill(parameter: torch.Tensor, source: WeightReader, name: str, cut: Cut, who
 
 
 def chunks(runs: Segments, most: int) -> Iterator[tuple[int, int]]:
-    """The runs in pieces of at most `most`."""
+    """The runs, cut into pieces of at most `most` numbers."""
     for start, stop in runs:
         for first in range(start, stop, most):
             yield first, min(first + most, stop)

@@ -1,7 +1,8 @@
-"""A small process beside rank 0 that outlives it: it writes the records of the runs when a rank dies.
+"""A small process that outlives rank 0 and writes the records of the runs when a rank is killed.
 
-MPI's launchers kill every rank when one dies, and rank 0 too, before it can write anything. So each rank
-holds a connection to the watchdog, and one that closes without a goodbye belongs to a rank that was killed.
+MPI's launchers kill every rank when one dies, rank 0 included, before it can write anything. Each rank
+therefore holds a connection to the watchdog; a connection that closes without a sign-off belongs to a rank
+that was killed.
 """
 
 import asyncio
@@ -50,7 +51,7 @@ class WatchdogConnection:
             self._socket.recv(1)
 
     def close(self) -> None:
-        """Says goodbye."""
+        """Signs off."""
         self.say({"bye": True})
         self._socket.close()
 
@@ -148,8 +149,8 @@ class Watchdog:
         os.kill(self._order["parent"], signal.SIGKILL)
 
     def _record(self, failure: Failure) -> None:
-        """Ends the watch: writes each draft as that failure, unless its run has a record by now. What happens
-        after the first failure follows from it and is not recorded."""
+        """Ends the watch and writes each draft with that failure, unless its run has a record by now. Later
+        failures follow from the first one and are not recorded."""
         if self._over.is_set():
             return
         self._over.set()

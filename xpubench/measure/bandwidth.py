@@ -32,7 +32,7 @@ def measure_bandwidth(device: str, dtype: str = "bfloat16", repeats: int = REPEA
     They hold random bits, because some GPUs compress what is regular between cache and memory. The fastest
     repeat counts, as in STREAM (https://www.cs.virginia.edu/stream/ref.html), because other work on
     the machine can only slow a repeat. Raises what the device raises when it cannot hold the buffers."""
-    size = _buffer_bytes(device)
+    size = buffer_bytes(device)
     synchronize = synchronizer(device)
     with torch.inference_mode():
         source = random_buffer(size, device)
@@ -65,11 +65,11 @@ def first_bandwidth(device: TorchDevice, dtype: str) -> Bandwidth:
 
 
 def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandwidth:
-    """An earlier measurement with that of now in its `after_` fields, and with the most that the device has
-    shown by now. Nothing is added where the same buffers do not fit any more: smaller ones could lie in a
-    cache."""
+    """An earlier measurement with one made now in its `after_` fields, and with the most that the device
+    has shown by now. Nothing is measured where buffers of the same size no longer fit, because smaller
+    ones could lie in a cache."""
     size = before.buffer_bytes
-    if size is None or _buffer_bytes(device.kind) < size:
+    if size is None or buffer_bytes(device.kind) < size:
         return before
     try:
         found = measure_bandwidth(device.kind, dtype, REPEATS_AFTER)
@@ -91,7 +91,7 @@ def _shown(device: TorchDevice, found: Bandwidth) -> CeilingSample:
     return highest_shown(device.facts(), threads, found.buffer_bytes or 0, sample)
 
 
-def _buffer_bytes(device: str) -> int:
+def buffer_bytes(device: str) -> int:
     """A power of two. Two buffers of this size take at most half of the free memory."""
     wanted = CPU_BUFFER_BYTES if device == "cpu" else DEVICE_BUFFER_BYTES
     while device == "cpu" and wanted < CACHES * _last_level_cache_bytes():

@@ -70,7 +70,7 @@ class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers carrie
         return scores
 
     def facts(self) -> LogitsFacts | None:
-        """What they say; None where no step has shown its logits."""
+        """What the kept logits say; None where no step has shown its logits."""
         if not self._least:
             return None
         # The difference of NaN or infinite logits is not finite.

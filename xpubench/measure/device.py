@@ -54,8 +54,8 @@ class TorchDevice:
         )
 
     def _free_memory_bytes(self) -> int | None:
-        """None where the driver does not know it, such as that of most integrated GPUs, whose `mem_get_info`
-        raises (https://github.com/pytorch/pytorch/issues/159728) or is wrong."""
+        """The free memory; None where the driver does not know it, such as that of most integrated GPUs,
+        whose `mem_get_info` raises (https://github.com/pytorch/pytorch/issues/159728) or is wrong."""
         try:
             free, total = self._module.mem_get_info()
         except Exception:  # The type depends on the driver and on torch's version.
@@ -85,7 +85,7 @@ class TorchDevice:
         return _bandwidth(self.kind, dtype)
 
     def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
-        """An earlier measurement with a shorter one of now."""
+        """An earlier measurement with a shorter one, made now, added to it."""
         from xpubench.measure.bandwidth import bandwidth_again
 
         return bandwidth_again(self, dtype, before)

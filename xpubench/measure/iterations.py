@@ -26,7 +26,7 @@ def steady(one_ns: int, other_ns: int) -> bool:
     return high - low <= STEADY * low
 
 
-def pairs(
+def iteration_pairs(
     once: Once,
     count: int,
     enough: Callable[[], bool] = lambda: False,

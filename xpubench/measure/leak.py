@@ -25,8 +25,8 @@ def slope_of(available_bytes: list[int]) -> float | None:
 
 
 def falls_steadily(available_bytes: list[int]) -> bool:
-    """Whether at least 90% of the steps fall, none of them makes half of the whole fall, and the slope over
-    all iterations makes at least 64 MiB."""
+    """Whether the memory falls steadily: at least 90% of the steps fall, none of them is half of the whole
+    fall, and the slope over all iterations amounts to at least 64 MiB."""
     if len(available_bytes) < LEAST_ITERATIONS:
         return False
     steps = np.diff(np.asarray(available_bytes, dtype=np.float64))

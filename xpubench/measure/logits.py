@@ -1,4 +1,4 @@
-"""What the logits of a decoding loop of our own show, looked at while it is timed."""
+"""Samples of the logits of a decoding loop of our own, taken while it is timed."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ class LogitsSamples:
         )
 
     def facts(self) -> LogitsFacts:
-        """What they say of all steps."""
+        """What the samples of all steps say."""
         seen = np.stack(self._seen)
         return LogitsFacts(
             finite=bool(np.isfinite(seen[..., 0]).all()), constant=bool((seen == seen[..., :1]).all(-1).any())

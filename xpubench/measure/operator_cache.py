@@ -61,7 +61,7 @@ def _path(key: str) -> Path | None:
 
 
 def _read(path: Path | None) -> OperatorChecks | None:
-    """What is kept there; None for nothing, and for a file that is broken or tells of a problem."""
+    """The kept comparison; None where there is none, or where the file is broken or tells of a problem."""
     try:
         found = None if path is None else msgspec.json.decode(path.read_bytes(), type=OperatorChecks)
     except (OSError, msgspec.DecodeError):

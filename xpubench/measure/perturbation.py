@@ -45,7 +45,7 @@ def known(found: Sequence[float]) -> bool:
     return needed is not None and len(found) + 1 >= needed and median(found) <= MOST
 
 
-def interval(found: Sequence[float]) -> tuple[float, float] | None:
+def ratio_interval(found: Sequence[float]) -> tuple[float, float] | None:
     """The ends of the 95% interval of the ratios' geometric mean, None with fewer than the first pairs.
 
     It is that of Stein (1945), "A two-sample test for a linear hypothesis whose power is independent of the

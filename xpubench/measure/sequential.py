@@ -10,10 +10,10 @@ from xpubench.measure.bootstrap import Floats
 
 # A bound misses with at most this probability.
 ALPHA = 0.05
-# Bets as shares of the largest one that cannot lose all. Which of them is best depends on the share of items
-# that differ and on the loss.
+# The bets, as shares of the largest bet that cannot lose the whole capital. Which of them is best depends on
+# the share of items that differ and on the loss.
 BETS = (0.07, 0.14, 0.28, 0.56)
-# A capital that decides. Of the two hypotheses at most one is true, so that each may be refused at 5%.
+# The capital that refuses a hypothesis. At most one of the two is true, so that each may be refused at 5%.
 DECIDES = 1 / ALPHA
 
 Sided = Literal["within", "beyond"]

@@ -115,7 +115,7 @@ def summarize_run(samples: Samples, facts: SummaryInputs) -> tuple[LatencySummar
         prompt_tokens_per_s=batch_size * facts.input_tokens / (first.median / 1e3),
         prompt_share_of_peak=prompt_share,
         perturbation=slowed,
-        perturbation_ci95=perturbation.interval(of_pairs),
+        perturbation_ci95=perturbation.ratio_interval(of_pairs),
         perturbation_pairs=len(of_pairs),
         mbu_measured=measured,
         mbu_datasheet=datasheet,
@@ -194,8 +194,9 @@ def _mbu(step_bytes: int | None, step_ms: float | None, gb_per_s: float | None) 
 
 
 def _mbu_interval(facts: SummaryInputs, step: Statistic | None) -> tuple[float, float] | None:
-    """The least and the largest MBU: the slower end of the latency's interval with the highest ceiling, and
-    the faster end with the lowest. None where the process has no ceiling of its own or there is no MBU."""
+    """The smallest and the largest MBU: from the slower end of the latency's interval with the highest
+    ceiling, and from the faster end with the lowest. None where the process has no ceiling of its own or
+    there is no MBU."""
     if step is None or facts.bandwidth_lowest_gb_per_s is None:
         return None
     fast_ms, slow_ms = step.ci95 or (step.median, step.median)

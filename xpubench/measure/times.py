@@ -29,8 +29,8 @@ class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
     ranks: list["TokenTimes"] | None = None
 
     def iteration(self, tokenize_ns: int | None = None, detokenize_ns: int | None = None) -> Iteration:
-        """The intervals between the stamps, of which tokens of one step may share one. RunFailure
-        `unsupported` where the clock went back or stood still."""
+        """An iteration with the intervals between the stamps; tokens of one step may share a stamp.
+        RunFailure `unsupported` where the clock went back or stood still."""
         stamps = self.token_ns
         # A stack's own clock may put the last token just behind the return.
         went_back = any(late < early for early, late in pairwise((self.start_ns, *stamps)))

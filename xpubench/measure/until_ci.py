@@ -18,8 +18,9 @@ def pair_value(one: Iteration) -> float | None:
 
 
 def tight_after(values: Sequence[float], share: float) -> int | None:
-    """The number of pairs, each with its `pair_value`, after which the always-valid interval first reached no
-    farther than `share` above the latency; None where it never did, as below five pairs."""
+    """The number of pairs, each with its `pair_value`, after which the always-valid interval first reached
+    at most `share` above the latency. None where it never did, and always None for fewer than five
+    pairs."""
     if not values:
         return None
     tight = np.flatnonzero(np.expm1(always_valid_halves(np.array([values]))[0]) <= share)

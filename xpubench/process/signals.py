@@ -47,7 +47,7 @@ def as_interruptions() -> Iterator[None]:
 
 
 def exit_code() -> int:
-    """128 and the number of the signal that ended this process, by default SIGINT's."""
+    """The exit code 128 plus the number of the signal that ended this process, by default SIGINT."""
     return 128 + (_received.number or signal.SIGINT)
 
 

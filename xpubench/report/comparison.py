@@ -1,7 +1,7 @@
 """A comparison in words: a row for each run, and notes on what the rows do not tell."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from xpubench.compare.figures import FigureName
 from xpubench.compare.judgement import Judgement
@@ -14,13 +14,27 @@ COLUMNS = (
     *("run", "verdict", "first token, ratio", "next token, ratio", "memory, ratio", "accuracy, points"),
     *("would show", "decides at"),
 )
+PARTS_COLUMN = "parts that changed"
+# The columns of words, which are aligned to the left.
+LEFT_COLUMNS = ("run", "verdict", PARTS_COLUMN)
 # The figures of the columns; of several, the first that was compared.
 SHOWN: tuple[tuple[FigureName, ...], ...] = (("first_token",), ("next_token",), ("peak_device", "peak_host"))
 MOST_DIFFERENCES = 4
 CHANGED = ("slower", "faster", "worse", "better")
 
 
-def row_texts(run: RunComparison) -> list[str]:
+def comparison_table(runs: Sequence[RunComparison]) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and a row of texts for each run. Beside the verdict stand the parts of the
+    token's time that changed, in a column that is there where a run tells them."""
+    columns, rows = list(COLUMNS), [_row_texts(run) for run in runs]
+    if any(run.parts is not None for run in runs):
+        columns.insert(2, PARTS_COLUMN)
+        for run, row in zip(runs, rows, strict=True):
+            row.insert(2, NONE if run.parts is None else run.parts.message)
+    return columns, rows
+
+
+def _row_texts(run: RunComparison) -> list[str]:
     """The text of each of `COLUMNS` for a run. `would show` is the smallest change of the primary figure that
     these data would show, `decides at` the rounds or items from which it would probably have a verdict."""
     primary, accuracy = run.primary, run.accuracy

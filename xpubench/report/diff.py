@@ -88,7 +88,7 @@ def diff(directories: Sequence[Path]) -> Diff:
 def _sides(
     directories: Sequence[Path], left_out: list[tuple[str, str]]
 ) -> tuple[tuple[str, str], tuple[OfOneSide, OfOneSide]]:
-    """What each side is called, and its records."""
+    """The name of each side, and its records."""
     first = list(records_in(directories[:1], left_out, below=True))
     if len(directories) > 1:
         others = ", ".join(map(str, directories[1:]))
@@ -105,7 +105,7 @@ def _sides(
 
 
 def _by_work(sides: tuple[OfOneSide, OfOneSide]) -> dict[Work, tuple[dict[str, Rounds], dict[str, Rounds]]]:
-    """By each work the runs of both sides, by their stacks."""
+    """The runs of both sides by their work, and within it by their stacks."""
     keys = iter(work_keys([record for side in sides for _, record in side]))
     runs: dict[Work, tuple[dict[str, Rounds], dict[str, Rounds]]] = {}
     for place, side in enumerate(sides):

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Sequence
 
 from xpubench.compare.history import History
 from xpubench.compare.runs import Comparisons
-from xpubench.report.comparison import COLUMNS, notes, row_texts
+from xpubench.report.comparison import LEFT_COLUMNS, comparison_table, notes
 from xpubench.report.diff import Diff
+from xpubench.report.explained import PARTS_LEFT, parts_table
 from xpubench.report.matrix import Cell, Entry
 from xpubench.report.overview import Overview
 from xpubench.report.tables import DataTable, cell_text, diff_table, history_table, runs_table
@@ -42,7 +43,12 @@ def overview_markdown(found: Overview) -> bytes:
     header = ["model", *(f"{table.titles[one.platform]}, {MODE_NAMES[one.mode]}" for one in table.columns)]
     matrix = ([line.model, *map(_cell, line.cells)] for line in table.rows)
     lines += ["", "## Validated models", "", *_rows(header, matrix)]
-    return _whole([*lines, "", "## Runs", "", *_table(runs_table(found.runs))], found.left_out)
+    lines += ["", "## Runs", "", *_table(runs_table(found.runs))]
+    if any(run.next_parts for run in found.runs):
+        columns, rows = parts_table(found.runs)
+        lines += ["", "## Where the time of a next token goes, % of its latency", ""]
+        lines += _rows(columns, rows, numeric=columns[PARTS_LEFT:])
+    return _whole(lines, found.left_out)
 
 
 def diff_markdown(found: Diff) -> bytes:
@@ -67,12 +73,13 @@ def history_markdown(found: History) -> bytes:
 
 def comparison_markdown(found: Comparisons) -> bytes:
     """The runs of two sets beside each other."""
-    lines = _rows(COLUMNS, map(row_texts, found.runs), numeric=COLUMNS[2:])
+    columns, rows = comparison_table(found.runs)
+    lines = _rows(columns, rows, numeric=[name for name in columns if name not in LEFT_COLUMNS])
     return _whole([*lines, "", *(f"- {escaped(note)}" for note in notes(found))], [])
 
 
 def escaped(text: str) -> str:
-    """A text in one line that Markdown takes for nothing else, nor for HTML."""
+    """The text in one line, escaped so that neither Markdown nor HTML gives it another meaning."""
     return re.sub(r"([\\`*_~\[\]<>|#&])", r"\\\1", " ".join(text.split()))
 
 

@@ -20,7 +20,7 @@ MODES: tuple[Mode, ...] = ("fp16", "int4", "distributed")
 OTHER_MODES: tuple[Mode, ...] = ("bf16", "int8")
 DISTRIBUTED_ON = "max"
 UNKNOWN = "device not known"
-# By the key of each accuracy run its references.
+# The references of each accuracy run, by the run's key.
 References = dict[str, list[AccuracyReference]]
 
 
@@ -122,7 +122,7 @@ def matrix(runs: Iterable[RunRow]) -> Matrix:
 
 
 def tally(found: Matrix) -> list[Tally]:
-    """The verdicts of each column and runtime, counted."""
+    """The counts of the verdicts of each column and runtime."""
     tallies = []
     for place, column in enumerate(found.columns):
         cells = [row.cells[place] for row in found.rows]
@@ -143,7 +143,7 @@ def tally(found: Matrix) -> list[Tally]:
 
 
 def newest(runs: Iterable[RunRow]) -> list[RunRow]:
-    """Of runs that share an id, on one kind of device, the one that was made last."""
+    """Among runs that share an id and a kind of device, the one that was made last."""
     last: dict[tuple[str, str], RunRow] = {}
     for run in runs:
         key = (run.id, run.device_name)
@@ -153,8 +153,8 @@ def newest(runs: Iterable[RunRow]) -> list[RunRow]:
 
 
 def _placed(runs: Sequence[RunRow]) -> list[RunRow]:
-    """The runs, of which those that ended before their device was known get the platform of the others in
-    their directory on that kind of device, where there is one alone."""
+    """The runs. Those that ended before their device was known get the platform of the other runs in their
+    directory on that kind of device, where these have only one platform."""
     seen: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for run in runs:
         if run.platform is not None:
@@ -262,7 +262,8 @@ def _missing(latencies: Sequence[RunRow], accuracies: Sequence[RunRow], referenc
 
 
 def _run_to_show(runs: Sequence[RunRow]) -> RunRow | None:
-    """A run that went well rather than not, with trained weights, on the whole task; of those the newest."""
+    """The run that stands for several: one that went well if there is one, with trained weights and on the
+    whole task if possible, and the newest of these."""
 
     def rank(run: RunRow) -> tuple[bool, bool, bool, str]:
         return run.status == "ok", run.weights != "dummy", not run.acc_partial, run.created

@@ -76,7 +76,8 @@ def _stack(run: RunRow) -> tuple[str, str, str]:
 
 
 def _names(a: RunRow, b: RunRow) -> tuple[str, str]:
-    """What tells both stacks apart: runtime and kind of device, else the device's name."""
+    """The words that tell both stacks apart: runtime and kind of device or, where these are the same, the
+    device's name."""
     kinds = [f"{run.runtime} on {run.device}" for run in (a, b)]
     if kinds[0] == kinds[1] and a.device_name != b.device_name:
         kinds = [f"{run.runtime} on {run.device_name}" for run in (a, b)]

@@ -1,4 +1,5 @@
-"""What an accuracy is held against: a published figure, or a float32 run of the same checkpoint."""
+"""The references that an accuracy is compared with: a published figure, or a float32 run of the same
+checkpoint."""
 
 from collections import defaultdict
 from collections.abc import Sequence

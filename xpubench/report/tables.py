@@ -53,19 +53,25 @@ def cell_text(column: Column, cell: Any) -> str:
 
 
 def runs_table(runs: list[RunRow]) -> DataTable:
-    """The table of runs, the newest first."""
+    """The table of runs, the newest first; without the column of what bounds them where no run tells it."""
     order = sorted(enumerate(runs), key=lambda numbered: numbered[1].created, reverse=True)
-    return _table(_RUNS, ((index, run.key, run) for index, run in order))
+    columns = _RUNS if any(run.bound_by for run in runs) else _without(_RUNS, "bound")
+    return _table(columns, ((index, run.key, run) for index, run in order))
 
 
 def diff_table(pairs: list[RunPair]) -> DataTable:
-    """The table of two directories' pairs."""
-    return _table(_DIFF, ((None, "", pair) for pair in pairs))
+    """The table of two directories' pairs; without the column of parts where no pair tells any."""
+    columns = _DIFF if any(map(_parts, pairs)) else _without(_DIFF, "parts")
+    return _table(columns, ((None, "", pair) for pair in pairs))
 
 
 def history_table(points: list[Point]) -> DataTable:
     """The table of a model's history."""
     return _table(_HISTORY, ((None, "", point) for point in points))
+
+
+def _without(columns: _Columns[_Row], left_out: str) -> _Columns[_Row]:
+    return {name: column for name, column in columns.items() if name != left_out}
 
 
 def _table(columns: _Columns[_Row], rows: Iterable[tuple[int | None, str, _Row]]) -> DataTable:
@@ -106,6 +112,11 @@ def _accuracy(pair: RunPair) -> Judgement | None:
     return None if found is None else found.accuracy
 
 
+def _parts(pair: RunPair) -> str | None:
+    found = pair.comparison.parts
+    return None if found is None else found.message
+
+
 def _tokens(pair: RunPair) -> str | None:
     place = pair.first_other_token
     return None if place is None else f"other from {place}" if place else "equal"
@@ -142,6 +153,7 @@ _RUNS: _Columns[RunRow] = {
     "next": (Column("Next token, ms", "interval"), _next),
     "rate": (Column("Tokens/s", "number"), lambda run: run.tokens_per_s),
     "mbu": (Column("MBU, %", "number", digits=1), lambda run: _percent(run.mbu_measured)),
+    "bound": (Column("Bound by", filter=True), lambda run: run.bound_by),
     "accuracy": (Column("Accuracy, %", "number", digits=1), lambda run: _percent(run.acc)),
     "memory": (Column("Memory, GB", "number"), _memory_gb),
     "created": (Column("Made, UTC", "date"), lambda run: run.created),
@@ -157,6 +169,7 @@ _DIFF: _Columns[RunPair] = {
     "a": (Column("A", filter=True), lambda pair: f"{pair.a.runtime} {pair.a.device}"),
     "b": (Column("B", filter=True), lambda pair: f"{pair.b.runtime} {pair.b.device}"),
     "verdict": (Column("B is", "status", filter=True), lambda pair: pair.comparison.verdict),
+    "parts": (Column("Parts that changed", "long"), _parts),
     "next": (Column("Next token, B / A", "interval", digits=3), lambda pair: _ratio(pair, "next_token")),
     "first": (Column("First token, B / A", "interval", digits=3), lambda pair: _ratio(pair, "first_token")),
     "next_a": (Column("Next token A, ms", "number"), lambda pair: pair.a.next_token_ms),

@@ -18,7 +18,7 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.measure.host import peak_host_bytes
 from xpubench.plan import activation_bytes
 from xpubench.progress import Progress
-from xpubench.record import Accuracy, AccuracySummary, Item, Record, RunChecks, now
+from xpubench.record import Accuracy, AccuracySummary, Item, MatrixPeak, Record, RunChecks, now
 from xpubench.results import ResultsDirectory
 from xpubench.run.session import Facts, Session
 from xpubench.spec import DTYPE_BYTES, AccuracySpec
@@ -58,12 +58,14 @@ def run(
             session.fetch()
             if known is not None:
                 check_weights(reference, session.fingerprint)
+            session.progress.say(f"measuring the matrix products of {session.subject.device}")
+            peak = session.facts.device.matrix_peak(session.subject.dtype)
             session.load()
         except BaseException as error:
             yield from session.fail_all(error)
             return
         for spec, task in tasks.values():
-            record = session.write(_evaluated(session, spec, task, known))
+            record = session.write(_evaluated(session, spec, task, known, peak))
             yield record
             if record.status == "interrupted":
                 return
@@ -83,7 +85,11 @@ def _reference_of(tasks: list[tuple[AccuracySpec, Any]], path: str | None) -> Re
 
 
 def _evaluated(
-    session: Session[AccuracySpec], spec: AccuracySpec, task: Any, known: Reference | None
+    session: Session[AccuracySpec],
+    spec: AccuracySpec,
+    task: Any,
+    known: Reference | None,
+    peak: MatrixPeak | None,
 ) -> Record:
     facts, generator = session.facts, session.generator
     scored_alone = type(spec.subject.options).scored_alone
@@ -115,6 +121,7 @@ def _evaluated(
     if known is not None:
         correct = {item.id: item.correct for item in accuracy.items}
         accuracy = msgspec.structs.replace(accuracy, decision=known.decision(lm.drawn, correct))
+    accuracy = _with_rates(accuracy, lm, spec, facts, peak)
     if failure := numerics(accuracy):
         (failed,) = session.failed(failure, [spec])
         return msgspec.structs.replace(failed, accuracy=accuracy)
@@ -136,7 +143,27 @@ def _evaluated(
         runtime=generator.describe(),
         checks=RunChecks(validation=status_of(spec.subject.model, facts.config.get("model_type"))),
         accuracy=accuracy,
+        peak=peak,
         warnings=[*([partial] if accuracy.partial else []), *_warnings(accuracy), *generator.doubts()],
+    )
+
+
+def _with_rates(
+    accuracy: Accuracy, lm: RuntimeLM, spec: AccuracySpec, facts: Facts, peak: MatrixPeak | None
+) -> Accuracy:
+    """The accuracy with the rates at which its texts were scored."""
+    if not lm.work.tokens or not lm.seconds:
+        return accuracy
+    share, highest = None, peak.highest_tflop_per_s if peak else None
+    if facts.architecture is not None and highest:
+        flop = lm.work.flop(facts.architecture.part(spec.subject.tp_size))
+        share = flop / lm.seconds / (highest * 1e12)
+    return msgspec.structs.replace(
+        accuracy,
+        tokens_per_s=lm.work.tokens / lm.seconds,
+        padding=lm.work.padding,
+        share_of_peak=share,
+        peak_tflop_per_s=highest,
     )
 
 

@@ -52,7 +52,7 @@ def has_package(python: str | None, package: str) -> bool:
 
 
 @cache
-def first_device(python: str) -> str | None:
+def first_device_of(python: str) -> str | None:
     """The preferred device that another interpreter's torch finds; None where it cannot tell."""
     environment = os.environ | {"PYTHONPATH": PACKAGES}
     try:

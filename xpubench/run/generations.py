@@ -9,7 +9,7 @@ import numpy as np
 from xpubench.accuracy.timed import TimedTokens
 from xpubench.measure.cores import between
 from xpubench.measure.host import peak_host_bytes
-from xpubench.measure.iterations import pairs, warm_up
+from xpubench.measure.iterations import iteration_pairs, warm_up
 from xpubench.measure.perturbation import known, ratios
 from xpubench.measure.until_ci import pair_value, tight_after
 from xpubench.prompts import random_prompt
@@ -31,7 +31,7 @@ class LoadGenerations(NamedTuple):
     peak_host_bytes: int
 
 
-def shares(count: int, loads: int) -> list[int]:
+def counts_per_load(count: int, loads: int) -> list[int]:
     """`count` divided over the loads, the larger shares first."""
     return [count // loads + (number < count % loads) for number in range(loads)]
 
@@ -82,7 +82,7 @@ def measure_load(
     def slowdown_known() -> bool:
         return not protocol.every_pair and known(ratios(samples.iterations))
 
-    for iteration in pairs(once, count, enough, slowdown_known):
+    for iteration in iteration_pairs(once, count, enough, slowdown_known):
         samples.iterations.append(iteration)
         if (value := pair_value(iteration)) is not None:
             values.append(value)
@@ -91,13 +91,16 @@ def measure_load(
 
 
 def _verify(generator: Generator, spec: RunSpec, watched: TimedTokens) -> Verification:
-    """An untimed generation from the first and the last pair's prompt."""
-    workload = spec.workload
+    """An untimed generation from the first and the last pair's prompt. Each row of the batch stands in
+    another place, so that what goes wrong at one place shows, unless the stack hides the logits by which its
+    rounding could be told from that."""
+    workload, shift = spec.workload, 0 if generator.scorer is None else 1
     prompt_ids = prompt_ids_of(generator, workload, spec.protocol.seed, 0)
-    verification = generator.verify(prompt_ids, workload)
-    watched.add(workload.prompt or 0, prompt_ids, workload.num_beams, verification.tokens)
+    verification = generator.verify(np.roll(prompt_ids, shift, axis=0), workload)
+    tokens = np.roll(verification.tokens, -shift, axis=0)
+    watched.add(workload.prompt or 0, prompt_ids, workload.num_beams, tokens)
     watched.look_at(verification.logits)
-    return verification
+    return msgspec.structs.replace(verification, tokens=tokens)
 
 
 def _generate_once(

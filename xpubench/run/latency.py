@@ -20,11 +20,13 @@ from xpubench.accuracy.limits import precision_of
 from xpubench.accuracy.timed import TimedTokens
 from xpubench.catalog import status_of
 from xpubench.errors import RunFailure, UserError
+from xpubench.explanation import DeviceCard
 from xpubench.measure.environment import noise_warnings
 from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
 from xpubench.plan import (
     StoredWeights,
-    check_beams,
+    check_beam_count,
+    check_depths,
     check_positions,
     decode_bytes_per_step,
     lack_of_memory,
@@ -34,8 +36,9 @@ from xpubench.plan import (
 from xpubench.progress import Progress
 from xpubench.record import Bandwidth, MatrixPeak, Output, Record, RunChecks, Samples, now
 from xpubench.results import ResultsDirectory
+from xpubench.run.expectation import expectation_of
 from xpubench.run.explain import explained
-from xpubench.run.generations import LoadGenerations, measure_load, prompt_ids_of, shares
+from xpubench.run.generations import LoadGenerations, counts_per_load, measure_load, prompt_ids_of
 from xpubench.run.session import Session
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.spec import RunSpec
@@ -69,7 +72,7 @@ def run(
     with Session(specs, results, progress) as session:
         try:
             session.check()
-            expected = _checked_reference(session, results, reference)
+            expected = _checked_reference(session, results, reference, depths)
             refused = _plan(session)
         except BaseException as error:
             yield from session.fail_all(error)
@@ -105,6 +108,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
     bandwidth: Bandwidth
     peak: MatrixPeak | None
+    card: DeviceCard
     validation: str
     checks: Checks
     description: RuntimeDescription
@@ -114,12 +118,14 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _checked_reference(
-    session: Session[RunSpec], results: ResultsDirectory, reference: str | None
+    session: Session[RunSpec], results: ResultsDirectory, reference: str | None, depths: Sequence[int]
 ) -> divergence.Trace | None:
-    """The recorded reference; UserError where it cannot serve, or a workload is too long for the model."""
+    """The recorded reference; UserError where it cannot serve, or a workload or a depth is too long for the
+    model."""
+    check_depths(session.facts.architecture, depths)
     for spec in session.specs:
         check_positions(session.facts.architecture, spec.workload.input_tokens, spec.workload.new_tokens)
-        check_beams(session.facts.architecture, spec.workload.num_beams)
+        check_beam_count(session.facts.architecture, spec.workload.num_beams)
     expected = recorded_reference(reference, session.subject)
     paths = {results.record_path(spec.id).resolve() for spec in session.specs}
     if reference is not None and Path(reference).resolve() in paths:
@@ -154,6 +160,7 @@ def _set(
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
     bandwidth = facts.device.bandwidth(subject.dtype)
     peak = facts.device.matrix_peak(subject.dtype)
+    card = session.card(bandwidth.ceiling_gb_per_s)
     if reference == CPU_FLOAT32:
         session.progress.say("generating the reference on the CPU in float32")
         expected = cpu_reference(session.specs[0], facts.architecture)
@@ -163,7 +170,7 @@ def _set(
         stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
         for spec in session.specs:
             session.plans[spec.id] = plan_of(facts.architecture, spec, facts.catalog_device, stored)
-    precision = precision_of(subject, session.generator.rounding)
+    precision = precision_of(subject, session.generator.rounding, description.precision_class)
     limits = reference_limits(reference, precision, max_kl=max_kl, min_agreement=min_agreement)
     doubts = noise_warnings(session.environment)
     if session.operators is not None:
@@ -175,6 +182,7 @@ def _set(
     return Setting(
         bandwidth=bandwidth,
         peak=peak,
+        card=card,
         validation=status_of(subject.model, facts.config.get("model_type")),
         checks=Checks(session.generator, reference, expected, limits),
         description=description,
@@ -222,7 +230,7 @@ def _measure(
     progress = session.progress
     progress.begin(workload.title(input_tokens), protocol.loads * protocol.num_warmup + 2 * count)
     of_loads = []
-    for number, of_load in enumerate(shares(count, protocol.loads)):
+    for number, of_load in enumerate(counts_per_load(count, protocol.loads)):
         if number:
             _check_weights_stayed(session, setting, watched)
             _load_again(session, setting, watched)
@@ -237,6 +245,7 @@ def _measure(
     inputs = msgspec.structs.replace(inputs, load_s=median(one.load_s for one in samples.loads))
     bandwidth = session.facts.device.bandwidth_again(spec.subject.dtype, setting.bandwidth)
     summary, warnings = summarize_run(samples, with_ceilings(inputs, bandwidth))
+    expectation = expectation_of(session, setting.card, spec, setting.description, summary)
     progress.say("looking at the timed tokens")
     with watched.checking():
         for answers in setting.checks.before_and_after(spec):
@@ -244,6 +253,8 @@ def _measure(
     _check_weights_stayed(session, setting, watched)
     tokens = watched.settle()
     warnings += watched.warnings()
+    if spec.subject.weights != "dummy":
+        warnings += watched.degenerate()
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
         warnings.append("a static cache was asked for, and the stack does not show which one it used")
     first_tokens = verification.tokens[0].tolist()
@@ -260,6 +271,7 @@ def _measure(
         runtime=description,
         bandwidth=bandwidth,
         peak=setting.peak,
+        expectation=expectation,
         checks=RunChecks(
             validation=setting.validation,
             new_tokens=workload.new_tokens,

@@ -123,10 +123,10 @@ def _records(order: Order, results: ResultsDirectory, progress: Progress) -> Gen
 
 def _saved(specs: list[Spec], directory: Path, progress: Progress) -> list[Spec]:
     """Quantizes into the directory, and returns the specs of runs from there."""
-    from xpubench.run.quantize import save
+    from xpubench.run.quantize import save_quantized
 
     subject = specs[0].subject
-    save(subject, directory, progress, with_errors=False)
+    save_quantized(subject, directory, progress, with_errors=False)
     assert subject.quantization is not None
     recipe = msgspec.structs.replace(subject.quantization, checkpoint=str(directory))
     saved = msgspec.structs.replace(subject, quantization=recipe)

@@ -14,10 +14,11 @@ from xpubench.progress import Progress
 from xpubench.runtimes import registry
 from xpubench.spec import Subject
 from xpubench.weights.empty import empty_model, parameter_places
+from xpubench.weights.int4.calibrated import write_calibrated
 from xpubench.weights.int4.checkpoints import check_target, source_weights, write
 from xpubench.weights.int4.grids import QuantizationError, error_of
 from xpubench.weights.int4.layout import Weight, check_complete
-from xpubench.weights.int4.recipes import Description
+from xpubench.weights.int4.recipes import CalibratedDescription, CalibratedRecipe, Description
 from xpubench.weights.source import source_of
 
 FLOAT16_BYTES = 2
@@ -28,7 +29,7 @@ class Quantized(msgspec.Struct, frozen=True, kw_only=True):
     the error of each quantized weight, empty unless asked for; `relative_l2` is the error of all of them."""
 
     directory: str
-    description: Description
+    description: Description | CalibratedDescription
     file_bytes: int
     float16_bytes: int
     float16_ratio: float
@@ -38,7 +39,7 @@ class Quantized(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, QuantizationError]
 
 
-def save(subject: Subject, target: Path, progress: Progress, *, with_errors: bool) -> Quantized:
+def save_quantized(subject: Subject, target: Path, progress: Progress, *, with_errors: bool) -> Quantized:
     """Quantizes the subject's weights by its recipe, one at a time, into the directory `target`.
 
     Raises UserError for what the user must change, RunFailure for a checkpoint that cannot be used.
@@ -68,6 +69,25 @@ def save(subject: Subject, target: Path, progress: Progress, *, with_errors: boo
         weights = source_weights(model, source, recipe)
         noted = _noted(weights, errors if with_errors else None, progress, set(parameter_places(model)))
         write(target, source.directory, noted, description)
+    return _outcome(target, description, started_ns, errors)
+
+
+def save_calibrated(
+    subject: Subject, recipe: CalibratedRecipe, target: Path, progress: Progress
+) -> Quantized:
+    """Quantizes the subject's model with data into the directory `target`. Raises as `save`."""
+    check_target(target)
+    started_ns = perf_counter_ns()
+    description = write_calibrated(subject, recipe, target, progress)
+    return _outcome(target, description, started_ns, {})
+
+
+def _outcome(
+    target: Path,
+    description: Description | CalibratedDescription,
+    started_ns: int,
+    errors: dict[str, QuantizationError],
+) -> Quantized:
     quantize_s = (perf_counter_ns() - started_ns) / 1e9
     squares = sum(error.square_sum for error in errors.values())
     error_squares = sum(error.error_square_sum for error in errors.values())

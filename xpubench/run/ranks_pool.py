@@ -75,7 +75,9 @@ def hand_out(
             raise UserError("--executor mpi is for suites that run each model in one process")
         if pending := [spec for spec in order.specs if wanted(results, spec, rerun)]:
             asked.append(msgspec.structs.replace(order, specs=pending, results=str(results.path)))
-    futures = {executor.submit(carry_out, msgspec.json.encode(order), timeout_s): order for order in asked}
+    futures = {
+        executor.submit(perform_encoded, msgspec.json.encode(order), timeout_s): order for order in asked
+    }
     try:
         for future in as_completed(futures):
             done: Handed = msgspec.json.decode(future.result(), type=Handed)
@@ -86,7 +88,7 @@ def hand_out(
             future.cancel()
 
 
-def carry_out(order: bytes, timeout_s: float) -> bytes:
+def perform_encoded(order: bytes, timeout_s: float) -> bytes:
     """Runs an order, as JSON, in a worker of this rank, and returns a `Handed` as JSON."""
     from mpi4py import MPI
 

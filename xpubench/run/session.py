@@ -11,6 +11,8 @@ from xpubench.catalog import CatalogDevice, identify_device
 from xpubench.catalog.architecture import Architecture, architecture_of
 from xpubench.environment import Environment
 from xpubench.errors import RunFailure, UserError
+from xpubench.expectation import assumed_card
+from xpubench.explanation import DeviceCard
 from xpubench.failures import classify, failed_record
 from xpubench.measure.environment import capture
 from xpubench.measure.host import resident_memory
@@ -22,7 +24,7 @@ from xpubench.runtimes import registry
 from xpubench.runtimes.base import Device, Generator
 from xpubench.spec import AccuracySpec, RunSpec, Subject
 
-Spec = TypeVar("Spec", RunSpec, AccuracySpec)
+AnySpec = TypeVar("AnySpec", RunSpec, AccuracySpec)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +38,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     available_bytes: int | None
 
 
-class Session(ExitStack, Generic[Spec]):
+class Session(ExitStack, Generic[AnySpec]):
     """Runs of one subject, which is loaded once, or again where a run asks for it, and closed at the end of
     the context. `specs` are the runs that are still to be made, `facts` what `check` found, `operators` what
     `check_operators` found, `generator` the model that `load` loaded last, and `loaded` what is known of that
@@ -46,12 +48,12 @@ class Session(ExitStack, Generic[Spec]):
     generator: Generator
     loaded: Load
 
-    def __init__(self, specs: list[Spec], results: ResultsDirectory, progress: Progress) -> None:
+    def __init__(self, specs: list[AnySpec], results: ResultsDirectory, progress: Progress) -> None:
         super().__init__()
         self.subject: Subject = specs[0].subject
         if any(spec.subject != self.subject for spec in specs):
             raise ValueError("the specs of one session have one subject")
-        self.specs: list[Spec] = specs
+        self.specs: list[AnySpec] = specs
         self.progress = progress
         self.environment = Environment()
         self.plans: dict[str, Plan | None] = {}
@@ -109,6 +111,16 @@ class Session(ExitStack, Generic[Spec]):
             more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             raise RunFailure("numerics", f"{self.subject.device} computes wrongly: {wrong[0]}{more}")
 
+    def card(self, ceiling_gb_per_s: float) -> DeviceCard:
+        """The device card of the subject's stack, an assumed one where it was not measured."""
+        subject = self.subject
+        try:
+            found = self._loader.card(subject, self.environment, ceiling_gb_per_s, self.progress.say)
+        except Exception as error:  # The type depends on the device. The run needs no card.
+            self.progress.say(f"no device card: {type(error).__name__}: {error}")
+            found = None
+        return found or assumed_card(asynchronous=subject.device != "cpu")
+
     def load(self) -> None:
         """Loads the subject and times that. An earlier load of it is closed first."""
         subject = self.subject
@@ -122,7 +134,7 @@ class Session(ExitStack, Generic[Spec]):
         self.loaded = Load(load_s=load_s, **resident_memory()._asdict())
         self.is_loaded = True
 
-    def failed(self, error: BaseException, specs: list[Spec]) -> list[Record]:
+    def failed(self, error: BaseException, specs: list[AnySpec]) -> list[Record]:
         """The records of runs that one error or interruption ended. A UserError is raised again, because the
         user must change something."""
         if isinstance(error, UserError):

@@ -91,7 +91,7 @@ def defects_met(spec: Spec) -> list[Defect]:
     return known_defects(spec.subject, model_type, spec.workload if isinstance(spec, RunSpec) else None)
 
 
-def device_of(subject: Subject) -> CatalogDevice | None:
+def catalog_device_of(subject: Subject) -> CatalogDevice | None:
     """The device that the subject's runtime finds here, by its data sheet, else by the bandwidth that it
     reaches now; None where the runtime finds none."""
     loader = registry.loader(subject.runtime)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts, Environment
+from xpubench.explanation import DeviceCard
 from xpubench.measure.host import CpuClock
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts, TokenTimes
@@ -155,6 +156,11 @@ class Generator(Protocol):
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         """Generates exactly `workload.new_tokens` greedily or with beams, and stamps them."""
 
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        """As `generate` under the policy `every_token`, but for the prompt's pass: the keys and values of all
+        its tokens but the last one are random. None where the stack does not allow it."""
+        return None
+
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         """Generates the same untimed, and looks at the logits and the cache."""
 
@@ -238,6 +244,18 @@ class Loader(Protocol):
             int4_group_size=recipe.group_size if recipe is not None and own_int4 else None,
             say=say,
         )
+
+    @classmethod
+    def card(
+        cls,
+        subject: Subject,
+        environment: Environment,
+        ceiling_gb_per_s: float,
+        say: Callable[[str], None],
+    ) -> DeviceCard | None:
+        """What the stack needs of a token on the subject's device beside the bytes, measured once for each
+        stack; None where the runtime does not measure it for such a subject."""
+        return None
 
     @classmethod
     def load(cls, subject: Subject) -> Generator:

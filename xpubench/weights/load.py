@@ -22,8 +22,8 @@ KEPT = ("bits", "group_size", "sym", "desc_act", "zero_point", "version", "data_
 
 
 class LoadedWeights(msgspec.Struct, frozen=True, kw_only=True):
-    """A transformers model, its tokenizer (None where it has none), the commit of its weights where they come
-    from the hub, what quantization did to them, and what is odd about the checkpoint."""
+    """A transformers model, its tokenizer (None where it has none), the commit of its weights where they
+    come from the hub, how quantization changed the weights, and warnings about the checkpoint."""
 
     model: Any
     tokenizer: Any = None
@@ -54,15 +54,15 @@ def load_weights(subject: Subject) -> LoadedWeights:
         model=model,
         tokenizer=tokenizer,
         revision=source.revision,
-        quantization=quantized_by(source.config.get("quantization_config")),
+        quantization=_checkpoints_own(source.config.get("quantization_config"), model),
         doubts=doubts,
     )
 
 
 def quantized_by(fields: Any) -> AppliedQuantization | None:
-    """What a checkpoint's `quantization_config` says of its weights, as a library such as GPTQ, AWQ or
-    AutoRound wrote them; None where it has none. Where it names no number of bits, its method stands for
-    the type."""
+    """What a checkpoint's `quantization_config` says about its weights, as written by a library such as
+    GPTQ, AWQ or AutoRound; None where there is none. Where it names no number of bits, the method's name
+    is the type."""
     if not isinstance(fields, dict):
         return None
     bits = fields.get("bits") or next((bits for bits in (4, 8) if fields.get(f"load_in_{bits}bit")), None)
@@ -72,6 +72,22 @@ def quantized_by(fields: Any) -> AppliedQuantization | None:
     method = str(fields.get("quant_method", "quantized"))
     return AppliedQuantization(
         weight_dtype=f"int{bits}" if bits else method, library={"method": method} | kept
+    )
+
+
+def _checkpoints_own(fields: Any, model: Any) -> AppliedQuantization | None:
+    """As `quantized_by`, with the kernel and the dtype of the loaded model, which some kernels choose."""
+    found = quantized_by(fields)
+    if found is None:
+        return None
+    packed = [module for module in model.modules() if hasattr(module, "qweight")]
+    kernels = sorted({f"{type(module).__module__}.{type(module).__qualname__}" for module in packed})
+    return msgspec.structs.replace(
+        found,
+        kernel=", ".join(kernels) or None,
+        compute_dtype=str(model.dtype).removeprefix("torch."),
+        int4=len(packed) if packed and found.weight_dtype == "int4" else None,
+        int8=len(packed) if packed and found.weight_dtype == "int8" else None,
     )
 
 

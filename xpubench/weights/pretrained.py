@@ -28,6 +28,7 @@ TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "merges*", "*.model")
 QUANTIZERS = {
     "gptq": "pip install gptqmodel optimum",
     "awq": "pip install gptqmodel (autoawq before transformers 5)",
+    "auto-round": "pip install 'auto-round>=0.16'",
     "compressed-tensors": "pip install compressed-tensors",
     "bitsandbytes": "pip install bitsandbytes",
 }
@@ -38,9 +39,10 @@ logger = logging.getLogger(__name__)
 def load_pretrained(
     source: Source, *, dtype: str, device: str, trust_remote_code: bool, allow_pickle: bool
 ) -> tuple[Any, Any, tuple[str, ...]]:
-    """The model in evaluation mode, its tokenizer, None where the checkpoint has none, and warnings: weights
-    that the model has no place for are left out, others are no numbers. RunFailure `bad_model` when weights
-    are missing or of another shape than the config says, or when config or files are invalid."""
+    """The model in evaluation mode, its tokenizer (None where the checkpoint has none), and warnings, which
+    tell of weights that the model has no place for and of values that are NaN or infinite. RunFailure
+    `bad_model` when weights are missing or of another shape than the config says, or when config or
+    files are invalid."""
     # This import takes two seconds, which runtimes that need only the tokenizer save.
     from transformers import AutoModelForCausalLM
 
@@ -116,7 +118,7 @@ def _not_finite(source: Source, model: Any) -> tuple[str, ...]:
 
 
 def tokenizer_doubts(source: Source, tokenizer: Any) -> tuple[str, ...]:
-    """The warning about a tokenizer whose files are there and cannot be loaded."""
+    """The warning about a tokenizer whose files exist but cannot be loaded."""
     if tokenizer is None and tokenizer_files(source.directory):
         return (f"the tokenizer of {source.directory} cannot be loaded; its files may be damaged",)
     return ()

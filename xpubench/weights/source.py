@@ -189,7 +189,8 @@ def _check_weights(directory: Path, allow_pickle: bool) -> None:
 
 
 def _commit(directory: Path) -> str | None:
-    """The commit of a directory in the hub's cache, which names its directories so; None of another one."""
+    """The commit of a directory in the hub's cache, which names directories by commits; None for other
+    directories."""
     in_hub_cache = directory.parent.name == "snapshots" and COMMIT.fullmatch(directory.name)
     return directory.name if in_hub_cache else None
 

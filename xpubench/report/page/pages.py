@@ -12,7 +12,9 @@ import xpubench
 from xpubench.compare.accuracy import Z95
 from xpubench.compare.history import History
 from xpubench.compare.processes import Limits
-from xpubench.record import now
+from xpubench.compare.row import RunRow
+from xpubench.record import Record, now
+from xpubench.report.batches import BatchCurves
 from xpubench.report.diff import Diff
 from xpubench.report.overview import overview
 from xpubench.report.page.blocks import BLOCK, PanelBlocks
@@ -27,9 +29,18 @@ def report_page(directories: list[Path]) -> bytes:
     """The self-contained page about the directories' records; UserError when there are none."""
     places = [place for directory in directories for place in (directory, *directories_below(directory))]
     files = sum(1 for place in places for _ in place.glob("*.json"))
-    panels = PanelBlocks(files)
-    found = overview(directories, panels.add)
-    data = {"table-runs": packed(runs_table(found.runs)), "limit": packed(limit_points(found.runs))}
+    panels, batches = PanelBlocks(files), BatchCurves()
+
+    def add(run: RunRow, record: Record) -> None:
+        panels.add(run, record)
+        batches.add(record, run.key)
+
+    found = overview(directories, add)
+    data = {
+        "table-runs": packed(runs_table(found.runs)),
+        "limit": packed(limit_points(found.runs)),
+        "batches": packed(batches.curves()),
+    }
     by_family = groupby(found.matrix.rows, key=lambda line: line.family)
     by_platform = groupby(found.matrix.columns, key=lambda column: column.platform)
     families = [(family, list(lines)) for family, lines in by_family]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from xpubench.compare.figures import next_token_rows
 from xpubench.failures import log_tail
 from xpubench.record import Record
+from xpubench.report.page.explained import explanation_data
 from xpubench.report.text import divergence_text
 
 BINS = 32
@@ -27,6 +28,8 @@ def panel_of(record: Record, points: int) -> dict[str, Any]:
     for name, raw in {"bandwidth": timed, "accuracy": ["items"]}.items():
         for field in raw if name in found else ():
             del found[name][field]
+    if (explanation := explanation_data(record)) is not None:
+        found["explanation"] = explanation
     if record.divergence is not None:
         found["divergence"] = divergence_text(record.divergence)
     if record.output is not None and record.output.first_text:

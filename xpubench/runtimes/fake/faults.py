@@ -172,6 +172,106 @@ def _long_prompts(model: Model, moment: Moment) -> None:
         layer.self_attn.register_forward_hook(hook, with_kwargs=True)
 
 
+class _FromPrompt:
+    """Notes the prompts in the order in which they are first timed, of which the fourth is neither the first
+    nor the last of a run."""
+
+    def __init__(self) -> None:
+        self._known: list[bytes] = []
+        self.fourth = False
+
+    def see(self, moment: Moment, input_ids: torch.Tensor) -> None:
+        """Takes the input of a pass, of shape (batch, positions)."""
+        if not moment.timed:
+            self.fourth = False
+        elif input_ids.shape[1] > 1:
+            prompt = input_ids.numpy().tobytes()
+            if prompt not in self._known:
+                self._known.append(prompt)
+            self.fourth = self._known.index(prompt) == 3
+
+
+def _middle_prompt(model: Model, moment: Moment) -> None:
+    """One prompt of many is always answered wrongly, as by a kernel that some inputs break."""
+    from_prompt = _FromPrompt()
+
+    def hook(_: Any, arguments: Any, named: dict[str, Any], output: Any) -> Any:
+        from_prompt.see(moment, named["input_ids"])
+        output.logits = _garbage(output.logits) if from_prompt.fourth else output.logits
+        return output
+
+    model.register_forward_hook(hook, with_kwargs=True)
+
+
+def _restored_weights(model: Model, moment: Moment) -> None:
+    """Weights are overwritten while some generations are timed, and are right again at the end."""
+    from_prompt, weight = _FromPrompt(), model.base_model.layers[-1].mlp.down_proj.weight
+    kept = weight.detach().clone()
+
+    def hook(_: Any, arguments: Any, named: dict[str, Any]) -> None:
+        from_prompt.see(moment, named["input_ids"])
+        weight.data.copy_(kept * -8 if from_prompt.fourth else kept)
+
+    model.register_forward_pre_hook(hook, with_kwargs=True)
+
+
+def _sixth_row(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """The sixth of eight rows is wrong, which is none of the four check prompts."""
+    part = len(logits) // 8
+    logits = logits.clone()
+    logits[5 * part : 6 * part] = _garbage(logits[5 * part : 6 * part])
+    return logits
+
+
+def _swapped_rows(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """Two rows of a batch have each other's logits."""
+    order = list(range(len(logits)))
+    order[-2:] = reversed(order[-2:])
+    return logits[order]
+
+
+class _StaleRow:
+    """One row of a batch has the logits of the step before."""
+
+    def __init__(self) -> None:
+        self.before: torch.Tensor | None = None
+
+    def __call__(self, moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+        given, before = logits.clone(), self.before
+        if logits.shape[1] == 1 and before is not None and before.shape[0] == logits.shape[0]:
+            given[-1, -1] = before[-1, -1]
+        self.before = logits
+        return given
+
+
+def _stuck_last_token(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """The twelfth token is that before it again."""
+    if moment.step < 11:
+        return logits
+    forced = logits.clone()
+    forced[..., -1, :].scatter_(-1, named["input_ids"][:, -1:], float(logits.amax()) + 10)
+    return forced
+
+
+def _nan_row(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """One step of one row is NaN, in timed generations alone."""
+    if not moment.timed or moment.step != 5:
+        return logits
+    logits = logits.clone()
+    logits[-1, :, 7] = torch.nan
+    return logits
+
+
+def _beams_not_reordered(model: Model, moment: Moment) -> None:
+    """IPEX on xpu keeps the order of beams of an earlier search: each beam goes on with another's cache."""
+    model._reorder_cache = lambda cache, order: cache
+
+    def hook(_: Any, arguments: Any, named: dict[str, Any]) -> None:
+        named["past_key_values"].reorder_cache = lambda order: None
+
+    model.register_forward_pre_hook(hook, with_kwargs=True)
+
+
 FAULTS: dict[str, Callable[[Model, Moment], None]] = {
     "rows-from-2-zero": _on_logits(_rows_from_2_zero),
     "poison-after-tokens": _on_logits(_poison_after_tokens),
@@ -191,4 +291,12 @@ FAULTS: dict[str, Callable[[Model, Moment], None]] = {
     "no-causal-mask": _no_causal_mask,
     "wrong-for-one-token": _on_logits(_wrong_for_one_token),
     "long-prompts": _long_prompts,
+    "middle-prompt": _middle_prompt,
+    "restored-weights": _restored_weights,
+    "sixth-row": _on_logits(_sixth_row),
+    "swapped-rows": _on_logits(_swapped_rows),
+    "stale-row": lambda model, moment: _on_logits(_StaleRow())(model, moment),
+    "stuck-last-token": _on_logits(_stuck_last_token),
+    "nan-row": _on_logits(_nan_row),
+    "beams-not-reordered": _beams_not_reordered,
 }

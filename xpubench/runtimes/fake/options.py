@@ -14,7 +14,7 @@ from xpubench.runtimes.pytorch.options import (
 
 
 class FakeDescription(RuntimeDescription, kw_only=True, frozen=True, tag="fake"):
-    """A model that there is none of."""
+    """The description of the fake runtime's model, which does not exist."""
 
 
 class FakeOptions(RuntimeOptions, kw_only=True, frozen=True, tag="fake"):

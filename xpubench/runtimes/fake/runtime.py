@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xpubench.catalog import config_of
 from xpubench.environment import DeviceFacts
+from xpubench.explanation import DeviceCard
 from xpubench.measure.host import CpuClock
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import LogitsFacts
@@ -151,6 +152,10 @@ class FakeRuntime:
         _reached(subject, "fetch")
 
     @classmethod
+    def card(cls, subject: Subject, *_: object) -> DeviceCard | None:
+        return _script(subject).card
+
+    @classmethod
     def load(cls, subject: Subject) -> Self:
         assert isinstance(subject.options, FakeOptions)
         file = subject.options.script
@@ -196,11 +201,17 @@ class FakeRuntime:
         scripted = self.script.every_token if sync_policy == "every_token" else self.script.end_to_end
         times = scripted[self._generations[sync_policy] % len(scripted)]
         self._generations[sync_policy] += 1
-        stamps = times.stamps(sync_policy, self._now_ns, workload.new_tokens, self._factor)
+        attending_ns = round(self.script.position_ns * prompt_ids.shape[1])
+        stamps = times.stamps(
+            sync_policy, self._now_ns, workload.new_tokens, factor=self._factor, attending_ns=attending_ns
+        )
         self._now_ns = stamps.end_ns
         self._timed += 1
         tokens = self._tokens(prompt_ids, workload, self._timed)
         return Generation(tokens=tokens, times=stamps, logits=self._facts())
+
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        return self.generate(prompt_ids, workload, "every_token") if self.script.random_cache else None
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         self._reach("verify", workload)

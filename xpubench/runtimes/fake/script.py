@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from xpubench.errors import FailureClass, RunFailure, UserError
+from xpubench.explanation import DeviceCard
 from xpubench.measure.host import CpuClock
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import TokenTimes
@@ -50,11 +51,20 @@ class ScriptedTimes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     next_token_ns: Some[int] = (1_000_000,)
     return_ns: int = 0
 
-    def stamps(self, sync_policy: SyncPolicy, start_ns: int, new_tokens: int, factor: int = 1) -> TokenTimes:
-        """The stamps of a generation that is called at `start_ns` and takes `factor` times as long."""
+    def stamps(
+        self,
+        sync_policy: SyncPolicy,
+        start_ns: int,
+        new_tokens: int,
+        *,
+        factor: int = 1,
+        attending_ns: int = 0,
+    ) -> TokenTimes:
+        """The stamps of a generation that is called at `start_ns` and takes `factor` times as long, with
+        `attending_ns` more in each later token."""
         token_ns = [start_ns + factor * self.first_token_ns]
         for interval_ns in islice(cycle(self.next_token_ns), new_tokens - 1):
-            token_ns.append(token_ns[-1] + factor * interval_ns)
+            token_ns.append(token_ns[-1] + factor * interval_ns + attending_ns)
         return TokenTimes(
             sync_policy=sync_policy,
             start_ns=start_ns,
@@ -149,9 +159,11 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     each token of a scored text has as log-probability, null for NaN, and `logprob` that of all others; above
     log(1/2) the token is the most probable one. `wrong_tokens` are other tokens of some generations, which
     lie by `regret` standard deviations below the most probable ones. `doubts` become warnings of the record.
-    A stack that hides its logits has `scores` false. `explained` is what it measures of its tokens. The times
-    of each load in one process are multiplied by the next of `load_factors`, from the first again where they
-    end.
+    A stack that hides its logits has `scores` false. `explained` is what it measures of its tokens, and
+    `card` of its device. Each position of the prompt adds `position_ns` to a later token; with `random_cache`
+    false, the stack takes no cache of random values.
+    The times of each load in one process are multiplied by the next of `load_factors`, from the first again
+    where they end.
     """
 
     config: dict[str, Any] | None = None
@@ -177,6 +189,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     weight_bytes: int = 1_000_000
     step_weight_bytes: int = 1_000_000
     explained: Measured | None = None
+    card: DeviceCard | None = None
+    position_ns: float = 0.0
+    random_cache: bool = True
     doubts: list[str] = []
     faults: list[Fault] = []
 

@@ -112,7 +112,7 @@ def _model(subject: Subject, recipe: Quantization) -> tuple[Source, Any]:
 
 
 def _kept(source: Source, recipe: Quantization) -> list[str]:
-    """The names that the recipe's globs mean, and the head."""
+    """The names of the modules that the recipe's globs match, and the head's."""
     from fnmatch import fnmatch
 
     from xpubench.weights.empty import empty_model

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, ClassVar, Self, cast
 
-from xpubench.runtimes.options import Flag, RuntimeDescription, flag
+from xpubench.runtimes.options import NEURAL_COMPRESSOR_METHOD, Flag, RuntimeDescription, flag
 from xpubench.runtimes.pytorch.options import (
     COMPILE_FLAGS,
     PyTorchOptions,
@@ -14,24 +14,22 @@ from xpubench.runtimes.pytorch.options import (
 if TYPE_CHECKING:
     from xpubench.spec import Subject
 
-# How neural-compressor's checkpoints are marked in a model's config.
-NEURAL_COMPRESSOR_METHOD = "rtn"
 FLAGS = (
     flag("--disable_optimize_transformers", action="store_true", help="plain ipex.optimize"),
     flag("--disable-auto-cast", action="store_true", help="run without autocast"),
     flag("--allow-unoptimized", action="store_true", help="measure a model that IPEX left as it was"),
 )
-# Without it IPEX's output heads give the logits of the last position alone. IPEX reads it when imported.
+# Unless this variable is set when IPEX is imported, IPEX's output heads give the last position's logits only.
 SCORING_VARIABLES = {"LLM_ACC_TEST": "1"}
-# IPEX takes the rows of a batch beyond the first for beams there.
+# Model types whose batches are scored a sequence at a time: IPEX takes their further rows for beams.
 SCORED_ALONE = frozenset({"gptj", "baichuan"})
 FLAGS_TITLE = "IPEX (with --ipex)"
 
 
 class IpexDescription(TransformersDescription, kw_only=True, frozen=True, tag="ipex"):
-    """A model after IPEX: how many of its decoder blocks `ipex.llm.optimize` replaced, and whether these are
-    all, whether the model runs under autocast, the variables that the stack needs (None: not set), and the
-    engine of its kernels (None for the CPU build)."""
+    """A model after IPEX: the number of its decoder blocks, how many of them `ipex.llm.optimize` replaced,
+    whether these are all, whether the model runs under autocast, the variables that the stack needs
+    (None: not set), and the engine of its kernels (None for the CPU build)."""
 
     ipex_optimized: bool | None = None
     decoder_blocks: int | None = None

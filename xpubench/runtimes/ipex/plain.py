@@ -1,8 +1,8 @@
-"""What a model answers before IPEX changes it, and the check that it answers the same afterwards.
+"""The answers of a model before IPEX changes it, and the check that its answers are the same afterwards.
 
-IPEX replaces layers, attention, caches and beam search by its own. On some GPUs, for some models, they give
-other tokens than transformers does, and nothing says so. The plain model is on the device anyway before it is
-optimized, so that a few short prompts cost no further memory.
+IPEX replaces layers, attention, caches and beam search. For some models on some GPUs the replacements give
+other tokens than transformers does, without any error. The plain model is on the device anyway before it is
+optimized, so that comparing a few short prompts needs no further memory.
 """
 
 import contextlib
@@ -48,9 +48,9 @@ def ask(model: TransformersScorer) -> PlainAnswers:
 
 @contextlib.contextmanager
 def _as_loaded(model: torch.nn.Module) -> Iterator[None]:
-    """Puts IPEX's INT4 layers back afterwards as they were: they rearrange their weights in place at their
-    first call, and `ipex.llm.optimize` wants them as they were loaded. Meanwhile the weights are there
-    twice."""
+    """Restores IPEX's INT4 layers when the block ends. They rearrange their weights in place at their first
+    call, and `ipex.llm.optimize` needs the weights as they were loaded. Inside the block the weights
+    take twice their memory."""
     layers = [one for one in model.modules() if type(one).__module__.startswith(IPEX)]
     kept = [
         (layer, {**vars(layer), "_parameters": {**layer._parameters}, "_buffers": {**layer._buffers}})
@@ -100,11 +100,11 @@ def _compare(expected: Logits, found: Logits, words: str, limit: float) -> None:
 
 
 def check_beams(plain: PlainAnswers, model: TransformersScorer, cache: Cache, limit: float) -> None:
-    """RunFailure `numerics` where beam search finds less probable tokens than the plain model's did, by more
-    than logits explain that differ by the limit.
+    """Raises RunFailure `numerics` where beam search finds less probable tokens than the plain model's did,
+    by more than is possible if the logits differ by `limit`.
 
-    Both are scored with the logits of greedy search over the same cache, which `check_logits` has seen to be
-    right.
+    Both are scored with the logits of greedy search over the same cache, which `check_logits` has found to
+    be right.
     """
     beam_tokens, _ = model.generated(plain.prompt_ids, _workload(BEAMS, cache))
     forget_searches()

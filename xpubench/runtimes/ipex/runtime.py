@@ -18,7 +18,7 @@ from xpubench.errors import RunFailure, UserError, first_line
 from xpubench.failures import is_out_of_memory
 from xpubench.measure.clock import TokenClock
 from xpubench.measure.rounding import UNIT_ROUNDOFF, logit_limit
-from xpubench.runtimes.base import Logits, Quantizer, Rows, Scores, TokenIds
+from xpubench.runtimes.base import Generation, Logits, Quantizer, Rows, Scores, TokenIds
 from xpubench.runtimes.defects import known_defects
 from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn, save_rtn
 from xpubench.runtimes.ipex.options import ipex_options
@@ -61,6 +61,14 @@ class IpexRuntime(PyTorchRuntime):
     def __init__(self, subject: Subject, loaded: LoadedWeights) -> None:
         super().__init__(subject, loaded)
         self._compared: set[Any] = set()
+
+    @classmethod
+    def card(cls, *_: object) -> None:
+        """None: IPEX replaces the kernels and the blocks that a card is about."""
+
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        # IPEX keeps keys and values in formats of its own.
+        return None
 
     @classmethod
     def set_up(cls) -> None:
@@ -107,8 +115,8 @@ class IpexRuntime(PyTorchRuntime):
         forget_searches()
 
     def _compare_with_plain(self, workload: Workload) -> None:
-        """RunFailure `numerics` where the workload's kind of cache and search does not give what the plain
-        model gave. Each kind is compared once."""
+        """Raises RunFailure `numerics` where the workload's kind of cache and search does not give the
+        plain model's answers. Each kind is compared once."""
         checks = [check_logits] if workload.num_beams == 1 else [check_logits, check_beams]
         for check in checks:
             if (check, workload.cache) not in self._compared:
@@ -119,8 +127,8 @@ class IpexRuntime(PyTorchRuntime):
                 self._compared.add((check, workload.cache))
 
     def regrets(self, prompt_ids: TokenIds, tokens: TokenIds, rank: int) -> NDArray[np.float32]:
-        """Of some beginnings: on xpu IPEX's output heads give the logits of the last position alone, unless
-        the run is one of accuracy."""
+        """The regrets of tokens after some beginnings of the sequence, because on xpu IPEX's output heads
+        give the logits of the last position only, unless the run is one of accuracy."""
 
         def last_logits(token_ids: TokenIds) -> Logits:
             one = Workload(input_tokens=token_ids.shape[1], new_tokens=1)
@@ -140,8 +148,9 @@ class IpexRuntime(PyTorchRuntime):
 
     @contextlib.contextmanager
     def _naming_defects(self) -> Iterator[None]:
-        """A failure within it tells the known defects that can be its reason; an error of IPEX's own code is
-        the failure `unsupported`, because the plain model has generated the same."""
+        """Adds to a failure in the block the known defects that may explain it. An error of IPEX's own code
+        in the block is the failure `unsupported`, because the plain model has generated the same tokens
+        without it."""
         try:
             yield
         except ERRORS_OF_IPEX as error:
@@ -165,8 +174,9 @@ class IpexRuntime(PyTorchRuntime):
 
     @contextlib.contextmanager
     def stamped(self, clock: TokenClock, workload: Workload) -> Iterator[dict[str, Any]]:
-        """IPEX's own beam search calls no stopping criteria. There a hook before each pass of the model but
-        the first stamps the token of the step before, and the end of `generate` stamps the last token."""
+        """IPEX's own beam search calls no stopping criteria. For it, a hook before each pass of the model
+        but the first stamps the token of the step before, and the return of `generate` stamps the last
+        token."""
         if not self._has_own_beam_search(workload):
             with super().stamped(clock, workload) as arguments:
                 yield arguments
@@ -200,7 +210,7 @@ class IpexRuntime(PyTorchRuntime):
         return arguments
 
     def to_optimize(self, model: Any) -> Any:
-        """What `ipex.llm.optimize` is handed: the model on its device."""
+        """The object that `ipex.llm.optimize` gets: the model on its device."""
         return model
 
     @contextlib.contextmanager
@@ -263,11 +273,12 @@ class IpexRuntime(PyTorchRuntime):
         return ipex_options(self.subject).autocast and self.subject.dtype != "float32"
 
     def check_cache(self, workload: Workload, cache: Any) -> None:
-        """Nothing: the optimized layers keep a cache of their own, which its type does not tell."""
+        """Does nothing, because the optimized layers keep a cache of their own, which the type of the
+        returned cache does not tell."""
 
     @cached_property
     def scores_rows_alone(self) -> bool:
-        """No: the traced graph is the whole model."""
+        """False, because the traced graph is the whole model."""
         return False
 
     def doubts_of_kernel(self) -> list[str]:
@@ -323,7 +334,7 @@ def set_environment() -> None:
 
 
 def environment() -> dict[str, str | None]:
-    """What holds of those variables; None is not set."""
+    """The present values of those variables; None is not set."""
     return {name: os.environ.get(name) for name in (*NEEDED_VARIABLES, *FORBIDDEN_VARIABLES)}
 
 

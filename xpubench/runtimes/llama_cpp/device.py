@@ -48,7 +48,7 @@ class BackendDevice(NamedTuple):
 
 
 @cache
-def devices() -> list[BackendDevice]:
+def backend_devices() -> list[BackendDevice]:
     """All devices of this build. UserError as for `library`."""
     handles = map(_ggml("get", ctypes.c_void_p, ctypes.c_size_t), range(_ggml("count", ctypes.c_size_t)()))
     name, description = (_ggml(one, ctypes.c_char_p, ctypes.c_void_p) for one in ("name", "description"))
@@ -69,10 +69,10 @@ def gpu_of(kind: str) -> BackendDevice | None:
     CPU. UserError where this build finds no GPU."""
     if kind == "cpu":
         return None
-    for one in devices():
+    for one in backend_devices():
         if one.is_gpu:
             return one
-    found = ", ".join(one.name for one in devices())
+    found = ", ".join(one.name for one in backend_devices())
     raise UserError(
         f"this build of llama.cpp finds no GPU (it finds: {found}); build it for one (docs/llama-cpp.md), or "
         "give --device cpu"

@@ -7,8 +7,8 @@ INSTALL = "pip install -r requirements-llama-cpp.txt"
 PROBE = """
 import json
 from importlib.metadata import version
-from xpubench.runtimes.llama_cpp.device import devices
-found = [one.name for one in devices()]
+from xpubench.runtimes.llama_cpp.device import backend_devices
+found = [one.name for one in backend_devices()]
 print("\\n" + json.dumps({"version": version("llama-cpp-python"), "devices": found}))
 """
 

@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.device import available_devices
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.logits import LogitsSamples
 from xpubench.measure.rounding import UNIT_ROUNDOFF
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy, WeightsFingerprint
 from xpubench.runtimes.base import (
     Device,
+    Explainer,
     Generation,
     Generator,
     Loader,
@@ -29,17 +31,18 @@ from xpubench.runtimes.base import (
     Verification,
 )
 from xpubench.runtimes.llama_cpp.context import MICRO_BATCH_TOKENS, LlamaContext
-from xpubench.runtimes.llama_cpp.device import device_of, devices, gpu_of
+from xpubench.runtimes.llama_cpp.device import backend_devices, device_of, gpu_of
 from xpubench.runtimes.llama_cpp.gguf_file import Gguf, config_of_gguf, origin_of, read_gguf
+from xpubench.runtimes.llama_cpp.ledger import explain
 from xpubench.runtimes.llama_cpp.library import build, cpu_doubts, last_error, library
-from xpubench.runtimes.llama_cpp.options import FLOATS, LlamaCppDescription, LlamaCppOptions
+from xpubench.runtimes.llama_cpp.options import FLOATS, LlamaCppDescription, LlamaCppOptions, LlamaPerf
 from xpubench.runtimes.llama_cpp.tokenizer import GgufTokenizer
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.scoring import regrets, scores
 from xpubench.runtimes.vocabulary import SPECIAL, Vocabulary
 from xpubench.spec import Subject, Workload
 
-# More than any model has.
+# More layers than any model has, so that all of them are put on the GPU.
 ALL_LAYERS = 9999
 
 
@@ -50,7 +53,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
 
     def __init__(self, subject: Subject, gguf: Gguf) -> None:
         self._llama = llama = library()
-        self.subject, self.gguf, self.options = subject, gguf, options_of(subject)
+        self.subject, self.gguf, self.options = subject, gguf, llama_cpp_options(subject)
         self.gpu = gpu_of(subject.device)
         self.threads = self.options.threads or torch.get_num_threads()
         parameters = llama.llama_model_default_params()
@@ -76,7 +79,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
 
     @classmethod
     def first_device(cls) -> str:
-        has_gpu = any(one.is_gpu for one in devices())
+        has_gpu = any(one.is_gpu for one in backend_devices())
         return available_devices()[0] if has_gpu else "cpu"
 
     @classmethod
@@ -97,7 +100,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
 
     @classmethod
     def operators(cls, *_: object) -> None:
-        """None: llama.cpp has operators of its own."""
+        """None, because llama.cpp has operators of its own."""
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
@@ -134,8 +137,22 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
         self._free_context()
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        return self._generated(prompt_ids, workload, sync_policy)[0]
+
+    @property
+    def explainer(self) -> Explainer | None:
+        return self
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        return explain(lambda: self._generated(prompt_ids, workload, "every_token"))
+
+    def _generated(
+        self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy
+    ) -> tuple[Generation, list[LlamaPerf]]:
+        """A generation; with stamped tokens also llama.cpp's counters before it and at each token."""
         context = self._context_for(prompt_ids, workload)
         stamps: list[int] = []
+        counters = [context.perf()]
         tokens = np.empty((len(prompt_ids), workload.new_tokens), dtype=np.int64)
         watch = LogitsSamples(self.vocabulary.size)
         start_ns = perf_counter_ns()
@@ -143,10 +160,11 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
             tokens[:, step] = logits.argmax(-1)
             if sync_policy == "every_token":
                 stamps.append(perf_counter_ns())
+                counters.append(context.perf())
             watch.see(logits, tokens[:, step])
         end_ns = perf_counter_ns()
         times = TokenTimes(sync_policy=sync_policy, start_ns=start_ns, token_ns=stamps, end_ns=end_ns)
-        return Generation(tokens=tokens, times=times, logits=watch.facts())
+        return Generation(tokens=tokens, times=times, logits=watch.facts()), counters
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         generation = self.generate(prompt_ids, workload, "end_to_end")
@@ -171,7 +189,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
         return tokens, np.stack(kept, axis=1)
 
     def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
-        """Sequence by sequence, as a pass over one text is a large batch already."""
+        """Scores the sequences one at a time, because a pass over one text is a large batch already."""
         found, start = [], 0
         for ids, wanted in zip(token_ids, rows, strict=True):
             # What follows the last scored position, such as the padding, changes nothing before it.
@@ -209,7 +227,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
             model=self._words(),
             tensor_bytes=self.gguf.tensor_bytes,
             build=build(),
-            devices=[one.facts() for one in devices()],
+            devices=[one.facts() for one in backend_devices()],
             device=None if self.gpu is None else self.gpu.name,
             gpu_layers=gpu_layers,
             threads=self.threads,
@@ -273,13 +291,14 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
             self._context = None
 
 
-def options_of(subject: Subject) -> LlamaCppOptions:
+def llama_cpp_options(subject: Subject) -> LlamaCppOptions:
     assert isinstance(subject.options, LlamaCppOptions)
     return subject.options
 
 
 def fingerprint_of(subject: Subject) -> WeightsFingerprint | None:
-    """That of the checkpoint which the embedded GGUF is dequantized to, and of another file its own."""
+    """The fingerprint of the checkpoint that the embedded GGUF is dequantized to, or for another file its
+    own."""
     from xpubench.catalog import SMOLLM2
     from xpubench.weights.fingerprint import of_files, of_subject
 

@@ -1,4 +1,4 @@
-"""OpenVINO's base runtime: `openvino.Core` on a stateful IR, with a greedy loop of our own."""
+"""OpenVINO's base runtime: `openvino.Core` on a stateful IR, with loops of our own."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xpubench.errors import RunFailure
+from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.logits import LogitsSamples
 from xpubench.measure.times import TokenTimes
 from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Generation, Logits, Rows, Scorer, Scores, TokenIds, Verification
+from xpubench.runtimes.base import Explainer, Generation, Logits, Rows, Scorer, Scores, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
+from xpubench.runtimes.openvino.beams import BeamSearch
+from xpubench.runtimes.openvino.ledger import COUNT_NODES, explain_nodes, node_cost_ns
 from xpubench.runtimes.openvino.options import IR_FILE
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino
@@ -31,9 +33,8 @@ class BaseRuntime(OpenVinoRuntime):
     def __init__(self, subject: Subject, directory: Path) -> None:
         super().__init__(subject, directory)
         self._core = import_openvino().Core()
-        model = self._core.read_model(directory / IR_FILE)
+        model, self.last_row_alone = self._model()
         self._weight_bytes, self._step_weight_bytes = ir.weight_sizes(model)
-        self.last_row_alone = _slice_before_head(model)
         self._compiled = self._compile(model)
         self._request = self._compiled.create_infer_request()
         self._inputs = {one.get_any_name() for one in self._compiled.inputs}
@@ -42,24 +43,31 @@ class BaseRuntime(OpenVinoRuntime):
     def scorer(self) -> Scorer | None:
         return self
 
-    def prepare(self, workload: Workload) -> None:
-        super().prepare(workload)
-        if workload.num_beams > 1:
-            raise RunFailure(
-                "unsupported",
-                "openvino-base has no beam search; give --greedy, or --runtime openvino or openvino-genai",
-            )
+    @property
+    def explainer(self) -> Explainer | None:
+        return self
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         stamps: list[int] = []
-        tokens = np.empty((len(prompt_ids), workload.new_tokens), dtype=np.int64)
+        beams, steps = workload.num_beams, workload.new_tokens
         watch = LogitsSamples(self.vocabulary.size)
         start_ns = perf_counter_ns()
-        for step, logits in enumerate(self._steps(prompt_ids, tokens)):
-            tokens[:, step] = logits.argmax(-1)
-            watch.see(logits, tokens[:, step])
+        # The beams of a prompt are successive rows from the start, as in transformers.
+        prompts = np.repeat(prompt_ids, beams, axis=0) if beams > 1 else prompt_ids
+        tokens = np.empty((len(prompts), steps), dtype=np.int64)
+        rows = np.arange(len(prompts), dtype=np.int32)
+        search = BeamSearch(len(prompt_ids), beams) if beams > 1 else None
+        for step, logits in enumerate(self._steps(prompts, tokens, rows)):
+            most = logits.argmax(-1)
+            watch.see(logits, most)
+            if search is None:
+                tokens[:, step] = most
+            else:
+                rows[:], tokens[:, step] = search.choose(logits)
             if sync_policy == "every_token":
                 stamps.append(perf_counter_ns())
+        if search is not None:
+            tokens = search.best()
         end_ns = perf_counter_ns()
         times = TokenTimes(sync_policy=sync_policy, start_ns=start_ns, token_ns=stamps, end_ns=end_ns)
         return Generation(tokens=tokens, times=times, logits=watch.facts())
@@ -81,7 +89,8 @@ class BaseRuntime(OpenVinoRuntime):
     def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
         request = self._scoring_request
         request.reset_state()
-        request.infer(self._feed(token_ids, np.ones_like(token_ids), 0), share_inputs=True)
+        own = np.arange(len(token_ids), dtype=np.int32)
+        _infer(request, self._feed(token_ids, np.ones_like(token_ids), own, 0))
         logits = torch.from_numpy(request.get_tensor("logits").data[rows])
         return scores(logits.split(ROWS_AT_ONCE), targets)
 
@@ -98,45 +107,65 @@ class BaseRuntime(OpenVinoRuntime):
     def described(self) -> dict[str, Any]:
         return super().described() | {"last_row_alone": self.last_row_alone}
 
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        counting = self._compile(self._model()[0], COUNT_NODES).create_infer_request()
+        cost_ns = node_cost_ns(ir.options_of(self.subject).device)
+        return explain_nodes(self.generate, prompt_ids, workload, counting, (self, "_request"), cost_ns)
+
     def close(self) -> None:
         self._request = None
         self.__dict__.pop("_scoring_request", None)
         super().close()
 
-    def _steps(self, prompt_ids: TokenIds, tokens: TokenIds) -> Iterator[NDArray[np.float32]]:
+    def _steps(
+        self, prompt_ids: TokenIds, tokens: TokenIds, rows: NDArray[np.int32] | None = None
+    ) -> Iterator[NDArray[np.float32]]:
         """Each step's logits, of shape (batch, vocabulary), valid until the next step, before which the
-        caller writes this step's choice to its column of `tokens`, of shape (batch, steps)."""
+        caller writes this step's choice to its column of `tokens`, of shape (batch, steps), and to `rows`,
+        of shape (batch,), which row each of them continues; without `rows` each continues its own."""
         batch, length = prompt_ids.shape
         steps = tokens.shape[1]
         mask = np.ones((batch, length + steps), dtype=np.int64)
+        rows = np.arange(batch, dtype=np.int32) if rows is None else rows
         request = self._request
         request.reset_state()
         ids = prompt_ids
         for step in range(steps):
             done = 0 if step == 0 else length + step - 1
-            request.infer(self._feed(ids, mask[:, : done + ids.shape[1]], done), share_inputs=True)
+            _infer(request, self._feed(ids, mask[:, : done + ids.shape[1]], rows, done))
             yield request.get_tensor("logits").data[:, -1]
             ids = tokens[:, step : step + 1]
 
-    def _feed(self, ids: TokenIds, mask: TokenIds, done: int) -> dict[str, TokenIds | NDArray[np.int32]]:
-        """The inputs that this model takes, for `ids` after `done` positions."""
+    def _feed(self, ids: TokenIds, mask: TokenIds, rows: NDArray[np.int32], done: int) -> dict[str, Any]:
+        """The inputs that this model takes, for `ids` after `done` positions of the cache's `rows`."""
         batch, length = ids.shape
         feed: dict[str, Any] = {
             "input_ids": np.ascontiguousarray(ids),
             "attention_mask": np.ascontiguousarray(mask),
-            "beam_idx": np.arange(batch, dtype=np.int32),
+            "beam_idx": rows,
         }
         if "position_ids" in self._inputs:
             feed["position_ids"] = np.tile(np.arange(done, done + length, dtype=np.int64), (batch, 1))
         return feed
 
-    def _compile(self, model: Any) -> Any:
-        return self._core.compile_model(model, ir.options_of(self.subject).device, self.asked)
+    def _model(self) -> tuple[Any, bool]:
+        """The IR, whose output head sees the last position alone where it could be changed so."""
+        model = self._core.read_model(self.directory / IR_FILE)
+        return model, _slice_before_head(model)
+
+    def _compile(self, model: Any, more: dict[str, Any] | None = None) -> Any:
+        return self._core.compile_model(model, ir.options_of(self.subject).device, self.asked | (more or {}))
 
     @cached_property
     def _scoring_request(self) -> Any:
         """A request on the whole IR, which gives the logits of every position; made for the first scores."""
         return self._compile(self._core.read_model(self.directory / IR_FILE)).create_infer_request()
+
+
+def _infer(request: Any, feed: dict[str, Any]) -> None:
+    """Runs an inference whose results stay in the request; `infer` would copy them all."""
+    request.start_async(feed, share_inputs=True)
+    request.wait()
 
 
 def _slice_before_head(model: Any) -> bool:

@@ -1,24 +1,58 @@
-"""Convert a checkpoint to an OpenVINO IR, with its tokenizer and the recipe beside it."""
+"""Convert a checkpoint to an OpenVINO IR, with its tokenizer and the recipe beside it. The flags of
+optimum-cli export openvino mean the same here."""
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 
+from xpubench.errors import UserError
 from xpubench.runtimes.openvino.options import WeightFormat
-from xpubench.runtimes.openvino.recipe import ExportRecipe
+from xpubench.runtimes.openvino.recipe import Backup, ExportRecipe, Fallback, Sensitivity
+
+MODEL_TASK = "text-generation-with-past"
+# The flags of optimum-cli that have no meaning here, with the reason.
+REFUSED = {
+    "--int8": "optimum-cli has it no longer; give --weight-format int8",
+    "--cache_dir": "set the variable HF_HUB_CACHE to the cache of the hub's files",
+    "--quant-mode": "activations are not quantized; give --weight-format",
+    "--smooth-quant-alpha": "activations are not quantized",
+    "--quantization-statistics-path": "statistics of a calibration are not kept",
+    "--disable-stateful": "the runtimes need the cache as a state of the model",
+    "--disable-convert-tokenizer": "a tokenizer that OpenVINO cannot convert stays transformers' own",
+    "--pad-token-id": "a language model's export needs no padding token",
+    "--variant": "a checkpoint has one set of weights",
+    "--model-kwargs": "the export calls no model with arguments of the user's",
+    "--subfolder": "give the directory that holds the checkpoint",
+}
+
+
+class Refuse(argparse.Action):
+    """A flag that is refused with the reason that is its constant."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        raise UserError(f"{option_string} is not taken: {self.const}")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("model", metavar="MODEL", help="a hub id, a local directory, or smollm2-135m")
+    parser.add_argument("place", nargs="?", metavar="MODEL", help="a hub id, a directory, or smollm2-135m")
     parser.add_argument("out", metavar="OUT", type=Path, help="the directory to write")
+    parser.add_argument("-m", "--model", metavar="MODEL", help="the model, as optimum-cli takes it")
     parser.add_argument(
         "--weight-format",
         choices=get_args(WeightFormat),
-        help="default: fp16, or int8 above a billion parameters, as in Optimum",
+        help="default: fp16, or int8 above a billion parameters, as in Optimum; int4 without further flags "
+        "has the settings that Optimum keeps for a known model",
     )
     symmetry = parser.add_mutually_exclusive_group()
     symmetry.add_argument("--sym", action="store_true", default=None, help="symmetric int8 or int4")
@@ -27,26 +61,48 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--group-size", type=int, metavar="G", help="int4 values that share a scale; -1: a whole channel"
     )
-    parser.add_argument("--awq", action="store_true", help="activation-aware scales (needs --dataset)")
+    parser.add_argument(
+        "--group-size-fallback", choices=get_args(Fallback), help="for matrices that G does not divide"
+    )
+    parser.add_argument(
+        "--backup-precision", choices=get_args(Backup), help="of the layers that do not become int4"
+    )
+    parser.add_argument("--all-layers", action="store_true", help="int4 for embeddings and the head too")
+    parser.add_argument(
+        "--awq", action="store_true", help="AWQ: by activations with --dataset, by weights alone without"
+    )
     parser.add_argument("--scale-estimation", action="store_true", help="NNCF's (needs --dataset)")
     parser.add_argument("--gptq", action="store_true", help="GPTQ rounding (needs --dataset)")
+    parser.add_argument("--lora-correction", action="store_true", help="NNCF's (needs --dataset)")
+    parser.add_argument(
+        "--sensitivity-metric",
+        choices=get_args(Sensitivity),
+        help="which layers stay int8 for R below 1",
+    )
     parser.add_argument(
         "--dataset",
         metavar="D|FILE",
         help="a file with one text in each line, or a dataset that Optimum knows",
     )
+    parser.add_argument("--num-samples", type=int, metavar="N", help="at most so many of its texts")
     parser.add_argument("--lora", metavar="ADAPTER", help="a PEFT adapter's directory, merged before")
     parser.add_argument("--revision", help="the hub's branch, tag or commit")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the model's own Python code")
     parser.add_argument("--allow-pickle", action="store_true", help="load .bin weights, which can run code")
+    parser.add_argument("--task", default="auto", metavar="T", help=f"{MODEL_TASK}, which is the default")
+    parser.add_argument("--library", default="transformers", help=argparse.SUPPRESS)
+    parser.add_argument("--framework", default="pt", help=argparse.SUPPRESS)
+    for name, reason in REFUSED.items():
+        parser.add_argument(
+            name, action=Refuse, nargs="?", const=reason, dest=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
 
 
 def run(args: argparse.Namespace) -> int:
     """Exports, and prints the directory."""
     from xpubench.process.output import quiet
 
-    fields = {name: getattr(args, name) for name in ExportRecipe.__struct_fields__}
-    recipe = ExportRecipe(**fields | {"weight_format": args.weight_format or "fp16"})
+    recipe = _recipe(args)
     quiet()
     from xpubench.runtimes.openvino.export import default_format, export
 
@@ -57,6 +113,23 @@ def run(args: argparse.Namespace) -> int:
         recipe = msgspec.structs.replace(recipe, weight_format=chosen)
     print(export(recipe, args.out.expanduser(), _say))
     return 0
+
+
+def _recipe(args: argparse.Namespace) -> ExportRecipe:
+    """What the flags ask for, with fp16 where they name no format."""
+    named = [one for one in (args.model, args.place) if one is not None]
+    if len(named) != 1:
+        problem = "names no model" if not named else "names two models"
+        raise UserError(f"the command line {problem}: xpubench export MODEL OUT, or -m MODEL OUT")
+    for flag, value, only in (
+        ("--task", args.task, ("auto", MODEL_TASK)),
+        ("--library", args.library, ("transformers",)),
+        ("--framework", args.framework, ("pt",)),
+    ):
+        if value not in only:
+            raise UserError(f"{flag} {value} is not taken: only {' or '.join(only)} is a language model here")
+    fields: dict[str, Any] = {name: getattr(args, name) for name in ExportRecipe.flags()}
+    return ExportRecipe(**fields | {"model": named[0], "weight_format": args.weight_format or "fp16"})
 
 
 def _say(text: str) -> None:

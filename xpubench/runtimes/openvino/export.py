@@ -21,9 +21,13 @@ import msgspec
 from xpubench.errors import RunFailure, UserError, first_line
 from xpubench.files import cache_directory, directory_aside
 from xpubench.process.reports import Said, Send, serve
-from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
+from xpubench.runtimes.openvino.command import MODEL_TASK
+from xpubench.runtimes.openvino.options import IR_FILE, SETTINGS, WeightFormat
+from xpubench.runtimes.openvino.predefined import settled
 from xpubench.runtimes.openvino.recipe import RECIPE_FILE, ExportOrder, ExportRecipe
 from xpubench.runtimes.openvino.stack import import_openvino
+from xpubench.runtimes.openvino.tokenizer import has_tokenizer_ir
+from xpubench.runtimes.openvino.tokenizer_export import doubts_of_tokenizer, write_tokenizer_irs
 from xpubench.weights.fingerprint import fingerprint
 from xpubench.weights.pretrained import cannot_load, load_pretrained, load_tokenizer, tokenizer_files
 from xpubench.weights.quiet import quiet_transformers
@@ -32,12 +36,10 @@ from xpubench.weights.source import Source, pickle_files, source_of, weight_file
 Say = Callable[[str], None]
 
 # It changes with the files that an export writes, so that exports of earlier versions are not used.
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 VERSIONS = ("openvino", "openvino-tokenizers", "optimum-intel", "nncf", "transformers", "torch")
 # Above this number of parameters Optimum compresses to int8 unless it is told otherwise.
 INT8_BY_DEFAULT = 1_000_000_000
-MODEL_TASK = "text-generation-with-past"
-TOKENIZER_IR = "openvino_tokenizer.xml"
 DATASETS = ("auto", "c4", "c4-new", "gsm8k", "wikitext2")
 COMPRESSED = ("int8", "int4")
 
@@ -53,6 +55,9 @@ def export(recipe: ExportRecipe, out: Path, say: Say) -> Path:
     _check_dataset(recipe.dataset)
     import_openvino()
     source = source_of(recipe)
+    recipe = settled(recipe, source.config)
+    if recipe.predefined is not None:
+        say(f"{recipe.weight_format} with Optimum's settings for {recipe.predefined}: {_settings(recipe)}")
     try:
         with (
             directory_aside(out, replace=True) as target,
@@ -67,8 +72,10 @@ def export(recipe: ExportRecipe, out: Path, say: Say) -> Path:
 
 def cached(recipe: ExportRecipe, source: Source) -> Path:
     """The path of that recipe's and checkpoint's IR in this tool's cache, whether it is there or not."""
+    # Optimum's settings for a known model go by its name.
+    name = Path(recipe.model).name if recipe.weight_format in COMPRESSED else ""
     identity = {
-        "recipe": _set_fields(msgspec.structs.replace(recipe, model="", revision=None, lora=None)),
+        "recipe": _set_fields(msgspec.structs.replace(recipe, model=name, revision=None, lora=None)),
         "checkpoint": msgspec.to_builtins(fingerprint(source.directory)),
         "lora": None if recipe.lora is None else msgspec.to_builtins(fingerprint(Path(recipe.lora))),
         "versions": _versions(),
@@ -81,6 +88,12 @@ def cached(recipe: ExportRecipe, source: Source) -> Path:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in VERSIONS}
+
+
+def _settings(recipe: ExportRecipe) -> str:
+    """The settings of the compression, in words."""
+    told = _set_fields(recipe)
+    return ", ".join(f"{name} {told[name]}" for name in SETTINGS if name in told)
 
 
 def _set_fields(recipe: ExportRecipe) -> dict[str, Any]:
@@ -126,8 +139,7 @@ def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say
         "commit": source.revision,
         "checkpoint": msgspec.to_builtins(fingerprint(source.directory)),
         "versions": _versions(),
-        "tokenizer": tokenizer,
-    }
+    } | tokenizer
 
 
 def _with_lora(recipe: ExportRecipe, source: Source, target: Path) -> Path:
@@ -199,21 +211,33 @@ def _compress(plain: Path, target: Path, recipe: ExportRecipe) -> None:
     from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
 
     texts: Any = recipe.dataset
+    samples = recipe.num_samples
     if texts is not None and Path(texts).is_file():
         texts = _texts(Path(texts))
-    config = OVWeightQuantizationConfig(
-        bits=4 if recipe.weight_format == "int4" else 8,
-        sym=bool(recipe.sym),
-        **({"ratio": recipe.ratio} if recipe.ratio is not None else {}),
-        group_size=recipe.group_size,
-        quant_method="awq" if recipe.awq else "default",
-        scale_estimation=recipe.scale_estimation or None,
-        gptq=recipe.gptq or None,
-        dataset=texts,
-        num_samples=len(texts) if isinstance(texts, list) else None,
-        tokenizer=str(plain) if texts is not None else None,
-    )
+        samples = min(samples or len(texts), len(texts))
+    settings: dict[str, Any] = {
+        "ratio": recipe.ratio,
+        "group_size": recipe.group_size,
+        "group_size_fallback": recipe.group_size_fallback,
+        "backup_precision": recipe.backup_precision,
+        "all_layers": recipe.all_layers or None,
+        "quant_method": "awq" if recipe.awq else "default",
+        "scale_estimation": recipe.scale_estimation or None,
+        "gptq": recipe.gptq or None,
+        "lora_correction": recipe.lora_correction or None,
+        "sensitivity_metric": recipe.sensitivity_metric,
+        "dq_group_size": recipe.dq_group_size,
+        "ignored_scope": recipe.ignored_scope,
+        "dataset": texts,
+        "num_samples": samples,
+        "tokenizer": str(plain) if texts is not None else None,
+    }
     try:
+        config = OVWeightQuantizationConfig(
+            bits=4 if recipe.weight_format == "int4" else 8,
+            sym=bool(recipe.sym),
+            **{name: value for name, value in settings.items() if value is not None},
+        )
         model = OVModelForCausalLM.from_pretrained(
             plain,
             compile=False,
@@ -222,33 +246,30 @@ def _compress(plain: Path, target: Path, recipe: ExportRecipe) -> None:
             trust_remote_code=recipe.trust_remote_code,
         )
     except Exception as error:  # NNCF's exceptions differ by version
-        raise UserError(f"NNCF cannot compress {recipe.model} so: {first_line(error)}") from error
+        problem = f"NNCF cannot compress {recipe.model} so: {first_line(error)}"
+        if recipe.predefined is not None:
+            problem += f"; these are Optimum's settings ({_settings(recipe)}), and any flag replaces them"
+        raise UserError(problem) from error
     model.save_pretrained(target)
 
 
-def _tokenizer(directory: Path, target: Path, trust_remote_code: bool, say: Say) -> str:
-    """Writes the tokenizer and its IR; returns what was written, in a few words."""
-    from openvino import save_model
-    from openvino_tokenizers import convert_tokenizer
-
+def _tokenizer(directory: Path, target: Path, trust_remote_code: bool, say: Say) -> dict[str, Any]:
+    """Writes the tokenizer and its IRs; returns what the recipe keeps of them."""
     with _quiet():
         tokenizer = load_tokenizer(directory, trust_remote_code)
     if tokenizer is None:
         # Optimum saves the empty tokenizer that transformers makes where there is none.
         for file in tokenizer_files(target):
             file.unlink()
-        return "none: the checkpoint has none"
+        return {"tokenizer": "none: the checkpoint has none"}
     tokenizer.save_pretrained(target)
-    try:
-        with _quiet():
-            pair = convert_tokenizer(tokenizer, with_detokenizer=True)
-    except Exception as error:
-        reason = f"openvino_tokenizers cannot convert it ({first_line(error)})"
-        say(f"the tokenizer stays transformers' own: {reason}")
-        return f"transformers alone: {reason}"
-    for model, name in zip(pair, (TOKENIZER_IR, "openvino_detokenizer.xml"), strict=True):
-        save_model(model, target / name)
-    return "tokenizer and detokenizer IR"
+    with _quiet():
+        kept = write_tokenizer_irs(tokenizer, target)
+    if not has_tokenizer_ir(target):
+        say(f"the tokenizer stays transformers' own: {kept['tokenizer'].partition(': ')[2]}")
+    for doubt in doubts_of_tokenizer(kept):
+        say(f"warning: {doubt}")
+    return kept
 
 
 def default_format(recipe: ExportRecipe) -> WeightFormat:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.measure.ledger.inside import InsideTimes, explain_inside
+from xpubench.measure.ledger.measured import Measured
+from xpubench.measure.ledger.processors import Waits
 from xpubench.measure.times import TokenTimes
 from xpubench.record import Drafting, SyncPolicy
-from xpubench.runtimes.base import Generation, Scorer, TokenIds, Verification
+from xpubench.runtimes.base import Explainer, Generation, Scorer, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.options import IR_FILE, GenAiOptions
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
@@ -22,6 +25,9 @@ from xpubench.weights.lora import WEIGHTS_FILE, scale_of
 CONTINUOUS_BATCHING = "PA"
 DEFAULT_ASSISTANT_TOKENS = 5
 LOOKUP_NGRAM = 3
+# The generations whose metrics explain where the time goes.
+EXPLAINED = 2
+METHOD = f"GenAI's own metrics of {EXPLAINED} generations"
 # On an NPU the pipeline is compiled for prompts and answers of at most these lengths, which are its defaults.
 NPU_LENGTHS = {"MAX_PROMPT_LEN": 1024, "MIN_RESPONSE_LEN": 128}
 
@@ -105,6 +111,36 @@ class GenAiRuntime(OpenVinoRuntime):
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         """One call of the pipeline. Tokens that were drafted and accepted in a step share its time."""
+        return self._generated(prompt_ids, workload, sync_policy)[0]
+
+    @property
+    def explainer(self) -> Explainer | None:
+        """None where a step gives several tokens."""
+        return None if self._drafts else self
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        """The steps of the pipeline without the sampling are the time inside."""
+        waits, generations = Waits(), []
+        for _ in range(EXPLAINED):
+            with waits.watching():
+                made, raw = self._generated(prompt_ids, workload, "every_token")
+            steps, sampling = (
+                [1e3 * us for us in told] for told in (raw.token_infer_durations, raw.sampling_durations)
+            )
+            if len(steps) != workload.new_tokens or len(sampling) not in (0, len(steps)):
+                raise RunFailure(
+                    "unsupported", f"GenAI tells {len(steps)} steps of {workload.new_tokens} tokens"
+                )
+            inside = [
+                step - chosen for step, chosen in zip(steps, sampling or [0.0] * len(steps), strict=True)
+            ]
+            generations.append(InsideTimes(times=made.times, inside_ns=inside, sampling_ns=sampling or None))
+        return explain_inside(METHOD, generations, waits.share)
+
+    def _generated(
+        self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy
+    ) -> tuple[Generation, Any]:
+        """A generation, and the pipeline's raw metrics of it."""
         openvino = import_openvino()
         inputs = self._genai.TokenizedInputs(
             openvino.Tensor(np.ascontiguousarray(prompt_ids)), openvino.Tensor(np.ones_like(prompt_ids))
@@ -127,7 +163,8 @@ class GenAiRuntime(OpenVinoRuntime):
         )
         tokens = _tokens(output.tokens, len(prompt_ids), workload)
         drafting = _drafting(output) if self._drafts else None
-        return Generation(tokens=tokens, times=times, logits=None, drafting=drafting)
+        generation = Generation(tokens=tokens, times=times, logits=None, drafting=drafting)
+        return generation, output.perf_metrics.raw_metrics
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         tokens = self.generate(prompt_ids, workload, "end_to_end").tokens

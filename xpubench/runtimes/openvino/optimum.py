@@ -5,8 +5,10 @@ from typing import Any
 
 import msgspec
 
-from xpubench.runtimes.base import TokenIds, Verification
+from xpubench.measure.ledger.measured import Measured
+from xpubench.runtimes.base import Generation, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
+from xpubench.runtimes.openvino.ledger import COUNT_NODES, explain_nodes, node_cost_ns
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime, plain_generation_config
@@ -20,6 +22,7 @@ class OptimumRuntime(OpenVinoRuntime, PyTorchRuntime):
 
     # The graph is the whole model.
     scores_rows_alone = False
+    own_tokenizer = False
 
     def __init__(self, subject: Subject, directory: Path) -> None:
         import_openvino()
@@ -49,9 +52,30 @@ class OptimumRuntime(OpenVinoRuntime, PyTorchRuntime):
     def prepare(self, workload: Workload) -> None:
         OpenVinoRuntime.prepare(self, workload)
 
+    @classmethod
+    def card(cls, *_: object) -> None:
+        """None: a card of torch's says nothing of OpenVINO's graph."""
+
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        # The cache is inside of OpenVINO's model.
+        return None
+
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         # The cache that Optimum passes around is empty.
         return msgspec.structs.replace(super().verify(prompt_ids, workload), cache=ir.CACHE)
+
+    def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
+        device = ir.options_of(self.subject).device
+        properties = self.model.ov_config | COUNT_NODES
+        counting = import_openvino().Core().compile_model(self.model.model, device, properties)
+        return explain_nodes(
+            self.generate,
+            prompt_ids,
+            workload,
+            counting.create_infer_request(),
+            (self.model, "request"),
+            node_cost_ns(device),
+        )
 
     def described(self) -> dict[str, Any]:
         return super().described() | {"model_class": type(self.model).__name__}

@@ -19,7 +19,12 @@ SHARING = ("AUTO", "MULTI", "HETERO")
 DTYPES = ("float32", "float16", "bfloat16")
 STORED = {"fp32": "float32", "fp16": "float16", "int8": "int8", "int4": "int4"}
 INFERENCE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-RECIPE = ("weight_format", "sym", "ratio", "group_size", "awq", "scale_estimation", "gptq", "dataset")
+# The settings of a compression, in the order in which a recipe is told.
+SETTINGS = (
+    *("weight_format", "sym", "ratio", "group_size", "group_size_fallback", "backup_precision", "all_layers"),
+    *("awq", "scale_estimation", "gptq", "lora_correction", "sensitivity_metric", "dataset", "num_samples"),
+    *("dq_group_size", "ignored_scope", "predefined"),
+)
 BYTES = {"fp32": 4.0, "fp16": 2.0, "int8": 1.0, "int4": 0.5}
 FLAGS = (
     flag(
@@ -52,11 +57,13 @@ GENAI_FLAGS = (
 
 class OpenVinoDescription(RuntimeDescription, kw_only=True, frozen=True):
     """A loaded IR: its recipe as `xpubench export` keeps it beside an IR (None where another tool made it),
-    the type of its weights, the properties asked of the device's plugin, and those that the compiled model
-    reports, both by OpenVINO's own names (None where the stack does not show them)."""
+    the type of its weights, whose tokenizer encodes and decodes texts, the properties asked of the device's
+    plugin, and those that the compiled model reports, both by OpenVINO's own names (None where the stack does
+    not show them)."""
 
     ir: dict[str, Any] | None = None
     stored: str | None = None
+    tokenizer: Literal["openvino", "transformers"] | None = None
     asked: dict[str, Any] = {}
     applied: dict[str, Any] | None = None
     torch_threads: int | None = None
@@ -75,7 +82,7 @@ class OpenVinoDescription(RuntimeDescription, kw_only=True, frozen=True):
         told = [
             f"{name} {value}"
             for name, value in self._recipe.items()
-            if name in RECIPE and value not in (None, False)
+            if name in SETTINGS and value not in (None, False)
         ]
         return ", ".join(["NNCF", *told]) if told else None
 

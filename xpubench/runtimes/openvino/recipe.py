@@ -1,7 +1,7 @@
 """The recipe of an OpenVINO IR, which `xpubench export` keeps beside it."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -9,15 +9,33 @@ from xpubench.catalog.architecture import architecture_of
 from xpubench.errors import UserError
 from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
 
+Fallback = Literal["error", "ignore", "adjust"]
+Backup = Literal["none", "int8_sym", "int8_asym"]
+Sensitivity = Literal[
+    "weight_quantization_error",
+    "hessian_input_activation",
+    "mean_activation_variance",
+    "max_activation_variance",
+    "mean_activation_magnitude",
+]
+
 RECIPE_FILE = "xpubench_recipe.json"
 # The first is NNCF's own.
 GROUPS = (128, 64, 32)
-INT4_ALONE = ("ratio", "group_size", "awq", "scale_estimation", "gptq", "dataset")
+NEED_DATA = ("scale_estimation", "gptq", "lora_correction", "num_samples")
+INT4_ALONE = (
+    *("ratio", "group_size", "group_size_fallback", "backup_precision", "all_layers", "awq"),
+    *("scale_estimation", "gptq", "lora_correction", "sensitivity_metric", "dataset", "num_samples"),
+)
+# What no flag sets: Optimum's settings for a known model fill these in.
+FROM_OPTIMUM = ("predefined", "dq_group_size", "ignored_scope")
 
 
 class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a checkpoint becomes an IR. None leaves a setting to NNCF; `group_size` -1 is a whole channel;
-    `dataset` is the name of one that Optimum knows or a local text file, and `lora` a PEFT adapter."""
+    `dataset` is the name of one that Optimum knows or a local text file, and `lora` a PEFT adapter.
+    `predefined` is the model for which Optimum Intel keeps the settings that the recipe took over; among
+    these can be a group size of dynamic quantization and names of operations that stay as they are."""
 
     model: str
     weight_format: WeightFormat
@@ -25,19 +43,29 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     sym: bool | None = None
     ratio: float | None = None
     group_size: int | None = None
+    group_size_fallback: Fallback | None = None
+    backup_precision: Backup | None = None
+    all_layers: bool = False
     awq: bool = False
     scale_estimation: bool = False
     gptq: bool = False
+    lora_correction: bool = False
+    sensitivity_metric: Sensitivity | None = None
     dataset: str | None = None
+    num_samples: int | None = None
+    predefined: str | None = None
+    dq_group_size: int | None = None
+    ignored_scope: dict[str, Any] | None = None
     lora: str | None = None
     trust_remote_code: bool = False
     allow_pickle: bool = False
 
     def __post_init__(self) -> None:
-        given = [name for name in INT4_ALONE if getattr(self, name) not in (None, False)]
+        given = self.compression()
         if given and self.weight_format != "int4":
-            flag = f"--{given[0].replace('_', '-')}"
-            raise UserError(f"{flag} applies only to int4; give --weight-format int4 too, or leave it out")
+            raise UserError(
+                f"{given[0]} applies only to int4; give --weight-format int4 too, or leave it out"
+            )
         if self.sym is not None and self.weight_format in ("fp32", "fp16"):
             raise UserError("--sym and --asym apply only to int8 and int4")
         if self.ratio is not None and not 0 <= self.ratio <= 1:
@@ -45,8 +73,22 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         size = self.group_size
         if size is not None and size != -1 and size < 1:
             raise UserError(f"--group-size must be at least 1, or -1 for whole channels, not {size}")
-        if (self.awq or self.scale_estimation or self.gptq) and self.dataset is None:
-            raise UserError("--awq, --scale-estimation and --gptq need data: --dataset FILE.txt")
+        if self.num_samples is not None and self.num_samples < 1:
+            raise UserError(f"--num-samples must be at least 1, not {self.num_samples}")
+        wanting = [name for name in NEED_DATA if getattr(self, name)]
+        if wanting and self.dataset is None:
+            raise UserError(f"{_flag(wanting[0])} needs data: --dataset FILE.txt")
+        if self.gptq and self.lora_correction:
+            raise UserError("NNCF applies --gptq or --lora-correction, not both; leave one of the two out")
+
+    @classmethod
+    def flags(cls) -> list[str]:
+        """The fields that have a flag of their name."""
+        return [name for name in cls.__struct_fields__ if name not in FROM_OPTIMUM]
+
+    def compression(self) -> list[str]:
+        """The flags that were given of those that belong to int4 alone."""
+        return [_flag(name) for name in INT4_ALONE if getattr(self, name) not in (None, False)]
 
     @property
     def weights_from(self) -> str:
@@ -59,6 +101,10 @@ class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     recipe: ExportRecipe
     out: str
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def fitting_group_size(config: dict[str, Any]) -> int | None:

@@ -19,11 +19,12 @@ from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat, family
 from xpubench.runtimes.openvino.recipe import (
     ExportOrder,
     ExportRecipe,
-    fitting_group_size,
     is_ir,
     read_recipe,
 )
 from xpubench.runtimes.openvino.stack import import_openvino
+from xpubench.runtimes.openvino.tokenizer import ir_tokenizer
+from xpubench.runtimes.openvino.tokenizer_export import doubts_of_tokenizer
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.runtime import not_as_asked
 from xpubench.runtimes.vocabulary import Vocabulary
@@ -39,22 +40,28 @@ NEEDED_INPUTS = {"input_ids", "attention_mask", "beam_idx"}
 
 class OpenVinoRuntime(Loader, Generator):
     """A loaded IR, its tokenizer and what is known of both. With `merges_lora`, an adapter is merged before
-    the export; `own_properties` are those that the runtime takes beside the ones of the device's plugin."""
+    the export; `own_properties` are those that the runtime takes beside the ones of the device's plugin. With
+    `own_tokenizer`, texts go through the tokenizer's IRs where they lie beside the model's."""
 
     merges_lora: ClassVar[bool] = True
     own_properties: ClassVar[tuple[str, ...]] = ()
     runs_on_npu: ClassVar[bool] = False
+    own_tokenizer: ClassVar[bool] = True
     _compiled: Any = None
     _weight_bytes = _step_weight_bytes = 0
 
     def __init__(self, subject: Subject, directory: Path) -> None:
         self.subject = subject
         self.directory = directory
+        self.kept = read_recipe(directory)
         self.asked = ir.properties(subject)
         # Plain JSON, because transformers' config class takes two seconds to import what models need.
         self.config = read_config(str(directory), revision=None, trust_remote_code=subject.trust_remote_code)
         tokenizer = load_tokenizer(directory, subject.trust_remote_code)
-        self.vocabulary = Vocabulary(subject.model, _vocab_size(self.config), tokenizer, self.config.get)
+        coder = ir_tokenizer(directory) if self.own_tokenizer else None
+        self.tokenizer = "transformers" if coder is None else "openvino"
+        size = _vocab_size(self.config)
+        self.vocabulary = Vocabulary(subject.model, size, tokenizer, self.config.get, coder)
         # One torch thread while OpenVINO works, because the OpenMP threads that spin after torch's own work
         # would take the cores from oneTBB's.
         self._torch_threads = torch.get_num_threads()
@@ -169,7 +176,8 @@ class OpenVinoRuntime(Loader, Generator):
 
     def described(self) -> dict[str, Any]:
         return {
-            "ir": read_recipe(self.directory),
+            "ir": self.kept,
+            "tokenizer": self.tokenizer,
             "stored": ir.stored_precision(self.directory / IR_FILE),
             "asked": self.asked,
             "applied": self.applied(),
@@ -187,6 +195,8 @@ class OpenVinoRuntime(Loader, Generator):
         cache = told.get("KV_CACHE_PRECISION", "f32")
         if self.subject.dtype == "float32" and cache != "f32" and "KV_CACHE_PRECISION" not in self.asked:
             found.append(f"the KV cache is {cache}, OpenVINO's default; --ov-config KV_CACHE_PRECISION=f32")
+        if self.tokenizer == "openvino":
+            found += doubts_of_tokenizer(self.kept or {})
         return found
 
     def checksum(self) -> int | None:
@@ -214,11 +224,7 @@ class OpenVinoRuntime(Loader, Generator):
             trust_remote_code=subject.trust_remote_code,
             allow_pickle=subject.allow_pickle,
         )
-        source = source_of(recipe)
-        if recipe.weight_format == "int4":
-            size = fitting_group_size(source.config)
-            recipe = msgspec.structs.replace(recipe, group_size=size)
-        return recipe, cached(recipe, source)
+        return recipe, cached(recipe, source_of(recipe))
 
 
 def _vocab_size(config: dict[str, Any]) -> int:

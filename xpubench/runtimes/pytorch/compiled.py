@@ -11,12 +11,10 @@ from xpubench.runtimes.pytorch.options import CompileCounters
 
 
 def compiled_steps(forward: Forward, *, backend: str, device: str, cache: str) -> Forward:
-    """The model's `forward` with the steps of one token compiled and the prompt's pass as it is: a static
-    cache that is made while it is traced keeps CUDA graphs from being used.
-
-    A step that is recompiled too often raises RunFailure `unsupported`, where torch would go on without
-    compiling and its figures would be those of another thing.
-    """
+    """The model's `forward`, with the steps of one token compiled and the prompt's pass eager: a static
+    cache that is created while torch traces keeps CUDA graphs from being used. A step that is recompiled
+    too often raises RunFailure `unsupported`; torch alone would go on in eager mode, and its figures
+    would be called compiled."""
     if hasattr(torch._dynamo.config, "fail_on_recompile_limit_hit"):
         torch._dynamo.config.fail_on_recompile_limit_hit = True
     # CUDA graphs take the launches off the critical path; they need inductor and shapes that stay.

@@ -28,6 +28,11 @@ class DecodeWithoutOneDnn:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         if not is_decode(named):
             return self._forward(*arguments, **named)
-        with torch.backends.mkldnn.flags(enabled=False):
+        # `torch.backends.mkldnn.flags` would set TF32 and determinism too.
+        before = torch.backends.mkldnn.enabled
+        torch.backends.mkldnn.enabled = False
+        try:
             self.steps += not torch.backends.mkldnn.enabled
             return self._forward(*arguments, **named)
+        finally:
+            torch.backends.mkldnn.enabled = before

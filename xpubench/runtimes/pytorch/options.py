@@ -33,12 +33,24 @@ class CompileCounters(msgspec.Struct, frozen=True, kw_only=True):
 class TransformersDescription(RuntimeDescription, kw_only=True, frozen=True):
     """A model under transformers' `generate`: its class, the implementation of its attention, what
     torch.compile did, and with `--no-onednn-decode` the number of steps of one token, since the workload was
-    prepared, in which torch said that oneDNN was off (None without the flag)."""
+    prepared, in which torch said that oneDNN was off (None without the flag). Of a checkpoint that this tool
+    quantized with data, `calibrated` is the recipe in words and `source` the checkpoint that it was made
+    from."""
 
     model_class: str | None = None
     attention: str | None = None
     compile: CompileCounters | None = None
     steps_without_onednn: int | None = None
+    calibrated: str | None = None
+    source: str | None = None
+
+    @property
+    def recipe_text(self) -> str | None:
+        return self.calibrated or super().recipe_text
+
+    @property
+    def made_from(self) -> str | None:
+        return self.source
 
 
 class PyTorchDescription(TransformersDescription, kw_only=True, frozen=True, tag="pytorch"):

@@ -14,24 +14,27 @@ import transformers
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from xpubench.catalog import find_model
+from xpubench.environment import Environment
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.explanation import DeviceCard
 from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import TokenTimes
-from xpubench.record import SyncPolicy
-from xpubench.runtimes.base import Explainer, Generation, Loader, Scorer, TokenIds, Verification
+from xpubench.record import SyncPolicy, WeightsFingerprint
+from xpubench.runtimes.base import Explainer, Generation, Loader, Origin, Scorer, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
 from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
 from xpubench.runtimes.pytorch.event_cost import event_cost_ns
 from xpubench.runtimes.pytorch.explain import explain
 from xpubench.runtimes.pytorch.options import PyTorchOptions
+from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT, cache_of, random_cache
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
 from xpubench.weights.int4.kernels import Int8Embedding, bit_sum, stored_bytes, tensor_class
-from xpubench.weights.int4.recipes import read_description
+from xpubench.weights.int4.recipes import calibrated_description, read_description
 from xpubench.weights.load import LoadedWeights, load_weights
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.source import source_of
@@ -65,7 +68,14 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @property
     def rounding(self) -> str:
-        return self.subject.dtype
+        return self.computes_in
+
+    @property
+    def computes_in(self) -> str:
+        """The dtype of the activations and of the cache, which the kernels of some checkpoints choose."""
+        applied = self.loaded.quantization
+        told = None if applied is None else applied.compute_dtype
+        return told if told in DTYPE_BYTES else self.subject.dtype
 
     @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
@@ -76,11 +86,45 @@ class PyTorchRuntime(TransformersScorer, Loader):
                 check_adapter(Path(subject.lora), source.config)
 
     @classmethod
+    def card(
+        cls,
+        subject: Subject,
+        environment: Environment,
+        ceiling_gb_per_s: float,
+        say: Callable[[str], None],
+    ) -> DeviceCard | None:
+        # Quantized products and compiled steps are other kernels, and a rank waits for others.
+        if subject.quantization is not None or subject.tp_size > 1 or _backend(subject) is not None:
+            return None
+        from xpubench.runtimes.pytorch.card import device_card
+
+        onednn = _has_onednn_decode(subject)
+        return device_card(subject, environment, ceiling_gb_per_s, cls.of_weights, say, onednn=onednn)
+
+    @classmethod
     def load(cls, subject: Subject) -> Self:
-        runtime = cls(subject, cls.weights(subject))
-        runtime.model.generation_config = plain_generation_config(runtime.model)
+        runtime = cls.of_weights(subject, cls.weights(subject))
         runtime.optimize()
         return runtime
+
+    @classmethod
+    def of_weights(cls, subject: Subject, loaded: LoadedWeights) -> Self:
+        """The runtime of a model that lies on the device, before it is optimized."""
+        runtime = cls(subject, loaded)
+        runtime.model.generation_config = plain_generation_config(runtime.model)
+        return runtime
+
+    @classmethod
+    def origin(cls, subject: Subject) -> Origin | None:
+        kept = calibrated_description(Path(subject.model).expanduser())
+        if kept is None:
+            return super().origin(subject)
+        return Origin(model=kept.source, revision=kept.revision, lora=subject.lora)
+
+    @classmethod
+    def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
+        kept = calibrated_description(Path(subject.model).expanduser())
+        return super().fingerprint(subject) if kept is None else kept.checkpoint
 
     @classmethod
     def check(cls, subject: Subject) -> None:
@@ -153,6 +197,14 @@ class PyTorchRuntime(TransformersScorer, Loader):
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
         return self.timed(prompt_ids, workload, sync_policy, TokenClock(self._synchronize))
 
+    def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
+        # A generation from the first token alone shows the shapes of the model's cache.
+        shortest = msgspec.structs.replace(workload, cache="dynamic", new_tokens=2)
+        _, output = self.generated(prompt_ids[:, :1], shortest)
+        with self.inference():
+            cache = random_cache(self.model.config, cache_of(output), prompt_ids.shape[1] - 1, workload)
+        return self.timed(prompt_ids, workload, "every_token", TokenClock(self._synchronize), cache)
+
     def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
         def timed(clock: TokenClock) -> TokenTimes:
             return self.timed(prompt_ids, workload, "every_token", clock).times
@@ -160,9 +212,15 @@ class PyTorchRuntime(TransformersScorer, Loader):
         return explain(timed, self.subject.device, event_cost_ns(self.subject.device))
 
     def timed(
-        self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy, clock: TokenClock
+        self,
+        prompt_ids: TokenIds,
+        workload: Workload,
+        sync_policy: SyncPolicy,
+        clock: TokenClock,
+        cache: Any = None,
     ) -> Generation:
-        """Generates, and under the policy `every_token` stamps the tokens with the clock."""
+        """Generates, and under the policy `every_token` stamps the tokens with the clock. The `cache` of a
+        generation that goes on holds all tokens of the prompt but the last one."""
         input_ids = self.on_device(prompt_ids)
         stamped = sync_policy == "every_token"
         seam: contextlib.AbstractContextManager[dict[str, Any]] = contextlib.nullcontext({})
@@ -172,6 +230,9 @@ class PyTorchRuntime(TransformersScorer, Loader):
         with self.inference(), seam as more:
             processors = LogitsProcessorList([watch])
             arguments = self._arguments(input_ids, workload, logits_processor=processors, **more)
+            if cache is not None:
+                arguments.pop("cache_implementation", None)
+                arguments[CACHE_ARGUMENT] = cache
             self.synchronize()
             start_ns = clock.begin()
             output = self.model.generate(**arguments)
@@ -215,13 +276,13 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @contextlib.contextmanager
     def stamped(self, clock: TokenClock, workload: Workload) -> Iterator[dict[str, Any]]:
-        """Within it, `generate` with the yielded arguments has the clock stamp each token."""
+        """Within the block, `generate` with the yielded arguments makes the clock stamp each token."""
         yield {"stopping_criteria": StoppingCriteriaList([clock])}
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         watch = LogitsWatch()
         tokens, output = self.generated(prompt_ids, workload, logits_processor=LogitsProcessorList([watch]))
-        cache = getattr(output, "past_key_values", None)
+        cache = cache_of(output)
         self.check_cache(workload, cache)
         return Verification(
             tokens=tokens,
@@ -240,13 +301,14 @@ class PyTorchRuntime(TransformersScorer, Loader):
             )
 
     def kv_value_bytes(self, head_dim: int) -> float:
-        return DTYPE_BYTES[self.subject.dtype]
+        return DTYPE_BYTES[self.computes_in]
 
     def describe(self) -> RuntimeDescription:
         return self.subject.options.description(**self.described())
 
     def described(self) -> dict[str, Any]:
         """The fields of the description."""
+        kept = calibrated_description(Path(self.subject.model).expanduser())
         return {
             "model_class": type(self.model).__name__,
             "attention": getattr(self.model.config, "_attn_implementation", None),
@@ -256,13 +318,16 @@ class PyTorchRuntime(TransformersScorer, Loader):
             "steps_without_onednn": None if self._decode is None else self._decode.steps,
             "revision": self.loaded.revision,
             "quantization": self.loaded.quantization,
+            "calibrated": None if kept is None else kept.recipe.title,
+            "source": None if kept is None else kept.source,
         }
 
     def doubts(self) -> list[str]:
         recipe, applied = self.subject.quantization, self.loaded.quantization
         doubts = list(self.loaded.doubts)
         if recipe is None or applied is None:
-            return doubts
+            asked = {"compute_dtype": self.subject.dtype}
+            return doubts + not_as_asked(asked, msgspec.to_builtins(applied) or {}, *asked)
         known = find_model(self.subject.model)
         if not (known and known.int4):
             doubts.append(f"{self.subject.model} is not validated for INT4")
@@ -291,7 +356,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
 
 def not_as_asked(asked: dict[str, Any], applied: dict[str, Any], *names: str) -> list[str]:
-    """A line for each setting of these names that is not applied as it was asked for."""
+    """A warning for each of these settings that was not applied as it was asked for."""
     return [
         f"{name}: {asked[name]} was asked for, {applied[name]} is applied"
         for name in names

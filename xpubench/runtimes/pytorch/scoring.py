@@ -29,7 +29,7 @@ class TransformersScorer(ABC):
 
     @abstractmethod
     def inference(self) -> AbstractContextManager[None]:
-        """The contexts in which the model runs."""
+        """The context managers within which the model runs."""
 
     @abstractmethod
     def generated(self, prompt_ids: TokenIds, workload: Workload, **more: Any) -> tuple[TokenIds, Any]:
@@ -43,7 +43,7 @@ class TransformersScorer(ABC):
     def traced(
         self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
     ) -> tuple[TokenIds, Logits]:
-        """What `trace` does in this process, also where others take part."""
+        """Does the part of `trace` that runs in this process, also where other ranks take part."""
         tracer = LogitsTracer(None if forced is None else self.on_device(forced))
         tokens, _ = self.generated(prompt_ids, workload, logits_processor=LogitsProcessorList([tracer]))
         return tokens, np.stack(tracer.logits, axis=1)
@@ -64,8 +64,9 @@ class TransformersScorer(ABC):
         return torch.from_numpy(array).to(self.model.device)
 
     def _row_logits(self, input_ids: torch.Tensor, chosen: torch.Tensor) -> Iterator[torch.Tensor]:
-        """The logits of the chosen positions, in chunks. Where head and body can be told apart, the head
-        sees only those positions: over a long prompt it costs as much as several layers."""
+        """The logits of the chosen positions, in chunks. Where output head and body can be separated, the
+        head is computed for those positions only, because over a long prompt it costs as much as several
+        layers."""
         if self.scores_rows_alone:
             for part in self._hidden(input_ids)[chosen].split(ROWS_AT_ONCE):
                 # Sharded heads take only batches.

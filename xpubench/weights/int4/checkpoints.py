@@ -21,7 +21,7 @@ from xpubench.spec import Quantization
 from xpubench.weights.empty import parameter_places
 from xpubench.weights.int4.grids import Int4Weight, Int8Weight
 from xpubench.weights.int4.layout import Weight, layout, quantized
-from xpubench.weights.int4.recipes import Description, read_description
+from xpubench.weights.int4.recipes import Description, calibrated_description, read_description
 from xpubench.weights.source import (
     CONFIG_FILES,
     SAFETENSORS,
@@ -94,7 +94,8 @@ def check_target(target: Path) -> None:
             )
         return
     empty = target.is_dir() and not any(target.iterdir())
-    if target.exists() and not empty and (not target.is_dir() or read_description(target) is None):
+    ours = target.is_dir() and (read_description(target) or calibrated_description(target))
+    if target.exists() and not empty and not ours:
         raise UserError(f"{target} exists and is not an INT4 checkpoint; choose another directory")
 
 

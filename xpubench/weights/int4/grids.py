@@ -147,7 +147,8 @@ def unpack(packed: torch.Tensor) -> torch.Tensor:
 
 
 def _stored_scales(scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """The scales in the type that they are stored in; that of a group of zeros is 1, which can divide."""
+    """The scales, rounded to the type that they are stored in. The scale of a group of zeros is 1, because
+    values are divided by it."""
     if not bool(torch.isfinite(scales).all()):
         raise RunFailure("numerics", "a weight is NaN or infinite and has no INT4 grid")
     stored = scales.to(dtype)

@@ -19,9 +19,10 @@ Weight: TypeAlias = torch.Tensor | Int4Weight | Int8Weight
 
 
 def layout(model: Any, recipe: Quantization) -> dict[str, WeightKind]:
-    """The precision of each parameter of an empty model, by its first name: linear layers are INT4, token
-    table and output head are INT8 unless the recipe keeps them high or their classes are not torch's own, and
-    all else is high. UserError for a group size that does not divide a layer's width."""
+    """The precision of each parameter of an empty model, by its first name. Linear layers are INT4. Token
+    table and output head are INT8, unless the recipe keeps them in high precision or their classes are
+    not torch's own. Everything else stays in high precision. UserError for a group size that does not
+    divide a layer's width."""
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     kinds: dict[str, WeightKind] = {}
     widths: dict[str, int] = {}

@@ -2,17 +2,19 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 import xpubench
 from xpubench.errors import RunFailure, UserError
-from xpubench.runtimes.options import OWN_INT4_METHOD
+from xpubench.record import WeightsFingerprint
+from xpubench.runtimes.options import NEURAL_COMPRESSOR_METHOD, OWN_INT4_METHOD
 from xpubench.runtimes.registry import OPTIONS
-from xpubench.spec import Quantization
+from xpubench.spec import GROUP_SIZES, Quantization
 
-NEURAL_COMPRESSOR_METHOD = "rtn"
+# Beside a checkpoint in the format of another library, whose config has no place for the recipe.
+CALIBRATED_FILE = "xpubench_recipe.json"
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +25,61 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     revision: str | None
     xpubench_version: str = xpubench.__version__
+
+
+class CalibratedRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """INT4 with data: AutoRound learns the rounding of each block in `iters` steps, AWQ searches the scales
+    of channels and then rounds to nearest. `nsamples` samples of `seqlen` tokens come from the local file
+    `dataset`, and `batch_size` of them count in a step. Scales are float16,
+    and a `symmetric` grid has the values -8 to 7 around zero."""
+
+    algorithm: Literal["AutoRound", "AWQ"]
+    dataset: str
+    iters: int | None = None
+    nsamples: int = 128
+    seqlen: int = 2048
+    batch_size: int = 8
+    bits: int = 4
+    group_size: int = 64
+    symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("iters", "nsamples", "seqlen"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name} must be at least 1, not {value}")
+        if self.group_size not in GROUP_SIZES:
+            known = ", ".join(map(str, GROUP_SIZES))
+            raise UserError(f"--group_size must be one of {known}, not {self.group_size}")
+
+    @property
+    def title(self) -> str:
+        """The recipe in a few words."""
+        grid = "symmetric" if self.symmetric else "asymmetric"
+        steps = "" if self.iters is None else f", {self.iters} steps a block"
+        data = f"{self.nsamples} samples of {self.seqlen} tokens from {self.dataset}"
+        return f"{self.algorithm} int{self.bits} {grid} groups of {self.group_size}{steps}, {data}"
+
+
+class CalibratedDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies beside a checkpoint that was quantized with data: recipe, digest of the data, source model,
+    its commit and its fingerprint, and the versions."""
+
+    recipe: CalibratedRecipe
+    dataset_sha256: str
+    source: str
+    checkpoint: WeightsFingerprint
+    revision: str | None
+    auto_round_version: str
+    xpubench_version: str = xpubench.__version__
+
+
+def calibrated_description(directory: Path) -> CalibratedDescription | None:
+    """The description beside a checkpoint that this tool quantized with data; None where there is none."""
+    try:
+        return msgspec.json.decode((directory / CALIBRATED_FILE).read_bytes(), type=CalibratedDescription)
+    except (OSError, msgspec.DecodeError, UserError):
+        return None
 
 
 def quantization_fields(directory: Path) -> dict[str, Any]:

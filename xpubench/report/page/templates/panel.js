@@ -2,6 +2,7 @@
 
 import { CONSTANTS, unpackJson } from "./data.js";
 import { make, scrolling, status } from "./dom.js";
+import { explainedPart } from "./explained.js";
 import { factsTable, foldedFacts } from "./facts.js";
 import { date, interval, isNumber, NONE, number } from "./numbers.js";
 import {
@@ -102,12 +103,13 @@ function figuresOf({ tokens, next_tokens: nextTokens, histogram, summary, plan, 
   ].filter((figure) => figure !== null);
 }
 
-function bodyOf(data, figures) {
+function bodyOf(data, explained, figures) {
   const parts = [
     data.failure ? failureBox(data.failure) : null,
     data.warnings.length ? warningList(data.warnings) : null,
     data.summary ? [make("h3", {}, "Latency"), latencyTable(data.summary)] : null,
     runFacts(data),
+    explained.nodes,
     make(
       "div",
       { class: "figures" },
@@ -136,11 +138,16 @@ async function openPanel(dialog, place) {
   const data = block[place % CONSTANTS.block];
   const close = make("button", { type: "button", autofocus: "" }, "Close");
   close.addEventListener("click", () => dialog.close());
+  const curves = await unpackJson("batches");
+  const explained = explainedPart(
+    data.explanation,
+    curves.find(({ keys }) => keys.includes(data.run.key)),
+  );
   const figures = figuresOf(data);
-  dialog.replaceChildren(headOf(data.run, close), bodyOf(data, figures));
+  dialog.replaceChildren(headOf(data.run, close), bodyOf(data, explained, figures));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
-  for (const one of figures) await one.start();
+  for (const one of [...explained.figures, ...figures]) await one.start();
 }
 
 // Opens the panel that the address names; `places` has each run's number by its key.

@@ -1,0 +1,33 @@
+"""The flags of `xpubench export`, which are those of optimum-cli, without OpenVINO."""
+
+import pytest
+
+from tests.conftest import CommandLine
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("OUT", "names no model"),
+        ("a -m b OUT", "names two models"),
+        ("-m a --task text-classification OUT", "--task text-classification is not taken"),
+        ("-m a --library diffusers OUT", "--library diffusers is not taken"),
+        ("-m a OUT --int8", "--weight-format int8"),
+        ("-m a --quant-mode int8 OUT", "activations are not quantized"),
+        ("-m a --disable-stateful OUT", "as a state of the model"),
+        ("-m a --cache_dir C OUT", "HF_HUB_CACHE"),
+        ("-m a --weight-format mxfp4 OUT", "invalid choice: 'mxfp4'"),
+        ("-m a --ratio 0.8 OUT", "--ratio applies only to int4"),
+        ("-m a --weight-format int8 --all-layers OUT", "--all-layers applies only to int4"),
+        ("-m a --weight-format int4 --gptq OUT", "--gptq needs data"),
+        ("-m a --weight-format int4 --num-samples 3 OUT", "--num-samples needs data"),
+        ("-m a --weight-format int4 --dataset D --num-samples 0 OUT", "at least 1"),
+        ("-m a --weight-format int4 --dataset D --gptq --lora-correction OUT", "leave one of the two out"),
+        ("-m a --weight-format int4 --sensitivity-metric loudness OUT", "invalid choice: 'loudness'"),
+        ("-m a --weight-format int4 --backup-precision int2 OUT", "invalid choice: 'int2'"),
+    ],
+)
+def test_what_an_export_does_not_take(xpubench: CommandLine, line: str, words: str) -> None:
+    done = xpubench("export", *line.split())
+    assert done.code == 2
+    assert words in done.error_line

@@ -1,0 +1,131 @@
+"""The next token latency that a model's shapes, a bandwidth and a device card let one expect."""
+
+import msgspec
+
+from xpubench.catalog.architecture import Architecture
+from xpubench.explanation import DeviceCard, Expectation, Spread
+from xpubench.spec import Workload
+
+# The interval reaches so much beyond the card's own spread, for what the model leaves out.
+MODEL_ERROR = 1.15
+# Above this share of the time, products slower than the ceiling are named as kernels.
+SLOW_KERNELS = 0.6
+
+
+class StepWork(msgspec.Struct, frozen=True, kw_only=True):
+    """What a decoding step does: the bytes of weights that it reads, those of a position in a block over all
+    sequences, the number of blocks, the mean number of positions, and the operations of its products."""
+
+    weight_bytes: int
+    position_bytes: float
+    blocks: int
+    positions: float
+    flop: int
+
+
+def step_work(
+    architecture: Architecture,
+    workload: Workload,
+    input_tokens: int,
+    weight_bytes: int,
+    kv_value_bytes: float,
+) -> StepWork:
+    """The work of the mean step of a workload. `weight_bytes` are those that a step of one sequence reads, of
+    an architecture that is one rank's part."""
+    sequences = workload.batch_size * workload.num_beams
+    block_values = 2 * architecture.num_kv_heads * architecture.head_dim
+    return StepWork(
+        weight_bytes=int(weight_bytes * architecture.step_share(sequences)),
+        position_bytes=sequences * block_values * kv_value_bytes,
+        blocks=architecture.num_layers,
+        positions=input_tokens + max(workload.new_tokens - 2, 0) / 2,
+        flop=2 * sequences * architecture.step_weight_parameters,
+    )
+
+
+def assumed_card(*, asynchronous: bool) -> DeviceCard:
+    """The card of a device and a stack that nobody measured. Its ends are assumptions: products at 35 to 95%
+    of the bandwidth, 5 us a block for a compiled graph to 600 us for eager Python on a slow host, and up to
+    25 ns a position and block for attention, as on an Arc Pro B70 (llama.cpp, issues 26581 and 28721)."""
+    return DeviceCard(
+        source="datasheet",
+        asynchronous=asynchronous,
+        product_share=Spread(low=0.35, middle=0.7, high=0.95),
+        block_ns=Spread(low=5e3, middle=1e5, high=6e5),
+        step_ns=Spread(low=5e4, middle=5e5, high=3e6),
+        attention_ns=Spread(low=0.0, middle=3.0, high=25.0),
+        attention_share=Spread(low=0.1, middle=0.5, high=0.9),
+    )
+
+
+def expected(
+    work: StepWork,
+    card: DeviceCard,
+    *,
+    ceiling_gb_per_s: float,
+    lowest_gb_per_s: float | None = None,
+    peak_tflop_per_s: float | None = None,
+) -> Expectation:
+    """The expectation of a next token latency:
+
+    weights = max(bytes / (product_share x ceiling), operations / peak)
+    attention = blocks x positions x max(attention_ns, bytes of a position / (attention_share x ceiling))
+    host = blocks x block_ns + step_ns
+
+    Their sum where the host waits for each operator, as on a CPU; the larger of weights + attention and host
+    on an asynchronous device. It assumes that blocks cost alike whatever their architecture, that products of
+    several rows cost no more than those of one until they reach the peak, and that attention grows in
+    proportion to the context. The interval takes the card's fast ends with the ceiling and its slow ends with
+    the lowest bandwidth that was seen, its upper end on an asynchronous device the sum, and 15% beyond both.
+    """
+    slow_gb_per_s = lowest_gb_per_s or ceiling_gb_per_s
+
+    def parts(ceiling: float, rate: str, cost: str) -> tuple[float, float, float]:
+        reads, attends = getattr(card.product_share, rate), getattr(card.attention_share, rate)
+        # GB/s are bytes a nanosecond, and TFLOP/s 1,000 operations a nanosecond.
+        weights = work.weight_bytes / (reads * ceiling)
+        if peak_tflop_per_s:
+            weights = max(weights, work.flop / (peak_tflop_per_s * 1e3))
+        position = max(getattr(card.attention_ns, cost), work.position_bytes / (attends * ceiling))
+        host = work.blocks * getattr(card.block_ns, cost) + getattr(card.step_ns, cost)
+        return weights, work.blocks * work.positions * position, host
+
+    def whole(weights: float, attention: float, host: float) -> float:
+        return max(weights + attention, host) if card.asynchronous else weights + attention + host
+
+    middle = parts(ceiling_gb_per_s, "middle", "middle")
+    fast = whole(*parts(ceiling_gb_per_s, "high", "low")) / MODEL_ERROR
+    slow = sum(parts(slow_gb_per_s, "low", "high")) * MODEL_ERROR
+    return Expectation(
+        next_token_ms=whole(*middle) / 1e6,
+        interval_ms=(fast / 1e6, slow / 1e6),
+        card=card.source,
+        weights_ms=middle[0] / 1e6,
+        attention_ms=middle[1] / 1e6,
+        host_ms=middle[2] / 1e6,
+        message=_bound(middle, card),
+        device_card=card,
+    )
+
+
+def compared(found: Expectation, next_token_ms: float) -> Expectation:
+    """The expectation beside a measured latency: its ratio, and whether that lies within the interval."""
+    low, high = found.interval_ms
+    ratio = next_token_ms / found.next_token_ms
+    told = f"expected {found.next_token_ms:.2f} ms ({low:.2f} to {high:.2f})"
+    if found.card == "datasheet":
+        told += " by an assumed card, as nobody measured this stack here"
+    if low <= next_token_ms <= high:
+        verdict = "as expected"
+    elif next_token_ms > high:
+        verdict = f"{ratio - 1:.0%} above what this machine can do"
+    else:
+        verdict = f"{1 - ratio:.0%} below what was expected"
+    message = f"{verdict}: {next_token_ms:.2f} ms, {told}, {found.message}"
+    return msgspec.structs.replace(found, ratio=ratio, message=message)
+
+
+def _bound(parts: tuple[float, float, float], card: DeviceCard) -> str:
+    """What the largest of weights, attention and host makes of the expected latency."""
+    weights = "kernel-bound" if card.product_share.middle < SLOW_KERNELS else "bandwidth-bound"
+    return max(zip(parts, (weights, "attention-bound", "host-bound"), strict=True))[1]

@@ -1,0 +1,54 @@
+"""Device cards that were measured, kept in the cache directory, a file each."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+
+import msgspec
+
+from xpubench.environment import Environment
+from xpubench.explanation import DeviceCard
+from xpubench.files import cache_directory, write_aside
+
+# Cards of another version were measured in another way and do not count.
+VERSION = 1
+
+
+def card_key(environment: Environment, dtype: str, threads: int | None, options: str = "") -> str:
+    """The name of the card of a device, its driver, these versions, variables and threads, a dtype, and the
+    stack's options."""
+    device = environment.device
+    what = [
+        VERSION,
+        *([device.kind, device.name, device.driver, device.total_memory_bytes] if device else []),
+        *(sorted(one.items()) for one in (environment.versions, environment.variables)),
+        threads,
+        dtype,
+        options,
+    ]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
+def kept_card(key: str) -> DeviceCard | None:
+    """The card of that name, None where none can be read."""
+    with contextlib.suppress(OSError, RuntimeError, msgspec.DecodeError):
+        path = cache_directory() / "cards" / f"{key}.json"
+        return msgspec.json.decode(path.read_bytes(), type=DeviceCard)
+    return None
+
+
+def keep_card(key: str, card: DeviceCard) -> None:
+    """Keeps the card; a cache directory that cannot be used keeps nothing."""
+    with contextlib.suppress(OSError, RuntimeError):
+        path = cache_directory() / "cards" / f"{key}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(path, msgspec.json.encode(card))
+
+
+def all_kept_cards() -> Iterator[DeviceCard]:
+    """Every card that can be read, the newest first."""
+    with contextlib.suppress(OSError, RuntimeError):
+        names = [path.stem for path in (cache_directory() / "cards").glob("*.json")]
+        found = [card for name in names if (card := kept_card(name)) is not None]
+        yield from sorted(found, key=lambda one: one.created or "", reverse=True)

@@ -1,0 +1,54 @@
+"""The parts of tokens of which only the time inside of a stack's own computation is known."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from xpubench.explanation import OperatorTime
+from xpubench.measure.ledger.measured import Measured, MeasuredToken
+from xpubench.measure.ledger.middle import middle_mean
+from xpubench.measure.times import TokenTimes
+
+NOTE = "the stack does not show its operators: all of its computation is one part"
+
+
+class InsideTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """A generation's stamps, and for each token, the first one first, the nanoseconds inside of the stack's
+    computation. `sampling_ns` are those of the choice of each token, where the stack tells them."""
+
+    times: TokenTimes
+    inside_ns: Sequence[float]
+    sampling_ns: Sequence[float] | None = None
+
+
+def explain_inside(method: str, generations: Sequence[InsideTimes], cpu_share: float | None) -> Measured:
+    """The first and the next token of these generations: `stack` is the time inside, `host` that outside."""
+    tokens = [list(zip(_walls(one), one.inside_ns, _sampling(one), strict=True)) for one in generations]
+    following = [token for one in tokens for token in one[1:]]
+    return Measured(
+        method=method,
+        first=_token([one[0] for one in tokens]),
+        next=_token(following) if following else None,
+        cpu_share=cpu_share,
+        generations=len(generations),
+        notes=[NOTE],
+    )
+
+
+def _walls(one: InsideTimes) -> list[float]:
+    told = one.times.iteration()
+    assert told.first_token_ns is not None
+    return [float(told.first_token_ns), *(told.next_token_ns or [])]
+
+
+def _sampling(one: InsideTimes) -> Sequence[float]:
+    return one.sampling_ns or [0.0] * len(one.inside_ns)
+
+
+def _token(tokens: Sequence[tuple[float, float, float]]) -> MeasuredToken:
+    whole, inside, sampling = (middle_mean([token[side] for token in tokens]) for side in range(3))
+    rest = max(whole - inside, 0.0)
+    operators = (
+        [OperatorTime(name="sampling", part="host", ns=min(sampling, rest), calls=1)] if sampling else []
+    )
+    return MeasuredToken(parts={"stack": inside, "host": rest}, operators=operators)

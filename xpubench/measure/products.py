@@ -1,0 +1,39 @@
+"""The bandwidth at which products of one row read their weights, at the sizes of a model's matrices."""
+
+from time import perf_counter_ns
+
+import torch
+
+from xpubench.errors import RunFailure
+from xpubench.measure.bandwidth import buffer_bytes
+from xpubench.measure.device import synchronizer
+from xpubench.measure.random_bits import random_buffer
+from xpubench.measure.times import STILL
+
+# Matrices [n, n]: a device with its own memory is bound by launches on smaller ones.
+SIZES = {"cpu": (1024, 2048)}
+DEVICE_SIZES = (4096, 8192)
+ROUNDS = 3
+
+
+def product_rates(device: str, dtype: str) -> list[float]:
+    """The rates in GB/s, of each size and round, at which a row is multiplied with one matrix after the other
+    until all of a buffer far larger than the caches was read."""
+    kind, synchronize = getattr(torch, dtype), synchronizer(device)
+    rates = []
+    with torch.inference_mode():
+        source = random_buffer(buffer_bytes(device), device).view(kind)
+        for size in SIZES.get(device, DEVICE_SIZES):
+            matrices = source[: source.numel() // size**2 * size**2].view(-1, size, size)
+            row = torch.ones(1, size, dtype=kind, device=device)
+            torch.nn.functional.linear(row, matrices[0])
+            for _ in range(ROUNDS):
+                synchronize()
+                start_ns = perf_counter_ns()
+                for matrix in matrices:
+                    torch.nn.functional.linear(row, matrix)
+                synchronize()
+                if (time_ns := perf_counter_ns() - start_ns) <= 0:
+                    raise RunFailure("unsupported", STILL)
+                rates.append(matrices.nbytes / time_ns)
+    return rates
