@@ -58,7 +58,7 @@ CAUSES = {
 CGROUP, PERIOD_US, QUOTA_US = Path("/sys/fs/cgroup/cpu"), 100_000, 50_000
 
 
-class Case(NamedTuple):
+class SumCase(NamedTuple):
     """A model in a precision with a number of threads."""
 
     name: str
@@ -86,15 +86,15 @@ def sums(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
         )
 
 
-def _cases(arguments: argparse.Namespace, directory: Path) -> Iterator[Case]:
+def _cases(arguments: argparse.Namespace, directory: Path) -> Iterator[SumCase]:
     for threads in arguments.threads:
         for model in arguments.models:
             if model == SMOLLM2:
                 for name in arguments.dtypes:
-                    yield Case(f"{model} {name}", ("-m", model, *PRECISIONS[name]), threads)
+                    yield SumCase(f"{model} {name}", ("-m", model, *PRECISIONS[name]), threads)
             else:
                 flags = ("-m", str(shape(model, directory)), "--dummy-weights", "--dtype", "float32")
-                yield Case(f"{model} float32", flags, threads)
+                yield SumCase(f"{model} float32", flags, threads)
 
 
 def shape(name: str, directory: Path) -> Path:
