@@ -54,7 +54,7 @@ class MarkingClock(TokenClock):
             self._profile = None
 
 
-def explain(timed: Timed, device: str, event_ns: float) -> Measured:
+def profiled_generation(timed: Timed, device: str, event_ns: float) -> Measured:
     """The time of the tokens of a generation: profiled once, between two that are not and that tell whether
     the machine stayed as it was. `event_ns` is what a recorded event costs."""
     waits = Waits()

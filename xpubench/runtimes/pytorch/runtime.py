@@ -27,7 +27,7 @@ from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
 from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
 from xpubench.runtimes.pytorch.event_cost import event_cost_ns
-from xpubench.runtimes.pytorch.explain import explain
+from xpubench.runtimes.pytorch.explain import profiled_generation
 from xpubench.runtimes.pytorch.options import PyTorchOptions
 from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT, cache_of, random_cache
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
@@ -209,7 +209,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
         def timed(clock: TokenClock) -> TokenTimes:
             return self.timed(prompt_ids, workload, "every_token", clock).times
 
-        return explain(timed, self.subject.device, event_cost_ns(self.subject.device))
+        return profiled_generation(timed, self.subject.device, event_cost_ns(self.subject.device))
 
     def timed(
         self,
