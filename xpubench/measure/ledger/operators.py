@@ -129,6 +129,11 @@ def is_composed(name: str) -> bool:
     return _matches(COMPOSED, name)
 
 
+def is_fused(name: str) -> bool:
+    """Whether the name is that of a kernel that inductor fused."""
+    return FUSED.match(name) is not None
+
+
 @cache
 def part_of_kernel(name: str) -> PartName | None:
     """The part of a device's kernel by its own name; None where it is not known."""
