@@ -128,6 +128,21 @@ def test_a_dispatch_through_python_is_the_hosts() -> None:
     assert parts_us(next_token(trace.text())) == {"weights": 30, "host": 70}
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_compiled_graph_is_the_hosts_only_where_its_kernels_are_named(named: bool) -> None:
+    trace = TraceBuilder("cpu")
+    trace.mark("begin", 0)
+    trace.mark("step", 100)
+    trace.operator("## Call CompiledFxGraph abc ##", 110, 190)
+    if named:
+        trace.operator("graph_0_cpp_fused_add_mul_0", 120, 150)
+    trace.operator("aten::mm", 150, 180)
+    trace.mark("step", 200)
+    found = parts_us(next_token(trace.text()))
+    rest = {"other_kernels": 30, "host": 20 + 20} if named else {"unknown_kernels": 50, "host": 20}
+    assert found == {"weights": 30} | rest
+
+
 def test_events_lengthen_the_operator_that_they_lie_in() -> None:
     token = next_token(cpu_trace(), event_ns=2000.0)
     # resolve_conj lies in mm, and mm in linear.

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from xpubench.explanation import PartName
 from xpubench.measure.ledger.operators import (
     is_composed,
+    is_fused,
     part_of_call,
     part_of_kernel,
     part_of_operator,
@@ -82,7 +83,12 @@ def _placed(activities: list[Activity], on_device: bool) -> list[Call]:
         parent
         for activity, parent in zip(activities, parents, strict=True)
         if parent is not None
-        and (is_composed(activities[parent].name) or activities[parent].name == activity.name)
+        and (
+            is_composed(activities[parent].name)
+            or activities[parent].name == activity.name
+            # A compiled graph whose own kernels are named is their wrapper.
+            or is_fused(activity.name)
+        )
     }
     placed: list[Call] = []
     for index, (activity, parent) in enumerate(zip(activities, parents, strict=True)):

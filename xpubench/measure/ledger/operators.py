@@ -26,7 +26,7 @@ HOST = (
     r"aten::(empty|empty_like|empty_strided|new_empty|new_empty_strided|resize_|resize_as_|set_|result_type|"
     r"resolve_conj|resolve_neg|is_nonzero|item|_local_scalar_dense|_has_compatible_shallow_copy_type|"
     r"can_cast|is_same_size|_nested_tensor_size|_fused_sdp_choice|record_stream|_to_cpu|detach_)",
-    r"(Torch-Compiled Region|## Call CompiledFxGraph|TorchDynamo|CompiledFunction|Pregraph|AOTDispatcher).*",
+    r"(Torch-Compiled Region|TorchDynamo|CompiledFunction|Pregraph|AOTDispatcher).*",
     r"(PythonDispatchMode|PythonSubclass|PythonTLSSnapshot|FuncTorch\w*)",
     r"xpubench::.*",
     r"(ProfilerStep|Optimizer\.|DataLoader|enumerate).*",
@@ -127,6 +127,11 @@ def part_of_operator(name: str) -> PartName | None:
 def is_composed(name: str) -> bool:
     """Whether other operators do this one's work, if it has called any."""
     return _matches(COMPOSED, name)
+
+
+def is_fused(name: str) -> bool:
+    """Whether the name is that of a kernel that inductor fused."""
+    return FUSED.match(name) is not None
 
 
 @cache

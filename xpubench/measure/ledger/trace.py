@@ -35,19 +35,19 @@ class Activity(NamedTuple):
 
 
 class ProfilerTrace(NamedTuple):
-    """The host's calls and the device's activities, each in the order of their starts, and the time at which
-    the generation began and those of its steps, each of which ends when its token is known."""
+    """The host's calls and the device's activities, each in the order of their starts, and the intervals of
+    the marks: of the generation's begin, and of its steps, each of which ends when its token is known."""
 
     calls: list[Activity]
     device: list[Activity]
-    begin: float
-    steps: list[float]
+    begin: tuple[float, float]
+    steps: list[tuple[float, float]]
 
     @property
     def windows(self) -> list[tuple[float, float]]:
-        """The first token's time, and those of the next ones."""
-        bounds = [self.begin, *self.steps]
-        return list(pairwise(bounds))
+        """The first token's time, and those of the next ones, without the marks themselves."""
+        marks = [self.begin, *self.steps]
+        return [(one[1], following[0]) for one, following in pairwise(marks)]
 
 
 class _Arguments(msgspec.Struct):
@@ -95,22 +95,27 @@ def read_trace(text: bytes) -> ProfilerTrace:
             for one in events
             if one.cat in DEVICE_KINDS
         ),
-        begin=(begins[0].ts - zero) * 1e3,
-        steps=[(one.ts - zero) * 1e3 for one in steps],
+        begin=_span(begins[0], zero),
+        steps=[_span(one, zero) for one in steps],
     )
 
 
 def _activity(event: _Event, zero: float, lane: tuple[Any, ...]) -> Activity:
-    start = (event.ts - zero) * 1e3
+    start, end = _span(event, zero)
     return Activity(
         name=event.name,
         kind=event.cat,
         start=start,
-        end=start + event.dur * 1e3,
+        end=end,
         lane=lane,
         correlation=event.args.correlation,
         external=event.args.external,
     )
+
+
+def _span(event: _Event, zero: float) -> tuple[float, float]:
+    start = (event.ts - zero) * 1e3
+    return start, start + event.dur * 1e3
 
 
 def _sorted(activities: Iterable[Activity]) -> list[Activity]:
