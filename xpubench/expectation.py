@@ -108,7 +108,7 @@ def expected(
     )
 
 
-def compared(found: Expectation, next_token_ms: float) -> Expectation:
+def beside_measured(found: Expectation, next_token_ms: float) -> Expectation:
     """The expectation beside a measured latency: its ratio, and whether that lies within the interval."""
     low, high = found.interval_ms
     ratio = next_token_ms / found.next_token_ms

@@ -11,7 +11,7 @@ from tests.conftest import CommandLine
 from xpubench import catalog
 from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts, Environment
-from xpubench.expectation import MODEL_ERROR, StepWork, assumed_card, compared, expected, step_work
+from xpubench.expectation import MODEL_ERROR, StepWork, assumed_card, beside_measured, expected, step_work
 from xpubench.explanation import DeviceCard, Spread
 from xpubench.measure.host import cpu_name
 from xpubench.measure.kept_cards import all_kept_cards, card_key, keep_card, kept_card
@@ -92,7 +92,7 @@ def test_the_interval_has_the_ends_of_card_and_bandwidth() -> None:
     ],
 )
 def test_a_measured_latency_beside_it(measured_ms: float, words: str) -> None:
-    found = compared(expected(WORK, card(), ceiling_gb_per_s=100), measured_ms)
+    found = beside_measured(expected(WORK, card(), ceiling_gb_per_s=100), measured_ms)
     assert found.message is not None
     assert found.message.startswith(words)
     assert found.ratio == pytest.approx(measured_ms / found.next_token_ms)

@@ -21,11 +21,13 @@ NAMED = re.compile(r"(xpubench(?:\.\w+)+)(?::\w+)?")
 # kernels of INT4 weights, ipex.llm.optimize (diffusers, einops), neural-compressor (datasets) and DeepSpeed.
 OPENVINO = "xpubench.runtimes.openvino."
 LLAMA_CPP = "xpubench.runtimes.llama_cpp."
+# auto-round wants a later PyTorch than IPEX.
+AUTOROUND = "xpubench.weights.int4.calibrated."
 IPEX = ("xpubench.runtimes.ipex.runtime.", "xpubench.runtimes.ipex.neural_compressor.")
 FILES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "requirements-xpu.txt": ((OPENVINO, LLAMA_CPP, *IPEX), ("torchao",)),
     "requirements-ipex-xpu.txt": (
-        (OPENVINO, LLAMA_CPP),
+        (OPENVINO, LLAMA_CPP, AUTOROUND),
         ("diffusers", "einops", "datasets", "oneccl_bind_pt"),
     ),
 }

@@ -45,7 +45,7 @@ class BatchCurve(msgspec.Struct, frozen=True, kw_only=True):
         return ", ".join(f"{number(one.next_token_ms)} ms at batch {one.batch_size}" for one in self.points)
 
 
-class Series(msgspec.Struct, frozen=True, kw_only=True):
+class BatchSeries(msgspec.Struct, frozen=True, kw_only=True):
     """What the runs of a curve share."""
 
     subject: Subject
@@ -65,7 +65,7 @@ class BatchCurves:
     """Collects the latency runs that went well by what they share beside the batch size."""
 
     def __init__(self) -> None:
-        self._series: dict[bytes, Series] = {}
+        self._series: dict[bytes, BatchSeries] = {}
         self._runs: defaultdict[bytes, list[tuple[str, BatchPoint]]] = defaultdict(list)
 
     def add(self, record: Record, key: str) -> None:
@@ -76,7 +76,7 @@ class BatchCurves:
         if record.status != "ok" or not summary.step_bytes:
             return
         next_ms, mbu = summary.next_token_ms.median, summary.mbu_measured
-        series = Series(
+        series = BatchSeries(
             subject=spec.subject,
             workload=msgspec.structs.replace(spec.workload, batch_size=1),
             device_name=device.name if device else "",

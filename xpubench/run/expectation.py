@@ -1,6 +1,6 @@
 """What a finished run's next token latency was expected to be."""
 
-from xpubench.expectation import compared, expected, step_work
+from xpubench.expectation import beside_measured, expected, step_work
 from xpubench.explanation import DeviceCard, Expectation
 from xpubench.record import LatencySummary
 from xpubench.run.session import Session
@@ -34,4 +34,4 @@ def expectation_of(
         lowest_gb_per_s=summary.bandwidth_lowest_gb_per_s,
         peak_tflop_per_s=summary.peak_tflop_per_s,
     )
-    return compared(found, summary.next_token_ms.median)
+    return beside_measured(found, summary.next_token_ms.median)

@@ -33,7 +33,7 @@ NODES, ROUNDS = 200, 100
 
 Generate = Callable[[TokenIds, Workload, SyncPolicy], Generation]
 # The object that has the runtime's infer request, and the name of that attribute.
-Place = tuple[Any, str]
+RequestPlace = tuple[Any, str]
 
 
 class Counted(NamedTuple):
@@ -105,7 +105,12 @@ class WatchedRequest:
 
 
 def explain_nodes(
-    generate: Generate, prompt_ids: TokenIds, workload: Workload, request: Any, place: Place, event_ns: float
+    generate: Generate,
+    prompt_ids: TokenIds,
+    workload: Workload,
+    request: Any,
+    place: RequestPlace,
+    event_ns: float,
 ) -> Measured:
     """The parts of the tokens of a generation whose inferences go through `request`, that of a compilation
     which counts, in the `place` of the runtime's own: after a short generation that warms it up, and before
@@ -147,7 +152,7 @@ def explain_nodes(
 
 
 @contextmanager
-def _in_place(place: Place, request: WatchedRequest) -> Iterator[None]:
+def _in_place(place: RequestPlace, request: WatchedRequest) -> Iterator[None]:
     owner, name = place
     own = getattr(owner, name)
     setattr(owner, name, request)
@@ -203,8 +208,8 @@ def _between(before: Counters, after: Counters) -> list[tuple[Counted, float]]:
 
 @cache
 def node_cost_ns(device: str) -> float:
-    """What counting adds to a node, in nanoseconds: the difference of the fastest inferences with and without,
-    of a small model whose nodes compute next to nothing."""
+    """What counting adds to a node, in nanoseconds: the difference of the fastest inferences with and
+    without, of a small model whose nodes compute next to nothing."""
     openvino = import_openvino()
     from openvino import opset13
 

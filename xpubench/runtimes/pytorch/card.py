@@ -28,7 +28,7 @@ SHAPES = {"few": (FEW, 8, 8, 8), "many": (MANY, 8, 8, 8), "wide": (FEW, 16, 4, 6
 CPU_SHARE = 0.9
 MOST_SHARE = 10.0
 
-Rows = dict[str, list[list[int]]]
+CardRows = dict[str, list[list[int]]]
 
 
 def device_card(
@@ -75,7 +75,7 @@ def device_card(
     return card
 
 
-def _rows(subject: Subject, load: Callable[[Subject, LoadedWeights], Generator]) -> Rows:
+def _rows(subject: Subject, load: Callable[[Subject, LoadedWeights], Generator]) -> CardRows:
     """The next token latencies of each model at a short and of two at a deep context, in rounds, so that the
     machine's drift weighs on all alike."""
     with torch.random.fork_rng():
@@ -84,7 +84,7 @@ def _rows(subject: Subject, load: Callable[[Subject, LoadedWeights], Generator])
             for name, shape in SHAPES.items()
         }
     visits = [("few", SHORT), ("many", SHORT), ("many", DEEP), ("wide", SHORT), ("wide", DEEP)]
-    rows: Rows = {}
+    rows: CardRows = {}
     for round_number in range(1 + ROUNDS):
         for name, depth in visits:
             workload = Workload(input_tokens=depth + 1, new_tokens=NEW_TOKENS)
@@ -114,7 +114,7 @@ def _model(subject: Subject, blocks: int, heads: int, kv_heads: int, head_dim: i
     return model.to(getattr(torch, subject.dtype)).to(subject.device).eval()
 
 
-def _figures(rows: Rows, ceiling_gb_per_s: float, value_bytes: int) -> dict[str, Any]:
+def _figures(rows: CardRows, ceiling_gb_per_s: float, value_bytes: int) -> dict[str, Any]:
     def of_round(name: str, depth: int) -> list[float]:
         return [median(row) for row in rows[f"{name} {depth}"]]
 
