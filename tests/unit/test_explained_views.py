@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ def shown(record: Record) -> list[list[str]]:
 
 
 def test_the_terminal_shows_the_ledgers_in_ms_and_percent() -> None:
-    bytes_read = {
+    bytes_read: dict[str, Any] = {
         "parts": [{"name": "weights", "ns": 12e6, "bytes": 6_000_000_000}, {"name": "host", "ns": 6e6}]
     }
     record = explained(

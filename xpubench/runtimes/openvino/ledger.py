@@ -86,7 +86,10 @@ class WatchedRequest:
         microsecond = timedelta(microseconds=1)
         nodes = [
             Counted(
-                one.node_type, one.node_name, one.real_time / microsecond * 1e3, "EXECUTED" in str(one.status)
+                one.node_type,
+                one.node_name,
+                one.real_time / microsecond * 1e3,
+                str(one.status) == "Status.EXECUTED",
             )
             for one in self._request.get_profiling_info()
         ]
@@ -203,8 +206,8 @@ def _between(before: Counters, after: Counters) -> list[tuple[Counted, float]]:
 
 @cache
 def node_cost_ns(device: str) -> float:
-    """What counting adds to a node, in nanoseconds: the difference of the fastest inferences with and without,
-    of a small model whose nodes compute next to nothing."""
+    """What counting adds to a node, in nanoseconds: the difference of the fastest inferences with and
+    without, of a small model whose nodes compute next to nothing."""
     openvino = import_openvino()
     from openvino import opset13
 
