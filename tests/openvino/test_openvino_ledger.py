@@ -76,7 +76,7 @@ def test_a_run_of_one_token_has_the_first_ledger_alone(generate: CommandLine, ll
 def test_the_run_goes_on_with_its_own_compilation(
     generate: CommandLine, llama_ir: Path, runtime: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After the explanation, tokens come from the request that was timed, and not from the one that counts."""
+    """After the explanation, tokens come from the request that was timed, not from the one that counts."""
     counted = []
     real = ledger_module.WatchedRequest.begin
 
