@@ -86,7 +86,10 @@ class WatchedRequest:
         microsecond = timedelta(microseconds=1)
         nodes = [
             Counted(
-                one.node_type, one.node_name, one.real_time / microsecond * 1e3, "EXECUTED" in str(one.status)
+                one.node_type,
+                one.node_name,
+                one.real_time / microsecond * 1e3,
+                str(one.status) == "Status.EXECUTED",
             )
             for one in self._request.get_profiling_info()
         ]

@@ -1,7 +1,7 @@
 """Which part of a token's time a node of a compiled model is, by its type and name.
 
-The types are those of OpenVINO's CPU plugin. Those that its GPU plugin is documented to have are told apart
-by the same names in its own spelling, which nobody has run here.
+The types are those of OpenVINO's CPU plugin. Those of its GPU plugin are taken for the same where they differ
+in underscores and capitals alone; nobody has run that here.
 """
 
 import re
