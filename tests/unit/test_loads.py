@@ -45,8 +45,8 @@ def test_one_load_is_the_default_and_leaves_the_id(scripted: CommandLine) -> Non
 
 def test_loads_that_differ_are_said_and_make_the_interval_wide(scripted: CommandLine) -> None:
     times = [{"next_token_ns": [1_000_000 + shift]} for shift in (0, 1000, 2000)]
-    alike = run(scripted, "--loads", 4, every_token=times)
-    differing = run(scripted, "--loads", 4, every_token=times, load_factors=[2, 3])
+    alike = run(scripted, "--loads", 6, "--num-iter", 15, every_token=times)
+    differing = run(scripted, "--loads", 6, "--num-iter", 15, every_token=times, load_factors=[2, 3])
     spreads = [one["summary"]["load_spread"] for one in (alike, differing)]
     assert spreads == pytest.approx([0.0, 0.5], abs=0.002)
     warned = [[text for text in one["warnings"] if "slowest load" in text] for one in (alike, differing)]
@@ -56,6 +56,12 @@ def test_loads_that_differ_are_said_and_make_the_interval_wide(scripted: Command
     (low, high), (low_2, high_2) = (one["summary"]["next_token_ms"]["ci95"] for one in (alike, differing))
     assert high / low < 1.01
     assert (low_2, high_2) == pytest.approx((2, 3), rel=0.01)
+
+
+@pytest.mark.parametrize(("loads", "known"), [(1, True), (2, False), (4, False), (5, True)])
+def test_few_loads_have_no_interval(scripted: CommandLine, loads: int, known: bool) -> None:
+    summary = run(scripted, "--loads", loads, "--num-iter", 13)["summary"]
+    assert (summary["next_token_ms"]["ci95"] is not None) is known
 
 
 def test_a_second_load_that_fails_is_a_record_and_the_next_run_loads_anew(scripted: CommandLine) -> None:

@@ -128,7 +128,7 @@ def test_a_file_brings_all_that_its_commands_import(file: str) -> None:
     [
         ("requirements-xpu.txt", "deepspeed>=0.16.9", "deepspeed"),
         ("requirements-xpu.txt", "mpi4py>=4,<5", "mpi4py"),
-        ("requirements-xpu.txt", "-e .[accuracy,report,woq]", "torchao"),
+        ("requirements-xpu.txt", "-e .[accuracy,autoround,report,woq]", "torchao"),
         ("requirements-ipex-xpu.txt", "diffusers==0.39.0", "diffusers"),
         ("requirements-ipex-xpu.txt", "neural-compressor-pt==3.4.1", "neural_compressor"),
     ],

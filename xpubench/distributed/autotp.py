@@ -14,6 +14,7 @@ import torch.distributed as dist
 from xpubench.catalog.architecture import head_shares
 from xpubench.distributed.rendezvous import INSTALL, RankGroup
 from xpubench.errors import RunFailure, UserError
+from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT
 
 BACKENDS = {"xpu": "xccl", "cuda": "nccl", "cpu": "gloo"}
 AFFINITY = {"xpu": "ZE_AFFINITY_MASK", "cuda": "CUDA_VISIBLE_DEVICES"}
@@ -168,7 +169,7 @@ def keep_mask(model: Any) -> None:
             return None
         input_ids = named["input_ids"] if "input_ids" in named else arguments[0]
         batch, length = input_ids.shape
-        cache = named.get("past_key_values")
+        cache = named.get(CACHE_ARGUMENT)
         positions = length if cache is None else cache.get_mask_sizes(length, 0)[0]
         mask = torch.ones(batch, positions, dtype=torch.int64, device=input_ids.device)
         return arguments, named | {"attention_mask": mask}

@@ -14,19 +14,22 @@ MIN_ITERATIONS = 5
 P99_SAMPLES = 100
 TREND_P_VALUE = 0.02
 TREND_ITERATIONS = 5
+TOO_FEW_LOADS = range(2, 5)
 
 
 def summarize(samples_ns: list[list[int]], loads: Sequence[int] | None = None) -> Statistic:
     """Summarizes samples in nanoseconds, one row an iteration, in milliseconds; `loads` has the load of each
     row. The interval is a percentile bootstrap of the median that resamples loads and whole iterations within
     them, because the tokens of one iteration share its drift, and the iterations of one load the placement of
-    its weights, and neither are independent. One iteration alone has no interval."""
+    its weights, and neither are independent. One iteration alone has no interval, nor have two to four loads,
+    whose resampling covers the median too seldom (docs/measuring.md)."""
     rows = np.asarray(samples_ns, dtype=np.float64) / 1e6
     pooled = rows.ravel()
     p50, p90, p99 = np.percentile(pooled, [50, 90, 99]).tolist()
+    enough = len(rows) > 1 and len(set(loads or ())) not in TOO_FEW_LOADS
     return Statistic(
         median=p50,
-        ci95=_interval(resampled_medians(rows, seed=0, groups=loads)) if len(rows) > 1 else None,
+        ci95=_interval(resampled_medians(rows, seed=0, groups=loads)) if enough else None,
         mean=float(pooled.mean()),
         stdev=float(pooled.std(ddof=1)) if pooled.size > 1 else None,
         p50=p50,

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT
+
 Model = Any
 Hook = Callable[[Any, Any], Any]
 
@@ -90,7 +92,7 @@ def _wrong_compiled(model: Model, moment: Moment) -> None:
 
 
 def _wrong_static_cache(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
-    return _garbage(logits) if "Static" in type(named.get("past_key_values")).__name__ else logits
+    return _garbage(logits) if "Static" in type(named.get(CACHE_ARGUMENT)).__name__ else logits
 
 
 def _wrong_timed(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
