@@ -182,7 +182,7 @@ def test_a_pipeline_on_an_npu(
     xpubench: CommandLine, llama_ir: Path, tmp_path: Path, pipelines: list[dict[str, Any]]
 ) -> None:
     """No scheduler, lengths as numbers, float16; what its lengths do not hold is refused with their names."""
-    lengths = ("--ov-config", "MAX_PROMPT_LEN=64", "MIN_RESPONSE_LEN=16")
+    lengths = ("--ov-config", "MAX_PROMPT_LEN=32", "MIN_RESPONSE_LEN=16")
     done = run(xpubench, llama_ir, tmp_path, *GENAI, *lengths)
     assert done.code == 0, done.err
     (record,) = done.records
@@ -190,7 +190,7 @@ def test_a_pipeline_on_an_npu(
         {
             "device": "NPU",
             "INFERENCE_PRECISION_HINT": "f16",
-            "MAX_PROMPT_LEN": 64,
+            "MAX_PROMPT_LEN": 32,
             "MIN_RESPONSE_LEN": 16,
         }
     ]
@@ -198,7 +198,7 @@ def test_a_pipeline_on_an_npu(
     assert record["environment"]["device"]["kind"] == "npu"
     for flags, words in (
         (["--max-new-tokens", "17"], "--ov-config MIN_RESPONSE_LEN=17"),
-        (["--input-tokens", "65"], "--ov-config MAX_PROMPT_LEN=65"),
+        (["--input-tokens", "33"], "--ov-config MAX_PROMPT_LEN=33"),
         (["--batch-size", "2"], "one sequence at a time"),
     ):
         done = run(xpubench, llama_ir, tmp_path, *GENAI, *lengths, *flags)
