@@ -215,7 +215,10 @@ def test_a_pipeline_on_an_npu(
         (["--runtime", "openvino", "--ov-device", "NPU"], "openvino-genai runs them there"),
         ([*GENAI, "--ov-scheduler", "cache_size=1"], "leave out --ov-scheduler"),
         ([*GENAI, "--ov-config", "MAX_PROMPT_LEN=many"], "takes a number of tokens"),
-        (["--runtime", "openvino-genai", "--ov-config", "MAX_PROMPT_LEN=64"], "on an NPU alone"),
+        (
+            ["--runtime", "openvino-genai", "--ov-config", "MAX_PROMPT_LEN=64", "--device", "cpu"],
+            "on an NPU alone",
+        ),
         (["--runtime", "openvino-base", "--ov-device", "GPU.7"], "did you mean"),
         (["--runtime", "openvino-base", "--ov-device", "AUTO:GPU.7,CPU"], "did you mean"),
         (["--runtime", "openvino-base", "--ov-device", "CUP"], "did you mean CPU"),
