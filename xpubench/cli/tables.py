@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LOG_WIDTH = 140
+NAME_WIDTH = 20
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -29,11 +30,17 @@ def print_table(
     from rich import box
     from rich.table import Table
 
+    shown = [[printable(cell) for cell in row] for row in rows]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*map(printable, row))
+        # A short name stays whole, and other columns give way.
+        longest = max((len(row[index]) for row in shown), default=0) if index < left else 0
+        least = longest if longest <= NAME_WIDTH else None
+        table.add_column(
+            column, justify="left" if index < left else "right", overflow="fold", min_width=least
+        )
+    for row in shown:
+        table.add_row(*row)
     console_for(out or sys.stdout).print(table)
 
 
