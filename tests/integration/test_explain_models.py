@@ -1,15 +1,11 @@
 """Ledgers of real small models, whose parts torch's profiler measures."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, CommandLine
+from tests.conftest import CommandLine
 from tests.integration.test_compile_and_profile import backends  # noqa: F401  # a fixture
 
 KERNELS = ("weights", "kv_cache", "attention", "other_kernels")
@@ -101,32 +97,3 @@ def test_weights_that_are_read_again_lie_in_the_products(generate: CommandLine, 
     slow = next_ledger(generate(tiny_llama, *flags, "--fault", "second-read").records[0])
     assert parts_of(slow)["weights"] > 2 * parts_of(clean)["weights"]
     assert sum(one["calls"] for one in slow["operators"] if one["part"] == "weights") == 4 * (2 * 7 + 1)
-
-
-def test_a_process_that_is_kept_from_its_processor_gets_no_ledger(tiny_llama: Path, tmp_path: Path) -> None:
-    if not Path("/proc/self/schedstat").exists():
-        pytest.skip("this system does not tell how long threads wait for a processor")
-    # Two spinning processes share this one's only processor.
-    processor = str(min(os.sched_getaffinity(0)))
-    code = "while True: pass"
-    pinned = ["taskset", "-c", processor, sys.executable]
-    others = [subprocess.Popen([*pinned, "-c", code]) for _ in range(2)]
-    try:
-        done = subprocess.run(
-            [
-                *(*pinned, "-m", "xpubench", "generate", "-m", str(tiny_llama), "--device", "cpu", "--json"),
-                *("--dtype", "float32", "--greedy", "--input-tokens", "8", "--max-new-tokens", "24"),
-                *("--num-iter", "2", "--num-warmup", "1", "--explain", "--results-dir", str(tmp_path)),
-            ],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-    finally:
-        for one in others:
-            one.kill()
-            one.wait()
-    explanation = json.loads(done.stdout)["explanation"]
-    assert explanation["next"]["cpu_share"] < 0.97
-    assert "processor" in explanation["next"]["refused"]
-    assert explanation["verdict"]["cause"] == "clock"
