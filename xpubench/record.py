@@ -141,7 +141,7 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     main model's steps: their number is told by `tokens_per_step`, the new tokens of a step after the first,
     and `acceptance` is the share of a draft model's tokens that were accepted.
     `available_host_bytes_per_iteration` is the slope of the machine's available memory over the measured
-    iterations, below 0 where it falls.
+    iterations, below 0 where it falls, from ten iterations up.
 
     `load_s` is the median where there are several loads, and `load_spread` how far the slowest load's median
     next token latency (the first token's where there is no other) lies above the fastest load's, as a share
@@ -440,10 +440,21 @@ class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
     checks_s: float
 
 
+class NeighbourChecks(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the logits of a row moved when other rows stood beside it (`xpubench.accuracy.neighbours`), in
+    standard deviations of the logits, 0 where their bits stayed; the limit of what rounding explains; and
+    whether the same batch gave the same bits twice."""
+
+    repeatable: bool
+    difference: float
+    limit: float
+
+
 class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
     """The checks of a run: how far the guide for Intel GPUs validated the model, the number of new tokens,
-    whether every step's logits were finite, the cache that was really used, and how the timed tokens were
-    checked. None stands for what was not checked or what the stack hides."""
+    whether every step's logits were finite, the cache that was really used, how the timed tokens were
+    checked, and how far a row's logits depend on the rows beside it. None stands for what was not checked or
+    what the stack hides."""
 
     validation: str | None = None
     new_tokens: int | None = None
@@ -453,6 +464,7 @@ class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
     collectives: list[Collectives] | None = None
     operators: OperatorChecks | None = None
     tokens: TokenChecks | None = None
+    neighbours: NeighbourChecks | None = None
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
