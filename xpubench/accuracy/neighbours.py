@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 
 from xpubench.accuracy.divergence import forced_logits
