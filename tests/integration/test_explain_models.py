@@ -92,7 +92,13 @@ def test_a_planted_slow_down_lies_in_its_part(
 def test_weights_that_are_read_again_lie_in_the_products(generate: CommandLine, tiny_llama: Path) -> None:
     # On a model so small, most of what this adds is dispatch.
     flags = ("--runtime", "faulty", "--explain", "--json")
-    clean = next_ledger(generate(tiny_llama, *flags).records[0])
-    slow = next_ledger(generate(tiny_llama, *flags, "--fault", "second-read").records[0])
-    assert parts_of(slow)["weights"] > 2 * parts_of(clean)["weights"]
-    assert sum(one["calls"] for one in slow["operators"] if one["part"] == "weights") == 4 * (2 * 7 + 1)
+
+    def least(*more: str) -> tuple[float, dict[str, Any]]:
+        # A process that waits for a processor in a product adds to one of them.
+        ledgers = [next_ledger(generate(tiny_llama, *flags, *more).records[0]) for _ in range(3)]
+        return min(parts_of(one)["weights"] for one in ledgers), ledgers[0]
+
+    clean, _ = least()
+    slow, ledger = least("--fault", "second-read")
+    assert slow > 2 * clean
+    assert sum(one["calls"] for one in ledger["operators"] if one["part"] == "weights") == 4 * (2 * 7 + 1)

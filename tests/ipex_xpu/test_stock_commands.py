@@ -44,6 +44,23 @@ def test_tokens_and_record(
     assert record["summary"]["peak_device_bytes"] > record["runtime"]["weight_bytes"]
 
 
+def test_stamps_are_taken_when_the_device_is_done(stock: Command, model_of: ModelOf) -> None:
+    """Between two waits the device takes 20 ms, which shows only in a time that ends with a wait."""
+    lag_ns = 20e6
+    done = stock(model_of("qwen2"), "--greedy", XPU_EMULATION_LAG_MS="20")
+    assert done.code == 0, done.err
+    (record,) = done.records
+    iterations = {one["sync_policy"]: one for one in record["samples"]["iterations"]}
+    stamped, bare = iterations["every_token"], iterations["end_to_end"]
+    assert min([stamped["first_token_ns"], *stamped["next_token_ns"]]) > lag_ns
+    assert bare["end_to_end_ns"] > lag_ns
+    # Of its eight tokens only the last one is waited for.
+    assert stamped["end_to_end_ns"] - bare["end_to_end_ns"] > 4 * lag_ns
+    for kind in ("copy_ns", "read_ns", "matvec_ns"):
+        assert min(record["bandwidth"][kind]) > lag_ns
+    assert min(record["peak"]["times_ns"]) > lag_ns
+
+
 def test_accuracy(command: Command, tmp_path: Path) -> None:
     done = command(
         *(sys.executable, "run_generation.py", "-m", "smollm2-135m", "--device", "xpu", "--dtype", "float16"),

@@ -6,7 +6,9 @@ tensors of a call lie on two devices. Views and parameters follow their storage.
 of IPEX see plain CPU tensors.
 """
 
+import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +26,8 @@ MIXES = frozenset(
         *("is_set_to", "__format__", "__repr__", "_has_compatible_shallow_copy_type"),
     }
 )
+# So many milliseconds pass until what was launched since the last wait is done, whatever it is.
+LAG_VARIABLE = "XPU_EMULATION_LAG_MS"
 INDEXES = frozenset({"__getitem__", "__setitem__", "index_put_", "index_put"})
 MOVES = frozenset({"to", "cpu", "xpu", "cuda"})
 HOST_READS = frozenset({"numpy", "__array__"})
@@ -82,6 +86,27 @@ class Marks:
 MARKS = Marks()
 
 
+class Queue:
+    """What the device was told to do and nobody has waited for. The results are there at once, but a wait
+    for them takes its time, so that a stamp that was taken without one shows. Copies to the host do not
+    wait: only `synchronize` counts."""
+
+    def __init__(self) -> None:
+        self._lag_s = float(os.environ.get(LAG_VARIABLE, 0)) / 1e3
+        self._busy = False
+
+    def launch(self) -> None:
+        self._busy = True
+
+    def wait(self) -> None:
+        if self._busy and self._lag_s:
+            time.sleep(self._lag_s)
+        self._busy = False
+
+
+QUEUE = Queue()
+
+
 def is_xpu(tensor: torch.Tensor) -> bool:
     """Whether the tensor lies on the emulated device."""
     return MARKS.index_of(tensor) is not None
@@ -112,6 +137,8 @@ class EmulatedXpu(TorchFunctionMode):  # type: ignore[misc]  # torch is not type
             _check_one_device(func, name, inputs, indexes)
             args, kwargs = autocast.cast(name, args, kwargs, is_xpu)
         result = func(*args, **kwargs)
+        if on_xpu is not None:
+            QUEUE.launch()
         if on_xpu is not None and self._fault is not None:
             result = self._fault(name, args, result)
         if name in MOVES and target is not None and isinstance(result, torch.Tensor):

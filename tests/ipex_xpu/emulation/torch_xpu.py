@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from tests.ipex_xpu.emulation import profiles
-from tests.ipex_xpu.emulation.device import MARKS
+from tests.ipex_xpu.emulation.device import MARKS, QUEUE
 from tests.ipex_xpu.emulation.profiles import Profile
 
 # The words of torch where a driver does not tell the free memory.
@@ -109,7 +109,7 @@ def install(profile: Profile) -> None:
         "is_initialized": lambda: True,
         "current_device": lambda: current[0],
         "set_device": set_device,
-        "synchronize": nothing,
+        "synchronize": lambda device=None: QUEUE.wait(),
         "empty_cache": nothing,
         "memory_allocated": lambda device=None: MARKS.allocated_bytes(),
         "memory_reserved": lambda device=None: MARKS.allocated_bytes(),
@@ -149,7 +149,7 @@ def install(profile: Profile) -> None:
     torch.accelerator.is_available = lambda: True
     torch.accelerator.device_count = _own(profiles.device_count)
     torch.accelerator.current_device_index = lambda: current[0]
-    torch.accelerator.synchronize = _own(nothing)
+    torch.accelerator.synchronize = lambda device=None: QUEUE.wait()
     _profile_the_host_alone()
 
 
