@@ -1,0 +1,89 @@
+"""What was checked in a run."""
+
+from typing import Literal
+
+import msgspec
+
+
+class Collectives(msgspec.Struct, frozen=True, kw_only=True):
+    """The time that a rank spent in collectives in one generation of the workload, and their number."""
+
+    rank: int
+    generation_ns: int
+    collectives: int
+    collectives_ns: int
+
+
+class OperatorResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator at one shape, compared with float64 on the CPU. `error` is the largest difference relative
+    to the value's magnitude plus the root mean square of its row (None where a result is NaN or infinite),
+    and `limit` the largest that rounding explains. An operator is right, wrong, failed with the `message`, or
+    one that the device need not have and refused. The rates are those of the fastest of `times_ns`."""
+
+    operator: str
+    rows: int
+    shape: str
+    state: Literal["right", "wrong", "failed", "refused"]
+    limit: float
+    error: float | None = None
+    times_ns: list[int] = []
+    gb_per_s: float | None = None
+    tflop_per_s: float | None = None
+    message: str | None = None
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, in words."""
+        where = f"{self.operator} at {self.rows} row{'s' * (self.rows != 1)}, {self.shape}"
+        if self.message is not None:
+            return f"{where}: {self.message}"
+        error = "NaN or infinite" if self.error is None else f"error {self.error:.2g}"
+        return f"{where}: {error}, rounding explains {self.limit:.2g}"
+
+
+class OperatorChecks(msgspec.Struct, frozen=True, kw_only=True):
+    """The operators of torch on the run's device, in its dtype and at its model's shapes, compared with
+    float64 on the CPU when they were `created`: how many were `right` and which were not. A result serves
+    later runs on the same device, driver, versions and variables unless an operator was wrong or failed."""
+
+    created: str
+    device: str
+    dtype: str
+    right: int
+    others: list[OperatorResult]
+
+    def problems(self, *states: str) -> list[str]:
+        """The operators in one of these states, in words."""
+        return [one.problem for one in self.others if one.state in states]
+
+
+class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
+    """How the tokens of the timed generations were looked at (`xpubench.accuracy.timed`): the generations
+    that were compared with an earlier one of the same prompt, those that parted from it at a near tie, the
+    sequences that a forward pass scored, the largest distance of a token from the most probable one in
+    standard deviations of the logits, the limit of what rounding explains, and whether every timed step's
+    logits were seen to be finite and not all the same (a stack that hides them does not show it). `checks_s`
+    is the time of all checks of the run, in seconds, without the generation that begins the warm-up."""
+
+    compared: int
+    different: int
+    scored: int
+    regret: float | None
+    regret_limit: float
+    logits_seen: bool
+    checks_s: float
+
+
+class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
+    """The checks of a run: how far the guide for Intel GPUs validated the model, the number of new tokens,
+    whether every step's logits were finite, the cache that was really used, and how the timed tokens were
+    checked. None stands for what was not checked or what the stack hides."""
+
+    validation: str | None = None
+    new_tokens: int | None = None
+    logits_finite: bool | None = None
+    cache: str | None = None
+    cache_positions: int | None = None
+    collectives: list[Collectives] | None = None
+    operators: OperatorChecks | None = None
+    tokens: TokenChecks | None = None
