@@ -1,7 +1,7 @@
 """The types of where a token's time goes, as a record holds them. Times are in nanoseconds a token unless a
 field's name has another unit; None stands for what a stack does not show."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -19,6 +19,8 @@ PartName = Literal[
     "waiting",
     "idle",
 ]
+# The parts in the order in which they are shown.
+PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 Cause = Literal[
     "bandwidth", "kernels", "compute", "host", "launches", "attention", "communication", "clock", "unclear"
 ]

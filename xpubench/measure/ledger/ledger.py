@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from xpubench.explanation import Ledger, LedgerPart, PartName
+from xpubench.explanation import PART_NAMES, Ledger, LedgerPart, PartName
 from xpubench.measure.ledger.facts import RunFacts
 from xpubench.measure.ledger.measured import MeasuredToken
 
@@ -13,21 +13,6 @@ from xpubench.measure.ledger.measured import MeasuredToken
 # a processor for more than 3% of the time.
 MOST_DIFFERENCE = 0.05
 LEAST_CPU_SHARE = 0.97
-# The order in which the parts are shown.
-ORDER: tuple[PartName, ...] = (
-    "weights",
-    "kv_cache",
-    "attention",
-    "other_kernels",
-    "unknown_kernels",
-    "launches",
-    "stack",
-    "host",
-    "synchronization",
-    "collectives",
-    "waiting",
-    "idle",
-)
 
 
 def ledger_of(
@@ -61,7 +46,7 @@ def _parts(
         times["attention"] -= times["kv_cache"]
     return [
         LedgerPart(name=name, ns=times[name], bytes=bytes_read.get(name) or None)
-        for name in ORDER
+        for name in PART_NAMES
         if times.get(name)
     ]
 
