@@ -11,7 +11,8 @@ from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.ledger import COUNT_NODES, explain_nodes, node_cost_ns
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
-from xpubench.runtimes.pytorch.runtime import PyTorchRuntime, plain_generation_config
+from xpubench.runtimes.pytorch.generate import plain_generation_config
+from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject, Workload
 from xpubench.weights.load import LoadedWeights
 from xpubench.weights.quiet import quiet_transformers
