@@ -29,7 +29,7 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 def measure_bandwidth(device: str, dtype: str = "bfloat16", repeats: int = REPEATS) -> Bandwidth:
     """Times copies, reads and matrix-vector products of buffers far larger than the caches on the device.
-    They hold random bits, because some GPUs compress what is regular between cache and memory. The fastest
+    They hold random bits, because some GPUs compress regular data between cache and memory. The fastest
     repeat counts, as in STREAM (https://www.cs.virginia.edu/stream/ref.html), because other work on
     the machine can only slow a repeat. Raises what the device raises when it cannot hold the buffers."""
     size = buffer_bytes(device)
@@ -59,14 +59,14 @@ def measure_bandwidth(device: str, dtype: str = "bfloat16", repeats: int = REPEA
 
 
 def first_bandwidth(device: TorchDevice, dtype: str) -> Bandwidth:
-    """The bandwidth before anything is loaded, and the most that the device has shown."""
+    """The bandwidth before anything is loaded, and the highest ceiling that the device has shown."""
     found = measure_bandwidth(device.kind, dtype)
     return msgspec.structs.replace(found, highest=_shown(device, found))
 
 
 def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandwidth:
-    """An earlier measurement with one made now in its `after_` fields, and with the most that the device
-    has shown by now. Nothing is measured where buffers of the same size no longer fit, because smaller
+    """The earlier measurement with a new one in its `after_` fields, and with the highest ceiling that the
+    device has shown by now. Nothing is measured where buffers of the same size no longer fit, because smaller
     ones could lie in a cache."""
     size = before.buffer_bytes
     if size is None or buffer_bytes(device.kind) < size:

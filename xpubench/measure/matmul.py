@@ -13,9 +13,9 @@ from xpubench.measure.times import STILL
 from xpubench.record import MatrixPeak, PeakSample, now
 
 SMALLEST, LARGEST = 256, 8192
-# A product is large enough when it takes this long: a small one is bound by its launch.
+# A product is large enough when it takes this long; a smaller one is bound by its launch.
 LONG_NS = 15_000_000
-# No repeat begins after so long.
+# No further repeat begins after this time.
 BUDGET_NS = 300_000_000
 TRIES, REPEATS = 2, 15
 
@@ -35,7 +35,7 @@ def measure_peak(device: str, dtype: str) -> MatrixPeak:
         while True:
             rows, weights = values(size), values(size)
             _time(rows, weights, synchronize)  # The first call chooses and builds the kernel.
-            # One call may have waited for other work.
+            # Another call follows, because one alone may have waited for other work.
             times = [_time(rows, weights, synchronize) for _ in range(TRIES)]
             best = max(best, _tflop_per_s(size, min(times)))
             if min(times) >= LONG_NS or size == LARGEST:
@@ -48,8 +48,8 @@ def measure_peak(device: str, dtype: str) -> MatrixPeak:
 
 
 def first_peak(device: TorchDevice, dtype: str) -> MatrixPeak | None:
-    """The rate before anything is loaded, and the most that the device has shown in that dtype; None where
-    the device cannot compute it."""
+    """The rate before anything is loaded, and the highest that the device has shown in that dtype; None where
+    the device cannot compute the products."""
     try:
         found = measure_peak(device.kind, dtype)
     except RunFailure:

@@ -22,7 +22,7 @@ from xpubench.record import OperatorResult
 
 ROWS = (1, 2, 8, PROMPT_ROWS)
 REPEATS, BUDGET_NS = 5, 10_000_000
-# The results that an operator may round one after the other, whichever way it is computed.
+# The number of results that an operator rounds one after the other, however it is computed.
 ROUNDINGS = {
     "linear": 2,  # partial sums and their sum
     "INT4 product": 3,  # the weight's value, partial sums and their sum
@@ -70,7 +70,7 @@ def _compared(
 ) -> OperatorResult:
     try:
         with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch tells in warnings why it refuses a backend
+            warnings.simplefilter("ignore")  # torch gives its reasons for refusing a backend as warnings
             case = make()
             output, first_ns = _timed(case.work, synchronize)
             finite = bool(torch.isfinite(output).all())
@@ -102,7 +102,7 @@ def _timed(work: Callable[[], torch.Tensor], synchronize: Callable[[], None]) ->
 
 
 def _times(work: Callable[[], torch.Tensor], synchronize: Callable[[], None], first_ns: int) -> list[int]:
-    """The times of some repeats after the first run, or of that alone where it took long."""
+    """The times of some repeats after the first run, or only that of the first run where it took long."""
     times: list[int] = []
     while len(times) < REPEATS and first_ns + sum(times) < BUDGET_NS:
         times.append(_timed(work, synchronize)[1])

@@ -10,15 +10,16 @@ from xpubench.measure.device import synchronizer
 from xpubench.measure.random_bits import random_buffer
 from xpubench.measure.times import STILL
 
-# Matrices [n, n]. Small ones are read more slowly, and on a device with its own memory launches bound them.
+# The matrices are [n, n]. Small ones are read more slowly, and on a device with its own memory they are bound
+# by launches.
 SIZES = {"cpu": (512, 2048)}
 DEVICE_SIZES = (4096, 8192)
 ROUNDS = 3
 
 
 def product_rates(device: str, dtype: str) -> list[float]:
-    """The rates in GB/s, of each size and round, at which a row is multiplied with one matrix after the other
-    until all of a buffer far larger than the caches was read."""
+    """The rates in GB/s, for each size and round, at which a row is multiplied with one matrix after the
+    other, until a buffer far larger than the caches was read completely."""
     kind, synchronize = getattr(torch, dtype), synchronizer(device)
     rates = []
     with torch.inference_mode():

@@ -29,10 +29,10 @@ class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
     ranks: list["TokenTimes"] | None = None
 
     def iteration(self, tokenize_ns: int | None = None, detokenize_ns: int | None = None) -> Iteration:
-        """An iteration with the intervals between the stamps; tokens of one step may share a stamp.
+        """The iteration with the intervals between the stamps; tokens of one step may share a stamp.
         RunFailure `unsupported` where the clock went back or stood still."""
         stamps = self.token_ns
-        # A stack's own clock may put the last token just behind the return.
+        # A stack's own clock may place the last token just after the return.
         went_back = any(late < early for early, late in pairwise((self.start_ns, *stamps)))
         if went_back or self.end_ns <= self.start_ns:
             raise RunFailure("unsupported", STILL)

@@ -17,11 +17,11 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a run with `--until-decided` stands beside the reference, an accuracy record by its id: `gained`
-    items are right now, `lost` were right there, of `read` ones in an order drawn by the seed, of `total` in
-    all. `decided` tells whether the loss over all items is `within` the limit, in percentage points, or
-    `beyond` it, by a bound that holds at all looks together with a probability of 95%
-    (`xpubench.measure.sequential`) or, where all were read, by their count."""
+    """How a run with `--until-decided` compares with its `reference`, the id of an accuracy record. `read` of
+    `total` items were scored, in a random order that the seed fixes; `gained` of them are right in this run
+    alone, and `lost` in the reference alone. `decided` says whether the loss over all items is `within` the
+    limit, in percentage points, or `beyond` it: by the count where all items were read, and else by a bound
+    that holds at all looks together with a probability of 95% (`xpubench.measure.sequential`)."""
 
     reference: str
     limit_points: float
@@ -35,14 +35,16 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a task: `acc` and its standard error, the perplexity of the right answers and its
     standard error (of tasks that score one text an item), all of lm-eval's metrics in `metrics` (None where
-    one is not a number), and how they were computed. `partial` means that only some of the items were
-    scored, and `decision` is that of a run with `--until-decided`.
+    one is not a number), and how they were computed. `partial` means that only some of the items were scored.
+    Only runs with `--until-decided` have a `decision`.
 
-    `tokens_per_s` counts the tokens that were scored without padding, whose share of all positions is
-    `padding`. `share_of_peak` is that of the operations that they need (as in the plan, the output head for
-    the scored rows alone) over their time and `peak_tflop_per_s`, the most of matrix products in the run's
-    dtype that the device has shown to any process. All are None where texts were generated or nothing is
-    known."""
+    `tokens_per_s` counts the scored tokens without padding, and `padding` is the share of padding in all
+    positions. `share_of_peak` is the number of operations that these tokens need (counted as in the plan,
+    with the output head only for the scored rows), divided by their time and by `peak_tflop_per_s`, the
+    highest rate of matrix products in the run's dtype that any process has measured on the device. All four
+    are None where texts were generated, and `share_of_peak` also where the model's architecture or the peak
+    is not known.
+    """
 
     task: str
     task_version: str
@@ -70,8 +72,8 @@ class Accuracy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReferenceLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """From where on a divergence is a warning, and a failure: the mean KL divergence in nats, and the share
-    of positions with the same most probable token."""
+    """The limits beyond which a divergence is a warning or a failure: upper limits on the mean KL divergence
+    in nats, and lower limits on the share of positions with the same most probable token."""
 
     kl_warning: float
     kl_failure: float
@@ -80,8 +82,9 @@ class ReferenceLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Divergence(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the tokens are from a reference's (see `xpubench.accuracy.divergence`). `mean_kl` is None for a
-    stack that hides its logits. `verdict` is what the limits make of it; earlier records have none."""
+    """How far the run's tokens and logits are from those of a reference (see `xpubench.accuracy.divergence`).
+    `mean_kl` is None for a stack that hides its logits. `verdict` applies the `limits`; earlier records have
+    neither."""
 
     reference: str
     top1_agreement: float

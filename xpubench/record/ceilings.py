@@ -13,17 +13,17 @@ class CeilingSample(msgspec.Struct, frozen=True, kw_only=True):
 class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     """Bandwidths in GB/s (10^9 bytes), each from the fastest repeat, with the times of all repeats.
 
-    A copy counts the bytes read and written. A read is a sum. A matrix-vector product counts the matrix, in
-    the run's dtype or in float32, whichever is faster, as a CPU without instructions for the dtype is bound
-    by computing instead of reading. The ceiling is the largest of the three: where stores first read what
-    they overwrite, as on most CPUs, a copy alone would be too low a ceiling for decoding, which only reads.
-    The first records have only the copy, and OpenVINO's GPUs and NPUs only the product, which OpenVINO
-    computes.
+    The bandwidth of a copy counts the bytes read and written. A read sums a buffer. The bandwidth of a
+    matrix-vector product counts the bytes of the matrix, in the run's dtype or in float32, whichever is
+    faster, because a CPU without instructions for the dtype is compute-bound there. The ceiling is the
+    largest of the three: where stores first read what they overwrite, as on most CPUs, a copy alone would be
+    too low a ceiling for decoding, which only reads. The first records have only the copy. Records of
+    OpenVINO's GPUs and NPUs have only the product, which OpenVINO computes.
 
-    The `after_` fields are those of a shorter measurement after the timed part, None where the buffers did
-    not fit beside the model. `highest` is the most that the device has shown to any process by then; records
-    that lack it knew only their own process. Buffers hold random bits where `highest` is known, and ones
-    before.
+    The `after_` fields belong to a shorter measurement after the timed part; they are empty where the buffers
+    did not fit beside the model. `highest` is the highest ceiling that any process had measured on the device
+    by then. Records without it come from versions that knew only their own process and filled the buffers
+    with ones instead of random bits.
     """
 
     ceiling_gb_per_s: float
@@ -43,7 +43,8 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def highest_gb_per_s(self) -> float:
-        """The ceiling of MBU: the most that the device has shown, or this process where that is not known."""
+        """The ceiling of MBU: the highest that any process has measured on the device, or that of this
+        process where it is not known."""
         return self.highest.gb_per_s if self.highest else self.ceiling_gb_per_s
 
     @property
@@ -60,9 +61,9 @@ class PeakSample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MatrixPeak(msgspec.Struct, frozen=True, kw_only=True):
-    """The rate of matrix products in TFLOP/s (10^12), 2 `size`^3 operations each, in a dtype: the fastest of
-    all sizes, with the times of all repeats of the last one. `highest` is the most that the device has shown
-    to any process by then; it is None where nothing is kept."""
+    """The rate of matrix products in TFLOP/s (10^12), 2 `size`^3 operations each, in a dtype: the rate of the
+    fastest size, with the times of all repeats of the last size. `highest` is the highest rate that any
+    process had measured on the device by then, None where rates are not kept."""
 
     tflop_per_s: float
     dtype: str
@@ -71,10 +72,11 @@ class MatrixPeak(msgspec.Struct, frozen=True, kw_only=True):
     highest: PeakSample | None = None
 
     def shown(self, highest: PeakSample) -> "MatrixPeak":
-        """The same with the most that the device has shown."""
+        """The same peak with `highest` set."""
         return msgspec.structs.replace(self, highest=highest)
 
     @property
     def highest_tflop_per_s(self) -> float:
-        """The most that the device has shown, or this process where that is not known."""
+        """The highest rate that any process has measured on the device, or that of this process where it is
+        not known."""
         return self.highest.tflop_per_s if self.highest else self.tflop_per_s

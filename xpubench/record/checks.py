@@ -6,7 +6,7 @@ import msgspec
 
 
 class Collectives(msgspec.Struct, frozen=True, kw_only=True):
-    """The time that a rank spent in collectives in one generation of the workload, and their number."""
+    """The time that a rank spent in collectives during one generation of the workload, and their number."""
 
     rank: int
     generation_ns: int
@@ -17,8 +17,9 @@ class Collectives(msgspec.Struct, frozen=True, kw_only=True):
 class OperatorResult(msgspec.Struct, frozen=True, kw_only=True):
     """One operator at one shape, compared with float64 on the CPU. `error` is the largest difference relative
     to the value's magnitude plus the root mean square of its row (None where a result is NaN or infinite),
-    and `limit` the largest that rounding explains. An operator is right, wrong, failed with the `message`, or
-    one that the device need not have and refused. The rates are those of the fastest of `times_ns`."""
+    and `limit` the largest difference that rounding explains. The `state` of an operator is `right`, `wrong`,
+    `failed` (with the `message`), or `refused`, where the device does not support it and need not. The rates
+    come from the fastest of `times_ns`."""
 
     operator: str
     rows: int
@@ -43,8 +44,8 @@ class OperatorResult(msgspec.Struct, frozen=True, kw_only=True):
 
 class OperatorChecks(msgspec.Struct, frozen=True, kw_only=True):
     """The operators of torch on the run's device, in its dtype and at its model's shapes, compared with
-    float64 on the CPU when they were `created`: how many were `right` and which were not. A result serves
-    later runs on the same device, driver, versions and variables unless an operator was wrong or failed."""
+    float64 on the CPU at the time `created`: how many were `right`, and the `others`. Later runs on the same
+    device, driver, versions and variables use the same result unless an operator was wrong or failed."""
 
     created: str
     device: str
@@ -58,12 +59,13 @@ class OperatorChecks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
-    """How the tokens of the timed generations were looked at (`xpubench.accuracy.timed`): the generations
-    that were compared with an earlier one of the same prompt, those that parted from it at a near tie, the
-    sequences that a forward pass scored, the largest distance of a token from the most probable one in
-    standard deviations of the logits, the limit of what rounding explains, and whether every timed step's
-    logits were seen to be finite and not all the same (a stack that hides them does not show it). `checks_s`
-    is the time of all checks of the run, in seconds, without the generation that begins the warm-up."""
+    """How the tokens of the timed generations were checked (`xpubench.accuracy.timed`). `compared` counts the
+    generations that were compared with an earlier one of the same prompt, `different` those of them that took
+    another token at a near tie, and `scored` the sequences that a forward pass scored. `regret` is the
+    largest distance of a token's logit from the highest one, in standard deviations of the logits, and
+    `regret_limit` the largest that rounding explains. `logits_seen` says that the logits of every timed step
+    were seen to be finite and not all equal; it is false for a stack that hides them. `checks_s` is the time
+    of all checks of the run in seconds, without the generation that begins the warm-up."""
 
     compared: int
     different: int

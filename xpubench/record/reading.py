@@ -15,7 +15,7 @@ from xpubench.record.version_1 import from_version_1
 SPACE = re.compile(r"\s*")
 T = TypeVar("T")
 
-# Converts the JSON of each schema version to the present one. A new version adds an entry and keeps the
+# The conversion of each schema version's JSON to the present one. A new version adds an entry and keeps the
 # others.
 READERS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: from_version_1, 2: lambda data: data}
 
@@ -26,7 +26,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(text: bytes | str) -> Record:
-    """The record in a JSON text of any schema version so far; UserError when there is none."""
+    """The record in a JSON text of any schema version so far; UserError when the text is not a record."""
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -35,8 +35,8 @@ def decode(text: bytes | str) -> Record:
 
 
 def decode_all(text: bytes) -> Iterator[Record]:
-    """The records of a text that holds any number of them, not necessarily one a line. UserError names the
-    line of the first text that is not a record."""
+    """The records in a text that holds any number of them, not necessarily one a line. UserError names the
+    line at which something that is not a record begins."""
     decoder, place, whole = json.JSONDecoder(), 0, ""
     try:
         whole = text.decode().rstrip()

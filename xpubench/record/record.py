@@ -21,8 +21,8 @@ SCHEMA_VERSION = 2
 
 
 class WeightsFingerprint(msgspec.Struct, frozen=True, kw_only=True):
-    """Hexadecimal SHA-256 digests of a checkpoint's config and of sizes and samples of its weights, by which
-    two checkpoints of one name are told apart."""
+    """Hexadecimal SHA-256 digests of a checkpoint's config and of sizes and samples of its weights, which
+    tell two checkpoints of one name apart."""
 
     config: str
     weights: str
@@ -37,7 +37,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
-    """The new tokens of the first sequence of the untimed generation, and their text for a prompt of text."""
+    """The new tokens of the first sequence of the untimed generation, and their text where the prompt is a
+    text."""
 
     first_token_ids: list[int]
     first_text: str | None = None
@@ -46,11 +47,12 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One run: its spec, its environment, its outcome, and the warnings about it.
 
-    `plan` is what the run was expected to need, `bandwidth` and `peak` what the device reached in the same
-    process, `runtime` what was really loaded, and `fingerprint` which checkpoint (None for dummy weights). A
-    latency run has samples, a latency summary and sometimes a divergence, an accuracy run has an accuracy and
-    its own summary; a failed run has a failure and what it had by then. `explanation` says where a token's
-    time went, and `expectation` what it was expected to be.
+    `plan` holds the memory and the times that were expected before the run, `bandwidth` and `peak` what the
+    device reached in the same process, `runtime` what was really loaded, and `fingerprint` identifies the
+    checkpoint (None for dummy weights). A latency run has samples, a latency summary and, with a reference, a
+    divergence; an accuracy run has an accuracy and an accuracy summary; a failed run has a failure and
+    whatever was known by then. `explanation` says where a token's time went, and `expectation` how long a
+    token was expected to take.
     """
 
     schema_version: int = SCHEMA_VERSION

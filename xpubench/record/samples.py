@@ -8,9 +8,10 @@ SyncPolicy = Literal["every_token", "end_to_end"]
 
 
 class Drafting(msgspec.Struct, frozen=True, kw_only=True):
-    """The steps of a generation whose tokens are drafted and then accepted or not: the new tokens that each
-    step of the main model gave, the prompt's first, and of a draft model the drafted tokens, those that were
-    accepted, and the time in either model in nanoseconds (None where the prompt drafts)."""
+    """The steps of a generation whose tokens are drafted first and then accepted or rejected. `step_tokens`
+    is the number of new tokens of each step of the main model, the prompt's step first. `drafted` and
+    `accepted` count the tokens of the draft model, and `main_ns` and `draft_ns` are the times in the two
+    models in nanoseconds; these four are None where the tokens are drafted from the prompt."""
 
     step_tokens: list[int]
     drafted: int | None = None
@@ -20,10 +21,10 @@ class Drafting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CpuUse(msgspec.Struct, frozen=True, kw_only=True):
-    """What the process got of the machine's cores within `wall_ns` nanoseconds: the CPU time of all its
-    threads (spinning counts as work), the time for which threads that could run waited for a core (schedstat,
-    proc(5)), and for which a limit of its cgroup stopped it (cpu.stat). None is what the kernel does not
-    tell."""
+    """How much of the machine's cores the process had within `wall_ns` nanoseconds. `cpu_ns` is the CPU time
+    of all its threads (spinning counts as work), `waited_ns` the time for which runnable threads waited for a
+    core (schedstat, proc(5)), and `stopped_ns` the time for which a limit of its cgroup stopped it
+    (cpu.stat). None stands for what the kernel does not report."""
 
     wall_ns: int
     cpu_ns: int
@@ -32,15 +33,17 @@ class CpuUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Iteration(msgspec.Struct, frozen=True, kw_only=True):
-    """One `generate` call, in nanoseconds. The tokens' times are None where only start and end were stamped.
+    """One `generate` call; its times are in nanoseconds. The tokens' times are None where only start and end
+    were stamped.
 
-    Over ranks, a time is that of the latest rank, and `ranks_ns` holds each rank's own stamps since the
-    common start: those of its tokens, where they were taken, and that of its end.
+    Where several ranks share the model, each time is that of the latest rank, and `ranks_ns` holds each
+    rank's own stamps since the common start: the stamps of its tokens, where they were taken, and of its end.
 
     `available_host_bytes` is the memory that the whole machine had available after the call (MemAvailable,
-    proc(5)), which also falls where a driver pins memory outside of the process. `load` is the index of the
-    load that it belongs to, and `cpu` what the process, over ranks the first one, got of the cores during the
-    call."""
+    proc(5)); it also falls where a driver pins memory outside of the process. `load` is the index of the load
+    that the call belongs to, and `cpu` is the use of the cores during the call by the process, or by the
+    first rank's process.
+    """
 
     sync_policy: SyncPolicy
     first_token_ns: int | None
@@ -56,10 +59,10 @@ class Iteration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):
-    """One load of the subject: its time in seconds, and after it the process's memory in bytes
-    (smaps_rollup, proc(5)): all that is resident, the part that belongs to no file, and the part of this in
-    huge pages. Weights that are mapped from a file are not in the latter two. None where the kernel does not
-    tell."""
+    """One load of the subject: its time in seconds, and the memory of the process after it in bytes
+    (smaps_rollup, proc(5)): all resident memory, the anonymous part of it, and the part of that in huge
+    pages. Weights that are mapped from a file are not anonymous. None stands for what the kernel does not
+    report."""
 
     load_s: float
     resident_bytes: int | None = None
@@ -68,8 +71,9 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Samples(msgspec.Struct, frozen=True, kw_only=True):
-    """Raw samples: the measured iterations, those of the warm-up, which no figure includes, and the loads.
-    The first of each load's warm-up is the generation that is looked at, whose tokens are not stamped."""
+    """Raw samples: the measured iterations, the iterations of the warm-up, which no figure includes, and the
+    loads. The first iteration of each load's warm-up is the generation whose tokens and logits are checked;
+    its tokens are not stamped."""
 
     iterations: list[Iteration] = []
     warmup: list[Iteration] = []
