@@ -5,7 +5,7 @@ import msgspec
 
 from xpubench.explanation import OperatorTime, PartName
 
-# The number of generations that a runtime makes to explain where the time goes.
+# A runtime makes at most this many generations of the workload to explain where the time goes.
 MOST_GENERATIONS = 3
 
 

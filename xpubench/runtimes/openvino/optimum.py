@@ -19,9 +19,10 @@ from xpubench.weights.quiet import quiet_transformers
 
 
 class OptimumRuntime(OpenVinoRuntime, PyTorchRuntime):
-    """A transformers `generate` whose forward pass is OpenVINO's: the same clock, checks and scores."""
+    """Transformers' `generate` over a forward pass of OpenVINO, with the clock, checks and scores of stock
+    PyTorch."""
 
-    # The graph is the whole model.
+    # The graph always computes the logits of all positions.
     scores_rows_alone = False
     own_tokenizer = False
 
@@ -55,10 +56,10 @@ class OptimumRuntime(OpenVinoRuntime, PyTorchRuntime):
 
     @classmethod
     def card(cls, *_: object) -> None:
-        """None: a card of torch's says nothing of OpenVINO's graph."""
+        """None, because a device card measured with torch does not describe OpenVINO's graph."""
 
     def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
-        # The cache is inside of OpenVINO's model.
+        # The cache is inside OpenVINO's model.
         return None
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
