@@ -3,16 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from time import perf_counter_ns
 
 import msgspec
 import torch
 
-from xpubench.errors import RunFailure
 from xpubench.measure.ceilings import highest_shown
 from xpubench.measure.device import TorchDevice, synchronizer
 from xpubench.measure.random_bits import random_buffer
-from xpubench.measure.times import STILL
+from xpubench.measure.times import timed_call
 from xpubench.record import Bandwidth, CeilingSample, now
 
 CPU_BUFFER_BYTES = 256 * 2**20
@@ -126,13 +124,4 @@ def _product(source: torch.Tensor, dtype: str) -> Callable[[], object]:
 def _time(work: Callable[[], object], synchronize: Callable[[], None], repeats: int) -> list[int]:
     for _ in range(WARM_UP):
         work()
-    times = []
-    for _ in range(repeats):
-        synchronize()
-        start_ns = perf_counter_ns()
-        work()
-        synchronize()
-        times.append(perf_counter_ns() - start_ns)
-    if min(times) <= 0:
-        raise RunFailure("unsupported", STILL)
-    return times
+    return [timed_call(work, synchronize)[1] for _ in range(repeats)]

@@ -1,7 +1,7 @@
 """The rate of matrix products that this process reaches on the device: the ceiling of a prompt's pass."""
 
 from collections.abc import Callable
-from time import perf_counter_ns
+from functools import partial
 
 import torch
 
@@ -9,7 +9,7 @@ from xpubench.errors import RunFailure
 from xpubench.measure.ceilings import highest_peak
 from xpubench.measure.device import TorchDevice, synchronizer
 from xpubench.measure.random_bits import random_values
-from xpubench.measure.times import STILL
+from xpubench.measure.times import timed_call
 from xpubench.record import MatrixPeak, PeakSample, now
 
 SMALLEST, LARGEST = 256, 8192
@@ -66,10 +66,4 @@ def _tflop_per_s(size: int, time_ns: int) -> float:
 
 
 def _time(rows: torch.Tensor, weights: torch.Tensor, synchronize: Callable[[], None]) -> int:
-    synchronize()
-    start_ns = perf_counter_ns()
-    torch.nn.functional.linear(rows, weights)
-    synchronize()
-    if (time_ns := perf_counter_ns() - start_ns) <= 0:
-        raise RunFailure("unsupported", STILL)
-    return time_ns
+    return timed_call(partial(torch.nn.functional.linear, rows, weights), synchronize)[1]

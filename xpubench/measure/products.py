@@ -1,14 +1,13 @@
 """The bandwidth at which products of one row read their weights, at the sizes of a model's matrices."""
 
-from time import perf_counter_ns
+from functools import partial
 
 import torch
 
-from xpubench.errors import RunFailure
 from xpubench.measure.bandwidth import buffer_bytes
 from xpubench.measure.device import synchronizer
 from xpubench.measure.random_bits import random_buffer
-from xpubench.measure.times import STILL
+from xpubench.measure.times import timed_call
 
 # The matrices are [n, n]. Small ones are read more slowly, and on a device with its own memory they are bound
 # by launches.
@@ -29,12 +28,11 @@ def product_rates(device: str, dtype: str) -> list[float]:
             row = torch.ones(1, size, dtype=kind, device=device)
             torch.nn.functional.linear(row, matrices[0])
             for _ in range(ROUNDS):
-                synchronize()
-                start_ns = perf_counter_ns()
-                for matrix in matrices:
-                    torch.nn.functional.linear(row, matrix)
-                synchronize()
-                if (time_ns := perf_counter_ns() - start_ns) <= 0:
-                    raise RunFailure("unsupported", STILL)
+                _, time_ns = timed_call(partial(_multiply, row, matrices), synchronize)
                 rates.append(matrices.nbytes / time_ns)
     return rates
+
+
+def _multiply(row: torch.Tensor, matrices: torch.Tensor) -> None:
+    for matrix in matrices:
+        torch.nn.functional.linear(row, matrix)
