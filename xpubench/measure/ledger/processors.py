@@ -3,12 +3,10 @@ of each thread (https://docs.kernel.org/scheduler/sched-stats.html)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter_ns
 
-from xpubench.measure.host import read_text
+from xpubench.measure.host import TASKS, read_text
 
-TASKS = Path("/proc/self/task")
 # A thread that ran for a smaller share of the time does no work that the other threads wait for.
 COMPUTING = 0.05
 

@@ -15,7 +15,7 @@ from xpubench.record import WeightsFingerprint
 from xpubench.runtimes.base import Device, Generator, Loader, Origin
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.device import check_device, device_named
-from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat, family
+from xpubench.runtimes.openvino.options import INFERENCE, IR_FILE, WeightFormat, family
 from xpubench.runtimes.openvino.recipe import (
     ExportOrder,
     ExportRecipe,
@@ -34,7 +34,6 @@ from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.source import read_config, source_of
 
 EXPORT = "xpubench.runtimes.openvino.export"
-PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 NEEDED_INPUTS = {"input_ids", "attention_mask", "beam_idx"}
 
 
@@ -164,7 +163,7 @@ class OpenVinoRuntime(Loader, Generator):
         told = self.asked | (self.applied() or {})
         names = [str(told.get(name)) for name in ("INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION")]
         quantized = str(told.get("DYNAMIC_QUANTIZATION_GROUP_SIZE", 0)) != "0"
-        dtypes = [PRECISIONS.get(name, "int8") for name in names] + ["int8"] * quantized
+        dtypes = [INFERENCE.get(name, "int8") for name in names] + ["int8"] * quantized
         return max(dtypes, key=UNIT_ROUNDOFF.__getitem__)
 
     def kv_value_bytes(self, head_dim: int) -> float:
