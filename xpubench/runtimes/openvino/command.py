@@ -2,7 +2,6 @@
 optimum-cli export openvino mean the same here."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -10,6 +9,7 @@ from typing import Any, get_args
 import msgspec
 
 from xpubench.errors import UserError
+from xpubench.progress import log_line
 from xpubench.runtimes.openvino.options import WeightFormat
 from xpubench.runtimes.openvino.recipe import Backup, ExportRecipe, Fallback, Sensitivity
 
@@ -117,9 +117,9 @@ def run(args: argparse.Namespace) -> int:
     if args.weight_format is None:
         chosen = default_format(recipe)
         reason = ", Optimum's default above a billion parameters" if chosen == "int8" else ""
-        _say(f"no --weight-format given: {chosen}{reason}")
+        log_line(f"no --weight-format given: {chosen}{reason}")
         recipe = msgspec.structs.replace(recipe, weight_format=chosen)
-    print(export(recipe, args.out.expanduser(), _say))
+    print(export(recipe, args.out.expanduser(), log_line))
     return 0
 
 
@@ -138,7 +138,3 @@ def _recipe(args: argparse.Namespace) -> ExportRecipe:
             raise UserError(f"{flag} {value} is not supported; language models need {' or '.join(only)}")
     fields: dict[str, Any] = {name: getattr(args, name) for name in ExportRecipe.flags()}
     return ExportRecipe(**fields | {"model": named[0], "weight_format": args.weight_format or "fp16"})
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
