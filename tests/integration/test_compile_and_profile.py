@@ -1,40 +1,12 @@
 """torch.compile and the profiler around `generate`."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 import transformers
 
 from tests.conftest import CommandLine
-
-
-@pytest.fixture(scope="module")
-def backends() -> Iterator[dict[str, int]]:
-    """Two compiler backends of our own: one that counts the calls of its graphs, and one that also errs."""
-    calls = {"counting": 0, "erring": 0}
-
-    def make(name: str, scale: float) -> None:
-        def backend(graph: Any, _: Any) -> Any:
-            def run(*inputs: Any) -> Any:
-                calls[name] += 1
-                outputs = graph(*inputs)
-                return [
-                    one * scale if isinstance(one, torch.Tensor) and one.is_floating_point() else one
-                    for one in outputs
-                ]
-
-            return run
-
-        torch._dynamo.register_backend(backend, name=name)
-
-    make("counting", 1.0)
-    make("erring", 1.5)
-    yield calls
-    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("cache", [[], ["--use-static-cache"]], ids=["dynamic", "static"])

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from tests.conftest import CommandLine
-from tests.integration.test_compile_and_profile import backends  # noqa: F401  # a fixture
 
 KERNELS = ("weights", "kv_cache", "attention", "other_kernels")
 
@@ -61,7 +60,7 @@ def test_long_generations_are_profiled_in_part(generate: CommandLine, tiny_llama
 def test_a_compiled_model_is_explained(
     generate: CommandLine,
     tiny_llama: Path,
-    backends: dict[str, int],  # noqa: F811
+    backends: dict[str, int],
 ) -> None:
     flags = ("--torch-compile", "--backend", "counting", "--use-static-cache")
     (record,) = generate(tiny_llama, "--explain", *flags, "--json").records

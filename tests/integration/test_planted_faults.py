@@ -56,3 +56,6 @@ def test_the_same_model_without_a_fault(
     (record,) = done.records
     assert record["divergence"]["verdict"] != "failure"
     assert record["checks"]["tokens"]["regret"] <= record["checks"]["tokens"]["regret_limit"]
+    # Rows keep their bits beside other rows, also where each has the others for its beams.
+    neighbours = record["checks"]["neighbours"]
+    assert (neighbours["repeatable"], neighbours["difference"]) == (True, 0)

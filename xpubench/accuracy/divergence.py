@@ -49,10 +49,12 @@ def check_prompts(vocabulary: Vocabulary, prompt: str | None, seed: int) -> Toke
     return np.array([ids[:length] for ids in encoded], dtype=np.int64)
 
 
-def trace(generator: Generator, prompt_ids: TokenIds, workload: Workload) -> Trace:
+def trace(
+    generator: Generator, prompt_ids: TokenIds, workload: Workload, new_tokens: int = CHECK_NEW_TOKENS
+) -> Trace:
     """Generates from the prompts and keeps the most probable tokens at each position. RunFailure `numerics`
     where a logit is NaN or infinite."""
-    tokens, logits = _generate(generator, prompt_ids, workload, None)
+    tokens, logits = _generate(generator, prompt_ids, workload, new_tokens, None)
     logprobs = _log_softmax(logits)
     kept = min(KEPT, logprobs.shape[-1])
     top_ids = np.argpartition(-logprobs, kept - 1, axis=-1)[..., :kept]
@@ -63,14 +65,17 @@ def trace(generator: Generator, prompt_ids: TokenIds, workload: Workload) -> Tra
 def forced_logits(generator: Generator, prompt_ids: TokenIds, tokens: TokenIds, workload: Workload) -> Logits:
     """The logits at each of `tokens`, float32 of shape (P, N, vocabulary), from a generation that is forced
     along them, with the same steps, cache and compiled code as any other."""
-    return _generate(generator, prompt_ids, workload, tokens)[1]
+    return _generate(generator, prompt_ids, workload, tokens.shape[1], tokens)[1]
 
 
 def _generate(
-    generator: Generator, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
+    generator: Generator,
+    prompt_ids: TokenIds,
+    workload: Workload,
+    new_tokens: int,
+    forced: TokenIds | None,
 ) -> tuple[TokenIds, Logits]:
     batch, length = prompt_ids.shape
-    new_tokens = CHECK_NEW_TOKENS if forced is None else forced.shape[1]
     check = Workload(input_tokens=length, new_tokens=new_tokens, batch_size=batch, cache=workload.cache)
     scorer = generator.scorer
     if scorer is None:

@@ -73,13 +73,14 @@ class TimedTokens:
             raise RunFailure("numerics", "all logits of a step were the same while generating")
 
     def add(self, prompt: Hashable, prompt_ids: TokenIds, num_beams: int, tokens: TokenIds) -> None:
-        """Records a generation, whose prompts `prompt` identifies."""
+        """Records a generation, whose prompts `prompt` identifies. It may be shorter than the first one of
+        these prompts."""
         seen = Seen(prompt_ids, tokens, num_beams)
         first = self._first.setdefault(prompt, seen)
         if first is seen:
             return
         self._compared += 1
-        rows = np.flatnonzero((first.tokens != tokens).any(axis=1))
+        rows = np.flatnonzero((first.tokens[:, : tokens.shape[1]] != tokens).any(axis=1))
         self._different += rows.size > 0
         self._differing += [(first, seen, int(row)) for row in rows]
 

@@ -14,7 +14,7 @@ from xpubench.cli.explained import explanation_tables
 from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
-from xpubench.record import Accuracy, LatencySummary, Record, RunChecks, TokenChecks
+from xpubench.record import Accuracy, LatencySummary, NeighbourChecks, Record, RunChecks, TokenChecks
 from xpubench.report.batches import batch_curves
 from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
 
@@ -231,7 +231,8 @@ def _checks(checks: RunChecks) -> str:
     logits = "logits finite" if checks.logits_finite else "logits hidden by the stack"
     positions = f" of {checks.cache_positions} positions" if checks.cache_positions else ""
     cache = (checks.cache or "hidden by the stack") + positions
-    return f"{checks.new_tokens} tokens each time{_token_checks(checks.tokens)}, {logits}, cache {cache}"
+    tokens = f"{checks.new_tokens} tokens each time{_token_checks(checks.tokens)}"
+    return f"{tokens}, {logits}{_neighbours(checks.neighbours)}, cache {cache}"
 
 
 def _token_checks(checks: TokenChecks | None) -> str:
@@ -242,6 +243,14 @@ def _token_checks(checks: TokenChecks | None) -> str:
     if checks.regret is not None:
         scored = f", {checks.scored} sequences right within {checks.regret:.1g} of {checks.regret_limit:.1g}"
     return f", {same} of {checks.compared} repetitions alike{scored}"
+
+
+def _neighbours(checks: NeighbourChecks | None) -> str:
+    if checks is None:
+        return ""
+    if checks.difference == 0:
+        return ", rows of a batch alike to the bit beside other rows"
+    return f", rows of a batch alike within {checks.difference:.1g} of {checks.limit:.1g} beside other rows"
 
 
 def _accuracy_rows(found: Accuracy) -> list[tuple[str, str]]:

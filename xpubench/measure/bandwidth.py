@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 import msgspec
 import torch
@@ -19,6 +20,8 @@ DEVICE_BUFFER_BYTES = 2 * 2**30
 SMALLEST_BUFFER_BYTES = 64 * 2**20
 REPEATS = 15
 REPEATS_AFTER = 5
+# Runs that follow each other faster share a measurement after the timed part.
+RECENT_S = 10.0
 WARM_UP = 2
 COLUMNS = 4096
 CPUS = Path("/sys/devices/system/cpu")
@@ -64,13 +67,13 @@ def first_bandwidth(device: TorchDevice, dtype: str) -> Bandwidth:
 
 def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandwidth:
     """The earlier measurement with a new one in its `after_` fields, and with the highest ceiling that the
-    device has shown by now. Nothing is measured where buffers of the same size no longer fit, because smaller
-    ones could lie in a cache."""
+    device has shown by now. A measurement after an earlier run serves for ten seconds. Nothing is measured
+    where buffers of the same size no longer fit, because smaller ones could lie in a cache."""
     size = before.buffer_bytes
     if size is None or buffer_bytes(device.kind) < size:
         return before
     try:
-        found = measure_bandwidth(device.kind, dtype, REPEATS_AFTER)
+        found = _recent_bandwidth(device.kind, dtype)
     except Exception:  # The type depends on the device. The run is done and has its figures.
         return before
     return msgspec.structs.replace(
@@ -81,6 +84,15 @@ def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandw
         after_matvec_ns=found.matvec_ns,
         highest=_shown(device, found),
     )
+
+
+_recent: dict[tuple[str, str], tuple[float, Bandwidth]] = {}
+
+
+def _recent_bandwidth(device: str, dtype: str) -> Bandwidth:
+    if (device, dtype) not in _recent or monotonic() - _recent[device, dtype][0] > RECENT_S:
+        _recent[device, dtype] = monotonic(), measure_bandwidth(device, dtype, REPEATS_AFTER)
+    return _recent[device, dtype][1]
 
 
 def _shown(device: TorchDevice, found: Bandwidth) -> CeilingSample:

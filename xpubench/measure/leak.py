@@ -16,8 +16,8 @@ LEAST_FALL_BYTES = 64 * 2**20
 
 def slope_of(available_bytes: list[int]) -> float | None:
     """The Theil-Sen slope, the median of the slopes between all pairs of iterations, in bytes an iteration;
-    None with less than two."""
-    if len(available_bytes) < 2:
+    None with less than ten."""
+    if len(available_bytes) < LEAST_ITERATIONS:
         return None
     from scipy.stats import theilslopes  # 0.5 s to import
 

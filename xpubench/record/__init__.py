@@ -2,7 +2,14 @@
 
 from xpubench.record.accuracy import Accuracy, Decision, Divergence, Item, ReferenceLimits
 from xpubench.record.ceilings import Bandwidth, CeilingSample, MatrixPeak, PeakSample
-from xpubench.record.checks import Collectives, OperatorChecks, OperatorResult, RunChecks, TokenChecks
+from xpubench.record.checks import (
+    Collectives,
+    NeighbourChecks,
+    OperatorChecks,
+    OperatorResult,
+    RunChecks,
+    TokenChecks,
+)
 from xpubench.record.reading import READERS, decode, decode_all, encode, read_record, read_records
 from xpubench.record.record import SCHEMA_VERSION, Failure, Output, Record, WeightsFingerprint, now
 from xpubench.record.samples import CpuUse, Drafting, Iteration, Load, Samples, SyncPolicy
@@ -26,6 +33,7 @@ __all__ = [
     "LatencySummary",
     "Load",
     "MatrixPeak",
+    "NeighbourChecks",
     "OperatorChecks",
     "OperatorResult",
     "Output",

@@ -76,10 +76,22 @@ class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
     checks_s: float
 
 
+class NeighbourChecks(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the logits of a row depend on the other rows of its batch (`xpubench.accuracy.neighbours`).
+    `repeatable` says whether the same batch gave the same bits twice. `difference` is how far the logits
+    moved when other rows stood beside the row, in standard deviations of the logits, 0 where their bits
+    stayed the same, and `limit` the largest difference that rounding explains."""
+
+    repeatable: bool
+    difference: float
+    limit: float
+
+
 class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
     """The checks of a run: how far the guide for Intel GPUs validated the model, the number of new tokens,
-    whether every step's logits were finite, the cache that was really used, and how the timed tokens were
-    checked. None stands for what was not checked or what the stack hides."""
+    whether every step's logits were finite, the cache that was really used, how the timed tokens were
+    checked, and how far a row's logits depend on the rows beside it. None stands for what was not checked or
+    what the stack hides."""
 
     validation: str | None = None
     new_tokens: int | None = None
@@ -89,3 +101,4 @@ class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
     collectives: list[Collectives] | None = None
     operators: OperatorChecks | None = None
     tokens: TokenChecks | None = None
+    neighbours: NeighbourChecks | None = None

@@ -52,7 +52,8 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     lower end of that interval. Where tokens are drafted, both MBUs are those of the main model's steps;
     `tokens_per_step` is the mean number of new tokens in a step after the first, and `acceptance` the share
     of the draft model's tokens that were accepted. `available_host_bytes_per_iteration` is the slope of the
-    machine's available memory over the measured iterations, below 0 where it falls.
+    machine's available memory over the measured iterations, below 0 where it falls; it is None for fewer than
+    ten iterations.
 
     `load_s` is the time of the load in seconds, the median where there are several loads. `load_spread` is
     how far the slowest load's median next token latency (first token latency where a run makes one token)

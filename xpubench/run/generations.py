@@ -18,8 +18,10 @@ from xpubench.run.session import Session
 from xpubench.runtimes.base import Generator, TokenIds, Verification
 from xpubench.spec import RunSpec, Workload
 
-# Long runs repeat the untimed generation after as many seconds.
+# Long runs repeat the untimed generation after as many seconds, or later, so that it takes at most this share
+# of the time.
 VERIFY_EVERY_S = 180.0
+VERIFY_SHARE = 0.02
 
 
 class LoadGenerations(NamedTuple):
@@ -48,6 +50,7 @@ def measure_load(
     called_ns = perf_counter_ns()
     verification = _verify(generator, spec, watched)
     verification_ns, verified_s = perf_counter_ns() - called_ns, monotonic()
+    verify_every_s = max(VERIFY_EVERY_S, verification_ns / 1e9 / VERIFY_SHARE)
     samples.warmup.append(
         Iteration(
             sync_policy="end_to_end",
@@ -60,7 +63,7 @@ def measure_load(
 
     def once(sync_policy: SyncPolicy, index: int) -> Iteration:
         nonlocal verified_s
-        if monotonic() - verified_s > VERIFY_EVERY_S:
+        if monotonic() - verified_s > verify_every_s:
             with watched.checking():
                 _verify(generator, spec, watched)
             verified_s = monotonic()

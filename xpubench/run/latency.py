@@ -17,6 +17,7 @@ from xpubench.accuracy.check import (
     reference_limits,
 )
 from xpubench.accuracy.limits import precision_of
+from xpubench.accuracy.neighbours import check_neighbours, neighbour_doubts
 from xpubench.accuracy.timed import TimedTokens
 from xpubench.catalog import status_of
 from xpubench.errors import RunFailure, UserError
@@ -250,9 +251,10 @@ def _measure(
     with watched.checking():
         for answers in setting.checks.before_and_after(spec):
             watched.add("check prompts", answers.prompt_ids, 1, answers.tokens)
+        neighbours = check_neighbours(generator, workload, protocol.seed, setting.blocks)
     _check_weights_stayed(session, setting, watched)
     tokens = watched.settle()
-    warnings += watched.warnings()
+    warnings += watched.warnings() + neighbour_doubts(neighbours)
     if spec.subject.weights != "dummy":
         warnings += watched.degenerate()
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
@@ -281,6 +283,7 @@ def _measure(
             collectives=verification.collectives,
             operators=session.operators,
             tokens=tokens,
+            neighbours=neighbours,
         ),
         output=Output(
             first_token_ids=first_tokens,

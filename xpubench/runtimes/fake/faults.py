@@ -82,6 +82,11 @@ def _leaking_row(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) ->
     return logits.roll(1, dims=0) if logits.shape[1] == 1 else logits
 
 
+def _faint_leak(moment: Moment, logits: torch.Tensor, named: dict[str, Any]) -> torch.Tensor:
+    """A row of a batch gets a thousandth of its neighbour's logits, which seldom changes a token."""
+    return logits + 1e-3 * logits.roll(1, dims=0)
+
+
 def _wrong_compiled(model: Model, moment: Moment) -> None:
     """The compiler's code gives other logits than the eager one."""
 
@@ -277,4 +282,5 @@ FAULTS: dict[str, Callable[[Model, Moment], None]] = {
     "stale-row": lambda model, moment: _on_logits(_StaleRow())(model, moment),
     "stuck-last-token": _on_logits(_stuck_last_token),
     "nan-row": _on_logits(_nan_row),
+    "faint-leak": _on_logits(_faint_leak),
 }
