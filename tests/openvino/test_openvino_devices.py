@@ -217,7 +217,7 @@ def test_a_pipeline_on_an_npu(
         ([*GENAI, "--ov-config", "MAX_PROMPT_LEN=many"], "takes a number of tokens"),
         (
             ["--runtime", "openvino-genai", "--ov-config", "MAX_PROMPT_LEN=64", "--device", "cpu"],
-            "on an NPU alone",
+            "only on an NPU",
         ),
         (["--runtime", "openvino-base", "--ov-device", "GPU.7"], "did you mean"),
         (["--runtime", "openvino-base", "--ov-device", "AUTO:GPU.7,CPU"], "did you mean"),

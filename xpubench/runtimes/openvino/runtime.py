@@ -87,7 +87,7 @@ class OpenVinoRuntime(Loader, Generator):
         check_device(options.device)
         if subject.device == "npu" and not cls.runs_on_npu:
             raise UserError(
-                "an NPU runs no language model with dynamic shapes; --runtime openvino-genai runs one there"
+                "an NPU runs no language models with dynamic shapes; --runtime openvino-genai runs them there"
             )
         plugin = ir.plugin_of(subject)
         known = [*ir.supported(core, plugin), *cls.own_properties]
