@@ -38,8 +38,8 @@ class RenamedCore(openvino.Core):  # type: ignore[misc, name-defined]  # OpenVIN
         return ["CPU", "GPU.0", *PROPERTIES]
 
     def get_property(self, name: str, key: str) -> Any:
-        if key in OWN:
-            if key not in PROPERTIES.get(name, {}):
+        if name in PROPERTIES and key in OWN:
+            if key not in PROPERTIES[name]:
                 raise RuntimeError(f"no property {key}")
             return PROPERTIES[name][key]
         return super().get_property("CPU" if name in PROPERTIES else name, key)
