@@ -1,7 +1,7 @@
-"""The types of where a token's time goes, as a record holds them. Times are in nanoseconds a token unless a
-field's name has another unit; None stands for what a stack does not show."""
+"""The types of a record's explanation: where the time of a token goes. Times are in nanoseconds a token
+unless the name of a field has another unit; None stands for what a stack does not show."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -19,18 +19,23 @@ PartName = Literal[
     "waiting",
     "idle",
 ]
+# The parts in the order in which they are shown.
+PART_NAMES: tuple[PartName, ...] = get_args(PartName)
 Cause = Literal[
     "bandwidth", "kernels", "compute", "host", "launches", "attention", "communication", "clock", "unclear"
 ]
 
 
 class LedgerPart(msgspec.Struct, frozen=True, kw_only=True):
-    """One part of a token's time. `weights` is the time in products with weights, `kv_cache` what attention
-    needs for the bytes of the KV cache at the device's bandwidth, `attention` the rest of attention;
-    `other_kernels` are known operators beside these, `unknown_kernels` those that no category lists.
-    `launches` is the host's time in a driver's launch calls while the device waits, `stack` what lies inside
-    a stack's own call and outside of its operators, `host` Python, dispatch and the generation loop,
-    `waiting` a rank's wait for the others. `bytes` is what the part must read."""
+    """One part of a token's time. `weights` is the time of matrix products with weights. `kv_cache` is the
+    time that reading the KV cache takes at the device's bandwidth, and `attention` the rest of attention.
+    `other_kernels` is the time of all other known operators, and `unknown_kernels` that of operators in no
+    category. `launches` is the host's time in the driver's launch calls while the device waits, `host` that
+    in Python, dispatch and the generation loop, and `synchronization` that in calls that wait for the device
+    while it does nothing. `stack` is the time inside a stack's own call and outside of its operators.
+    `collectives` are the collectives while nothing else runs, and `waiting` is a rank's wait for the other
+    ranks in them. `idle` is the time in which the device does nothing although its next kernel was launched.
+    `bytes` is what the part must read."""
 
     name: PartName
     ns: float
@@ -38,7 +43,7 @@ class LedgerPart(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def gb_per_s(self) -> float | None:
-        """The bandwidth in GB/s at which the part read its bytes."""
+        """The bandwidth in GB/s (10^9 bytes) at which the part read its bytes."""
         return self.bytes / self.ns if self.bytes and self.ns > 0 else None
 
 
@@ -52,11 +57,11 @@ class OperatorTime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of the first token or of a next token goes. `wall_ns` is its latency in generations
-    that were not profiled, `profiled_ns` that of the profiled one, in which `events` were recorded a token at
-    a cost of `event_ns` each, which is not in the parts. `cpu_share` is the process's CPU time over the
-    wall's in each of its threads that compute. Where the parts cannot be relied on, `refused` says why, and
-    they are what was seen nevertheless."""
+    """Where the time of the first token or of a next token goes. `wall_ns` is the token's latency in
+    generations that were not profiled, and `profiled_ns` its latency in the profiled one. There, `events`
+    were recorded in each token, and each took `event_ns`, which is not in the parts. `cpu_share` is the share
+    of the time in which the threads that compute had a processor when they wanted one. Where the parts cannot
+    be relied on, `refused` says why, and the parts still show what was measured."""
 
     token: Literal["first", "next"]
     wall_ns: float
@@ -75,13 +80,13 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def difference(self) -> float:
-        """How far the parts' sum is above the wall's time, as a share of that."""
+        """How far the sum of the parts is above `wall_ns`, as a share of it."""
         return self.sum_ns / self.wall_ns - 1
 
 
 class TokenVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What bounds a token, with the share of its time that says so, one line that a person reads, and what to
-    try, each with the condition under which it is given."""
+    """What bounds a token: the cause, the share of the token's time that belongs to it, one line of text, and
+    advice, each piece with the condition under which it applies."""
 
     cause: Cause
     share: float | None
@@ -90,8 +95,9 @@ class TokenVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DepthPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """The next token latency behind a context of `depth` tokens: the samples of each generation, whose n-th
-    token, from 1, attends to n more positions, and their median in ms."""
+    """The next token latency after a context of `depth` tokens: the samples of each generation in ns, and
+    their median in ms. The n-th token of a generation, counted from 1, attends to n positions more than
+    `depth`."""
 
     depth: int
     next_token_ns: list[list[int]]
@@ -99,10 +105,10 @@ class DepthPoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DepthCurve(msgspec.Struct, frozen=True, kw_only=True):
-    """How the next token latency grows with the context: its slope by position and decoder block in ns with
-    its 95% interval (Theil-Sen over the generations' medians), and `bytes_ns`, what the bytes that all
-    sequences have in a position and block take at the device's bandwidth. `message` says whether attention
-    pays bytes or latency, and `method` how the context was made."""
+    """How the next token latency grows with the context. `slope_ns` is the growth in ns for each position and
+    decoder block (Theil-Sen over the generations' medians), with its 95% interval. `bytes_ns` is the time
+    that reading one position of one block, of all sequences, takes at the device's bandwidth. `message` says
+    whether attention is bound by these bytes or by latency, and `method` how the context was made."""
 
     points: list[DepthPoint]
     slope_ns: float | None = None
@@ -113,7 +119,7 @@ class DepthCurve(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure of a device card, and its lowest and highest value among its samples or assumptions."""
+    """A figure of a device card, and the lowest and highest value among its samples or assumptions."""
 
     low: float
     middle: float
@@ -121,14 +127,15 @@ class Spread(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeviceCard(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stack on a device needs of a token beside the bytes at the bandwidth's ceiling, measured on
-    models of negligible weights (`created` says when) or assumed. `product_share` is the share of the ceiling
-    at which products of one row read their weights. `block_ns` is the time of a decoder block without weights
-    and context: Python, dispatch, launches and small kernels. `step_ns` is that of a step without blocks, and
-    `attention_ns` what a position in a block takes with heads of few bytes; `attention_share` is the share of
-    the ceiling at which attention reads large ones. Where the device is `asynchronous`, the host runs ahead
-    of it. `samples_ns` are the next token latencies of each of the models' generations, and
-    `product_gb_per_s` the rates of the products."""
+    """The time that a stack on a device needs for a token in addition to reading bytes at the bandwidth
+    ceiling. It was measured on models with negligible weights (`created` says when), or is assumed.
+    `product_share` is the share of the ceiling at which products of one row read their weights. `block_ns` is
+    the time of a decoder block without weights and context: Python, dispatch, launches and small kernels.
+    `step_ns` is the time of a step without any block. `attention_ns` is the time of attention for each
+    position and block where heads have few bytes, and `attention_share` the share of the ceiling at which
+    attention reads heads with many bytes. Where the device is `asynchronous`, the host runs ahead of it.
+    `samples_ns` are the next token latencies in the generations of each model, and `product_gb_per_s` the
+    rates at which the products read."""
 
     source: Literal["measured", "datasheet"]
     asynchronous: bool
@@ -150,9 +157,9 @@ class DeviceCard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):
-    """The next token latency that bytes, ceiling and device card let one expect, with its interval and its
-    parts, in ms (`xpubench.expectation`). `card` says where the card's figures come from, `ratio` is the
-    measured latency over the expected one, None in a plan, and `device_card` what was expected from."""
+    """The next token latency that is expected from the bytes, the bandwidth ceiling and a device card, with
+    its interval and its parts, in ms (`xpubench.expectation`). `card` says where the figures of the
+    `device_card` come from. `ratio` is the measured latency divided by the expected one, None in a plan."""
 
     next_token_ms: float
     interval_ms: tuple[float, float]
@@ -166,7 +173,7 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """What `--explain` and `--depths` found. The ledgers are of generations after the timed ones."""
+    """What `--explain` and `--depths` found. The ledgers come from generations after the timed ones."""
 
     method: str | None = None
     first: Ledger | None = None

@@ -1,5 +1,6 @@
-"""The receiver of a run's progress."""
+"""The receiver of a run's progress, and lines about progress on standard error."""
 
+import sys
 from typing import Protocol
 
 
@@ -17,3 +18,8 @@ class Progress(Protocol):
 
     def downloading(self, under_way: bool) -> None:
         """Notes that a download begins or has ended. Its time counts towards no timeout."""
+
+
+def log_line(text: str) -> None:
+    """Prints a line to standard error at once, even where that is a file."""
+    print(text, file=sys.stderr, flush=True)

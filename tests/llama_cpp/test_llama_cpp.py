@@ -292,7 +292,7 @@ def test_a_broken_file(generate: CommandLine, float16: Path, tmp_path: Path) -> 
     with float16.open("rb") as file:
         (tmp_path / "cut.gguf").write_bytes(file.read(10_000_000))
     done = generate(tmp_path / "cut.gguf", "--runtime", "llama-cpp")
-    assert (done.code, "is no whole GGUF" in done.error_line) == (2, True)
+    assert (done.code, "is not a complete GGUF" in done.error_line) == (2, True)
 
 
 def test_a_whole_file_that_llama_cpp_does_not_load(generate: CommandLine, tmp_path: Path) -> None:

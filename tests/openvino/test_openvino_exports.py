@@ -89,7 +89,7 @@ def test_settings_of_optimum_whose_data_is_not_here(
     (tmp_path / "dolly-v2-3b").symlink_to(speaker)
     done = xpubench("export", tmp_path / "dolly-v2-3b", tmp_path / "ir", "--weight-format", "int4")
     assert done.code == 2
-    assert "these are Optimum's settings" in done.error_line
+    assert "they are Optimum's" in done.error_line
     assert "dataset wikitext2" in done.error_line
     assert not (tmp_path / "ir").exists()
 

@@ -29,7 +29,7 @@ EXCEPTIONS = {
     ("measure/profile.py", "deepspeed"): "the namespace of an operator, as torch's profiler has it",
     ("measure/ledger/operators.py", "deepspeed"): "the namespace of its operators",
     ("measure/ledger/operators.py", "ipex"): "the namespace of its operators",
-    ("version_1.py", "openvino"): "a field of records of schema version 1",
+    ("record/version_1.py", "openvino"): "a field of records of schema version 1",
 }
 
 

@@ -10,8 +10,8 @@ from tests.conftest import CommandLine
     [
         ("OUT", "names no model"),
         ("a -m b OUT", "names two models"),
-        ("-m a --task text-classification OUT", "--task text-classification is not taken"),
-        ("-m a --library diffusers OUT", "--library diffusers is not taken"),
+        ("-m a --task text-classification OUT", "--task text-classification is not supported"),
+        ("-m a --library diffusers OUT", "--library diffusers is not supported"),
         ("-m a OUT --int8", "--weight-format int8"),
         ("-m a --quant-mode int8 OUT", "activations are not quantized"),
         ("-m a --disable-stateful OUT", "as a state of the model"),

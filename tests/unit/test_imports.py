@@ -53,7 +53,7 @@ def types_of(path: Path) -> Iterator[str]:
 LAYERS = (
     ("errors", "environment", "explanation", "files", "progress", "prompts"),
     ("catalog", "options"),
-    ("spec", "version_1"),
+    ("spec",),
     ("plan", "expectation"),
     ("record",),
     ("results", "weights"),

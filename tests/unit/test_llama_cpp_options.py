@@ -115,14 +115,14 @@ def refusals(directory: Path) -> dict[str, tuple[Path, str]]:
         "cut in the header": whole[:200],
         "cut in the tensors": whole[:-1000],
     }.items():
-        made[name] = (directory / f"{name.replace(' ', '-')}.gguf", "is no whole GGUF")
+        made[name] = (directory / f"{name.replace(' ', '-')}.gguf", "is not a complete GGUF")
         made[name][0].write_bytes(data)
     for name in ("one", "two"):
         (directory / "several").mkdir(exist_ok=True)
         write_gguf(directory / "several" / f"{name}.gguf")
     made["several"] = (directory / "several", "give one of the files: one.gguf, two.gguf")
     (directory / "none").mkdir()
-    made["none"] = (directory / "none", "holds no whole GGUF")
+    made["none"] = (directory / "none", "holds no complete GGUF")
     made["missing"] = (directory / "nowhere.gguf", "no such GGUF")
     return made
 

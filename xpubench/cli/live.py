@@ -14,6 +14,7 @@ from xpubench.compare.answers import with_answers
 from xpubench.compare.live import compare_blocks
 from xpubench.compare.runs import Comparisons, Rules, verdict_exit_code
 from xpubench.errors import UserError
+from xpubench.progress import log_line
 from xpubench.record import Record
 from xpubench.results import ROUND, rounds_of
 from xpubench.run.live import WARMUP, Side, run_block
@@ -64,17 +65,17 @@ def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
     draw, alone = random.Random(), False
     for number in range(1, args.budget + 1):
         directories = homes[0] / f"{ROUND}{number}", homes[1] / f"{ROUND}{number}"
-        made = run_block(sides, directories, draw, _log, alone=alone)
+        made = run_block(sides, directories, draw, log_line, alone=alone)
         if not alone and _out_of_memory(made):
             alone = True
-            _log(
+            log_line(
                 "memory holds one worker alone: they run one after the other now, and more blocks are needed"
             )
-            made = run_block(sides, directories, draw, _log, alone=True)
+            made = run_block(sides, directories, draw, log_line, alone=True)
         for side, record in zip(blocks, made, strict=True):
             side.append(record)
         found = compare_blocks(*blocks, rules.limits, rules.primary)
-        _log(f"block {number}: {found.verdict}: {found.reason}")
+        log_line(f"block {number}: {found.verdict}: {found.reason}")
         if found.verdict != "inconclusive":
             break
     files = [where / f"{record.id}.json" for where, record in zip(directories, made, strict=True)]
@@ -121,7 +122,3 @@ def _variables(texts: list[str]) -> dict[str, str]:
             raise UserError(f"{text!r} sets no variable; write NAME=VALUE")
         found[variable] = value
     return found
-
-
-def _log(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -1,13 +1,13 @@
 """Several runtimes on one model and workload: each in a process of its own, in turns, in one table."""
 
 import argparse
-import sys
 from contextlib import closing
 
 from xpubench.cli import generation
 from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
 from xpubench.process.signals import exit_code
+from xpubench.progress import log_line
 from xpubench.record import Record, encode
 from xpubench.results import ResultsDirectory
 from xpubench.run.order import Order
@@ -40,10 +40,10 @@ def run(args: argparse.Namespace, runtimes: list[str]) -> int:
             shift = index % len(runtimes)
             with locked(results):
                 for runtime in runtimes[shift:] + runtimes[:shift]:
-                    _say(f"round {index + 1}/{len(rounds)}: {runtime}")
+                    log_line(f"round {index + 1}/{len(rounds)}: {runtime}")
                     _run_turn(orders[runtime], runtime, results)
     except KeyboardInterrupt:
-        _say("interrupted; the same command goes on from here")
+        log_line("interrupted; the same command goes on from here")
         return exit_code()
     made = [
         {
@@ -64,14 +64,16 @@ def run(args: argparse.Namespace, runtimes: list[str]) -> int:
 def _run_turn(order: Order, runtime: str, results: ResultsDirectory) -> None:
     done = sum(not wanted(results, spec, "failed") for spec in order.specs)
     if done:
-        _say(f"  {done} of {len(order.specs)} runs are done already; another --results-dir runs them again")
+        log_line(
+            f"  {done} of {len(order.specs)} runs are done already; another --results-dir runs them again"
+        )
     made = run_orders(
-        [order], results, rerun="failed", timeout_s=DEFAULT_TIMEOUT_S, say=lambda text: _say(f"  {text}")
+        [order], results, rerun="failed", timeout_s=DEFAULT_TIMEOUT_S, say=lambda text: log_line(f"  {text}")
     )
     with closing(made):
         for record in (one for records in made for one in records):
             if record.failure is not None:
-                _say(f"{runtime}: error: {record.status}: {record.failure.message}")
+                log_line(f"{runtime}: error: {record.status}: {record.failure.message}")
 
 
 def _print(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> None:
@@ -80,7 +82,3 @@ def _print(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> None:
     for found in side_by_side(rounds, runtimes):
         print(found.title)
         print_table(COLUMNS, found.rows)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -3,16 +3,15 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from time import monotonic, perf_counter_ns
+from time import monotonic
 
 import msgspec
 import torch
 
-from xpubench.errors import RunFailure
 from xpubench.measure.ceilings import highest_shown
 from xpubench.measure.device import TorchDevice, synchronizer
 from xpubench.measure.random_bits import random_buffer
-from xpubench.measure.times import STILL
+from xpubench.measure.times import timed_call
 from xpubench.record import Bandwidth, CeilingSample, now
 
 CPU_BUFFER_BYTES = 256 * 2**20
@@ -31,7 +30,7 @@ UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 def measure_bandwidth(device: str, dtype: str = "bfloat16", repeats: int = REPEATS) -> Bandwidth:
     """Times copies, reads and matrix-vector products of buffers far larger than the caches on the device.
-    They hold random bits, because some GPUs compress what is regular between cache and memory. The fastest
+    They hold random bits, because some GPUs compress regular data between cache and memory. The fastest
     repeat counts, as in STREAM (https://www.cs.virginia.edu/stream/ref.html), because other work on
     the machine can only slow a repeat. Raises what the device raises when it cannot hold the buffers."""
     size = buffer_bytes(device)
@@ -61,15 +60,15 @@ def measure_bandwidth(device: str, dtype: str = "bfloat16", repeats: int = REPEA
 
 
 def first_bandwidth(device: TorchDevice, dtype: str) -> Bandwidth:
-    """The bandwidth before anything is loaded, and the most that the device has shown."""
+    """The bandwidth before anything is loaded, and the highest ceiling that the device has shown."""
     found = measure_bandwidth(device.kind, dtype)
     return msgspec.structs.replace(found, highest=_shown(device, found))
 
 
 def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandwidth:
-    """An earlier measurement with one made now in its `after_` fields, and with the most that the device
-    has shown by now; one of an earlier run serves for ten seconds. Nothing is measured where buffers of the
-    same size no longer fit, because smaller ones could lie in a cache."""
+    """The earlier measurement with a new one in its `after_` fields, and with the highest ceiling that the
+    device has shown by now. A measurement after an earlier run serves for ten seconds. Nothing is measured
+    where buffers of the same size no longer fit, because smaller ones could lie in a cache."""
     size = before.buffer_bytes
     if size is None or buffer_bytes(device.kind) < size:
         return before
@@ -137,13 +136,4 @@ def _product(source: torch.Tensor, dtype: str) -> Callable[[], object]:
 def _time(work: Callable[[], object], synchronize: Callable[[], None], repeats: int) -> list[int]:
     for _ in range(WARM_UP):
         work()
-    times = []
-    for _ in range(repeats):
-        synchronize()
-        start_ns = perf_counter_ns()
-        work()
-        synchronize()
-        times.append(perf_counter_ns() - start_ns)
-    if min(times) <= 0:
-        raise RunFailure("unsupported", STILL)
-    return times
+    return [timed_call(work, synchronize)[1] for _ in range(repeats)]

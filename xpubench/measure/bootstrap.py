@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 RESAMPLES = 2000
 # The sorted samples are cut into this many cells, in one of which each median is found.
 CELLS = 128
-# The most numbers in an array of a block of bootstrap samples, which then takes 8 MB.
+# The largest number of elements in an array of a block of bootstrap samples, which then takes 8 MB.
 BLOCK = 1 << 20
 
 Floats = NDArray[np.float64]
@@ -18,9 +18,9 @@ SampleRows = Sequence[Sequence[float]] | Floats
 
 
 class RowPicks:
-    """The rows of one bootstrap sample after the other, drawn with replacement: as many as there are or,
-    where each row has a group, as many groups as there are, and within each drawn group as many of its rows
-    as it has. Drawing in blocks gives the same rows as drawing all at once."""
+    """Draws the rows of one bootstrap sample after the other with replacement. A sample has as many rows as
+    the data. Where each row has a group, it has as many groups as the data, and each drawn group gives as
+    many of its rows as it has. Drawing in blocks gives the same rows as drawing all at once."""
 
     def __init__(self, rows: int, seed: int, groups: Sequence[int] | None) -> None:
         self._rows = rows
@@ -32,12 +32,12 @@ class RowPicks:
 
     @property
     def width(self) -> int:
-        """The most rows in a bootstrap sample."""
+        """The largest number of rows in a bootstrap sample."""
         return len(self._members) * max(map(len, self._members)) if self._members else self._rows
 
     def draw(self, count: int) -> Places:
-        """The rows of `count` bootstrap samples, (count, width); the number of rows stands where a sample has
-        fewer than the widest one may have."""
+        """The rows of `count` bootstrap samples, of shape (count, width). Where a sample has fewer rows than
+        `width`, the places left over hold the number of rows, which is no row's index."""
         if not self._members:
             return self._source.integers(0, self._rows, size=(count, self._rows))
         sizes: Places = np.array([len(one) for one in self._members])
@@ -70,7 +70,7 @@ def resampled_medians(rows: SampleRows, seed: int, groups: Sequence[int] | None 
     row_of = np.repeat(np.arange(len(rows)), [len(row) for row in rows])[order]
     cells = min(CELLS, len(values))
     width = -(-len(values) // cells)
-    # [c, i]: how many of row i's samples lie before cell c.
+    # Element [c, i] is the number of row i's samples that lie before cell c.
     before = np.zeros((cells + 1, len(rows)), dtype=np.int32)
     counts = np.bincount(np.arange(len(values)) // width * len(rows) + row_of, minlength=cells * len(rows))
     np.cumsum(counts.reshape(cells, len(rows)), axis=0, out=before[1:])
@@ -89,8 +89,8 @@ def resampled_medians(rows: SampleRows, seed: int, groups: Sequence[int] | None 
 
 
 def _draws(picks: RowPicks, rows: int, widest: int) -> Iterator[Counts]:
-    """In blocks, [resample, row]: how often the row was drawn, and a last column of zeros. `widest` is how
-    many numbers a resample takes in the widest array."""
+    """Yields blocks of shape (samples, rows + 1): how often each bootstrap sample drew each row, and a last
+    column of zeros. `widest` is the number of elements that one sample takes in the widest array."""
     block = max(1, BLOCK // widest)
     for start in range(0, RESAMPLES, block):
         count = min(block, RESAMPLES - start)
@@ -101,8 +101,9 @@ def _draws(picks: RowPicks, rows: int, widest: int) -> Iterator[Counts]:
 
 
 def _ranked(row_of: Places, draws: Counts, weights: Counts, rank: Counts) -> Places:
-    """The place of the rank-th smallest value (from 1) of each bootstrap sample, among all samples sorted.
-    `row_of` is [cell, place in it], `weights` [resample, cell] the number of drawn samples before a cell."""
+    """The place of the rank-th smallest value (from 1) of each bootstrap sample among all values sorted.
+    `row_of` has the shape (cells, places in a cell). `weights`, of shape (samples, cells), is the number of
+    drawn values before each cell."""
     cell = np.count_nonzero(weights < rank[:, None], axis=1) - 1
     inside = np.take_along_axis(draws, row_of[cell], axis=1).cumsum(axis=1, dtype=np.int32)
     left = rank - np.take_along_axis(weights, cell[:, None], axis=1)[:, 0]

@@ -1,8 +1,9 @@
-"""The highest bandwidth and the highest rate of matrix products that a device has shown, kept over processes
-with their samples and dates.
+"""The highest bandwidth and the highest rate of matrix products that any process has measured on a device,
+kept in files with the samples and their dates.
 
-What one process reaches is at most what the device can do, since other work can only slow it; on shared
-machines the figures of two processes differ by half and more. The highest of all is the best ceiling known.
+A process reaches at most what the device can do, because other work can only slow it down. On shared
+machines, the figures of two processes differ by half and more. The highest of all samples is therefore the
+best ceiling known.
 """
 
 import contextlib
@@ -29,15 +30,16 @@ Sample = TypeVar("Sample", CeilingSample, PeakSample)
 def highest_shown(
     device: DeviceFacts, threads: int | None, buffer_bytes: int, sample: CeilingSample
 ) -> CeilingSample:
-    """Keeps the sample, and returns the highest of those of this device, its driver and memory, this number
-    of threads (of a CPU) and this size of buffers. A cache directory that cannot be used keeps nothing."""
+    """Keeps the sample, and returns the highest sample of the same device, driver and memory, the same number
+    of threads (on a CPU) and the same size of buffers. Where the cache directory cannot be used, nothing is
+    kept."""
     return _highest_kept(
         "ceilings", [*_known(device, threads), buffer_bytes], sample, lambda one: one.gb_per_s
     )
 
 
 def highest_peak(device: DeviceFacts, threads: int | None, dtype: str, sample: PeakSample) -> PeakSample:
-    """As `highest_shown`, of matrix products in a dtype."""
+    """The same as `highest_shown` for the rate of matrix products in a dtype."""
     return _highest_kept("peaks", [*_known(device, threads), dtype], sample, lambda one: one.tflop_per_s)
 
 
@@ -53,7 +55,7 @@ def _highest_kept(
     with contextlib.suppress(OSError, RuntimeError):
         path = cache_directory() / directory / f"{key}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        # One write of a short line is whole, even where two processes append.
+        # A short line is written in one piece, even where two processes append to the file.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(descriptor, msgspec.json.encode(sample) + b"\n")
@@ -67,7 +69,7 @@ def _highest_kept(
 
 
 def _samples(text: bytes, kind: type[Sample]) -> list[Sample]:
-    """The samples of a file, without lines that are none."""
+    """The samples in the text of a file. Lines that are not samples are left out."""
     found = []
     for line in text.splitlines():
         with contextlib.suppress(msgspec.DecodeError):

@@ -48,7 +48,7 @@ class LogitsTracer(LogitsProcessor):  # type: ignore[misc]  # transformers carri
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         step = len(self.logits)
-        # Without a copy, the array would share memory on the CPU that later steps may write to.
+        # Without a copy, the array on the CPU would share memory that later steps may overwrite.
         self.logits.append(scores.float().cpu().numpy().copy())
         if self._forced is None:
             return scores
@@ -56,8 +56,8 @@ class LogitsTracer(LogitsProcessor):  # type: ignore[misc]  # transformers carri
 
 
 class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers carries no types here
-    """Keeps the smallest and the largest logit of each sequence at each step on the device: one kernel a
-    step, and nothing that waits for it. They are read when the generation is over."""
+    """Keeps the smallest and the largest logit of each sequence at each step on the device. This takes one
+    kernel a step, and nothing waits for it: the values are read when the generation is over."""
 
     def __init__(self) -> None:
         self._least: list[torch.Tensor] = []

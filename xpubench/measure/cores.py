@@ -1,18 +1,18 @@
-"""What the threads of a process got of the machine's cores, and warnings where that was too little."""
+"""How much of the machine's cores a process had, and warnings where that was too little."""
 
 from collections.abc import Sequence
 
 from xpubench.measure.host import CpuClock
 from xpubench.record import CpuUse
 
-# The share of the time in which threads could run, and did not, from which a run warns, and the share of the
-# wall's time for which the cgroup was stopped.
+# A run warns where runnable threads waited for a larger share of the time than the first, or where the cgroup
+# was stopped for a larger share of the wall time than the second.
 MOST_WAITING = 0.05
 
 
 def between(before: CpuClock, after: CpuClock) -> CpuUse:
-    """What the process got between two moments. A thread that has ended takes its waiting with it, so that
-    the sum over all threads may have fallen; none is counted then."""
+    """The use of the cores between two readings. The waiting time of a thread that has ended is no longer
+    counted, so that the sum over all threads can fall; it counts as zero then."""
     waited_ns = _difference(before.waited_ns, after.waited_ns)
     return CpuUse(
         wall_ns=after.wall_ns - before.wall_ns,
@@ -33,7 +33,8 @@ def cores(uses: Sequence[CpuUse]) -> float | None:
 
 
 def cores_wanted(uses: Sequence[CpuUse]) -> float | None:
-    """The cores that its threads would have had if none had waited; None where the kernel does not tell."""
+    """The cores that the threads would have used without waiting; None where the kernel does not report
+    it."""
     got = cores(uses)
     if got is None or any(one.waited_ns is None for one in uses):
         return None

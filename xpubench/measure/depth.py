@@ -1,12 +1,13 @@
-"""From next token latencies at several depths to the slope by position and block, and what it says."""
+"""From next token latencies at several depths to their slope for each position and block."""
 
 from statistics import median
 
 from xpubench.explanation import DepthCurve, DepthPoint
 
-# A growing cache of transformers is copied at each step: beside attention's read, one more and a write.
+# transformers copies a growing cache at each step, which adds a read and a write to attention's own read.
 PASSES_OF_COPIED = 3
-# The slope is what bytes take up to the first, and latency from the second factor on.
+# Up to the first multiple of the time that its bytes take, a slope counts as bound by bytes, and from the
+# second on as bound by latency.
 AS_BYTES, ABOVE_BYTES = 1.5, 2.0
 
 
@@ -20,8 +21,9 @@ def curve_of(
     points: list[DepthPoint], *, blocks: int | None, bytes_ns: float | None, copied: bool, method: str
 ) -> DepthCurve:
     """The curve through the points: the slope is Theil and Sen's over the medians of all generations (Sen
-    1968), divided by the number of `blocks`; None without blocks or with one depth. `bytes_ns` is what the
-    bytes of a position in a block take, and `copied` tells that the cache is copied at each step."""
+    1968), divided by the number of `blocks`. It is None without blocks or with a single depth. `bytes_ns` is
+    the time in ns that reading a position of one block takes at the bandwidth ceiling, and `copied` says that
+    the cache is copied at each step."""
     slope, ends = _slope(points, blocks)
     return DepthCurve(
         points=points,

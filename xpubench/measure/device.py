@@ -25,7 +25,7 @@ NVIDIA_DRIVER = Path("/sys/module/nvidia/version")
 
 
 class TorchDevice:
-    """The present device of a kind: xpu, cuda or cpu."""
+    """The current device of a kind: xpu, cuda or cpu."""
 
     def __init__(self, kind: str) -> None:
         """UserError when torch cannot use such a device here."""
@@ -36,8 +36,9 @@ class TorchDevice:
         self._module: Any = None if kind == "cpu" else torch.get_device_module(kind)
 
     def facts(self) -> DeviceFacts:
-        """Name, driver and memory, of which the free part is that of this moment. Driver and memory are None
-        where torch does not tell. The CPU's memory is the machine's or, where smaller, its cgroup's limit."""
+        """Name, driver, and memory with its free part at this moment. Driver and memory are None where torch
+        does not report them. The memory of a CPU is the machine's or, where that is smaller, the limit of its
+        cgroup."""
         if self._module is None:
             total, free = total_host_bytes(), free_host_bytes()
             return DeviceFacts(kind="cpu", name=cpu_name(), total_memory_bytes=total, free_memory_bytes=free)
@@ -63,7 +64,7 @@ class TorchDevice:
         return int(free) if 0 < free <= total else None
 
     def reset_peaks(self) -> None:
-        """Forgets the peaks of memory so far, those of the host too."""
+        """Resets the peaks of memory, on the device and on the host."""
         if self._module is not None:
             self._module.reset_peak_memory_stats()
         reset_host_peak()
@@ -77,22 +78,22 @@ class TorchDevice:
         return available_host_bytes()
 
     def cpu_clock(self) -> CpuClock | None:
-        """What the process has got of the machine's cores so far."""
+        """The process's use of the machine's cores so far."""
         return cpu_clock()
 
     def bandwidth(self, dtype: str) -> Bandwidth:
-        """The bandwidth of the memory, measured once in a process, and the most that the device has shown."""
+        """The bandwidth of the memory, measured once in a process, and the highest of the device so far."""
         return _bandwidth(self.kind, dtype)
 
     def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
-        """An earlier measurement with a shorter one, made now, added to it."""
+        """The earlier measurement with a new, shorter one in its `after_` fields."""
         from xpubench.measure.bandwidth import bandwidth_again
 
         return bandwidth_again(self, dtype, before)
 
     def matrix_peak(self, dtype: str) -> MatrixPeak | None:
-        """The rate of matrix products in the dtype, measured once in a process, and the most that the device
-        has shown; None where it computes none."""
+        """The rate of matrix products in the dtype, measured once in a process, and the highest that the
+        device has shown; None where the device cannot compute them."""
         return _matrix_peak(self.kind, dtype)
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:

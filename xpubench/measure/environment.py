@@ -1,4 +1,5 @@
-"""The environment that can explain a run's figures: versions, device, host, load, variables, commit."""
+"""The environment of a run, which can explain its figures: versions, device, host, load, variables,
+commit."""
 
 import os
 import platform
@@ -21,12 +22,12 @@ from xpubench.measure.host import (
     transparent_huge_pages,
 )
 
-# The packages that belong to no runtime in particular.
+# Packages that belong to no runtime in particular.
 PACKAGES = (
     *("torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy"),
     *("triton", "peft", "lm-eval"),
 )
-# What the names of the recorded variables begin with.
+# The prefixes of the variables that are recorded.
 VARIABLES = (
     *("ATEN_", "CUDA_", "IPEX_", "LLM_", "PYTORCH_", "TORCHINDUCTOR_", "TORCH_"),
     *("CCL_", "DNNL_", "I_MPI_", "MKL_", "MKLDNN_", "ONEAPI_", "ONEDNN_", "SYCL_", "UR_", "ZE_", "ZES_"),

@@ -40,7 +40,8 @@ def available_host_bytes() -> int:
 
 
 def reset_host_peak() -> None:
-    """Forgets the peak so far. Where a container does not permit that, the peak is the whole process's."""
+    """Resets the process's peak of memory. Where a container does not permit that, the peak stays that of the
+    whole life of the process."""
     with contextlib.suppress(OSError):
         CLEAR_REFS.write_text(RESET_PEAK)
 
@@ -55,8 +56,8 @@ def peak_host_bytes() -> int:
 
 
 class ResidentMemory(NamedTuple):
-    """The process's memory in bytes: all that is resident, the part that belongs to no file, and the part of
-    this in huge pages."""
+    """The process's memory in bytes: all resident memory, the anonymous part of it, which no file backs, and
+    the part of that in huge pages."""
 
     resident_bytes: int | None
     anonymous_bytes: int | None
@@ -64,7 +65,7 @@ class ResidentMemory(NamedTuple):
 
 
 def resident_memory() -> ResidentMemory:
-    """The process's memory and its pages now; None for what the kernel does not tell."""
+    """The process's memory now; None for what the kernel does not report."""
     found = dict.fromkeys(("Rss", "Anonymous", "AnonHugePages"))
     for line in (read_text(SMAPS_ROLLUP) or "").splitlines():
         name, _, rest = line.partition(":")
@@ -74,15 +75,15 @@ def resident_memory() -> ResidentMemory:
 
 
 def transparent_huge_pages() -> str | None:
-    """For which memory the kernel may give huge pages: always, madvise or never; None where it has none."""
+    """The kernel's policy for transparent huge pages: always, madvise or never; None where it has none."""
     words = (read_text(HUGE_PAGES) or "").split()
     return next((word.strip("[]") for word in words if word.startswith("[")), None)
 
 
 class CpuClock(NamedTuple):
-    """The wall's clock and the process's counters at one moment, in nanoseconds: the CPU time of all its
-    threads, the time for which its present threads waited for a core, and for which its cgroup was stopped
-    for its limit. Their differences are those of an interval."""
+    """The wall clock and the process's counters at one moment, in nanoseconds: the CPU time of all its
+    threads, the time for which its present threads waited for a core, and the time for which its cgroup was
+    stopped at its limit. Differences of two readings describe the interval between them."""
 
     wall_ns: int
     cpu_ns: int
@@ -97,7 +98,8 @@ def cpu_clock() -> CpuClock:
 
 
 def _waited_ns() -> int | None:
-    """The run-queue delay of all threads (schedstat, proc(5)); None where the kernel does not count it."""
+    """The time that all threads have waited in run queues (schedstat, proc(5)); None where the kernel does
+    not count it."""
     texts = [read_text(task / "schedstat") for task in TASKS.glob("*")]
     # A thread may end between the listing and the reading.
     delays = [int(text.split()[1]) for text in texts if text]
@@ -105,8 +107,8 @@ def _waited_ns() -> int | None:
 
 
 def _stopped_ns() -> int | None:
-    """The longest time for which one of the process's cgroups was stopped for its limit (cgroup v2's
-    `throttled_usec`, v1's `throttled_time` in ns)."""
+    """The longest time for which one of the process's cgroups was stopped at its limit, in ns (cgroup v2's
+    `throttled_usec`, v1's `throttled_time`)."""
     found = []
     for directory in cgroup_directories("cpu"):
         counters = dict(line.split() for line in (read_text(directory / "cpu.stat") or "").splitlines())
@@ -118,7 +120,8 @@ def _stopped_ns() -> int | None:
 
 
 def out_of_memory_kills() -> int:
-    """How many processes the kernel has killed for memory since it started; 0 where it does not tell."""
+    """How many processes the kernel's out-of-memory killer has killed since the boot; 0 where the kernel does
+    not report it."""
     counters = dict(line.split() for line in (read_text(VMSTAT) or "").splitlines())
     return int(counters.get("oom_kill", 0))
 

@@ -10,8 +10,9 @@ Once = Callable[[SyncPolicy, int], Iteration]
 
 
 def warm_up(once: Once, most: int, first_index: int, before_ns: int) -> Iterator[Iteration]:
-    """Generates until two successive end-to-end latencies agree within 3%, at most `most` times, from the
-    prompts of `first_index` on. `before_ns` is that of the generation before them."""
+    """Generates until two successive end-to-end latencies agree within 3%, at most `most` times, with the
+    prompts from `first_index` on. `before_ns` is the end-to-end latency of the generation before the first
+    one."""
     for index in range(most):
         iteration = once("every_token", first_index + index)
         yield iteration
@@ -33,12 +34,13 @@ def iteration_pairs(
     known: Callable[[], bool] = lambda: False,
 ) -> Iterator[Iteration]:
     """`count` pairs of generations of one prompt, one under each policy. Their order alternates, so that
-    drift affects both policies alike. The last pair has the first one's prompt, so that whatever has become
-    stale in between shows in its tokens. Once `enough`, asked after each pair, one more pair is the last.
+    drift affects both policies alike. The last pair has the prompt of the first one, so that state that
+    became stale in between shows in its tokens. Once `enough`, which is asked after each pair, is true, one
+    more pair is made and is the last.
 
-    Once `known`, asked after each pair, the pairs before the last lack the bare generation. Their prompts
-    are again those of earlier pairs, in turn and without the first one's, so that their tokens too have
-    others to be compared with, and so that no prompt follows itself.
+    Once `known`, which is asked after each pair, is true, the pairs before the last one have no generation
+    under `end_to_end`. They repeat the prompts of earlier pairs in turn, but not the first one's, so that
+    their tokens too can be compared with earlier ones, and so that no prompt follows itself.
     """
     closing, whole, alone = False, 0, False
     order: tuple[SyncPolicy, SyncPolicy] = ("every_token", "end_to_end")

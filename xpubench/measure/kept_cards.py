@@ -1,4 +1,4 @@
-"""Device cards that were measured, kept in the cache directory, a file each."""
+"""Measured device cards, each kept as a file in the cache directory."""
 
 import contextlib
 import hashlib
@@ -16,8 +16,8 @@ VERSION = 1
 
 
 def card_key(environment: Environment, dtype: str, threads: int | None, options: str = "") -> str:
-    """The name of the card of a device, its driver, these versions, variables and threads, a dtype, and the
-    stack's options."""
+    """The file name of a card: it depends on the device, its driver, the versions, variables and threads, the
+    dtype, and the stack's options."""
     device = environment.device
     what = [
         VERSION,
@@ -31,7 +31,7 @@ def card_key(environment: Environment, dtype: str, threads: int | None, options:
 
 
 def kept_card(key: str) -> DeviceCard | None:
-    """The card of that name, None where none can be read."""
+    """The card of that name; None where there is none that can be read."""
     with contextlib.suppress(OSError, RuntimeError, msgspec.DecodeError):
         path = cache_directory() / "cards" / f"{key}.json"
         return msgspec.json.decode(path.read_bytes(), type=DeviceCard)
@@ -39,7 +39,7 @@ def kept_card(key: str) -> DeviceCard | None:
 
 
 def keep_card(key: str, card: DeviceCard) -> None:
-    """Keeps the card; a cache directory that cannot be used keeps nothing."""
+    """Keeps the card. Where the cache directory cannot be used, nothing is kept."""
     with contextlib.suppress(OSError, RuntimeError):
         path = cache_directory() / "cards" / f"{key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,16 @@
 """Whether the machine's available memory falls steadily over the iterations of a run.
 
-The peak of a process counts its own pages. What a driver pins for it lies elsewhere, and shows only in the
-machine's available memory, which other programs change as well.
+The peak of a process counts its own pages. Memory that a driver pins for it lies elsewhere and shows only in
+the machine's available memory, which other programs change as well.
 """
 
 import numpy as np
 
-# Where the memory only wanders, each step falls with a probability of one half, and 90% of the steps of ten
-# iterations or more fall with one of at most 0.2%.
+# Where the memory only varies at random, each step falls with a probability of one half, so that 90% of the
+# steps of ten or more iterations fall with a probability of at most 0.2%.
 LEAST_ITERATIONS = 10
 FALLING_SHARE = 0.9
-# A smaller fall over the whole run is what an idle machine's daemons take.
+# The daemons of an idle machine explain a smaller fall over the whole run.
 LEAST_FALL_BYTES = 64 * 2**20
 
 

@@ -1,4 +1,4 @@
-"""Samples of the logits of a decoding loop of our own, taken while it is timed."""
+"""Samples of the logits in decoding loops of this project, taken while the loop is timed."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +9,9 @@ SAMPLED_LOGITS = 8
 
 
 class LogitsSamples:
-    """The chosen logit of each sequence at each step, beside a few spread over the vocabulary: looking at all
-    of them would take longer than choosing one. A NaN or a positive infinity is the chosen one itself."""
+    """Keeps the chosen logit of each sequence at each step and a few others, spread over the vocabulary,
+    because looking at all of them would take longer than choosing one. A NaN or a positive infinity is always
+    seen, because it is the one that is chosen."""
 
     def __init__(self, vocabulary_size: int) -> None:
         self._places = np.linspace(0, vocabulary_size - 1, SAMPLED_LOGITS).astype(np.int64)
@@ -23,7 +24,7 @@ class LogitsSamples:
         )
 
     def facts(self) -> LogitsFacts:
-        """What the samples of all steps say."""
+        """Whether the samples of all steps are finite and not all the same."""
         seen = np.stack(self._seen)
         return LogitsFacts(
             finite=bool(np.isfinite(seen[..., 0]).all()), constant=bool((seen == seen[..., :1]).all(-1).any())

@@ -1,7 +1,7 @@
 """The rate of matrix products that this process reaches on the device: the ceiling of a prompt's pass."""
 
 from collections.abc import Callable
-from time import perf_counter_ns
+from functools import partial
 
 import torch
 
@@ -9,13 +9,13 @@ from xpubench.errors import RunFailure
 from xpubench.measure.ceilings import highest_peak
 from xpubench.measure.device import TorchDevice, synchronizer
 from xpubench.measure.random_bits import random_values
-from xpubench.measure.times import STILL
+from xpubench.measure.times import timed_call
 from xpubench.record import MatrixPeak, PeakSample, now
 
 SMALLEST, LARGEST = 256, 8192
-# A product is large enough when it takes this long: a small one is bound by its launch.
+# A product is large enough when it takes this long; a smaller one is bound by its launch.
 LONG_NS = 15_000_000
-# No repeat begins after so long.
+# No further repeat begins after this time.
 BUDGET_NS = 300_000_000
 TRIES, REPEATS = 2, 15
 
@@ -35,7 +35,7 @@ def measure_peak(device: str, dtype: str) -> MatrixPeak:
         while True:
             rows, weights = values(size), values(size)
             _time(rows, weights, synchronize)  # The first call chooses and builds the kernel.
-            # One call may have waited for other work.
+            # Another call follows, because one alone may have waited for other work.
             times = [_time(rows, weights, synchronize) for _ in range(TRIES)]
             best = max(best, _tflop_per_s(size, min(times)))
             if min(times) >= LONG_NS or size == LARGEST:
@@ -48,8 +48,8 @@ def measure_peak(device: str, dtype: str) -> MatrixPeak:
 
 
 def first_peak(device: TorchDevice, dtype: str) -> MatrixPeak | None:
-    """The rate before anything is loaded, and the most that the device has shown in that dtype; None where
-    the device cannot compute it."""
+    """The rate before anything is loaded, and the highest that the device has shown in that dtype; None where
+    the device cannot compute the products."""
     try:
         found = measure_peak(device.kind, dtype)
     except RunFailure:
@@ -66,10 +66,4 @@ def _tflop_per_s(size: int, time_ns: int) -> float:
 
 
 def _time(rows: torch.Tensor, weights: torch.Tensor, synchronize: Callable[[], None]) -> int:
-    synchronize()
-    start_ns = perf_counter_ns()
-    torch.nn.functional.linear(rows, weights)
-    synchronize()
-    if (time_ns := perf_counter_ns() - start_ns) <= 0:
-        raise RunFailure("unsupported", STILL)
-    return time_ns
+    return timed_call(partial(torch.nn.functional.linear, rows, weights), synchronize)[1]

@@ -1,4 +1,5 @@
-"""The operators of a device, compared once for each device, driver, stack, dtype and shape."""
+"""Keeps the comparison of a device's operators, so that each device, driver, stack, dtype and shape is
+compared once."""
 
 import contextlib
 import hashlib
@@ -14,9 +15,9 @@ from xpubench.measure.operator_cases import OperatorSizes
 from xpubench.measure.operators import check_operators
 from xpubench.record import OperatorChecks, now
 
-# A later version of the comparison repeats it everywhere.
+# A new version of the comparison makes every kept one invalid.
 VERSION = 1
-# Variables that may differ from job to job and configure no operator.
+# Variables that may differ between jobs and do not configure operators.
 OF_COLLECTIVES = ("CCL_", "I_MPI_")
 
 
@@ -61,7 +62,7 @@ def _path(key: str) -> Path | None:
 
 
 def _read(path: Path | None) -> OperatorChecks | None:
-    """The kept comparison; None where there is none, or where the file is broken or tells of a problem."""
+    """The kept comparison; None where there is none, or where the file is broken or holds a problem."""
     try:
         found = None if path is None else msgspec.json.decode(path.read_bytes(), type=OperatorChecks)
     except (OSError, msgspec.DecodeError):

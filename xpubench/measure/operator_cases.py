@@ -1,5 +1,5 @@
-"""The operators that a decoder is made of, each at one shape with inputs of random bits and with the same
-computation in float64 on the CPU."""
+"""The operators that a decoder consists of, each at one shape, with random inputs and the same computation in
+float64 on the CPU."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,9 +18,9 @@ from xpubench.weights.int4.kernels import int4_parameter, kernel_takes
 
 PROMPT_ROWS = 1024
 COMPARED_ROWS = 64
-POSITIONS = 1024  # keys and values that a row attends to while decoding
-# Random matrices of more values repeat a block of rows. The number of its rows is odd, so that an address
-# that is wrong by a power of two finds other values.
+POSITIONS = 1024  # the keys and values that a row attends to while decoding
+# Random matrices with more values than this repeat a block of rows. The number of rows in the block is odd,
+# so that a read from an address that is wrong by a power of two finds other values.
 BLOCK_VALUES = 2**24
 TOP_K = 50
 EPSILON = 1e-6
@@ -245,7 +245,8 @@ def _softmax(place: OperatorPlace, rows: int, width: int) -> Case:
 
 
 def _top_k(place: OperatorPlace, rows: int, width: int) -> Case:
-    """Compared are the values, and those that the indexes point at, which must differ from each other."""
+    """The comparison covers the values, and the values that the indexes point at; the indexes must differ
+    from each other."""
     inputs, count = place.draw(rows, width), min(TOP_K, width)
     on_device = inputs.to(place.device)
     found_indexes: list[torch.Tensor] = []
@@ -280,7 +281,7 @@ def _embedding(place: OperatorPlace, rows: int, sizes: OperatorSizes) -> Case:
 def _whole(
     work: Callable[[], torch.Tensor], reference: torch.Tensor, inputs: torch.Tensor, flop_each: int
 ) -> Case:
-    """A case of which all is compared, and which reads and writes as many values as `inputs` has."""
+    """A case whose whole result is compared, and which reads and writes as many values as `inputs` has."""
     moved_bytes, flop = 2 * inputs.nbytes, flop_each * inputs.numel()
     return Case(work, lambda found: found, reference, moved_bytes, flop)
 

@@ -8,21 +8,19 @@ an attention, 64 are compared; all must be finite.
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from time import perf_counter_ns
 
 import msgspec
 import torch
 
-from xpubench.errors import RunFailure
 from xpubench.measure.device import synchronizer
 from xpubench.measure.operator_cases import PROMPT_ROWS, Case, OperatorPlace, OperatorSizes, cases
 from xpubench.measure.rounding import SLACK, UNIT_ROUNDOFF
-from xpubench.measure.times import STILL
+from xpubench.measure.times import timed_call
 from xpubench.record import OperatorResult
 
 ROWS = (1, 2, 8, PROMPT_ROWS)
 REPEATS, BUDGET_NS = 5, 10_000_000
-# The results that an operator may round one after the other, whichever way it is computed.
+# The number of results that an operator rounds one after the other, however it is computed.
 ROUNDINGS = {
     "linear": 2,  # partial sums and their sum
     "INT4 product": 3,  # the weight's value, partial sums and their sum
@@ -70,9 +68,9 @@ def _compared(
 ) -> OperatorResult:
     try:
         with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch tells in warnings why it refuses a backend
+            warnings.simplefilter("ignore")  # torch gives its reasons for refusing a backend as warnings
             case = make()
-            output, first_ns = _timed(case.work, synchronize)
+            output, first_ns = timed_call(case.work, synchronize)
             finite = bool(torch.isfinite(output).all())
             error = largest_error(case.compared(output).cpu().double(), case.reference)
             times_ns = _times(case.work, synchronize, first_ns)
@@ -91,19 +89,9 @@ def _compared(
     )
 
 
-def _timed(work: Callable[[], torch.Tensor], synchronize: Callable[[], None]) -> tuple[torch.Tensor, int]:
-    synchronize()
-    start_ns = perf_counter_ns()
-    output = work()
-    synchronize()
-    if (elapsed_ns := perf_counter_ns() - start_ns) <= 0:
-        raise RunFailure("unsupported", STILL)
-    return output, elapsed_ns
-
-
 def _times(work: Callable[[], torch.Tensor], synchronize: Callable[[], None], first_ns: int) -> list[int]:
-    """The times of some repeats after the first run, or of that alone where it took long."""
+    """The times of some repeats after the first run, or only that of the first run where it took long."""
     times: list[int] = []
     while len(times) < REPEATS and first_ns + sum(times) < BUDGET_NS:
-        times.append(_timed(work, synchronize)[1])
+        times.append(timed_call(work, synchronize)[1])
     return times or [first_ns]

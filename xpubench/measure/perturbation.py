@@ -1,4 +1,5 @@
-"""How much longer a generation takes when each of its tokens is stamped, and how many pairs tell it."""
+"""How much longer a generation takes when each of its tokens is stamped, and how many pairs of generations it
+takes to know that."""
 
 from collections.abc import Sequence
 from math import ceil, exp, log, sqrt
@@ -6,19 +7,20 @@ from statistics import fmean, median, stdev
 
 from xpubench.record import Iteration
 
-# The first pairs, whose standard deviation says how many pairs there must be.
+# The number of first pairs, whose standard deviation decides how many pairs are needed.
 FIRST_PAIRS = 3
 # The 97.5% quantile of Student's t with FIRST_PAIRS - 1 degrees of freedom.
 QUANTILE = 4.302652729911275
 # Both policies measure the same work. Above this ratio of their times, the stamps themselves cost time.
 MOST = 1.05
-# Half the width of the interval, as a natural logarithm, from which further pairs add nothing.
+# Half the width of the interval, as a natural logarithm, at which no further pairs are needed.
 TIGHT = log(MOST)
 
 
 def ratios(iterations: Sequence[Iteration]) -> list[float]:
-    """Stamped / bare end-to-end latency of each pair, in order. All generations of a load under `end_to_end`
-    but the last belong to the first stamped ones, and the last to the last."""
+    """The ratios of the end-to-end latencies of each pair, `every_token` / `end_to_end`, in order. Within a
+    load, the generations under `end_to_end` except the last one belong to the first stamped generations, and
+    the last one belongs to the last stamped one."""
     found = []
     for load in dict.fromkeys(one.load for one in iterations):
         stamped, bare = (
@@ -31,16 +33,17 @@ def ratios(iterations: Sequence[Iteration]) -> list[float]:
 
 
 def pairs_needed(found: Sequence[float]) -> int | None:
-    """The number of pairs from which the interval of `interval` is at most `TIGHT` to each side, by the
-    ratios of the first pairs; None where there are fewer than these."""
+    """The number of pairs with which the interval of `ratio_interval` reaches at most `TIGHT` to each side,
+    from the ratios of the first pairs; None where there are fewer pairs than that."""
     if len(found) < FIRST_PAIRS:
         return None
     return max(FIRST_PAIRS, ceil((QUANTILE * _deviation(found) / TIGHT) ** 2))
 
 
 def known(found: Sequence[float]) -> bool:
-    """Whether the ratios so far are enough with that of the last pair, which is always made. Ratios that a
-    run would warn of are not: a burst of other work may lie in all of the first pairs."""
+    """Whether the ratios so far suffice together with that of the last pair, which is always made. Ratios
+    that the run would warn of never suffice, because a burst of other work may have disturbed all of the
+    first pairs."""
     needed = pairs_needed(found)
     return needed is not None and len(found) + 1 >= needed and median(found) <= MOST
 

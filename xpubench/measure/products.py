@@ -1,24 +1,24 @@
 """The bandwidth at which products of one row read their weights, at the sizes of a model's matrices."""
 
-from time import perf_counter_ns
+from functools import partial
 
 import torch
 
-from xpubench.errors import RunFailure
 from xpubench.measure.bandwidth import buffer_bytes
 from xpubench.measure.device import synchronizer
 from xpubench.measure.random_bits import random_buffer
-from xpubench.measure.times import STILL
+from xpubench.measure.times import timed_call
 
-# Matrices [n, n]. Small ones are read more slowly, and on a device with its own memory launches bound them.
+# The matrices are [n, n]. Small ones are read more slowly, and on a device with its own memory they are bound
+# by launches.
 SIZES = {"cpu": (512, 2048)}
 DEVICE_SIZES = (4096, 8192)
 ROUNDS = 3
 
 
 def product_rates(device: str, dtype: str) -> list[float]:
-    """The rates in GB/s, of each size and round, at which a row is multiplied with one matrix after the other
-    until all of a buffer far larger than the caches was read."""
+    """The rates in GB/s, for each size and round, at which a row is multiplied with one matrix after the
+    other, until a buffer far larger than the caches was read completely."""
     kind, synchronize = getattr(torch, dtype), synchronizer(device)
     rates = []
     with torch.inference_mode():
@@ -28,12 +28,11 @@ def product_rates(device: str, dtype: str) -> list[float]:
             row = torch.ones(1, size, dtype=kind, device=device)
             torch.nn.functional.linear(row, matrices[0])
             for _ in range(ROUNDS):
-                synchronize()
-                start_ns = perf_counter_ns()
-                for matrix in matrices:
-                    torch.nn.functional.linear(row, matrix)
-                synchronize()
-                if (time_ns := perf_counter_ns() - start_ns) <= 0:
-                    raise RunFailure("unsupported", STILL)
+                _, time_ns = timed_call(partial(_multiply, row, matrices), synchronize)
                 rates.append(matrices.nbytes / time_ns)
     return rates
+
+
+def _multiply(row: torch.Tensor, matrices: torch.Tensor) -> None:
+    for matrix in matrices:
+        torch.nn.functional.linear(row, matrix)

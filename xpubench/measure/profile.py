@@ -19,12 +19,16 @@ def profile(generate: Callable[[], object], device: str) -> tuple[bytes, str]:
     time."""
     with profiler(device, record_shapes=True) as recorded:
         generate()
+    table = recorded.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=ROWS)
+    return chrome_trace(recorded), table
+
+
+def chrome_trace(recorded: torch_profile) -> bytes:
+    """The Chrome trace of a profiler that has ended, as JSON."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "trace.json"
         recorded.export_chrome_trace(str(path))
-        trace = path.read_bytes()
-    table = recorded.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=ROWS)
-    return trace, table
+        return path.read_bytes()
 
 
 def time_in_collectives(generate: Callable[[], object], device: str) -> tuple[int, int]:

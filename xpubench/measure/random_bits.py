@@ -10,10 +10,10 @@ PATTERNS = {
     torch.bfloat16: (torch.int16, ~0x7E00, 0x3E00),
     torch.float16: (torch.int16, ~0x7000, 0x3000),
 }
-# Of each 16 bits, all but the exponent's upper two are drawn: a number in float32, bfloat16 and float16 that
-# is neither subnormal, which would slow a CPU, nor NaN.
+# All bits of each 16 but the two upper ones of the exponent are drawn. The result is a number in float32,
+# bfloat16 and float16 that is neither NaN nor subnormal, which would slow a CPU down.
 WIDE_DRAWN, WIDE_SET = ~0x6000, 0x2000
-# Random bits are drawn for this many bytes and then repeated, as drawing takes longer than reading.
+# Random bits are drawn for this many bytes and then repeated, because drawing takes longer than reading.
 BLOCK_BYTES = 4 * 2**20
 
 

@@ -1,4 +1,5 @@
-"""Bounds that hold however often one looks: of the mean of differences, and of the items of a finite set."""
+"""Bounds that hold however often one looks at them: on the mean of differences, and on the items of a finite
+set."""
 
 from math import inf
 from typing import Literal
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from xpubench.measure.bootstrap import Floats
 
-# A bound misses with at most this probability.
+# The probability that a bound ever misses the true value is at most this.
 ALPHA = 0.05
 # The bets, as shares of the largest bet that cannot lose the whole capital. Which of them is best depends on
 # the share of items that differ and on the loss.
@@ -46,9 +47,10 @@ def widths(n: NDArray[np.int_]) -> Floats:
 
 
 def item_capitals(differences: Floats, total: int, limit: float, side: Sided) -> Floats:
-    """[order, t]: the capital of one who bets on each item in turn, against the mean difference of all
-    `total` items being at most -`limit` (`within`), or at least -`limit` (`beyond`). Where it is, the capital
-    ever reaches 1 / a with a probability of at most a, whatever the items; so `DECIDES` refuses it at 5%.
+    """[order, t]: the capital after bets on each item in turn against the hypothesis that the mean difference
+    of all `total` items is at most -`limit` (`within`), or at least -`limit` (`beyond`). Where the hypothesis
+    is true, the capital ever reaches 1 / a with a probability of at most a, whatever the items are; so a
+    capital of `DECIDES` refuses it at 5%.
 
     `differences` is [order, t], of new less base, each -1, 0 or 1, in an order drawn by chance. The bets are
     those without replacement of Waudby-Smith and Ramdas (2020), mixed over `BETS`.
@@ -56,7 +58,7 @@ def item_capitals(differences: Floats, total: int, limit: float, side: Sided) ->
     values = (differences + 1) / 2
     before = np.cumsum(values, axis=1) - values
     left = total - np.arange(values.shape[1])
-    # The mean of the items that are left, were the mean of all just at the limit.
+    # The mean that the remaining items would have if the mean of all were exactly at the limit.
     mean = (total * (1 - limit) / 2 - before) / left
     if side == "beyond":
         values, mean = 1 - values, 1 - mean
@@ -65,5 +67,5 @@ def item_capitals(differences: Floats, total: int, limit: float, side: Sided) ->
     most = np.divide(1, mean, out=np.zeros_like(mean), where=mean > 0)
     for share in BETS:
         capitals += np.cumprod(1 + share * most * (values - mean), axis=1) / len(BETS)
-    # A mean that no items could have any more decides at once.
+    # Where the remaining items cannot have that mean any more, the question is decided at once.
     return np.where(np.logical_or.accumulate(mean < 0, axis=1), inf, capitals)

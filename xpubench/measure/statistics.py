@@ -20,9 +20,9 @@ TOO_FEW_LOADS = range(2, 5)
 def summarize(samples_ns: list[list[int]], loads: Sequence[int] | None = None) -> Statistic:
     """Summarizes samples in nanoseconds, one row an iteration, in milliseconds; `loads` has the load of each
     row. The interval is a percentile bootstrap of the median that resamples loads and whole iterations within
-    them, because the tokens of one iteration share its drift, and the iterations of one load the placement of
-    its weights, and neither are independent. One iteration alone has no interval, nor have two to four loads,
-    whose resampling covers the median too seldom (docs/measuring.md)."""
+    them, because the tokens of one iteration share its drift and the iterations of one load share the
+    placement of its weights, so that neither are independent. There is no interval for a single iteration,
+    nor for two to four loads, because resampling so few covers the median too seldom (docs/measuring.md)."""
     rows = np.asarray(samples_ns, dtype=np.float64) / 1e6
     pooled = rows.ravel()
     p50, p90, p99 = np.percentile(pooled, [50, 90, 99]).tolist()
@@ -47,8 +47,8 @@ def _interval(resampled: Floats) -> tuple[float, float]:
 def doubts(
     name: str, samples_ns: list[list[int]], statistic: Statistic, loads: Sequence[int] | None = None
 ) -> list[str]:
-    """Warnings about a statistic: too much variation, a trend over the iterations, which is looked for within
-    the loads. `loads` has the load of each row."""
+    """Warnings about a statistic: too much variation, or a trend over the iterations within the loads.
+    `loads` has the load of each row."""
     found = []
     if statistic.stdev is not None and statistic.stdev > MAX_VARIATION * statistic.mean:
         variation = f"coefficient of variation {statistic.stdev / statistic.mean:.1%}"
@@ -71,8 +71,8 @@ def load_medians(values: Sequence[float], loads: Sequence[int]) -> dict[int, flo
 
 
 def load_spread(samples_ns: list[list[int]], loads: Sequence[int]) -> float | None:
-    """How far the slowest load's median lies above the fastest one's, as a share of that; None of one
-    load."""
+    """How far the slowest load's median lies above the fastest one's, as a share of the fastest; None for a
+    single load."""
     found = load_medians([float(np.median(row)) for row in samples_ns], loads).values()
     return max(found) / min(found) - 1 if len(found) > 1 and min(found) > 0 else None
 

@@ -15,8 +15,8 @@ from xpubench.record import Bandwidth, Iteration, LatencySummary, Samples, Stati
 
 
 class SummaryInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a summary needs in addition to the samples. Bandwidths are in GB/s, memory in bytes;
-    `until_ci` is the protocol's, `prefill_flop` the prompt's operations."""
+    """What a summary needs in addition to the samples. Bandwidths are in GB/s, memory is in bytes; `until_ci`
+    is the protocol's, and `prefill_flop` the number of floating point operations of the prompt's pass."""
 
     batch_size: int
     input_tokens: int

@@ -1,6 +1,9 @@
-"""The raw stamps of one `generate` call, and what its logits showed."""
+"""The raw stamps of one `generate` call, what its logits showed, and the time of any one call."""
 
+from collections.abc import Callable
 from itertools import pairwise
+from time import perf_counter_ns
+from typing import TypeVar
 
 import msgspec
 
@@ -8,6 +11,7 @@ from xpubench.errors import RunFailure
 from xpubench.record import Iteration, SyncPolicy
 
 STILL = "the machine's clock went back or stood still between two stamps: nothing can be timed by it"
+T = TypeVar("T")
 
 
 class LogitsFacts(msgspec.Struct, frozen=True):
@@ -29,10 +33,10 @@ class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
     ranks: list["TokenTimes"] | None = None
 
     def iteration(self, tokenize_ns: int | None = None, detokenize_ns: int | None = None) -> Iteration:
-        """An iteration with the intervals between the stamps; tokens of one step may share a stamp.
+        """The iteration with the intervals between the stamps; tokens of one step may share a stamp.
         RunFailure `unsupported` where the clock went back or stood still."""
         stamps = self.token_ns
-        # A stack's own clock may put the last token just behind the return.
+        # A stack's own clock may place the last token just after the return.
         went_back = any(late < early for early, late in pairwise((self.start_ns, *stamps)))
         if went_back or self.end_ns <= self.start_ns:
             raise RunFailure("unsupported", STILL)
@@ -50,6 +54,18 @@ class TokenTimes(msgspec.Struct, frozen=True, kw_only=True):
     def since_start_ns(self) -> list[int]:
         """The stamps after the start, as nanoseconds since it."""
         return [stamp - self.start_ns for stamp in (*self.token_ns, self.end_ns)]
+
+
+def timed_call(work: Callable[[], T], synchronize: Callable[[], None]) -> tuple[T, int]:
+    """The result of `work`, and its time in ns, from an idle device to an idle device. RunFailure
+    `unsupported` where the clock went back or stood still."""
+    synchronize()
+    start_ns = perf_counter_ns()
+    result = work()
+    synchronize()
+    if (time_ns := perf_counter_ns() - start_ns) <= 0:
+        raise RunFailure("unsupported", STILL)
+    return result, time_ns
 
 
 def latest(ranks: list[TokenTimes]) -> TokenTimes:

@@ -18,9 +18,9 @@ def pair_value(one: Iteration) -> float | None:
 
 
 def tight_after(values: Sequence[float], share: float) -> int | None:
-    """The number of pairs, each with its `pair_value`, after which the always-valid interval first reached
-    at most `share` above the latency. None where it never did, and always None for fewer than five
-    pairs."""
+    """The number of pairs, each with its `pair_value`, after which the always-valid interval first reached no
+    more than `share` above the latency. None where it never became so tight, which is always so for fewer
+    than five pairs."""
     if not values:
         return None
     tight = np.flatnonzero(np.expm1(always_valid_halves(np.array([values]))[0]) <= share)
@@ -28,7 +28,8 @@ def tight_after(values: Sequence[float], share: float) -> int | None:
 
 
 def sequential_interval(iterations: Iterable[Iteration], share: float) -> SequentialInterval | None:
-    """The interval after the pairs that ended the run, or after all; None where no token was stamped."""
+    """The interval after the pairs that ended the run, or after all pairs; None where no token was
+    stamped."""
     values = [value for value in map(pair_value, iterations) if value is not None]
     if not values:
         return None

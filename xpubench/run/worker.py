@@ -14,6 +14,7 @@ import msgspec
 from xpubench.distributed.launch import Launch, launch_of, silence
 from xpubench.errors import RunFailure, UserError
 from xpubench.process.reports import Downloading, Said, Send, Waiting, Written, serve
+from xpubench.progress import log_line
 from xpubench.run.order import Order, perform
 
 RANK_FLAG = "--rank"
@@ -29,7 +30,7 @@ class WorkerProgress:
         self._done = self._total = 0
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        log_line(text)
         self._send(Said(text))
 
     def begin(self, title: str, total: int) -> None:
@@ -39,7 +40,7 @@ class WorkerProgress:
     def step(self, text: str, count: int = 1) -> None:
         before, self._done = self._done, self._done + count
         if STEPS_LOGGED * self._done // self._total > STEPS_LOGGED * before // self._total:
-            print(f"  {self._done}/{self._total} {text}", file=sys.stderr, flush=True)
+            log_line(f"  {self._done}/{self._total} {text}")
 
     def downloading(self, under_way: bool) -> None:
         self._send(Downloading(under_way))
@@ -69,7 +70,7 @@ def work(order: Order, send: Send, progress: WorkerProgress | None = None) -> No
     for record in perform(order, progress or WorkerProgress(send)):
         written[record.id] = record.status
         if record.failure is not None:
-            print(f"{record.status}: {record.failure.message}", file=sys.stderr, flush=True)
+            log_line(f"{record.status}: {record.failure.message}")
         send(Written(record.id, record.status))
     if "interrupted" in written.values():
         return

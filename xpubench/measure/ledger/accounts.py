@@ -2,9 +2,9 @@
 
 On a CPU the operators' own time is the device's. On an accelerator it is the union of the intervals in which
 any of its queues works; an interval in which several kernels run belongs to them in equal parts, and to a
-collective only where nothing else runs. While the device waits, the time belongs to what the host does then:
-a call of the driver, an operator that dispatches, or Python where no operator runs. Where the host is itself
-ahead, and what the device runs next was launched before it began to wait, the device is idle.
+collective only where nothing else runs. While the device waits, the time belongs to what the host is
+doing: a call of the driver, an operator that dispatches, or Python where no operator runs. Where the next
+kernel was launched before the device began to wait, the host is ahead and the device is idle.
 """
 
 from bisect import bisect_left, bisect_right
@@ -28,15 +28,16 @@ Span = tuple[float, float]
 
 
 class Owner(NamedTuple):
-    """What time belongs to: an operator, kernel or call by its name, and the part of the token that it is."""
+    """What a piece of time is charged to: an operator, a kernel or a call by its name, and the part of the
+    token that it belongs to."""
 
     name: str
     part: PartName
 
 
 class Account(NamedTuple):
-    """The time in ns and the number of calls of each owner of a window, and how many recorded events began
-    within the time of each, which they lengthened."""
+    """The accounts of one window: the time in ns and the number of calls of each owner, and the number of
+    events that the profiler recorded within its time, each of which made that time longer."""
 
     times: dict[Owner, float]
     calls: dict[Owner, float]
@@ -44,8 +45,8 @@ class Account(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call of the host in its place: the owner of its own time, the part of kernels that are launched
-    within it (None: not known), and the index of the call around it."""
+    """A call of the host with its place among the others: the owner of its own time, the part of the kernels
+    that are launched within it (None where it is not known), and the index of the call around it."""
 
     owner: Owner
     kernels: PartName | None
@@ -70,7 +71,8 @@ class Kernel(NamedTuple):
 
 
 def _placed(activities: list[Activity], on_device: bool) -> list[Call]:
-    """Each call with its parent and its part. Calls within attention that compute belong to it."""
+    """Each call with its parent and its part. Calls that compute within an attention operator belong to
+    attention."""
     stack: list[int] = []
     parents: list[int | None] = []
     for activity in activities:
@@ -78,7 +80,7 @@ def _placed(activities: list[Activity], on_device: bool) -> list[Call]:
             stack.pop()
         parents.append(stack[-1] if stack else None)
         stack.append(len(parents) - 1)
-    # The work of an operator that calls another of its name is done there.
+    # An operator that calls another one of the same name leaves the work to it.
     delegating = {
         parent
         for activity, parent in zip(activities, parents, strict=True)
@@ -86,7 +88,7 @@ def _placed(activities: list[Activity], on_device: bool) -> list[Call]:
         and (
             is_composed(activities[parent].name)
             or activities[parent].name == activity.name
-            # A compiled graph whose own kernels are named is their wrapper.
+            # A compiled graph that contains named kernels only wraps them.
             or is_fused(activity.name)
         )
     }
@@ -107,7 +109,7 @@ def _call(
         return Call(Owner(activity.name, "host"), around, parent)
     kernels = around if around in ("attention", "collectives") else own or around
     if on_device or delegates:
-        # Where a device computes, the host's own time in an operator is its dispatch.
+        # Where an accelerator computes, the host's own time in an operator is dispatch.
         part: PartName = "collectives" if own == "collectives" and not on_device else "host"
     else:
         part = kernels if own is not None and kernels is not None else "unknown_kernels"
@@ -151,7 +153,7 @@ def _account(window: Span, trace: ProfilerTrace, calls: list[Call], kernels: lis
         owner = Owner(PYTHON, "host") if parent is None else calls[parent].owner
         account.calls[calls[index].owner] += 1
         place = bisect_right(starts, start) - 1
-        # An event that is recorded while the device works costs the token nothing.
+        # Recording an event while the device works does not make the token longer.
         if place >= 0 and start < waiting[place][1]:
             account.events[owner] += 1
     return account
@@ -181,7 +183,8 @@ def _device_time(window: Span, kernels: list[Kernel], account: Account) -> Itera
 
 
 def _wait(gap: Span, following: Kernel, account: Account) -> Iterator[Span]:
-    """The part of a gap before a kernel in which the kernel was not yet launched; the rest is idle."""
+    """The part of a gap before a kernel in which the kernel was not launched yet; the rest of the gap is idle
+    time."""
     launched = gap[1] if following.launched is None else min(max(following.launched, gap[0]), gap[1])
     if launched < gap[1]:
         account.times[Owner(IDLE, "idle")] += gap[1] - launched
@@ -198,7 +201,7 @@ def _share(time: float, owners: list[Owner], account: Account) -> None:
 def _host_segments(
     window: Span, activities: list[Activity], first: int, calls: list[Call]
 ) -> Iterator[tuple[float, float, Owner]]:
-    """The window cut where the innermost call of the host changes, with the owner of that call."""
+    """The window, cut wherever the innermost call of the host changes, with the owner of that call."""
     python, at = Owner(PYTHON, "host"), window[0]
     stack: list[tuple[float, Owner]] = []
     for offset, activity in enumerate(activities):

@@ -1,4 +1,4 @@
-"""What to try against what bounds a token, each with the condition under which it is given."""
+"""What to try against the cause that bounds a token, each piece of advice with its condition."""
 
 from xpubench.explanation import Cause, Ledger
 from xpubench.measure.ledger.facts import RunFacts
@@ -9,7 +9,7 @@ BETWEEN_KERNELS: tuple[Cause, ...] = ("host", "launches")
 
 
 def advice_on(cause: Cause, ledger: Ledger, facts: RunFacts) -> list[str]:
-    """What to try, the runtime's own means first. What the run does already is not named."""
+    """What to try, first what the runtime itself offers. Advice that the run follows already is left out."""
     subject, workload = facts.spec.subject, facts.spec.workload
     lines = subject.options.advice(cause, subject, workload)
     if cause in (*BETWEEN_KERNELS, "kernels"):

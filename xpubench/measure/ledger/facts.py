@@ -1,4 +1,4 @@
-"""What a ledger and its verdict must know of a run beside what the stack measured."""
+"""The facts about a run that a ledger and its verdict need in addition to the stack's measurements."""
 
 import msgspec
 
@@ -9,10 +9,11 @@ from xpubench.spec import RunSpec
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The first and the next token's latency in nanoseconds, each the mean of the middle half of the timed
-    ones, so that a disturbed token does not count; the bytes of weights and of KV cache that a step must
-    read; the bandwidth ceiling in GB/s; what the prompt's pass and the weights of a step compute; the peak of
-    matrix products in TFLOP/s. None stands for what is not known."""
+    """The latencies of the first and of the next token in nanoseconds, each the mean of the middle half of
+    the timed ones, so that a disturbed token does not count; the bytes of weights and of KV cache that a step
+    must read; the bandwidth ceiling in GB/s; the floating point operations of the prompt's pass and of a
+    step's products with weights; the peak rate of matrix products in TFLOP/s. None stands for what is not
+    known."""
 
     spec: RunSpec
     first_ns: float | None = None
@@ -43,7 +44,7 @@ def facts_of(record: Record, architecture: Architecture | None) -> RunFacts:
         ceiling_gb_per_s=record.bandwidth.highest_gb_per_s if record.bandwidth else None,
         prefill_flop=record.plan.prefill_flop if record.plan else None,
         peak_tflop_per_s=record.peak.highest_tflop_per_s if record.peak else None,
-        # A weight is one multiplication and one addition for each sequence.
+        # Each weight takes one multiplication and one addition for each sequence.
         step_flop=None if part is None else 2 * sequences * part.step_weight_parameters,
     )
 

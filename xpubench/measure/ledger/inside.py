@@ -1,4 +1,4 @@
-"""The parts of tokens of which only the time inside of a stack's own computation is known."""
+"""The parts of a token where a stack shows only how long its own computation took."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ NOTE = "the stack does not show its operators: all of its computation is one par
 
 
 class InsideTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """A generation's stamps, and for each token, the first one first, the nanoseconds inside of the stack's
-    computation. `sampling_ns` are those of the choice of each token, where the stack tells them."""
+    """The stamps of a generation and, for each token in order, the nanoseconds that the stack's computation
+    took. `sampling_ns` are the nanoseconds of choosing each token, where the stack reports them."""
 
     times: TokenTimes
     inside_ns: Sequence[float]
@@ -22,7 +22,8 @@ class InsideTimes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explain_inside(method: str, generations: Sequence[InsideTimes], cpu_share: float | None) -> Measured:
-    """The first and the next token of these generations: `stack` is the time inside, `host` that outside."""
+    """The first and the next token of these generations. `stack` is the time inside the stack's computation,
+    and `host` the time outside of it."""
     tokens = [list(zip(_walls(one), one.inside_ns, _sampling(one), strict=True)) for one in generations]
     following = [token for one in tokens for token in one[1:]]
     return Measured(

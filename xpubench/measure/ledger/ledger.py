@@ -1,39 +1,25 @@
-"""From a measured token to its ledger: the KV cache's share of attention, and whether the parts can be relied
-on."""
+"""From a measured token to its ledger: what share of attention the KV cache takes, and whether the parts can
+be relied on."""
 
 from typing import Literal
 
 import msgspec
 
-from xpubench.explanation import Ledger, LedgerPart, PartName
+from xpubench.explanation import PART_NAMES, Ledger, LedgerPart, PartName
 from xpubench.measure.ledger.facts import RunFacts
 from xpubench.measure.ledger.measured import MeasuredToken
 
-# Parts that miss the unprofiled time by more are refused, and so is a ledger of threads that had to wait for
-# a processor for more than 3% of the time.
+# A ledger is refused where the sum of its parts differs from the unprofiled time by a larger share than this,
+# or where the threads had a processor for a smaller share of the time in which they wanted one.
 MOST_DIFFERENCE = 0.05
 LEAST_CPU_SHARE = 0.97
-# The order in which the parts are shown.
-ORDER: tuple[PartName, ...] = (
-    "weights",
-    "kv_cache",
-    "attention",
-    "other_kernels",
-    "unknown_kernels",
-    "launches",
-    "stack",
-    "host",
-    "synchronization",
-    "collectives",
-    "waiting",
-    "idle",
-)
 
 
 def ledger_of(
     token: Literal["first", "next"], measured: MeasuredToken, facts: RunFacts, cpu_share: float | None
 ) -> Ledger | None:
-    """The ledger of the token, beside its latency in the timed generations; None where they have none."""
+    """The ledger of the token, with its latency in the timed generations; None where these have no such
+    token."""
     wall_ns = facts.first_ns if token == "first" else facts.next_ns
     if wall_ns is None:
         return None
@@ -61,7 +47,7 @@ def _parts(
         times["attention"] -= times["kv_cache"]
     return [
         LedgerPart(name=name, ns=times[name], bytes=bytes_read.get(name) or None)
-        for name in ORDER
+        for name in PART_NAMES
         if times.get(name)
     ]
 

@@ -1,21 +1,22 @@
-"""What a stack measured of one token, in terms that all stacks share. Times are in nanoseconds a token."""
+"""What a stack measured of one token, in the terms that all stacks share. Times are in nanoseconds a
+token."""
 
 import msgspec
 
 from xpubench.explanation import OperatorTime, PartName
 
-# A runtime may make so many generations of the workload to explain it.
+# A runtime makes at most this many generations of the workload to explain where the time goes.
 MOST_GENERATIONS = 3
 
 
 class MeasuredToken(msgspec.Struct, frozen=True, kw_only=True):
     """The first token of a generation, or the mean of its next tokens.
 
-    `parts` hold all of the token's time, without what the measuring added; attention is one part,
-    `attention`, with the bytes of the KV cache in it, because the ledger divides it. `operators` are those of
-    which the parts consist. `profiled_ns` is the token's time while it was measured, in which `events` were
-    recorded at a cost of `event_ns` each; None where nothing was recorded. `unprofiled_ns` is the mean of the
-    same token's time in generations next to the measured one, None where there were none.
+    `parts` divide the whole time of the token, without what the measurement added. Attention is one part,
+    `attention`, which includes reading the KV cache; the ledger divides it later. `operators` are the
+    operators of which the parts consist. `profiled_ns` is the token's time while it was measured, in which
+    `events` were recorded at a cost of `event_ns` each; None where nothing was recorded. `unprofiled_ns` is
+    the mean of the same token's time in generations next to the measured one, None where there were none.
     """
 
     parts: dict[PartName, float]
@@ -27,10 +28,10 @@ class MeasuredToken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """What a runtime found out about its tokens. `method` says how, for people. `cpu_share` is the share of
+    """What a runtime found out about its tokens. `method` describes how in words. `cpu_share` is the share of
     the time in which the threads that compute had a processor when they wanted one; None where the system
-    does not tell. `generations` counts those of the workload that were made, and `notes` are lines for people
-    about what the measurement does not show."""
+    does not report it. `generations` is the number of generations of the workload that were made, and `notes`
+    are sentences about what the measurement does not show."""
 
     method: str
     first: MeasuredToken | None = None

@@ -1,4 +1,4 @@
-"""The middle half of values, which a few disturbed ones do not move."""
+"""The middle half of some values, on which a few disturbed ones have no influence."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -7,8 +7,8 @@ T = TypeVar("T")
 
 
 def middle_half(values: Sequence[T], size: Callable[[T], float]) -> list[T]:
-    """The values without the smallest and the largest quarter, so that a disturbed token does not count; all
-    of fewer than four."""
+    """The values without the smallest and the largest quarter, so that a disturbed token does not count. All
+    values where there are fewer than four."""
     ordered, cut = sorted(values, key=size), len(values) // 4
     return ordered[cut : len(ordered) - cut]
 

@@ -18,7 +18,7 @@ KERNELS: tuple[PartName, ...] = (
     "unknown_kernels",
     "collectives",
 )
-# Views, allocations and questions about a tensor: they compute nothing.
+# Views, allocations and queries about a tensor: they compute nothing.
 HOST = (
     r"aten::(view|_unsafe_view|_reshape_alias|t|transpose|permute|as_strided|slice|select|narrow|expand|chunk|"
     r"expand_as|unsqueeze|squeeze|split|split_with_sizes|unbind|unflatten|flatten|alias|detach|detach_|"
@@ -31,7 +31,7 @@ HOST = (
     r"xpubench::.*",
     r"(ProfilerStep|Optimizer\.|DataLoader|enumerate).*",
 )
-# Operators that other operators do the work of, and whose own time is then the host's dispatch.
+# Operators that leave their work to other operators, so that their own time is the host's dispatch.
 COMPOSED = (
     r"aten::(linear|matmul|einsum|scaled_dot_product_attention|reshape|to|_to_copy|contiguous|type_as|clone|"
     r"embedding|softmax|dropout|layer_norm|rms_norm|repeat_interleave|ones|zeros|ones_like|zeros_like|full|"
@@ -114,8 +114,7 @@ SYNCHRONIZING = re.compile(r"(synchroni[sz]e|Events?Wait|QueueFinish|EventQuery)
 
 @cache
 def part_of_operator(name: str) -> PartName | None:
-    """The part of an operator of the host's side: `host` for one that computes nothing; None where it is not
-    known."""
+    """The part of an operator on the host: `host` for one that computes nothing, None for an unknown one."""
     if _matches(HOST, name):
         return "host"
     if fused := FUSED.match(name):
@@ -125,7 +124,7 @@ def part_of_operator(name: str) -> PartName | None:
 
 @cache
 def is_composed(name: str) -> bool:
-    """Whether other operators do this one's work, if it has called any."""
+    """Whether this operator leaves its work to the operators that it calls, if it calls any."""
     return _matches(COMPOSED, name)
 
 

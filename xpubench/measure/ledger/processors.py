@@ -1,27 +1,26 @@
-"""Whether the process's threads had a processor when they wanted one, by the system's own account: schedstat
+"""Whether the process's threads had a processor when they wanted one, by the kernel's own counters: schedstat
 of each thread (https://docs.kernel.org/scheduler/sched-stats.html)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from time import perf_counter_ns
 
-from xpubench.measure.host import read_text
+from xpubench.measure.host import TASKS, read_text
 
-TASKS = Path("/proc/self/task")
-# A thread that ran for a smaller share of the time computes nothing that the others wait for.
+# A thread that ran for a smaller share of the time does no work that the other threads wait for.
 COMPUTING = 0.05
 
 
 class Waits:
-    """The shares of several blocks' times in which the threads had a processor or wanted none."""
+    """For several blocks of code, the share of each block's time in which the threads did not have to wait
+    for a processor."""
 
     def __init__(self) -> None:
         self._shares: list[float] = []
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """A block whose share counts."""
+        """A context manager around a block to watch."""
         before, start_ns = _times(), perf_counter_ns()
         yield
         wall_ns = perf_counter_ns() - start_ns
@@ -35,7 +34,8 @@ class Waits:
 
     @property
     def share(self) -> float | None:
-        """The smallest share of a computing thread in any block; None where the system does not tell."""
+        """The smallest share of any computing thread in any block; None where the kernel does not report
+        it."""
         return min(self._shares, default=None)
 
 

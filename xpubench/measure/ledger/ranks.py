@@ -1,4 +1,4 @@
-"""What a rank's time in collectives is: the collectives themselves, and waiting for the other ranks."""
+"""A rank's time in collectives divides into the collectives themselves and the wait for the other ranks."""
 
 import msgspec
 
@@ -6,9 +6,9 @@ from xpubench.measure.ledger.measured import Measured, MeasuredToken
 
 
 def without_waiting(own: Measured, ranks: list[Measured]) -> Measured:
-    """One rank's measurement, in which `waiting` is what its collectives took beyond those of the rank that
-    spent the least time in them: that one came last, and the others waited for it. The smallest CPU share of
-    all ranks counts."""
+    """One rank's measurement with the part `waiting`: the time that the rank spent in collectives beyond that
+    of the rank that spent the least time in them, because that rank came last and the others waited for it.
+    The CPU share is the smallest of all ranks."""
     shares = [one.cpu_share for one in ranks if one.cpu_share is not None]
     return msgspec.structs.replace(
         own,

@@ -35,8 +35,9 @@ class Activity(NamedTuple):
 
 
 class ProfilerTrace(NamedTuple):
-    """The host's calls and the device's activities, each in the order of their starts, and the intervals of
-    the marks: of the generation's begin, and of its steps, each of which ends when its token is known."""
+    """The host's calls and the device's activities, both ordered by their starts, and the intervals of the
+    marks: `begin` for the start of the generation, and one mark for each step, which ends when the step's
+    token is known."""
 
     calls: list[Activity]
     device: list[Activity]
@@ -76,7 +77,7 @@ class _File(msgspec.Struct):
 def read_trace(text: bytes) -> ProfilerTrace:
     """The trace in a Chrome trace's JSON. RunFailure `unsupported` where it lacks the marks of the steps."""
     events = [one for one in msgspec.json.decode(text, type=_File).events if one.ph == "X"]
-    # The last digits of a nanosecond in microseconds since the profiler's start are lost in sums.
+    # Times count from the first event, because sums of large floats would lose the nanoseconds.
     zero = min((one.ts for one in events), default=0.0)
     marks = sorted((one for one in events if one.name in (STEP, BEGIN)), key=lambda one: one.ts)
     begins = [one for one in marks if one.name == BEGIN]

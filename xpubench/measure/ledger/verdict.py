@@ -11,19 +11,21 @@ from xpubench.measure.ledger.advice import advice_on
 from xpubench.measure.ledger.facts import RunFacts
 from xpubench.measure.ledger.ledger import LEAST_CPU_SHARE
 
-# Weights at this share of their roof or above are bound by it: by the bandwidth or by the matrix units.
+# Products with weights that reach this share of a roof of the roofline model are bound by it: by the
+# bandwidth or by the matrix units.
 NEAR_THE_ROOF = 0.7
 
 
 class Group(NamedTuple):
-    """Parts that one cause stands for, and the share of the token from which on they bound it."""
+    """The parts that a cause stands for, and the share of the token's time from which they bound it."""
 
     cause: Cause
     parts: tuple[PartName, ...]
     limit: float
 
 
-# Attention and communication take their time from a token that without them would be bound by something else.
+# The limits of attention and communication are lower, because a token without them would be bound by
+# something else.
 GROUPS = (
     Group("communication", ("collectives", "waiting"), 0.25),
     Group("attention", ("attention",), 0.25),
@@ -35,8 +37,8 @@ GROUPS = (
 
 
 def verdict_of(ledger: Ledger, facts: RunFacts) -> TokenVerdict:
-    """The verdict on a ledger. Of the groups, the one counts that is farthest beyond its limit, or nearest to
-    it where all are below."""
+    """The verdict on a ledger. The group with the largest ratio of its share to its limit decides, even where
+    every share is below its limit."""
     if ledger.refused is not None:
         return _refused(ledger, facts)
     shares = {part.name: part.ns / ledger.sum_ns for part in ledger.parts}

@@ -21,9 +21,9 @@ from xpubench.runtimes.base import (
     Device,
     Explainer,
     Generation,
+    Generator,
+    Loader,
     Logits,
-    Origin,
-    Quantizer,
     Rows,
     Scorer,
     TokenIds,
@@ -105,7 +105,7 @@ class FakeDevice:
         return b'{"traceEvents": []}', "no operators\n"
 
 
-class FakeRuntime:
+class FakeRuntime(Loader, Generator):
     """A model that generates and scores as its script says."""
 
     # How often this process has loaded each script's file.
@@ -123,10 +123,6 @@ class FakeRuntime:
         self._factor = script.load_factors[load % len(script.load_factors)]
 
     @classmethod
-    def set_up(cls) -> None:
-        """Nothing."""
-
-    @classmethod
     def first_device(cls) -> str:
         return "cpu"
 
@@ -136,7 +132,7 @@ class FakeRuntime:
 
     @classmethod
     def operators(cls, *_: object) -> None:
-        """None: nothing is computed."""
+        """None, because nothing is computed."""
 
     @classmethod
     def check(cls, subject: Subject) -> None:
@@ -165,16 +161,8 @@ class FakeRuntime:
         return cls(subject, script, cls._loads[file] - 1)
 
     @classmethod
-    def origin(cls, subject: Subject) -> Origin | None:
-        return Origin(model=subject.model, revision=subject.revision, lora=subject.lora)
-
-    @classmethod
     def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
         return _script(subject).fingerprint
-
-    @classmethod
-    def quantizer(cls) -> Quantizer | None:
-        return None
 
     @property
     def scorer(self) -> Scorer | None:

@@ -8,7 +8,7 @@ from msgspec import to_builtins
 
 from xpubench.errors import RunFailure, UserError
 from xpubench.files import model_aside
-from xpubench.runtimes.ipex.options import ipex_options
+from xpubench.runtimes.ipex.options import INSTALL, ipex_options
 from xpubench.runtimes.ipex.state import choose_engine
 from xpubench.runtimes.options import AppliedQuantization
 from xpubench.spec import Quantization, Subject
@@ -17,7 +17,6 @@ from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source, source_of
 
-INSTALL = "install the IPEX stack in an environment of its own: pip install -r requirements-ipex-xpu.txt"
 # neural-compressor writes the layout of XeTLA; the layers of a run choose their own.
 SAVING_ENGINE, RUNNING_ENGINE = "xetla", "recommend"
 SHORT_NAMES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int8": "int8"}

@@ -14,6 +14,7 @@ from xpubench.runtimes.pytorch.options import (
 if TYPE_CHECKING:
     from xpubench.spec import Subject
 
+INSTALL = "install the IPEX stack in an environment of its own: pip install -r requirements-ipex-xpu.txt"
 FLAGS = (
     flag("--disable_optimize_transformers", action="store_true", help="plain ipex.optimize"),
     flag("--disable-auto-cast", action="store_true", help="run without autocast"),

@@ -21,7 +21,7 @@ from xpubench.measure.rounding import UNIT_ROUNDOFF, logit_limit
 from xpubench.runtimes.base import Generation, Logits, Quantizer, Rows, Scores, TokenIds
 from xpubench.runtimes.defects import known_defects
 from xpubench.runtimes.ipex.neural_compressor import check_recipe, load_rtn, save_rtn
-from xpubench.runtimes.ipex.options import ipex_options
+from xpubench.runtimes.ipex.options import INSTALL, ipex_options
 from xpubench.runtimes.ipex.plain import (
     PROMPTS,
     PlainAnswers,
@@ -36,7 +36,6 @@ from xpubench.runtimes.pytorch.scoring import regrets_of_beginnings
 from xpubench.spec import Quantization, Subject, Workload
 from xpubench.weights.load import LoadedWeights
 
-INSTALL = "install the IPEX stack in an environment of its own: pip install -r requirements-ipex-xpu.txt"
 NEEDED_VARIABLES = {"SYCL_PI_LEVEL_ZERO_USE_IMMEDIATE_COMMANDLISTS": "2"}
 FORBIDDEN_VARIABLES = ("TORCH_LLM_ALLREDUCE",)
 XPU_LAYERS = "intel_extension_for_pytorch.transformers.models.xpu"

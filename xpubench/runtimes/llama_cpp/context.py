@@ -13,15 +13,15 @@ from xpubench.runtimes.base import Logits, TokenIds
 from xpubench.runtimes.llama_cpp.library import last_error, library
 from xpubench.runtimes.llama_cpp.options import LlamaCppOptions, LlamaPerf
 
-# Of one call, as in llama.cpp's own programs: tokens in all, and those that are computed at once.
+# The number of tokens in one call, and the number that are computed at once, as in llama.cpp's own programs.
 BATCH_TOKENS, MICRO_BATCH_TOKENS = 2048, 512
 # llama.cpp attends to a number of cached positions that is a multiple of this.
 CACHE_MULTIPLE = 256
 
 
 class LlamaContext:
-    """A KV cache for so many `sequences` of at most `positions`, over a loaded model, and space for the
-    logits of `outputs` positions. RunFailure where llama.cpp cannot make it."""
+    """A context of a loaded model: a KV cache for `sequences` sequences of at most `positions` positions
+    each, and space for the logits of `outputs` positions. RunFailure where llama.cpp cannot make it."""
 
     def __init__(
         self,
@@ -54,15 +54,15 @@ class LlamaContext:
         self._context = llama.llama_init_from_model(model, parameters)
         if not self._context:
             shape = f"a context of {sequences} x {positions} tokens"
-            raise RunFailure("unsupported", f"llama.cpp makes no {shape}: {last_error()}")
+            raise RunFailure("unsupported", f"llama.cpp cannot make {shape}: {last_error()}")
         self._memory = llama.llama_get_memory(self._context)
 
     def clear(self) -> None:
-        """Forgets all sequences."""
+        """Empties the KV cache."""
         self._llama.llama_memory_clear(self._memory, True)
 
     def perf(self) -> LlamaPerf:
-        """llama.cpp's own counters."""
+        """The counters that llama.cpp keeps itself."""
         found = self._llama.llama_perf_context(self._context)
         return LlamaPerf(
             prompt_ms=found.t_p_eval_ms,
@@ -76,9 +76,9 @@ class LlamaContext:
         return int(self._llama.llama_memory_seq_pos_max(self._memory, 0)) + 1
 
     def steps(self, prompt_ids: TokenIds, tokens: TokenIds) -> Iterator[Logits]:
-        """Each step's logits after the prompts, of shape (sequences, length), as (sequences, vocabulary).
-        They are valid until the next step, before which the caller writes this step's choice to its column
-        of `tokens`, of shape (sequences, steps)."""
+        """Yields each step's logits, of shape (sequences, vocabulary), after prompts of shape (sequences,
+        length). They are valid until the next step. Before that, the caller writes the chosen tokens to this
+        step's column of `tokens`, of shape (sequences, steps)."""
         self.clear()
         sequences, length = prompt_ids.shape
         at_once = max(1, BATCH_TOKENS // sequences)
@@ -96,8 +96,8 @@ class LlamaContext:
             yield self._logits(sequences)
 
     def rows(self, token_ids: NDArray[np.int64], wanted: NDArray[np.bool_]) -> Iterator[Logits]:
-        """The logits of the `wanted` positions of one sequence, both of shape (length,), in chunks of shape
-        (positions, vocabulary), each valid until the next one."""
+        """Yields the logits of one sequence at the `wanted` positions, both of shape (length,), in chunks of
+        shape (positions, vocabulary). Each chunk is valid until the next one."""
         self.clear()
         for start in range(0, len(token_ids), MICRO_BATCH_TOKENS):
             outputs = wanted[None, start : start + MICRO_BATCH_TOKENS].astype(np.int8)
@@ -122,8 +122,9 @@ class LlamaContext:
 
 
 class _Batch:
-    """The input of one call: `ids` of shape (sequences, length) from position `start` on, and whether the
-    logits of each are wanted. The arrays are shared with llama.cpp and may be changed between calls."""
+    """The input of one call: `ids` of shape (sequences, length) from position `start` on, and for each of
+    them whether its logits are wanted. llama.cpp reads the same arrays, which may be changed between
+    calls."""
 
     def __init__(self, ids: TokenIds, start: int, outputs: NDArray[np.int8]) -> None:
         llama = library()
@@ -132,7 +133,7 @@ class _Batch:
         self.position = np.tile(np.arange(start, start + length, dtype=np.int32), sequences)
         self._counts = np.ones(ids.size, dtype=np.int32)
         self._sequences = np.repeat(np.arange(sequences, dtype=np.int32), length)
-        # Each token has a pointer to the list of its sequences, here of one.
+        # Each token has a pointer to the list of its sequences, which has one element here.
         step = self._sequences.itemsize
         self._pointers = self._sequences.ctypes.data + step * np.arange(ids.size, dtype=np.uintp)
         self._outputs = np.ascontiguousarray(outputs.ravel())

@@ -1,4 +1,4 @@
-"""The devices that llama.cpp finds, and the one of a run."""
+"""The devices that llama.cpp finds, and the device of a run."""
 
 import ctypes
 from functools import cache
@@ -12,13 +12,13 @@ from xpubench.runtimes.base import Device
 from xpubench.runtimes.llama_cpp.library import library
 from xpubench.runtimes.llama_cpp.options import GgmlDevice
 
-# ggml's enumeration of kinds, in its order.
+# The kinds of devices in the order of ggml's enumeration.
 KINDS = ("cpu", "gpu", "integrated gpu", "accelerator")
 GPUS = ("gpu", "integrated gpu")
 
 
 class BackendDevice(NamedTuple):
-    """A device of ggml: the pointer to it, and what it says of itself."""
+    """A device of ggml: a pointer to it, and its own description."""
 
     handle: int
     name: str
@@ -30,7 +30,7 @@ class BackendDevice(NamedTuple):
         return self.kind in GPUS
 
     def memory_bytes(self) -> tuple[int | None, int | None]:
-        """Its free memory now, and all of it; None where the backend says 0."""
+        """The free memory now and the whole memory in bytes; None where the backend reports 0."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         _ggml("memory", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(
             self.handle, ctypes.byref(free), ctypes.byref(total)
@@ -38,7 +38,7 @@ class BackendDevice(NamedTuple):
         return free.value or None, total.value or None
 
     def facts(self) -> GgmlDevice:
-        """What a record says of it."""
+        """The facts that a record holds about it."""
         return GgmlDevice(
             name=self.name,
             description=self.description,
@@ -49,7 +49,7 @@ class BackendDevice(NamedTuple):
 
 @cache
 def backend_devices() -> list[BackendDevice]:
-    """All devices of this build. UserError as for `library`."""
+    """All devices of this build. Raises the same UserError as `library`."""
     handles = map(_ggml("get", ctypes.c_void_p, ctypes.c_size_t), range(_ggml("count", ctypes.c_size_t)()))
     name, description = (_ggml(one, ctypes.c_char_p, ctypes.c_void_p) for one in ("name", "description"))
     kind = _ggml("type", ctypes.c_int, ctypes.c_void_p)
@@ -65,8 +65,8 @@ def backend_devices() -> list[BackendDevice]:
 
 
 def gpu_of(kind: str) -> BackendDevice | None:
-    """The device that a run on that kind of torch's devices puts its layers on: the first GPU, None for the
-    CPU. UserError where this build finds no GPU."""
+    """The device that gets the layers of a run on a kind of device (torch's name): the first GPU, or None for
+    the CPU. UserError where this build finds no GPU."""
     if kind == "cpu":
         return None
     for one in backend_devices():
@@ -80,15 +80,15 @@ def gpu_of(kind: str) -> BackendDevice | None:
 
 
 def device_of(kind: str) -> Device:
-    """The device of a run. UserError where llama.cpp, or torch, which measures its memory's bandwidth, finds
-    no such device."""
+    """The device of a run. UserError where llama.cpp finds no such device, or torch, which measures the
+    bandwidth of its memory, finds none."""
     gpu = gpu_of(kind)
     return TorchDevice(kind) if gpu is None else _Gpu(kind, gpu)
 
 
 class _Gpu(TorchDevice):
-    """A GPU whose bandwidth is measured by torch, and of which ggml tells the rest. Nothing counts the memory
-    that llama.cpp takes of it."""
+    """A GPU whose bandwidth torch measures, and whose other facts come from ggml. The memory that llama.cpp
+    uses on it is not known."""
 
     def __init__(self, kind: str, gpu: BackendDevice) -> None:
         super().__init__(kind)

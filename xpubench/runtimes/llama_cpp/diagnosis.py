@@ -3,7 +3,7 @@
 from xpubench.runtimes.findings import Finding, MachineFacts, probe
 
 INSTALL = "pip install -r requirements-llama-cpp.txt"
-# A build for a GPU can end the process where there is none.
+# This runs in another process, because a build for a GPU can end the process where there is none.
 PROBE = """
 import json
 from importlib.metadata import version

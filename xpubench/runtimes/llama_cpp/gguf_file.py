@@ -1,4 +1,4 @@
-"""A GGUF file: which one a model's name means, and what its header says."""
+"""GGUF files: which one a model's name refers to, and what its header says."""
 
 import re
 from collections import Counter
@@ -14,17 +14,20 @@ from xpubench.runtimes.base import Origin
 from xpubench.weights.embedded import smollm2_gguf
 
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
-# What the reader raises for a file that is no whole GGUF: it reads sizes from it and slices by them.
+# The reader raises these for a file that is not a complete GGUF, because it slices by the sizes that it reads
+# from the file.
 BROKEN = (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError)
-# A step reads one row of these for each sequence; without `output.weight`, the first is the output head too.
+# A step reads one row of these tables for each sequence. Without `output.weight`, the first table is the
+# output head too.
 TABLES = ("token_embd.weight", "position_embd.weight")
 HEAD = "output.weight"
 
 
 class Gguf(msgspec.Struct, frozen=True, kw_only=True):
-    """The header of a GGUF, whose `files` are one or the shards of a split one. `weights` is the type that
-    most values have, and `matrix_types` holds those of all matrices. `tensor_bytes` are by type. Of a mixture
-    of experts, `step_weight_bytes` counts as many experts as one sequence uses."""
+    """The header of a GGUF. `files` is a single file or the shards of a split one. `weights` is the type that
+    most values have, `matrix_types` are the types of all matrices, and `tensor_bytes` are the bytes of the
+    tensors of each type. In a mixture of experts, `step_weight_bytes` counts as many experts as one sequence
+    uses."""
 
     files: tuple[Path, ...]
     architecture: str
@@ -37,15 +40,15 @@ class Gguf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_gguf(model: str) -> Gguf:
-    """The header of the GGUF that `model` names. UserError where it names none, several or a broken one,
-    RunFailure `bad_model` where the embedded model is another file than the known one."""
+    """The header of the GGUF that `model` names. UserError where it names none, several or a broken one;
+    RunFailure `bad_model` where the file of the embedded model is not the known one."""
     files = files_of(model)
     return _read(files, tuple(file.stat().st_mtime_ns for file in files))
 
 
 def files_of(model: str) -> tuple[Path, ...]:
     """The files of the GGUF that `model` names: a file, the only GGUF in a directory, or the embedded model.
-    Raises what `read_gguf` does, without reading one."""
+    Raises the same errors as `read_gguf`, except those for the content of a file."""
     if model.lower() == SMOLLM2:
         return (_embedded(),)
     path = Path(model).expanduser()
@@ -59,8 +62,8 @@ def files_of(model: str) -> tuple[Path, ...]:
 
 
 def config_of_gguf(gguf: Gguf) -> dict[str, Any]:
-    """The fields of a transformers config, from the header; only `model_type` where transformers does not
-    know the architecture."""
+    """The fields of a transformers config, made from the header; only `model_type` where transformers does
+    not know the architecture."""
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
     from xpubench.weights.quiet import quiet_transformers
@@ -70,13 +73,13 @@ def config_of_gguf(gguf: Gguf) -> dict[str, Any]:
             config = load_gguf_checkpoint(str(gguf.files[0]))["config"]
     except (ValueError, KeyError):
         return {"model_type": gguf.architecture}
-    # A value can be of NumPy's types, or one that has no place in JSON.
+    # Values of NumPy's types become plain ones, and values that JSON cannot hold are left out.
     plain = {name: getattr(value, "item", lambda value=value: value)() for name, value in config.items()}
     return {name: value for name, value in plain.items() if isinstance(value, bool | int | float | str)}
 
 
 def origin_of(model: str) -> Origin | None:
-    """The checkpoint that a GGUF was made of: the one beside it, or the repository that its header names;
+    """The checkpoint that a GGUF was made from: the one beside it, or the repository that its header names;
     None where neither is known."""
     if model.lower() == SMOLLM2:
         return Origin(model=SMOLLM2)
@@ -96,7 +99,9 @@ def _only_one(directory: Path) -> tuple[Path, ...]:
     found = sorted(path for path in directory.glob("*.gguf") if path.is_file())
     firsts = [path for path in found if (match := SHARD.fullmatch(path.name)) is None or int(match[2]) == 1]
     if not firsts:
-        raise UserError(f"{directory} holds no whole GGUF; give a .gguf file, or a directory that holds one")
+        raise UserError(
+            f"{directory} holds no complete GGUF; give a .gguf file, or a directory that holds one"
+        )
     if len(firsts) > 1:
         names = ", ".join(path.name for path in firsts)
         raise UserError(f"{directory} holds {len(firsts)} models; give one of the files: {names}")
@@ -104,14 +109,14 @@ def _only_one(directory: Path) -> tuple[Path, ...]:
 
 
 def _shards(path: Path) -> tuple[Path, ...]:
-    """The file, or all files of a split one, of which llama.cpp wants the first."""
+    """The file, or all shards of a split file; llama.cpp is given the first."""
     match = SHARD.fullmatch(path.name)
     if match is None:
         return (path,)
     count = int(match[3])
     every = [path.with_name(f"{match[1]}-{number:05}-of-{count:05}.gguf") for number in range(1, count + 1)]
     if missing := [one.name for one in every if not one.is_file()]:
-        raise UserError(f"{path.parent} lacks {', '.join(missing)}, which {path.name} belongs to")
+        raise UserError(f"{path.parent} lacks {', '.join(missing)}, which {path.name} needs")
     return tuple(every)
 
 
@@ -130,7 +135,7 @@ def _read(files: tuple[Path, ...], modified_ns: tuple[int, ...]) -> Gguf:
             single = {name: field for name, field in reader.fields.items() if len(field.data) == 1}
             fields |= {name: field.contents() for name, field in single.items()}
         except BROKEN as error:
-            raise UserError(f"{file} is no whole GGUF: {first_line(error)}") from error
+            raise UserError(f"{file} is not a complete GGUF: {first_line(error)}") from error
         for tensor in reader.tensors:
             kind = tensor.tensor_type.name
             values[kind] += tensor.n_elements
@@ -154,7 +159,7 @@ def _read(files: tuple[Path, ...], modified_ns: tuple[int, ...]) -> Gguf:
 
 
 def _step_bytes(by_name: dict[str, int], architecture: str, fields: dict[str, Any]) -> int:
-    """Bytes of the tensors that one decoding step of one sequence reads."""
+    """The bytes of the tensors that one decoding step of one sequence reads."""
     used, experts = (fields.get(f"{architecture}.expert_{name}") for name in ("used_count", "count"))
     share = used / experts if used and experts else 1.0
     total = 0

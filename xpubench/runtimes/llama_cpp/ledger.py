@@ -1,4 +1,4 @@
-"""Where the time of llama.cpp's tokens goes, by its own counters."""
+"""Where the time of a token goes in llama.cpp, from its own counters."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -14,8 +14,9 @@ METHOD = f"llama.cpp's own counters in {GENERATIONS} generations"
 
 
 def explain(generated: Callable[[], tuple[Generation, list[LlamaPerf]]]) -> Measured:
-    """The tokens of generations that come with llama.cpp's counters before them and at each token: the growth
-    of its evaluation times is the time inside. Steps of several sequences count as those of prompts."""
+    """Measures the tokens of some generations. `generated` makes one and returns it with llama.cpp's counters
+    before it and at each token; the growth of the evaluation times is the time inside the stack. llama.cpp
+    counts steps of several sequences as evaluations of prompts."""
     waits, found = Waits(), []
     for _ in range(GENERATIONS):
         with waits.watching():

@@ -11,7 +11,7 @@ from xpubench.measure.host import read_text
 
 INSTALL = "build it in an environment of its own: pip install -r requirements-llama-cpp.txt"
 WARNING = 3
-# By llama.cpp's words, the processor's, of the instructions that make its kernels faster.
+# The instructions that make llama.cpp's kernels faster: its own names for them, and those in /proc/cpuinfo.
 INSTRUCTIONS = {
     "AVX2": "avx2",
     "FMA": "fma",
@@ -29,7 +29,8 @@ _said: deque[str] = deque(maxlen=20)
 
 @cache
 def library() -> Any:
-    """The module of llama.cpp's functions, ready for use; UserError where it is not here or does not load."""
+    """The module of llama.cpp's functions, initialized; UserError where it is not installed or does not
+    load."""
     try:
         import llama_cpp
     except ModuleNotFoundError as error:
@@ -44,7 +45,8 @@ def library() -> Any:
 
 @cache
 def _listener(llama: Any) -> Any:
-    """The function that llama.cpp calls with each piece of its log; kept, as llama.cpp does not keep it."""
+    """The function that llama.cpp calls with each piece of its log. The cache keeps a reference to it,
+    because llama.cpp does not."""
 
     def listen(level: int, text: bytes, _: object) -> None:
         if level >= WARNING and text.strip():
@@ -54,17 +56,17 @@ def _listener(llama: Any) -> Any:
 
 
 def last_error() -> str:
-    """The last thing that llama.cpp warned of."""
-    return _said[-1] if _said else "it does not say why"
+    """The last warning or error in llama.cpp's log."""
+    return _said[-1] if _said else "it gives no reason"
 
 
 def build() -> str:
-    """What llama.cpp says of its build: the instructions and libraries that it was compiled for."""
+    """llama.cpp's description of its build: the instructions and libraries that it was compiled for."""
     return str(library().llama_print_system_info().decode())
 
 
 def unused_instructions(build: str, cpuinfo: str) -> list[str]:
-    """The instructions that this processor has, by /proc/cpuinfo, and the build was not compiled for."""
+    """The instructions that this processor has, by /proc/cpuinfo, and that the build was not compiled for."""
     compiled = set(re.findall(r"(\w+) = 1", build))
     flags = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
     there = set(flags[1].split()) if flags else set()
@@ -72,7 +74,7 @@ def unused_instructions(build: str, cpuinfo: str) -> list[str]:
 
 
 def cpu_doubts() -> list[str]:
-    """The warning about a build that does not use what the processor has."""
+    """A warning about a build that does not use instructions which the processor has."""
     unused = unused_instructions(build(), read_text(Path("/proc/cpuinfo")) or "")
     if not unused:
         return []

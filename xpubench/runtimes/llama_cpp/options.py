@@ -10,25 +10,31 @@ import msgspec
 from xpubench.errors import RunFailure, UserError
 from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
 
-# By the names of llama.cpp's own flag, the types that its KV cache can have.
+# The types that the KV cache can have, by the names that llama.cpp's own flags use.
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
-# What reads a GGUF's header. It is named here and not imported, as the loader is, because specs and records
-# import this module, and reading files needs what lies above them.
+# The function that reads a GGUF's header. Like the loader, it is named here and not imported, because specs
+# and records import this module, and the functions that read files are in layers above them.
 READER = "xpubench.runtimes.llama_cpp.gguf_file:read_gguf"
 WHOLE_CACHE_TYPES = ("f32", "f16", "bf16")
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 FLAGS = (
-    flag("--cache-type-k", choices=get_args(CacheType), help="type of the cached keys (default: f16)"),
-    flag("--cache-type-v", choices=get_args(CacheType), help="type of the cached values (default: f16)"),
+    flag(
+        "--cache-type-k", choices=get_args(CacheType), help="type of the keys in the KV cache (default: f16)"
+    ),
+    flag(
+        "--cache-type-v",
+        choices=get_args(CacheType),
+        help="type of the values in the KV cache (default: f16)",
+    ),
     flag("--flash-attn", choices=("auto", "on", "off"), help="flash attention (default: auto)"),
     flag("--n-gpu-layers", type=int, metavar="N", help="layers on the GPU (default: all)"),
-    flag("--threads", type=int, metavar="N", help="of the stack's inference on the CPU"),
+    flag("--threads", type=int, metavar="N", help="threads of the inference on the CPU"),
 )
 
 
 class GgmlDevice(msgspec.Struct, frozen=True, kw_only=True):
-    """A device that this build of llama.cpp found: its name and description there, its kind, and its memory
-    (None where the backend reports 0)."""
+    """A device that this build of llama.cpp found: the name and description that llama.cpp gives it, its
+    kind, and its memory (None where the backend reports 0)."""
 
     name: str
     description: str
@@ -37,8 +43,8 @@ class GgmlDevice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LlamaPerf(msgspec.Struct, frozen=True, kw_only=True):
-    """What llama.cpp counted itself since the workload's context was made: the generations of the prompts and
-    of the single tokens after them."""
+    """llama.cpp's own counters since the workload's context was made: the times and numbers of tokens of its
+    passes over prompts and over single tokens."""
 
     prompt_ms: float
     prompt_tokens: int
@@ -47,11 +53,11 @@ class LlamaPerf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LlamaCppDescription(RuntimeDescription, kw_only=True, frozen=True, tag="llama-cpp"):
-    """A loaded GGUF: its files, llama.cpp's words for it, and the bytes of its tensors by their type. `build`
-    is what llama.cpp says of itself, `devices` all that it found, and `device` the one that runs the layers
-    (None for the CPU). `flash_attention` is None where llama.cpp decides and does not tell. The context's
-    sizes and `perf` are those of the last workload; `perf` is None for batches, which llama.cpp counts as
-    prompts."""
+    """A loaded GGUF: its files, llama.cpp's description of it, and the bytes of its tensors of each type.
+    `build` is llama.cpp's description of itself, `devices` are all devices that it found, and `device` is the
+    one that runs the layers (None for the CPU). `flash_attention` is None where llama.cpp decides and does
+    not report it. The sizes of the context and `perf` belong to the last workload; `perf` is None for
+    batches, because llama.cpp counts their steps as prompts."""
 
     files: list[str] = []
     model: str | None = None
@@ -70,9 +76,9 @@ class LlamaCppDescription(RuntimeDescription, kw_only=True, frozen=True, tag="ll
 
 
 class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"):
-    """llama.cpp. `weights` is the type that most of the GGUF's values have, by llama.cpp's names, empty where
-    the file could not be read. `n_gpu_layers` None puts all layers on a GPU, and `threads` None takes as many
-    as torch does."""
+    """The options of llama.cpp. `weights` is the type that most of the GGUF's values have, by llama.cpp's
+    name for it, empty where the file could not be read. Where `n_gpu_layers` is None, a GPU gets all layers,
+    and where `threads` is None, llama.cpp uses as many threads as torch."""
 
     loader: ClassVar[str] = "xpubench.runtimes.llama_cpp.runtime:LlamaCppRuntime"
     description: ClassVar[type[RuntimeDescription]] = LlamaCppDescription
@@ -117,7 +123,7 @@ class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"
 
     @property
     def precision(self) -> str | None:
-        """The dtype of the weights, or the class of their quantization with the GGUF's own word for it."""
+        """The dtype of the weights, or the class of their quantization with the GGUF's own name for it."""
         if not self.weights:
             return None
         return FLOATS.get(self.weights) or f"{'int4' if _bits(self.weights) < 6 else 'int8'} {self.weights}"
@@ -132,8 +138,8 @@ class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"
 
 
 def _header(model: str) -> Any:
-    """What the GGUF of a model says of itself (`gguf_file.Gguf`); None where there is none, which a run then
-    tells: a suite goes on with its other models."""
+    """The header of the GGUF that a model names (`gguf_file.Gguf`). None where there is none: the run then
+    reports it, so that a suite goes on with its other models."""
     try:
         return resolve_name(READER)(model)
     except (UserError, RunFailure):
@@ -141,6 +147,6 @@ def _header(model: str) -> Any:
 
 
 def _bits(weights: str) -> int:
-    """The bits of a quantized type's values, which its name says: 4 of Q4_1 and MXFP4, 2 of IQ2_XXS."""
+    """The bits of a quantized type's values, from its name: 4 for Q4_1 and MXFP4, 2 for IQ2_XXS."""
     found = re.search(r"\d", weights)
     return int(found[0]) if found else 0

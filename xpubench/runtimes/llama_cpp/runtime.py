@@ -1,4 +1,4 @@
-"""llama.cpp on a GGUF, with a greedy loop of our own."""
+"""llama.cpp on a GGUF, with this project's own greedy loop."""
 
 import ctypes
 from time import perf_counter_ns
@@ -47,7 +47,7 @@ ALL_LAYERS = 9999
 
 
 class LlamaCppRuntime(Loader, Generator, Scorer):
-    """A loaded GGUF. A workload has a context of its own, and whole texts are scored in another one."""
+    """A loaded GGUF. Each workload has a context of its own, and texts are scored in another one."""
 
     scores_rows_alone = True
 
@@ -57,7 +57,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
         self.gpu = gpu_of(subject.device)
         self.threads = self.options.threads or torch.get_num_threads()
         parameters = llama.llama_model_default_params()
-        # A list that ends with a null pointer; without a list, llama.cpp would take every GPU.
+        # The list of devices ends with a null pointer. Without a list, llama.cpp would use every GPU.
         chosen = [] if self.gpu is None else [self.gpu.handle]
         listed = (ctypes.c_void_p * (len(chosen) + 1))(*chosen)
         parameters.devices = ctypes.cast(listed, ctypes.c_void_p)
@@ -149,7 +149,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
     def _generated(
         self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy
     ) -> tuple[Generation, list[LlamaPerf]]:
-        """A generation; with stamped tokens also llama.cpp's counters before it and at each token."""
+        """A generation and, where tokens are stamped, llama.cpp's counters before it and at each token."""
         context = self._context_for(prompt_ids, workload)
         stamps: list[int] = []
         counters = [context.perf()]
@@ -189,10 +189,10 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
         return tokens, np.stack(kept, axis=1)
 
     def target_logprobs(self, token_ids: TokenIds, rows: Rows, targets: TokenIds) -> Scores:
-        """Scores the sequences one at a time, because a pass over one text is a large batch already."""
+        """Scores the sequences one at a time, because a pass over one text is already a large batch."""
         found, start = [], 0
         for ids, wanted in zip(token_ids, rows, strict=True):
-            # What follows the last scored position, such as the padding, changes nothing before it.
+            # Nothing after the last scored position, such as the padding, changes the positions before it.
             length = 1 + int(np.flatnonzero(wanted)[-1])
             count = int(wanted.sum())
             chunks = self._chunks(ids[:length], wanted[:length])
@@ -258,7 +258,7 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
         return text.value.decode(errors="replace")
 
     def _chunks(self, ids: NDArray[np.int64], wanted: NDArray[np.bool_]) -> Any:
-        """The logits of the wanted positions of one text as tensors in chunks."""
+        """Yields the logits of one text at the wanted positions, as tensors in chunks."""
         if self._scoring is None or self._scoring.positions < len(ids):
             if self._scoring is not None:
                 self._scoring.close()
@@ -297,8 +297,8 @@ def llama_cpp_options(subject: Subject) -> LlamaCppOptions:
 
 
 def fingerprint_of(subject: Subject) -> WeightsFingerprint | None:
-    """The fingerprint of the checkpoint that the embedded GGUF is dequantized to, or for another file its
-    own."""
+    """The fingerprint of the GGUF or, for the embedded one, that of the checkpoint which it is dequantized
+    to."""
     from xpubench.catalog import SMOLLM2
     from xpubench.weights.fingerprint import of_files, of_subject
 

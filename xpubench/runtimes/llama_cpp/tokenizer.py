@@ -7,12 +7,14 @@ from typing import Any
 from xpubench.runtimes.llama_cpp.library import library
 from xpubench.runtimes.vocabulary import SPECIAL
 
-# The bytes of a text for each token, which hold nearly any; a longer text is asked for again.
+# The buffer has this many bytes for each token, which nearly always suffices. A longer text is asked for a
+# second time.
 USUAL_BYTES = 16
 
 
 class GgufTokenizer:
-    """The tokenizer of a loaded model. Control tokens in a text become their ids, as with transformers'."""
+    """The tokenizer of a loaded model. As in transformers, the names of control tokens in a text become their
+    ids."""
 
     def __init__(self, model: Any, name: str) -> None:
         self._llama = library()
@@ -41,7 +43,8 @@ class GgufTokenizer:
         data = text.encode()
         size = len(data) + 2
         ids = (ctypes.c_int32 * size)()
-        # Negative: minus the number of ids. There are never more than bytes, and one before and after them.
+        # A negative count is minus the number of ids, where the buffer is too small. There are never more ids
+        # than bytes of text and one special token before and after them.
         count = self._llama.llama_tokenize(
             self._vocabulary, data, len(data), ids, size, add_special_tokens, True
         )

@@ -1,4 +1,4 @@
-"""OpenVINO's base runtime: `openvino.Core` on a stateful IR, with loops of our own."""
+"""OpenVINO's base runtime: `openvino.Core` on a stateful IR, with this project's own generation loops."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -26,7 +26,7 @@ from xpubench.spec import Subject, Workload
 
 
 class BaseRuntime(OpenVinoRuntime):
-    """One infer request on the compiled IR, whose state holds the KV cache."""
+    """Runs a compiled IR through one infer request, whose state holds the KV cache."""
 
     scores_rows_alone = False
 
@@ -95,8 +95,8 @@ class BaseRuntime(OpenVinoRuntime):
         return scores(logits.split(ROWS_AT_ONCE), targets)
 
     def regrets(self, prompt_ids: TokenIds, tokens: TokenIds, rank: int) -> NDArray[np.float32]:
-        """Of some beginnings: the IR that gives the logits of all positions would have to be compiled for
-        it."""
+        """Scores each token by generating from the beginnings of the sequence, because the IR that gives the
+        logits of all positions would have to be compiled first."""
 
         def last_logits(token_ids: TokenIds) -> NDArray[np.float32]:
             (logits,) = self._steps(token_ids, np.empty((1, 1), dtype=np.int64))
@@ -120,9 +120,10 @@ class BaseRuntime(OpenVinoRuntime):
     def _steps(
         self, prompt_ids: TokenIds, tokens: TokenIds, rows: NDArray[np.int32] | None = None
     ) -> Iterator[NDArray[np.float32]]:
-        """Each step's logits, of shape (batch, vocabulary), valid until the next step, before which the
-        caller writes this step's choice to its column of `tokens`, of shape (batch, steps), and to `rows`,
-        of shape (batch,), which row each of them continues; without `rows` each continues its own."""
+        """Yields each step's logits, of shape (batch, vocabulary), which are valid until the next step.
+        Before that, the caller writes the chosen tokens to this step's column of `tokens`, of shape (batch,
+        steps), and to `rows`, of shape (batch,), the row that each of them continues. Without `rows`, each
+        row continues itself."""
         batch, length = prompt_ids.shape
         steps = tokens.shape[1]
         mask = np.ones((batch, length + steps), dtype=np.int64)
@@ -137,7 +138,7 @@ class BaseRuntime(OpenVinoRuntime):
             ids = tokens[:, step : step + 1]
 
     def _feed(self, ids: TokenIds, mask: TokenIds, rows: NDArray[np.int32], done: int) -> dict[str, Any]:
-        """The inputs that this model takes, for `ids` after `done` positions of the cache's `rows`."""
+        """The inputs that this model takes, for `ids` after `done` positions in the `rows` of the cache."""
         batch, length = ids.shape
         feed: dict[str, Any] = {
             "input_ids": np.ascontiguousarray(ids),
@@ -149,7 +150,7 @@ class BaseRuntime(OpenVinoRuntime):
         return feed
 
     def _model(self) -> tuple[Any, bool]:
-        """The IR, whose output head sees the last position alone where it could be changed so."""
+        """The IR, and whether it could be changed so that its output head sees only the last position."""
         model = self._core.read_model(self.directory / IR_FILE)
         return model, _slice_before_head(model)
 
@@ -158,19 +159,21 @@ class BaseRuntime(OpenVinoRuntime):
 
     @cached_property
     def _scoring_request(self) -> Any:
-        """A request on the whole IR, which gives the logits of every position; made for the first scores."""
+        """A request on the unchanged IR, which gives the logits of every position. It is made when it is
+        first used."""
         return self._compile(self._core.read_model(self.directory / IR_FILE)).create_infer_request()
 
 
 def _infer(request: Any, feed: dict[str, Any]) -> None:
-    """Runs an inference whose results stay in the request; `infer` would copy them all."""
+    """Runs an inference and leaves the results in the request, because `infer` would copy all of them."""
     request.start_async(feed, share_inputs=True)
     request.wait()
 
 
 def _slice_before_head(model: Any) -> bool:
-    """Lets the output head see only the last position, because generation needs no other: over a long prompt
-    the head costs as much as several layers. False, with nothing changed, for a graph of another end."""
+    """Changes the model so that the output head sees only the last position, because generation needs no
+    other: over a long prompt the head costs as much as several layers. Returns False, and changes nothing,
+    where the graph does not end in a known way."""
     from openvino import opset13
 
     result = next(one for one in model.get_results() if "logits" in one.get_input_tensor(0).names)

@@ -1,4 +1,4 @@
-"""Beam search over the rows of a model whose cache reorders itself by an index of rows."""
+"""Beam search for a model that reorders its cache by a given index of rows."""
 
 import numpy as np
 import torch
@@ -8,14 +8,14 @@ from xpubench.runtimes.base import TokenIds
 
 
 class BeamSearch:
-    """The beams of `batch` prompts, each of which has `beams` successive rows of the model's batch.
+    """The beams of `batch` prompts. Each prompt has `beams` successive rows of the model's batch.
 
-    No token ends a sequence, so that all have one length, and the sequence of a prompt whose tokens have the
-    largest sum of log-probabilities is the answer, whatever penalty there is on lengths.
+    No token ends a sequence, so that all sequences are equally long. The answer to a prompt is therefore the
+    sequence whose tokens have the largest sum of log-probabilities, whatever the length penalty is.
     """
 
     def __init__(self, batch: int, beams: int) -> None:
-        # A prompt's beams are equal before the first token, and only one of them may be continued.
+        # All beams of a prompt are equal before the first token, so that only one of them may be continued.
         self._sums = torch.full((batch, beams), -torch.inf)
         self._sums[:, 0] = 0
         self._first_rows = torch.arange(batch)[:, None] * beams
@@ -23,7 +23,7 @@ class BeamSearch:
         self._parents: list[NDArray[np.int64]] = []
 
     def choose(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], TokenIds]:
-        """Continues the most probable sequences by a token each. `logits` has the shape (batch * beams,
+        """Continues the most probable sequences by one token each. `logits` has the shape (batch * beams,
         vocabulary). Returns for each new row the row that it continues and its token, both int64 of shape
         (batch * beams,)."""
         batch, beams = self._sums.shape

@@ -2,7 +2,6 @@
 optimum-cli export openvino mean the same here."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -10,28 +9,29 @@ from typing import Any, get_args
 import msgspec
 
 from xpubench.errors import UserError
+from xpubench.progress import log_line
 from xpubench.runtimes.openvino.options import WeightFormat
 from xpubench.runtimes.openvino.recipe import Backup, ExportRecipe, Fallback, Sensitivity
 
 MODEL_TASK = "text-generation-with-past"
 # The flags of optimum-cli that have no meaning here, with the reason.
 REFUSED = {
-    "--int8": "optimum-cli has it no longer; give --weight-format int8",
+    "--int8": "optimum-cli no longer has it; give --weight-format int8",
     "--cache_dir": "set the variable HF_HUB_CACHE to the cache of the hub's files",
     "--quant-mode": "activations are not quantized; give --weight-format",
     "--smooth-quant-alpha": "activations are not quantized",
-    "--quantization-statistics-path": "statistics of a calibration are not kept",
+    "--quantization-statistics-path": "the statistics of a calibration are not kept",
     "--disable-stateful": "the runtimes need the cache as a state of the model",
     "--disable-convert-tokenizer": "a tokenizer that OpenVINO cannot convert stays transformers' own",
-    "--pad-token-id": "a language model's export needs no padding token",
-    "--variant": "a checkpoint has one set of weights",
-    "--model-kwargs": "the export calls no model with arguments of the user's",
+    "--pad-token-id": "the export of a language model needs no padding token",
+    "--variant": "only checkpoints with one set of weights are supported",
+    "--model-kwargs": "the export passes no arguments to the model",
     "--subfolder": "give the directory that holds the checkpoint",
 }
 
 
 class Refuse(argparse.Action):
-    """A flag that is refused with the reason that is its constant."""
+    """An action that refuses its flag; its `const` is the reason."""
 
     def __call__(
         self,
@@ -40,7 +40,7 @@ class Refuse(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        raise UserError(f"{option_string} is not taken: {self.const}")
+        raise UserError(f"{option_string} is not supported: {self.const}")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -57,20 +57,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     symmetry = parser.add_mutually_exclusive_group()
     symmetry.add_argument("--sym", action="store_true", default=None, help="symmetric int8 or int4")
     symmetry.add_argument("--asym", action="store_false", dest="sym", default=None, help="asymmetric")
-    parser.add_argument("--ratio", type=float, metavar="R", help="the share of int4 layers, others int8")
+    parser.add_argument(
+        "--ratio", type=float, metavar="R", help="the share of int4 layers; the others are int8"
+    )
     parser.add_argument(
         "--group-size", type=int, metavar="G", help="int4 values that share a scale; -1: a whole channel"
     )
     parser.add_argument(
-        "--group-size-fallback", choices=get_args(Fallback), help="for matrices that G does not divide"
+        "--group-size-fallback",
+        choices=get_args(Fallback),
+        help="what to do with matrices that G does not divide",
     )
     parser.add_argument(
-        "--backup-precision", choices=get_args(Backup), help="of the layers that do not become int4"
+        "--backup-precision", choices=get_args(Backup), help="precision of the layers that do not become int4"
     )
-    parser.add_argument("--all-layers", action="store_true", help="int4 for embeddings and the head too")
     parser.add_argument(
-        "--awq", action="store_true", help="AWQ: by activations with --dataset, by weights alone without"
+        "--all-layers", action="store_true", help="int4 for the embeddings and the output head too"
     )
+    parser.add_argument("--awq", action="store_true", help="AWQ (without --dataset, from the weights alone)")
     parser.add_argument("--scale-estimation", action="store_true", help="NNCF's (needs --dataset)")
     parser.add_argument("--gptq", action="store_true", help="GPTQ rounding (needs --dataset)")
     parser.add_argument("--lora-correction", action="store_true", help="NNCF's (needs --dataset)")
@@ -84,8 +88,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="D|FILE",
         help="a file with one text in each line, or a dataset that Optimum knows",
     )
-    parser.add_argument("--num-samples", type=int, metavar="N", help="at most so many of its texts")
-    parser.add_argument("--lora", metavar="ADAPTER", help="a PEFT adapter's directory, merged before")
+    parser.add_argument(
+        "--num-samples", type=int, metavar="N", help="use at most this many texts of the dataset"
+    )
+    parser.add_argument(
+        "--lora", metavar="ADAPTER", help="directory of a PEFT adapter to merge before the export"
+    )
     parser.add_argument("--revision", help="the hub's branch, tag or commit")
     parser.add_argument("--trust-remote-code", action="store_true", help="run the model's own Python code")
     parser.add_argument("--allow-pickle", action="store_true", help="load .bin weights, which can run code")
@@ -109,14 +117,14 @@ def run(args: argparse.Namespace) -> int:
     if args.weight_format is None:
         chosen = default_format(recipe)
         reason = ", Optimum's default above a billion parameters" if chosen == "int8" else ""
-        _say(f"no --weight-format given: {chosen}{reason}")
+        log_line(f"no --weight-format given: {chosen}{reason}")
         recipe = msgspec.structs.replace(recipe, weight_format=chosen)
-    print(export(recipe, args.out.expanduser(), _say))
+    print(export(recipe, args.out.expanduser(), log_line))
     return 0
 
 
 def _recipe(args: argparse.Namespace) -> ExportRecipe:
-    """What the flags ask for, with fp16 where they name no format."""
+    """The recipe that the flags describe, with fp16 where they name no format."""
     named = [one for one in (args.model, args.place) if one is not None]
     if len(named) != 1:
         problem = "names no model" if not named else "names two models"
@@ -127,10 +135,6 @@ def _recipe(args: argparse.Namespace) -> ExportRecipe:
         ("--framework", args.framework, ("pt",)),
     ):
         if value not in only:
-            raise UserError(f"{flag} {value} is not taken: only {' or '.join(only)} is a language model here")
+            raise UserError(f"{flag} {value} is not supported; language models need {' or '.join(only)}")
     fields: dict[str, Any] = {name: getattr(args, name) for name in ExportRecipe.flags()}
     return ExportRecipe(**fields | {"model": named[0], "weight_format": args.weight_format or "fp16"})
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

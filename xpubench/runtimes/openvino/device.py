@@ -1,4 +1,4 @@
-"""The devices of OpenVINO: by their names, and what their plugins' properties tell of them."""
+"""The devices of OpenVINO, found by their names and described by the properties of their plugins."""
 
 from collections.abc import Callable
 from functools import cache
@@ -20,12 +20,13 @@ from xpubench.runtimes.openvino.stack import import_openvino
 REPEATS, REPEATS_AFTER, WARM_UP = 15, 5, 2
 BUFFER_BYTES, SMALLEST_BUFFER_BYTES = 2**30, 2**26
 COLUMNS = 4096
-# The matrices of the product whose rate is the peak, [n, n].
+# The peak is the rate of a product of two matrices [n, n] of this size.
 PEAK_SIZE = 4096
-# Random bits are drawn for this many values and then repeated, as drawing takes longer than reading.
+# Random bits are drawn for this many values and then repeated, because drawing takes longer than reading.
 BLOCK = 2**21
-# By dtype: the type of the bits, those that are drawn, and those that are set, for magnitudes from 1/8 to
-# below 2. OpenVINO's GPUs and NPUs compute in float16 where bfloat16 is asked for.
+# For each dtype: the integer type of its bits, the dtype itself, a mask of the bits that are drawn, and the
+# bits that are set. The magnitudes are from 1/8 to below 2. OpenVINO's GPUs and NPUs compute in float16 where
+# bfloat16 is asked for.
 PATTERNS: dict[str, tuple[Any, Any, int, int]] = {
     "float32": (np.uint32, np.float32, 0x81FFFFFF, 0x3E000000),
     "float16": (np.uint16, np.float16, 0x8FFF, 0x3000),
@@ -33,8 +34,8 @@ PATTERNS: dict[str, tuple[Any, Any, int, int]] = {
 
 
 class OpenVinoDevice:
-    """A GPU or an NPU under OpenVINO. Its facts are the properties of its plugin, by OpenVINO's names; what
-    the plugin does not tell is None."""
+    """A GPU or an NPU under OpenVINO. Its facts are properties of its plugin; None stands for a property that
+    the plugin does not have."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -42,7 +43,8 @@ class OpenVinoDevice:
         self._peak_bytes: int | None = None
 
     def facts(self) -> DeviceFacts:
-        """Name, driver, UUID and memory; the free part is known of an NPU, whose driver counts all users."""
+        """Name, driver, UUID and memory. The free memory is known only for an NPU, whose driver counts all
+        users."""
         kind = family(self.name)
         total = self._number(f"{kind}_DEVICE_TOTAL_MEM_SIZE")
         used = self._number(f"{kind}_DEVICE_ALLOC_MEM_SIZE")
@@ -57,14 +59,15 @@ class OpenVinoDevice:
         )
 
     def reset_peaks(self) -> None:
-        """Forgets the peaks of memory so far, those of the host too."""
+        """Resets the peaks of memory, on the device and on the host."""
         reset_host_peak()
         self._peak_bytes = None
         self._look_at_memory()
 
     def peak_bytes(self) -> int | None:
-        """The most bytes that the GPU's plugin held when they were looked at: at the reset, after each
-        generation and now. The plugin keeps the buffers of an inference until the model is freed."""
+        """The largest number of bytes that the GPU's plugin held at any look: at the reset, after each
+        generation and now. Looking that rarely suffices, because the plugin keeps the buffers of an inference
+        until the model is freed."""
         self._look_at_memory()
         return self._peak_bytes
 
@@ -74,16 +77,17 @@ class OpenVinoDevice:
         return available_host_bytes()
 
     def cpu_clock(self) -> CpuClock | None:
-        """What the process has got of the machine's cores so far."""
+        """The process's use of the machine's cores so far."""
         return cpu_clock()
 
     def bandwidth(self, dtype: str) -> Bandwidth:
-        """The bandwidth of the weights of a matrix-vector product, compiled and run by OpenVINO, from the
-        fastest of its repeats, and the most that the device has shown."""
+        """The bandwidth at which a matrix-vector product, compiled and run by OpenVINO, reads its matrix,
+        from the fastest repeat, and the highest that the device has shown."""
         return self._measured(dtype, self._buffer_bytes(), REPEATS)
 
     def bandwidth_again(self, dtype: str, before: Bandwidth) -> Bandwidth:
-        """An earlier measurement with a shorter one of now; without it where its buffer does not fit."""
+        """The earlier measurement with a new, shorter one in its `after_` fields, or unchanged where the
+        buffer no longer fits."""
         try:
             found = self._measured(dtype, before.buffer_bytes or self._buffer_bytes(), REPEATS_AFTER)
         except RuntimeError:
@@ -100,12 +104,12 @@ class OpenVinoDevice:
         )
 
     def matrix_peak(self, dtype: str) -> MatrixPeak | None:
-        """The rate of a product of two matrices, compiled and run by OpenVINO once in a process, and the most
-        that the device has shown; None where it refuses the product."""
+        """The rate of a product of two matrices, compiled and run by OpenVINO once in a process, and the
+        highest that the device has shown; None where the device refuses the product."""
         return _matrix_peak(self.name, dtype if dtype in PATTERNS else "float16")
 
     def profile(self, generate: Callable[[], object]) -> tuple[bytes, str]:
-        """Nothing: torch's profiler sees no kernel of OpenVINO's. Raises UserError."""
+        """Raises UserError, because torch's profiler does not see OpenVINO's kernels."""
         raise UserError("torch's profiler does not see OpenVINO's kernels")
 
     def _measured(self, dtype: str, size: int, repeats: int) -> Bandwidth:
@@ -153,7 +157,8 @@ class OpenVinoDevice:
         return request
 
     def _buffer_bytes(self) -> int:
-        """A power of two, at most a quarter of the memory that is free, or of all where that is not told."""
+        """A power of two, at most a quarter of the free memory, or of the whole memory where the free part is
+        not known."""
         facts, wanted = self.facts(), BUFFER_BYTES
         free = facts.free_memory_bytes or facts.total_memory_bytes
         while free is not None and wanted > SMALLEST_BUFFER_BYTES and 4 * wanted > free:
@@ -170,7 +175,7 @@ class OpenVinoDevice:
         return int(value) if value else None
 
     def _property(self, name: str) -> Any:
-        """A property of the plugin, by OpenVINO's name; None where it has none of that name."""
+        """A property of the plugin by OpenVINO's name for it; None where the plugin does not have it."""
         try:
             return self._core.get_property(self.name, name)
         except RuntimeError:
@@ -191,15 +196,14 @@ def _matrix_peak(name: str, dtype: str) -> MatrixPeak | None:
 
 
 def device_named(name: str) -> Device:
-    """The device that a run on the device of this name is measured on: of those that a name such as
-    `AUTO:GPU,CPU` lists, the first. The CPU is the one that torch sees, whose bandwidth is measured alike for
-    all stacks."""
+    """The device whose facts and bandwidth a run records. Where the name lists several, such as
+    `AUTO:GPU,CPU`, it is the first one. The CPU is measured by torch, in the same way for all stacks."""
     first = (named_devices(name) or ["CPU"])[0]
     return TorchDevice("cpu") if family(first) == "CPU" else OpenVinoDevice(first)
 
 
 def check_device(name: str) -> None:
-    """UserError for a device that OpenVINO does not find here."""
+    """Raises UserError for a device that OpenVINO does not find on this machine."""
     found = import_openvino().Core().available_devices
     for one in named_devices(name):
         if one in found or any(other.startswith(f"{one}.") for other in found):

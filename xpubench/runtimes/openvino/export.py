@@ -35,7 +35,7 @@ from xpubench.weights.source import Source, pickle_files, source_of, weight_file
 
 Say = Callable[[str], None]
 
-# It changes with the files that an export writes, so that exports of earlier versions are not used.
+# This changes with the files that an export writes, so that exports of earlier versions are not used.
 CACHE_VERSION = 2
 VERSIONS = ("openvino", "openvino-tokenizers", "optimum-intel", "nncf", "transformers", "torch")
 # Above this number of parameters Optimum compresses to int8 unless it is told otherwise.
@@ -71,8 +71,8 @@ def export(recipe: ExportRecipe, out: Path, say: Say) -> Path:
 
 
 def cached(recipe: ExportRecipe, source: Source) -> Path:
-    """The path of that recipe's and checkpoint's IR in this tool's cache, whether it is there or not."""
-    # Optimum's settings for a known model go by its name.
+    """The path in the cache for the IR of a recipe and a checkpoint, whether it exists or not."""
+    # Optimum finds its settings for a known model by the model's name.
     name = Path(recipe.model).name if recipe.weight_format in COMPRESSED else ""
     identity = {
         "recipe": _set_fields(msgspec.structs.replace(recipe, model=name, revision=None, lora=None)),
@@ -91,7 +91,7 @@ def _versions() -> dict[str, str]:
 
 
 def _settings(recipe: ExportRecipe) -> str:
-    """The settings of the compression, in words."""
+    """The settings of the compression as text."""
     told = _set_fields(recipe)
     return ", ".join(f"{name} {told[name]}" for name in SETTINGS if name in told)
 
@@ -102,7 +102,7 @@ def _set_fields(recipe: ExportRecipe) -> dict[str, Any]:
 
 
 def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say: Say) -> dict[str, Any]:
-    """Makes the IR in `target`, with intermediate files in `between`; the content of the recipe's file."""
+    """Makes the IR in `target`, with intermediate files in `between`. Returns the recipe file's content."""
     directory, method = source.directory, quantization_of(source)
     compressed = recipe.weight_format in COMPRESSED
     if method is not None:
@@ -115,7 +115,8 @@ def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say
             raise UserError(f"a LoRA adapter cannot be merged into {method} weights; export the float model")
         say(f"the {method} weights stay as they are; --weight-format applies to the others")
     elif recipe.lora is None:
-        # Optimum would silently fill a missing weight with noise. On the meta device nothing is read.
+        # This refuses a checkpoint that lacks weights, which Optimum would silently fill with noise. On the
+        # meta device no weight is read.
         _load(recipe, source, device="meta")
     else:
         say(f"merging the LoRA adapter {recipe.lora}")
@@ -166,13 +167,13 @@ def _load(recipe: ExportRecipe, source: Source, device: str) -> tuple[Any, Any]:
 
 
 def quantization_of(source: Source) -> str | None:
-    """The method by which the checkpoint is quantized, None where it is not."""
+    """The quantization method of the checkpoint; None where it is not quantized."""
     found = source.config.get("quantization_config")
     return str(found.get("quant_method")) if isinstance(found, dict) else None
 
 
 def _check_kept(method: str, target: Path, recipe: ExportRecipe) -> None:
-    """RunFailure where no weight of the IR is INT4, because the conversion wrote them out in full."""
+    """Raises RunFailure where no weight of the IR is INT4, because the conversion dequantized them."""
     ops = import_openvino().Core().read_model(target / IR_FILE).get_ops()
     constants = (op for op in ops if op.get_type_name() == "Constant")
     if not any(op.get_element_type().get_type_name() in ("i4", "u4") for op in constants):
@@ -246,15 +247,15 @@ def _compress(plain: Path, target: Path, recipe: ExportRecipe) -> None:
             trust_remote_code=recipe.trust_remote_code,
         )
     except Exception as error:  # NNCF's exceptions differ by version
-        problem = f"NNCF cannot compress {recipe.model} so: {first_line(error)}"
+        problem = f"NNCF cannot compress {recipe.model} with these settings: {first_line(error)}"
         if recipe.predefined is not None:
-            problem += f"; these are Optimum's settings ({_settings(recipe)}), and any flag replaces them"
+            problem += f"; they are Optimum's ({_settings(recipe)}), and any flag replaces all of them"
         raise UserError(problem) from error
     model.save_pretrained(target)
 
 
 def _tokenizer(directory: Path, target: Path, trust_remote_code: bool, say: Say) -> dict[str, Any]:
-    """Writes the tokenizer and its IRs; returns what the recipe keeps of them."""
+    """Writes the tokenizer and its IRs, and returns what the recipe records about them."""
     with _quiet():
         tokenizer = load_tokenizer(directory, trust_remote_code)
     if tokenizer is None:
@@ -307,7 +308,7 @@ def _check_out(out: Path) -> None:
     if not out.is_dir():
         raise UserError(f"{out} is a file; name a directory for the IR")
     if any(out.iterdir()) and not (out / RECIPE_FILE).is_file():
-        raise UserError(f"{out} holds something else; name a new or empty directory for the IR")
+        raise UserError(f"{out} holds other files; name a new or empty directory for the IR")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""OpenVINO GenAI's `LLMPipeline` on token ids, timed by its own raw metrics."""
+"""OpenVINO GenAI's `LLMPipeline` with token ids as input, timed by its own raw metrics."""
 
 import json
 from itertools import accumulate
@@ -25,16 +25,16 @@ from xpubench.weights.lora import WEIGHTS_FILE, scale_of
 CONTINUOUS_BATCHING = "PA"
 DEFAULT_ASSISTANT_TOKENS = 5
 LOOKUP_NGRAM = 3
-# The generations whose metrics explain where the time goes.
+# The number of generations whose metrics explain where the time goes.
 EXPLAINED = 2
 METHOD = f"GenAI's own metrics of {EXPLAINED} generations"
-# On an NPU the pipeline is compiled for prompts and answers of at most these lengths, which are its defaults.
+# On an NPU the pipeline is compiled for prompts and answers up to these lengths, unless it is told others.
 NPU_LENGTHS = {"MAX_PROMPT_LEN": 1024, "MIN_RESPONSE_LEN": 128}
 
 
 class GenAiRuntime(OpenVinoRuntime):
-    """GenAI's pipeline with continuous batching, its default, but without its cache of prefixes: that would
-    have the first token of a repeated prompt ready."""
+    """GenAI's pipeline with continuous batching, which is its default, and without its prefix cache, which
+    would already hold the first token of a repeated prompt."""
 
     scorer: Scorer | None = None
     merges_lora = False
@@ -49,7 +49,7 @@ class GenAiRuntime(OpenVinoRuntime):
             self._core.read_model(directory / IR_FILE)
         )
         options = _options_of(subject)
-        # GenAI takes the lengths as numbers alone.
+        # GenAI takes these lengths only as numbers.
         lengths = {name: int(self.asked[name]) for name in NPU_LENGTHS if name in self.asked}
         arguments = self.asked | lengths
         self._scheduler: str | None = None
@@ -78,14 +78,16 @@ class GenAiRuntime(OpenVinoRuntime):
         options = _options_of(subject)
         _scheduler(import_optional("openvino_genai"), options.scheduler)
         if subject.device == "npu" and options.scheduler:
-            raise UserError("GenAI schedules no batches on an NPU; leave out --ov-scheduler")
+            raise UserError("GenAI has no scheduler on an NPU; leave out --ov-scheduler")
         for name in options.config.keys() & NPU_LENGTHS.keys():
             if subject.device != "npu":
-                raise UserError(f"{name} is a property of GenAI on an NPU alone; leave it out")
+                raise UserError(f"GenAI has the property {name} only on an NPU; leave it out")
             if not options.config[name].isdecimal():
                 raise UserError(f"--ov-config {name} takes a number of tokens, not {options.config[name]!r}")
         if options.draft_model is not None and not (Path(options.draft_model) / IR_FILE).is_file():
-            raise UserError(f"--draft-model {options.draft_model} is no IR; xpubench export makes one")
+            raise UserError(
+                f"--draft-model {options.draft_model} is not an OpenVINO IR; xpubench export makes one"
+            )
 
     def prepare(self, workload: Workload) -> None:
         super().prepare(workload)
@@ -95,7 +97,7 @@ class GenAiRuntime(OpenVinoRuntime):
             self._check_npu(workload)
 
     def _check_npu(self, workload: Workload) -> None:
-        """RunFailure `unsupported` for what GenAI does not run on an NPU."""
+        """Raises RunFailure `unsupported` for a workload that GenAI cannot run on an NPU."""
         if workload.num_beams > 1 or workload.batch_size > 1:
             raise RunFailure(
                 "unsupported", "GenAI on an NPU runs one sequence at a time; give --greedy --batch-size 1"
@@ -110,16 +112,17 @@ class GenAiRuntime(OpenVinoRuntime):
                 )
 
     def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
-        """One call of the pipeline. Tokens that were drafted and accepted in a step share its time."""
+        """Calls the pipeline once. Drafted tokens that were accepted in the same step share its time
+        evenly."""
         return self._generated(prompt_ids, workload, sync_policy)[0]
 
     @property
     def explainer(self) -> Explainer | None:
-        """None where a step gives several tokens."""
+        """None where tokens are drafted, because a step then gives several tokens."""
         return None if self._drafts else self
 
     def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
-        """The steps of the pipeline without the sampling are the time inside."""
+        """The time inside the stack is that of the pipeline's steps without the sampling."""
         waits, generations = Waits(), []
         for _ in range(EXPLAINED):
             with waits.watching():
@@ -129,7 +132,7 @@ class GenAiRuntime(OpenVinoRuntime):
             )
             if len(steps) != workload.new_tokens or len(sampling) not in (0, len(steps)):
                 raise RunFailure(
-                    "unsupported", f"GenAI tells {len(steps)} steps of {workload.new_tokens} tokens"
+                    "unsupported", f"GenAI reports {len(steps)} steps for {workload.new_tokens} tokens"
                 )
             inside = [
                 step - chosen for step, chosen in zip(steps, sampling or [0.0] * len(steps), strict=True)
@@ -140,7 +143,7 @@ class GenAiRuntime(OpenVinoRuntime):
     def _generated(
         self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy
     ) -> tuple[Generation, Any]:
-        """A generation, and the pipeline's raw metrics of it."""
+        """A generation, and the raw metrics that the pipeline reports for it."""
         openvino = import_openvino()
         inputs = self._genai.TokenizedInputs(
             openvino.Tensor(np.ascontiguousarray(prompt_ids)), openvino.Tensor(np.ones_like(prompt_ids))
@@ -185,10 +188,11 @@ class GenAiRuntime(OpenVinoRuntime):
     def _config(self, workload: Workload) -> Any:
         config = self._genai.GenerationConfig()
         config.max_new_tokens = workload.new_tokens
-        # A minimum would forbid the end-of-sequence token, which the PyTorch runtime allows.
+        # With min_new_tokens instead, GenAI would forbid the end-of-sequence token, which the PyTorch runtime
+        # allows.
         config.ignore_eos = True
         if self.config.get("eos_token_id") is None:
-            config.eos_token_id = 0  # GenAI needs one, even where it is ignored
+            config.eos_token_id = 0  # GenAI needs one, although it is ignored
         config.apply_chat_template = False
         config.do_sample = False
         config.num_beams = workload.num_beams
@@ -222,16 +226,17 @@ def _scheduler(genai: Any, fields: dict[str, str]) -> Any:
 
 
 def _stamps_ns(raw: Any, batch: int, start_ns: int) -> list[int]:
-    """The moment of each new token, from the raw metrics: microseconds to the first token, and for each later
-    token of each sequence the time of its step divided by the step's tokens of all sequences."""
+    """The moment of each new token, in ns. The raw metrics hold the microseconds to the first token and, for
+    each later token of each sequence, the time of its step divided by the number of tokens that the step gave
+    to all sequences."""
     shares = raw.m_durations
     intervals = [sum(shares[place : place + batch]) for place in range(0, len(shares), batch)]
     return [start_ns + round(us * 1e3) for us in accumulate([raw.m_times_to_first_token[0], *intervals])]
 
 
 def _drafting(output: Any) -> Drafting:
-    """The steps by GenAI's metrics, whose batch sizes are each step's new tokens, and the share that a draft
-    model had in them."""
+    """The steps of the generation and the work of the draft model, from GenAI's metrics, whose batch sizes
+    are the numbers of new tokens of each step."""
     steps = [int(one) for one in output.perf_metrics.raw_metrics.m_batch_sizes]
     told = output.extended_perf_metrics
     if told is None:

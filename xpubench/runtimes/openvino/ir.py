@@ -1,4 +1,4 @@
-"""An IR on a device: the properties asked for and applied, and the bytes of its weights and its cache."""
+"""An IR on a device: its requested and applied properties, and the bytes of its weights and its cache."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,7 +15,8 @@ from xpubench.spec import DTYPE_BYTES, Subject
 # What a record calls the cache of these runtimes.
 CACHE = "state of the IR"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
-# The types of constants by OpenVINO's names; the first that an IR holds is that of its quantized weights.
+# The quantized types of constants by OpenVINO's names. The first of these types that an IR holds counts as
+# that of its weights.
 STORED = {
     "i4": "int4",
     "u4": "int4",
@@ -26,9 +27,9 @@ STORED = {
     "f8e4m3": "fp8",
 }
 FLOATS = {"f16": "float16", "bf16": "bfloat16", "f32": "float32"}
-# Smaller constants are no weights.
+# Smaller constants are not weights.
 LEAST_BYTES = 1024
-# These are read back from the compiled model, where its device has them.
+# These properties are read back from the compiled model, where its device has them.
 READ_BACK = (
     *("EXECUTION_DEVICES", "INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION", "PERFORMANCE_HINT"),
     *("DYNAMIC_QUANTIZATION_GROUP_SIZE", "NUM_STREAMS", "INFERENCE_NUM_THREADS"),
@@ -37,7 +38,7 @@ READ_BACK = (
 # A quantized cache has a float32 scale and a float32 zero point for each group of values, or for each head
 # where the group size is 0.
 CACHE_SCALE_BYTES = 8
-# Operations of decompression and layout that lie between a constant and the operation that uses the weight.
+# Operations that decompress or rearrange a weight between its constant and the operation that uses it.
 LAYOUT = {"Convert", "Subtract", "Multiply", "Reshape", "Transpose"}
 
 
@@ -47,7 +48,7 @@ def options_of(subject: Subject) -> OpenVinoOptions:
 
 
 def plugin_of(subject: Subject) -> str:
-    """The name under which a core tells the properties of the subject's device: AUTO for AUTO:GPU,CPU."""
+    """The device name to ask a core for properties: AUTO for AUTO:GPU,CPU."""
     device = options_of(subject).device
     return shares(device) or device
 
@@ -59,7 +60,8 @@ def supported(owner: Any, *device: str) -> list[str]:
 
 def core_of(subject: Subject, without: tuple[str, ...] = ()) -> Any:
     """A core whose device has the subject's properties, except those in `without`. UserError for a value that
-    the device does not take. A device that shares work out takes properties only together with a model."""
+    the device does not take. A device that distributes work to others, such as AUTO, takes properties only
+    together with a model."""
     device, core = options_of(subject).device, import_openvino().Core()
     if shares(device):
         return core
@@ -94,8 +96,8 @@ def applied(compiled: Any, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def weight_sizes(model: Any) -> tuple[int, int]:
-    """Bytes of an IR's weights, and of those that one decoding step reads: all except the tables that are
-    only looked up."""
+    """The bytes of an IR's weights, and of those that one decoding step reads: all but the embedding tables,
+    from which it only looks rows up."""
     total = read = 0
     for op in model.get_ordered_ops():
         if op.get_type_name() == "Constant" and op.get_byte_size() > LEAST_BYTES:
@@ -107,8 +109,8 @@ def weight_sizes(model: Any) -> tuple[int, int]:
 
 @cache
 def stored_precision(xml: Path) -> str | None:
-    """The type of an IR's weights: that of the quantized ones where there are any, the narrowest first,
-    else the type of most bytes; None where the file names none."""
+    """The type of an IR's weights: the narrowest type of quantized weights where there are any, else the
+    floating point type with the most bytes; None where the file has neither."""
     sizes: Counter[str] = Counter()
     for _, layer in ElementTree.iterparse(xml):
         data = layer.find("data") if layer.tag == "layer" and layer.get("type") == "Const" else None
@@ -129,7 +131,8 @@ def kv_value_bytes(subject: Subject, owner: Any, head_dim: int, *device: str) ->
     def bytes_of(side: str) -> float:
         names = (f"{side}_CACHE_PRECISION", "KV_CACHE_PRECISION", "INFERENCE_PRECISION_HINT")
         precisions = (owner.get_property(*device, name) for name in names if name in known)
-        # A cache that stays in the precision of inference has a type without bits, and AUTO reports no type.
+        # The type of a cache that stays in the inference precision has no bit width, and AUTO reports no type
+        # at all.
         value = next((one.bitwidth / 8 for one in precisions if one.bitwidth), DTYPE_BYTES[subject.dtype])
         if value >= 2:
             return value

@@ -1,4 +1,4 @@
-"""Where the time of a token goes, from the counters of a compiled model's nodes."""
+"""Where the time of a token goes, from the performance counters of a compiled model's nodes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,15 +24,16 @@ from xpubench.spec import Workload
 
 COUNT_NODES = {"PERF_COUNT": True}
 METHOD = "OpenVINO's counters of a second compilation's nodes, over one generation"
-# A node's average is whole microseconds, the rest of it cut off; half of one is cut off on average.
+# A node's average is cut to whole microseconds, which takes half a microsecond off on average.
 CUT_OFF_NS = 500.0
-# The compilation that counts warms up with the prompt's pass and one step.
+# The model compiled with counters warms up with the prompt's pass and one step.
 WARM_UP_TOKENS = 2
-# The model on which the cost of a counted node is measured: so many nodes, and inferences with and without.
+# The cost of a counted node is measured on a model of this many nodes, with this many inferences each with
+# and without counters.
 NODES, ROUNDS = 200, 100
 
 Generate = Callable[[TokenIds, Workload, SyncPolicy], Generation]
-# The object that has the runtime's infer request, and the name of that attribute.
+# The object that holds the runtime's infer request, and the name of the attribute.
 RequestPlace = tuple[Any, str]
 
 
@@ -46,15 +47,16 @@ class Counted(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """The nodes' counters after so many inferences."""
+    """The nodes' counters after this number of inferences."""
 
     inferences: int
     nodes: list[Counted]
 
 
 class WatchedRequest:
-    """An infer request that notes how long each inference takes, and reads the counters after the first one
-    since `begin`. `reading_ns` is the time of that reading. All else is the request's own."""
+    """Wraps an infer request, records how long each inference takes, and reads the counters after the first
+    inference since `begin`; `reading_ns` is how long that reading took. Everything else is passed on to the
+    request."""
 
     def __init__(self, request: Any) -> None:
         self._request = request
@@ -82,7 +84,7 @@ class WatchedRequest:
         self._ended(self._start_ns)
 
     def counters(self) -> Counters:
-        """The counters of the nodes now."""
+        """The current counters of the nodes."""
         microsecond = timedelta(microseconds=1)
         nodes = [
             Counted(
@@ -115,10 +117,10 @@ def explain_nodes(
     place: RequestPlace,
     event_ns: float,
 ) -> Measured:
-    """The parts of the tokens of a generation whose inferences go through `request`, that of a compilation
-    which counts, in the `place` of the runtime's own: after a short generation that warms it up, and before
-    one through the runtime's own request. `event_ns` is what a counted node costs. RunFailure `unsupported`
-    where inferences are not tokens."""
+    """Measures the parts of the tokens with `request`, which belongs to a model compiled with counters and
+    takes the `place` of the runtime's own request. It makes a short generation to warm up, the one that is
+    measured, and another one through the runtime's own request. `event_ns` is the cost of counting a node.
+    Raises RunFailure `unsupported` where the number of inferences is not the number of tokens."""
     watched, waits = WatchedRequest(request), Waits()
     with _in_place(place, watched):
         short = msgspec.structs.replace(workload, new_tokens=min(WARM_UP_TOKENS, workload.new_tokens))
@@ -149,7 +151,7 @@ def explain_nodes(
         cpu_share=waits.share,
         generations=3,
         notes=[
-            "a second compilation lies elsewhere in memory, which alone can change its time by some percent"
+            "the second compiled model lies elsewhere in memory, which can change its time by some percent"
         ],
     )
 
@@ -168,8 +170,9 @@ def _in_place(place: RequestPlace, request: WatchedRequest) -> Iterator[None]:
 def _token(
     walls_ns: Sequence[int], infer_ns: Sequence[int], before: Counters, after: Counters, event_ns: float
 ) -> MeasuredToken:
-    """The mean token between two readings of the counters. The nodes' means are of all inferences, and are
-    scaled to the middle half of these, of which the times inside and outside of inferences are."""
+    """The mean token between two readings of the counters. The times inside and outside of inferences are
+    means over the middle half of the inferences. The nodes' times are means over all inferences, and are
+    scaled to match."""
     infer, wall = middle_mean(infer_ns), middle_mean(walls_ns)
     scale = infer / fmean(infer_ns)
     operators: dict[tuple[str, PartName], tuple[float, int]] = {}
@@ -211,8 +214,8 @@ def _between(before: Counters, after: Counters) -> list[tuple[Counted, float]]:
 
 @cache
 def node_cost_ns(device: str) -> float:
-    """What counting adds to a node, in nanoseconds: the difference of the fastest inferences with and
-    without, of a small model whose nodes compute next to nothing."""
+    """The time that counting adds to a node, in nanoseconds: the difference between the fastest inferences
+    with and without counters of a small model whose nodes compute next to nothing, for each node."""
     openvino = import_openvino()
     from openvino import opset13
 

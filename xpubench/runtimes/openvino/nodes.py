@@ -1,14 +1,15 @@
-"""Which part of a token's time a node of a compiled model is, by its type and name.
+"""Which part of a token's time a node of a compiled model belongs to, by its type and name.
 
-The types are those of OpenVINO's CPU plugin. Those of its GPU plugin are taken for the same where they differ
-in underscores and capitals alone; nobody has run that here.
+The types are those of OpenVINO's CPU plugin. Types of its GPU plugin count as the same where they differ only
+in underscores and capitals, which has never been run.
 """
 
 import re
 
 from xpubench.explanation import PartName
 
-# Products with constant weights, alone or fused. The CPU plugin makes them of each MatMul with a constant.
+# Products with constant weights, fused or not. The CPU plugin turns each MatMul with a constant into one of
+# these.
 WEIGHTS = {
     "fullyconnected",
     "fullyconnectedcompressed",
@@ -17,7 +18,7 @@ WEIGHTS = {
     "gathermatmul",
     "convolution",
 }
-# Products of activations with each other are those of attention where it is not fused.
+# Where attention is not fused, it consists of the products of activations with each other.
 ATTENTION = re.compile(r"(scaleddotproductattention|pagedattention|sdpa|softmax|matmul$|gemm$)")
 OTHER = re.compile(
     r"(add|subtract|multiply|divide|floormod|power|sqrt|abs|negative|exp|log|erf|sin|cos|tanh|sigmoid|swish|"
@@ -36,7 +37,7 @@ def part_of_node(node_type: str, name: str) -> PartName:
     known = node_type.replace("_", "").lower()
     if known in WEIGHTS:
         return "weights"
-    # The rotary embedding's angles are a product of positions and frequencies.
+    # The angles of the rotary embedding are a product of positions and frequencies, and not attention.
     if ATTENTION.match(known) and "rotary" not in name:
         return "attention"
     return "other_kernels" if OTHER.fullmatch(known) or "rotary" in name else "unknown_kernels"

@@ -11,16 +11,18 @@ from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.ledger import COUNT_NODES, explain_nodes, node_cost_ns
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
-from xpubench.runtimes.pytorch.runtime import PyTorchRuntime, plain_generation_config
+from xpubench.runtimes.pytorch.generate import plain_generation_config
+from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject, Workload
 from xpubench.weights.load import LoadedWeights
 from xpubench.weights.quiet import quiet_transformers
 
 
 class OptimumRuntime(OpenVinoRuntime, PyTorchRuntime):
-    """A transformers `generate` whose forward pass is OpenVINO's: the same clock, checks and scores."""
+    """Transformers' `generate` over a forward pass of OpenVINO, with the clock, checks and scores of stock
+    PyTorch."""
 
-    # The graph is the whole model.
+    # The graph always computes the logits of all positions.
     scores_rows_alone = False
     own_tokenizer = False
 
@@ -54,10 +56,10 @@ class OptimumRuntime(OpenVinoRuntime, PyTorchRuntime):
 
     @classmethod
     def card(cls, *_: object) -> None:
-        """None: a card of torch's says nothing of OpenVINO's graph."""
+        """None, because a device card measured with torch does not describe OpenVINO's graph."""
 
     def continue_random_cache(self, prompt_ids: TokenIds, workload: Workload) -> Generation | None:
-        # The cache is inside of OpenVINO's model.
+        # The cache is inside OpenVINO's model.
         return None
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:

@@ -13,13 +13,13 @@ WeightFormat = Literal["fp32", "fp16", "int8", "int4"]
 IR_FILE = "openvino_model.xml"
 DEVICES = {"cpu": "CPU", "xpu": "GPU", "npu": "NPU"}
 KINDS = {name: kind for kind, name in DEVICES.items()}
-# OpenVINO's devices that share work out among others, such as AUTO:GPU,CPU.
+# OpenVINO's devices that distribute the work to others, such as AUTO:GPU,CPU.
 SHARING = ("AUTO", "MULTI", "HETERO")
 # From the finest to the coarsest.
 DTYPES = ("float32", "float16", "bfloat16")
 STORED = {"fp32": "float32", "fp16": "float16", "int8": "int8", "int4": "int4"}
 INFERENCE = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-# The settings of a compression, in the order in which a recipe is told.
+# The settings of a compression, in the order in which a recipe is printed.
 SETTINGS = (
     *("weight_format", "sym", "ratio", "group_size", "group_size_fallback", "backup_precision", "all_layers"),
     *("awq", "scale_estimation", "gptq", "lora_correction", "sensitivity_metric", "dataset", "num_samples"),
@@ -38,14 +38,14 @@ FLAGS = (
     flag(
         "--weight-format",
         choices=get_args(WeightFormat),
-        help="of the export that a checkpoint needs first (default: fp32 or fp16, by --dtype)",
+        help="weights of the export that a checkpoint needs first (default: fp32 or fp16, by --dtype)",
     ),
     flag("--kv-cache-precision", choices=("u8", "f16", "bf16")),
     flag("--dynamic-quantization-group-size", type=int, choices=(0, 32, 64, 128)),
     flag("--performance-hint", choices=("LATENCY", "THROUGHPUT", "CUMULATIVE_THROUGHPUT")),
     flag("--inference-precision", choices=("f32", "bf16", "f16"), help="default: as --dtype says"),
     flag("--num-streams", type=int, metavar="N"),
-    flag("--threads", type=int, metavar="N", help="of the stack's inference on the CPU"),
+    flag("--threads", type=int, metavar="N", help="threads of the inference on the CPU"),
 )
 GENAI_FLAGS = (
     flag("--draft-model", metavar="IR", help="speculative decoding with the model in this directory"),
@@ -56,10 +56,10 @@ GENAI_FLAGS = (
 
 
 class OpenVinoDescription(RuntimeDescription, kw_only=True, frozen=True):
-    """A loaded IR: its recipe as `xpubench export` keeps it beside an IR (None where another tool made it),
-    the type of its weights, whose tokenizer encodes and decodes texts, the properties asked of the device's
-    plugin, and those that the compiled model reports, both by OpenVINO's own names (None where the stack does
-    not show them)."""
+    """A loaded IR. `ir` is the recipe that `xpubench export` keeps beside it (None where another tool made
+    the IR), `stored` the type of its weights, and `tokenizer` the library that encodes and decodes texts.
+    `asked` are the properties requested of the device's plugin and `applied` those that the compiled model
+    reports, both by OpenVINO's own names (None where the stack does not show them)."""
 
     ir: dict[str, Any] | None = None
     stored: str | None = None
@@ -106,23 +106,24 @@ class OptimumDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="op
 
 
 class GenAiDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="openvino-genai"):
-    """An IR in GenAI's pipeline: its scheduler's settings (None without continuous batching), and whether it
-    keeps the cache of prefixes that a prompt shares with an earlier one."""
+    """An IR in GenAI's pipeline: the settings of its scheduler (None without continuous batching), and
+    whether prompts reuse the cache of a prefix that they share with an earlier one."""
 
     scheduler: str | None = None
     prefix_caching: bool | None = None
 
 
 class OpenVinoBaseDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="openvino-base"):
-    """An IR in an infer request; with `last_row_alone` its output head sees only the last position."""
+    """An IR in an infer request. With `last_row_alone`, its output head sees only the last position."""
 
     last_row_alone: bool | None = None
 
 
 class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
-    """What all of OpenVINO's runtimes take. `device` is OpenVINO's name of the device, and `weight_format`
-    belongs to the export that a checkpoint needs first. None leaves a property to the device's plugin, and
-    `config` holds more properties by OpenVINO's own names."""
+    """The options of all of OpenVINO's runtimes. `device` is OpenVINO's name of the device, and
+    `weight_format` belongs to the export that a checkpoint needs first. The other fields are properties of
+    the device's plugin, which chooses where they are None; `config` holds more properties by OpenVINO's own
+    names."""
 
     packages: ClassVar[tuple[str, ...]] = (
         *("openvino", "openvino-genai", "openvino-tokenizers", "optimum", "optimum-intel", "nncf"),
@@ -178,7 +179,7 @@ class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
         return {name: own[name] for name in cls.__struct_fields__ if name in own}
 
     def identity(self) -> dict[str, Any]:
-        # Schema version 1 counted these two as set even where they are empty, and its ids are kept.
+        # Schema version 1 included these two in the id even where they are empty, and the ids are kept.
         return {"runtime": self.name(), "openvino": {"config": {}, "scheduler": {}} | self.set_fields()}
 
     @property
@@ -241,18 +242,19 @@ class GenAiOptions(OpenVinoOptions, kw_only=True, frozen=True, tag="openvino-gen
 
 
 def family(device: str) -> str:
-    """GPU of GPU.1."""
+    """The family of a device's name, such as GPU for GPU.1."""
     return device.split(".")[0]
 
 
 def shares(device: str) -> str | None:
-    """AUTO of AUTO:GPU,CPU; None for a device that computes itself."""
+    """The name of a device that distributes work to others, such as AUTO for AUTO:GPU,CPU; None for a device
+    that computes itself."""
     name = device.split(":")[0]
     return name if name in SHARING else None
 
 
 def named_devices(device: str) -> list[str]:
-    """The devices that a name lists: GPU and CPU of AUTO:GPU,CPU; none of AUTO alone."""
+    """The devices that a name lists: GPU and CPU for AUTO:GPU,CPU, and none for AUTO."""
     if shares(device) is None:
         return [device]
     listed = device.partition(":")[2].split(",")

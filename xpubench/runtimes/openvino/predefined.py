@@ -1,5 +1,5 @@
-"""The settings of an export that its recipe leaves open: those that Optimum Intel keeps for known models, as
-in optimum-cli, else groups that divide the model's matrices."""
+"""Fills in the settings that a recipe leaves open: as in optimum-cli with those that Optimum Intel keeps for
+known models, and else with groups that divide the model's matrices."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import msgspec
 
 from xpubench.runtimes.openvino.recipe import ExportRecipe, fitting_group_size
 
-# Optimum's own names of settings, which the recipe has too.
+# Optimum's settings that have the same name in the recipe.
 SAME = (
     *("sym", "group_size", "group_size_fallback", "ratio", "all_layers", "backup_precision", "dataset"),
     *("num_samples", "scale_estimation", "gptq", "dq_group_size", "ignored_scope"),
@@ -17,7 +17,7 @@ SAME = (
 
 def settled(recipe: ExportRecipe, config: dict[str, Any]) -> ExportRecipe:
     """The recipe with all of its settings, for a model with this config. As in optimum-cli, Optimum's
-    settings for a known model hold where no flag asks for others."""
+    settings for a known model apply unless a flag sets any of them."""
     if recipe.weight_format not in ("int8", "int4"):
         return recipe
     if recipe.sym is None and not recipe.compression():
@@ -35,7 +35,7 @@ def _of_optimum(recipe: ExportRecipe) -> ExportRecipe | None:
     local = Path(recipe.model).expanduser()
     name = str(local) if local.is_dir() else recipe.model
     kept = get_default_quantization_config(name, weight_format=recipe.weight_format)
-    # Settings for the parts of a model that sees or hears are not those of a language model.
+    # Such settings belong to the parts of a multimodal model, and not to a language model.
     if kept is None or "quantization_configs" in kept:
         return None
     fields = {name: kept[name] for name in SAME if kept.get(name) is not None}

@@ -20,22 +20,23 @@ Sensitivity = Literal[
 ]
 
 RECIPE_FILE = "xpubench_recipe.json"
-# The first is NNCF's own.
+# The first is NNCF's default.
 GROUPS = (128, 64, 32)
 NEED_DATA = ("scale_estimation", "gptq", "lora_correction", "num_samples")
 INT4_ALONE = (
     *("ratio", "group_size", "group_size_fallback", "backup_precision", "all_layers", "awq"),
     *("scale_estimation", "gptq", "lora_correction", "sensitivity_metric", "dataset", "num_samples"),
 )
-# What no flag sets: Optimum's settings for a known model fill these in.
+# These fields have no flag: Optimum's settings for a known model fill them in.
 FROM_OPTIMUM = ("predefined", "dq_group_size", "ignored_scope")
 
 
 class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a checkpoint becomes an IR. None leaves a setting to NNCF; `group_size` -1 is a whole channel;
-    `dataset` is the name of one that Optimum knows or a local text file, and `lora` a PEFT adapter.
-    `predefined` is the model for which Optimum Intel keeps the settings that the recipe took over; among
-    these can be a group size of dynamic quantization and names of operations that stay as they are."""
+    """How a checkpoint becomes an IR. NNCF chooses the settings that are None. A `group_size` of -1 stands
+    for a whole channel; `dataset` is a data set that Optimum knows by name, or a local text file; `lora` is
+    the directory of a PEFT adapter. `predefined` is the model whose settings were taken over from Optimum
+    Intel; these can include a group size of dynamic quantization (`dq_group_size`) and operations that stay
+    uncompressed (`ignored_scope`)."""
 
     model: str
     weight_format: WeightFormat
@@ -83,11 +84,11 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @classmethod
     def flags(cls) -> list[str]:
-        """The fields that have a flag of their name."""
+        """The fields that are set by a flag of the same name."""
         return [name for name in cls.__struct_fields__ if name not in FROM_OPTIMUM]
 
     def compression(self) -> list[str]:
-        """The flags that were given of those that belong to int4 alone."""
+        """The given flags among those that apply only to int4."""
         return [_flag(name) for name in INT4_ALONE if getattr(self, name) not in (None, False)]
 
     @property
@@ -97,7 +98,7 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ExportOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """An export for another process: the recipe, and the directory to write."""
+    """The order of an export for another process: the recipe, and the directory to write."""
 
     recipe: ExportRecipe
     out: str
@@ -108,9 +109,9 @@ def _flag(name: str) -> str:
 
 
 def fitting_group_size(config: dict[str, Any]) -> int | None:
-    """The largest group that divides the rows of the model's matrices where NNCF's own of 128 does not;
-    None where that one does or the architecture is not known, and -1, a whole channel, where none divides
-    them."""
+    """The largest group size that divides the rows of the model's matrices, where NNCF's default of 128 does
+    not. None where the default does or the architecture is not known, and -1, a whole channel, where no group
+    size divides them."""
     known = architecture_of(config)
     if known is None:
         return None
@@ -120,12 +121,12 @@ def fitting_group_size(config: dict[str, Any]) -> int | None:
 
 
 def is_ir(model: str) -> bool:
-    """Whether a model's name is the path of a directory with an OpenVINO IR."""
+    """Whether `model` is the path of a directory that holds an OpenVINO IR."""
     return (Path(model).expanduser() / IR_FILE).is_file()
 
 
 def read_recipe(directory: Path) -> dict[str, Any] | None:
-    """What was kept beside an IR: recipe, versions, tokenizer; None where another tool made the IR."""
+    """What an export kept beside its IR: recipe, versions, tokenizer; None where another tool made the IR."""
     try:
         return msgspec.json.decode((directory / RECIPE_FILE).read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError):

@@ -15,7 +15,7 @@ from xpubench.record import WeightsFingerprint
 from xpubench.runtimes.base import Device, Generator, Loader, Origin
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.device import check_device, device_named
-from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat, family
+from xpubench.runtimes.openvino.options import INFERENCE, IR_FILE, WeightFormat, family
 from xpubench.runtimes.openvino.recipe import (
     ExportOrder,
     ExportRecipe,
@@ -34,14 +34,13 @@ from xpubench.weights.pretrained import load_tokenizer
 from xpubench.weights.source import read_config, source_of
 
 EXPORT = "xpubench.runtimes.openvino.export"
-PRECISIONS = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 NEEDED_INPUTS = {"input_ids", "attention_mask", "beam_idx"}
 
 
 class OpenVinoRuntime(Loader, Generator):
-    """A loaded IR, its tokenizer and what is known of both. With `merges_lora`, an adapter is merged before
-    the export; `own_properties` are those that the runtime takes beside the ones of the device's plugin. With
-    `own_tokenizer`, texts go through the tokenizer's IRs where they lie beside the model's."""
+    """A loaded IR and its tokenizer. With `merges_lora`, an adapter is merged before the export.
+    `own_properties` are the properties that the runtime takes in addition to those of the device's plugin.
+    With `own_tokenizer`, texts go through the tokenizer's IRs where these lie beside the model's."""
 
     merges_lora: ClassVar[bool] = True
     own_properties: ClassVar[tuple[str, ...]] = ()
@@ -55,15 +54,15 @@ class OpenVinoRuntime(Loader, Generator):
         self.directory = directory
         self.kept = read_recipe(directory)
         self.asked = ir.properties(subject)
-        # Plain JSON, because transformers' config class takes two seconds to import what models need.
+        # The config is read as JSON, because transformers' config classes take two seconds to import.
         self.config = read_config(str(directory), revision=None, trust_remote_code=subject.trust_remote_code)
         tokenizer = load_tokenizer(directory, subject.trust_remote_code)
         coder = ir_tokenizer(directory) if self.own_tokenizer else None
         self.tokenizer = "transformers" if coder is None else "openvino"
         size = _vocab_size(self.config)
         self.vocabulary = Vocabulary(subject.model, size, tokenizer, self.config.get, coder)
-        # One torch thread while OpenVINO works, because the OpenMP threads that spin after torch's own work
-        # would take the cores from oneTBB's.
+        # torch has one thread while OpenVINO works, because OpenMP threads that spin after torch's own work
+        # would take the cores from oneTBB's threads.
         self._torch_threads = torch.get_num_threads()
         torch.set_num_threads(1)
 
@@ -88,7 +87,7 @@ class OpenVinoRuntime(Loader, Generator):
         check_device(options.device)
         if subject.device == "npu" and not cls.runs_on_npu:
             raise UserError(
-                "an NPU takes no language model whose shapes change; --runtime openvino-genai runs them there"
+                "an NPU runs no language models with dynamic shapes; --runtime openvino-genai runs them there"
             )
         plugin = ir.plugin_of(subject)
         known = [*ir.supported(core, plugin), *cls.own_properties]
@@ -97,12 +96,12 @@ class OpenVinoRuntime(Loader, Generator):
                 raise unknown(f"property of OpenVINO's {plugin}", name, known)
         ir.core_of(subject, without=cls.own_properties)
         if is_ir(subject.model) and options.weight_format is not None:
-            raise UserError(f"{subject.model} is an IR already; leave out --weight-format")
+            raise UserError(f"{subject.model} is already an IR; leave out --weight-format")
 
     @classmethod
     def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
-        """Makes sure that the subject's IR is there and whole. A checkpoint that the cache does not have is
-        exported in another process, so that the export's memory and threads are not the run's."""
+        """Makes sure that the subject's IR exists and is complete. A checkpoint whose IR is not in the cache
+        is exported in another process, so that the export's memory and threads are not the run's."""
         if is_ir(subject.model) and subject.lora is not None and cls.merges_lora:
             raise UserError(
                 "a LoRA adapter is merged before the export: give the checkpoint with -m, or export it with "
@@ -126,7 +125,7 @@ class OpenVinoRuntime(Loader, Generator):
 
     @classmethod
     def operators(cls, *_: object) -> None:
-        """None: OpenVINO has operators of its own."""
+        """None, because OpenVINO has operators of its own."""
 
     @classmethod
     def load(cls, subject: Subject) -> Self:
@@ -159,19 +158,19 @@ class OpenVinoRuntime(Loader, Generator):
 
     @property
     def rounding(self) -> str:
-        """The coarsest of the precisions of inference and of the KV cache; int8 also where the activations
-        are quantized on the fly."""
+        """The coarsest of the precisions of inference and of the KV cache, and int8 where activations are
+        quantized dynamically."""
         told = self.asked | (self.applied() or {})
         names = [str(told.get(name)) for name in ("INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION")]
         quantized = str(told.get("DYNAMIC_QUANTIZATION_GROUP_SIZE", 0)) != "0"
-        dtypes = [PRECISIONS.get(name, "int8") for name in names] + ["int8"] * quantized
+        dtypes = [INFERENCE.get(name, "int8") for name in names] + ["int8"] * quantized
         return max(dtypes, key=UNIT_ROUNDOFF.__getitem__)
 
     def kv_value_bytes(self, head_dim: int) -> float:
         return ir.kv_value_bytes(self.subject, self._compiled, head_dim)
 
     def applied(self) -> dict[str, Any] | None:
-        """The compiled model's properties; None where the stack does not show it."""
+        """The properties of the compiled model; None where the stack does not show that model."""
         return None if self._compiled is None else ir.applied(self._compiled, self.asked)
 
     def described(self) -> dict[str, Any]:
@@ -212,7 +211,7 @@ class OpenVinoRuntime(Loader, Generator):
 
     @classmethod
     def _wanted(cls, subject: Subject) -> tuple[ExportRecipe, Path]:
-        """The export that the subject's checkpoint needs, and where it lies in the cache or would lie."""
+        """The export that the subject's checkpoint needs, and its path in the cache, existing or not."""
         from xpubench.runtimes.openvino.export import cached
 
         plain: WeightFormat = "fp32" if subject.dtype == "float32" else "fp16"
@@ -244,7 +243,7 @@ def _check_ir(directory: Path) -> None:
     try:
         model = import_openvino().Core().read_model(xml)
     except RuntimeError as error:
-        raise RunFailure("bad_model", f"{xml} is no whole IR: {ir.last_line(error)}") from error
+        raise RunFailure("bad_model", f"{xml} is not a complete IR: {ir.last_line(error)}") from error
     inputs = {one.get_any_name() for one in model.inputs}
     outputs = {one.get_any_name() for one in model.outputs}
     if not inputs >= NEEDED_INPUTS or "logits" not in outputs:

@@ -10,10 +10,10 @@ INSTALL = "install OpenVINO's stack in an environment of its own: pip install -r
 
 
 def import_openvino() -> Any:
-    """The module `openvino`; UserError when it or what goes with it is missing.
+    """The module `openvino`; UserError when it or a package that it needs is missing.
 
-    Each of Intel's tools has a stub for a missing `openvino_telemetry`; so nothing is sent, and no consent
-    file is written to the user's home.
+    The module `openvino_telemetry` is made impossible to import. Intel's tools all allow for its absence:
+    nothing is sent then, and no consent file is written to the user's home.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

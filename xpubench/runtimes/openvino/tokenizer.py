@@ -11,11 +11,12 @@ TOKENIZER_IR, DETOKENIZER_IR = "openvino_tokenizer.xml", "openvino_detokenizer.x
 
 
 class IrTokenizer:
-    """Two compiled models: from a text to its token ids, and back without the special ones."""
+    """Two compiled models: one turns a text into token ids, the other turns token ids into text without
+    special tokens."""
 
     def __init__(self, tokenizer: Any, detokenizer: Any) -> None:
-        """Both are models, or the paths of their IRs."""
-        # Its import adds the operations on strings to OpenVINO's.
+        """Takes two models, or the paths of their IRs."""
+        # The import adds operations on strings to OpenVINO.
         import_optional("openvino_tokenizers")
         core = import_openvino().Core()
         self._tokenizer, self._detokenizer = (
@@ -23,12 +24,12 @@ class IrTokenizer:
         )
 
     def encode(self, text: str) -> list[int]:
-        """The text's token ids, with those that the tokenizer adds."""
+        """The token ids of a text, including the special tokens that the tokenizer adds."""
         found: list[int] = self._tokenizer.infer({0: [text]})["input_ids"][0].tolist()
         return found
 
     def decode(self, token_ids: list[int]) -> str:
-        """The text of token ids, without special ones."""
+        """The text of token ids, without special tokens."""
         ids = np.array([token_ids], dtype=np.int64).reshape(1, -1)
         return str(self._detokenizer.infer({0: ids})["string_output"][0])
 

@@ -1,4 +1,4 @@
-"""The tokenizer's part of an export: its IRs, held against transformers' tokenizer."""
+"""The tokenizer's part of an export: its IRs, and their comparison with transformers' tokenizer."""
 
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ CONVERTED = "tokenizer and detokenizer IR"
 
 
 def write_tokenizer_irs(tokenizer: Any, target: Path) -> dict[str, Any]:
-    """Writes IRs of transformers' tokenizer to the directory. Returns what the recipe keeps: whether there
-    are any, in words, and how they compare with the tokenizer that they were made from."""
+    """Writes IRs of transformers' tokenizer to the directory. Returns what the recipe records: in words,
+    whether the IRs could be made, and how they compare with the tokenizer that they were made from."""
     from openvino import save_model
     from openvino_tokenizers import convert_tokenizer
 
     try:
         pair = convert_tokenizer(tokenizer, with_detokenizer=True, utf8_replace_mode="replace")
-    except Exception as error:  # the conversion raises whatever it meets
+    except Exception as error:  # the conversion raises all kinds of exceptions
         reason = f"openvino_tokenizers cannot convert it ({first_line(error)})"
         return {"tokenizer": f"transformers alone: {reason}"}
     for model, name in zip(pair, (TOKENIZER_IR, DETOKENIZER_IR), strict=True):
@@ -27,8 +27,8 @@ def write_tokenizer_irs(tokenizer: Any, target: Path) -> dict[str, Any]:
 
 
 def compared(ir: IrTokenizer, tokenizer: Any) -> dict[str, Any]:
-    """On how many of a few hundred texts the IRs give other ids, or another text of the same ids, than
-    transformers' tokenizer, with the first such text."""
+    """Compares the IRs with transformers' tokenizer: on how many of a few hundred texts they give other ids,
+    or decode the same ids to another text, and the first such text."""
     tried = texts(tokenizer.all_special_tokens)
     other_ids, other_texts = [], []
     for text in tried:
@@ -47,7 +47,7 @@ def compared(ir: IrTokenizer, tokenizer: Any) -> dict[str, Any]:
 
 
 def doubts_of_tokenizer(kept: dict[str, Any]) -> list[str]:
-    """The warning that the tokenizer's IRs differ from transformers' tokenizer, by what a recipe keeps."""
+    """A warning where the recipe says that the tokenizer's IRs differ from transformers' tokenizer."""
     found = kept.get("tokenizer_check") or {}
     told = [
         f"{found[name]} {what}"

@@ -3,7 +3,8 @@
 from random import Random
 
 WANTED = 320
-# Sentences in many scripts, code and markup, white space, numbers, emoji and signs, words at their edges.
+# Sentences in many scripts, code and markup, white space, numbers, emoji and symbols, and words in edge
+# cases.
 PIECES = (
     *("The river was low that summer.", "We'll see what they've got, won't we?"),
     *("It's 5 o'clock; don't wait!", "Über den Dächern grüßt ein Mädchen."),
@@ -32,8 +33,8 @@ PIECES = (
 
 
 def texts(special: list[str]) -> list[str]:
-    """Each piece alone, each special token of the tokenizer within a text, and random joints of pieces, one
-    of them long; the same each time."""
+    """The texts, the same ones each time: each piece alone, each special token of the tokenizer within a
+    text, and random concatenations of pieces, one of them long."""
     random = Random(0)
     found = ["", *PIECES, *(f"before{one}after {one} end" for one in special[:8])]
     while len(found) < WANTED - 1:

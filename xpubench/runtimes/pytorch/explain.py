@@ -1,8 +1,6 @@
 """Where the time of a transformers model's tokens goes, from torch's profiler."""
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 from torch.profiler import profile as torch_profile
@@ -15,7 +13,7 @@ from xpubench.measure.ledger.middle import middle_mean
 from xpubench.measure.ledger.processors import Waits
 from xpubench.measure.ledger.profiled import measured_tokens
 from xpubench.measure.ledger.trace import BEGIN, STEP
-from xpubench.measure.profile import profiler
+from xpubench.measure.profile import chrome_trace, profiler
 from xpubench.measure.times import TokenTimes
 
 # The steps that are profiled. Each is some thousand events, which are kept in memory.
@@ -92,10 +90,7 @@ def traced(timed: Timed, device: str, most_steps: int, waits: Waits) -> tuple[by
             times = timed(clock)
     finally:
         clock.end()
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "trace.json"
-        profile.export_chrome_trace(str(path))
-        return path.read_bytes(), times
+    return chrome_trace(profile), times
 
 
 def _beside(token: MeasuredToken, unprofiled: list[int]) -> MeasuredToken:

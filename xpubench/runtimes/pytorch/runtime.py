@@ -8,10 +8,9 @@ from time import perf_counter_ns
 from typing import Any, Self
 
 import msgspec
-import numpy as np
 import torch
 import transformers
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from xpubench.catalog import find_model
 from xpubench.environment import Environment
@@ -28,6 +27,12 @@ from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
 from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
 from xpubench.runtimes.pytorch.event_cost import event_cost_ns
 from xpubench.runtimes.pytorch.explain import profiled_generation
+from xpubench.runtimes.pytorch.generate import (
+    can_stay_eager,
+    generate_arguments,
+    new_tokens_of,
+    plain_generation_config,
+)
 from xpubench.runtimes.pytorch.options import PyTorchOptions
 from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT, cache_of, random_cache
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
@@ -177,7 +182,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             delattr(self.model, name)
         if kept:
             _free(self.subject.device)
-        if workload.cache == "static" and self.subject.device == "cuda" and not _can_stay_eager():
+        if workload.cache == "static" and self.subject.device == "cuda" and not can_stay_eager():
             raise RunFailure(
                 "unsupported",
                 f"transformers {transformers.__version__} always compiles the steps of a static cache on "
@@ -238,7 +243,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             output = self.model.generate(**arguments)
             self._synchronize()
             end_ns = perf_counter_ns()
-        tokens = _new_tokens(output, prompt_ids, workload)
+        tokens = new_tokens_of(output, prompt_ids, workload)
         stamps = clock.stamps_ns
         if stamped and len(stamps) != workload.new_tokens:
             raise RunFailure(
@@ -254,25 +259,10 @@ class PyTorchRuntime(TransformersScorer, Loader):
         with self.inference():
             output = self.model.generate(**arguments, return_dict_in_generate=True)
         # IPEX's own beam search returns a bare tensor, whatever it is asked for.
-        return _new_tokens(getattr(output, "sequences", output), prompt_ids, workload), output
+        return new_tokens_of(getattr(output, "sequences", output), prompt_ids, workload), output
 
     def _arguments(self, input_ids: torch.Tensor, workload: Workload, **more: Any) -> dict[str, Any]:
-        arguments = {
-            "input_ids": input_ids,
-            "attention_mask": torch.ones_like(input_ids),
-            "do_sample": False,
-            "num_beams": workload.num_beams,
-            "max_new_tokens": workload.new_tokens,
-            "min_new_tokens": workload.new_tokens,
-            "use_cache": True,
-        }
-        if workload.cache == "static":
-            arguments["cache_implementation"] = "static"
-            # Later versions compile a static cache's steps on accelerators unless they are told not to; only
-            # --torch-compile asks for that here.
-            if _can_stay_eager():
-                arguments["disable_compile"] = True
-        return arguments | more
+        return generate_arguments(input_ids, workload) | more
 
     @contextlib.contextmanager
     def stamped(self, clock: TokenClock, workload: Workload) -> Iterator[dict[str, Any]]:
@@ -370,29 +360,6 @@ def _backend(subject: Subject) -> str | None:
 
 def _has_onednn_decode(subject: Subject) -> bool:
     return not isinstance(subject.options, PyTorchOptions) or subject.options.onednn_decode
-
-
-def _can_stay_eager() -> bool:
-    return hasattr(GenerationConfig(), "disable_compile")
-
-
-def plain_generation_config(model: Any) -> GenerationConfig:
-    """A configuration without an end-of-sequence token, so that every length is reached, and without the
-    checkpoint's sampling or penalty settings, so that greedy search is greedy."""
-    bos, pad = (getattr(model.config, name, None) for name in ("bos_token_id", "pad_token_id"))
-    return GenerationConfig(bos_token_id=bos, pad_token_id=0 if pad is None else pad)
-
-
-def _new_tokens(sequences: torch.Tensor, prompt_ids: TokenIds, workload: Workload) -> TokenIds:
-    batch, length = prompt_ids.shape
-    tokens: TokenIds = sequences[:, length:].cpu().numpy().astype(np.int64)
-    if tokens.shape != (batch, workload.new_tokens):
-        raise RunFailure(
-            "short_output",
-            f"generate returned {tokens.shape[1]} new tokens for {tokens.shape[0]} prompts, where "
-            f"{workload.new_tokens} for {batch} were asked for",
-        )
-    return tokens
 
 
 def _cache_positions(cache: Any) -> int | None:
