@@ -321,6 +321,16 @@ def test_several_tasks_and_the_smoke_passages_are_its_own(accuracy: CommandLine,
     assert openai["accuracy"]["reference"] is None
 
 
+def test_the_templates_of_a_task_are_compiled_once(accuracy: CommandLine) -> None:
+    """lm-eval compiles them for every item, which takes longer than a GPU takes to score it."""
+    assert accuracy("--acc-iter", 4).code == 0
+    before = lm_eval.utils.env.from_string.cache_info()
+    assert accuracy("--acc-iter", 12).code == 0
+    after = lm_eval.utils.env.from_string.cache_info()
+    assert after.misses == before.misses
+    assert after.hits - before.hits >= 12
+
+
 def test_examples_are_not_what_the_reference_had(accuracy: CommandLine) -> None:
     record = accuracy("-m", "smollm2-135m", "--num-fewshot", 2, "--json").records[0]
     assert record["accuracy"]["reference"] is None

@@ -187,7 +187,7 @@ def test_beams_static_cache_and_accuracy_on_int4(generate: CommandLine, saved: P
     assert done.code == 0
     pytest.importorskip("lm_eval")
     done = generate(
-        "smollm2-135m", *flags, "--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 20
+        "smollm2-135m", *flags, "--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 10
     )
     assert done.records[0]["accuracy"]["acc"] > 0.2
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +40,7 @@ def load_tasks(specs: list[AccuracySpec]) -> tuple[TaskRuns, dict[str, list[str]
     """lm-eval's tasks with their data by the ids of their runs, where each task of a group or tag is one run;
     and the ids of the tasks by the id of their group. UserError for a name that lm-eval does not know, and
     for data that are not available."""
+    _keep_templates()
     manager = _task_manager([spec.task for spec in specs])
     found: TaskRuns = {}
     groups: dict[str, list[str]] = {}
@@ -75,7 +77,6 @@ def _leaves(tasks: dict[Any, Any]) -> dict[str, Any]:
 def _on_file(task: AccuracyTask) -> Any:
     """lm-eval's own definition on the local file's passages. `datasets` gets the passages instead of the
     path, as it would take a file with a known path and time from its cache."""
-    import lm_eval
     import yaml
     from datasets import Dataset, DatasetDict
     from lm_eval.api.task import ConfigurableTask
@@ -84,7 +85,7 @@ def _on_file(task: AccuracyTask) -> Any:
     sha256, passages = _passages(Path(task.data))
     if sha256 != task.data_sha256:
         raise UserError(f"--acc-data {task.data} was changed just now; run it again")
-    definition = Path(lm_eval.__file__).parent / "tasks" / "lambada" / f"{DEFINITIONS[task.name]}.yaml"
+    definition = _lambada() / f"{DEFINITIONS[task.name]}.yaml"
     unwanted = ("tag", "dataset_path", "dataset_name", "validation_split")
     fields = yaml.safe_load(definition.read_text()).items()
     config = {name: value for name, value in fields if name not in unwanted}
@@ -100,12 +101,32 @@ def _task_manager(tasks: list[AccuracyTask]) -> Any:
         return None
     from lm_eval.tasks import TaskManager
 
+    # An index of all tasks takes ten seconds, one of LAMBADA's alone takes none.
+    manager = TaskManager(include_path=str(_lambada()), include_defaults=False)
+    if set(names) <= set(manager.all_tasks):
+        return manager
     manager = TaskManager()
     known = list(manager.all_tasks)
     for name in names:
         if name not in known:
             raise unknown("task", name, [*known, SMOKE])
     return manager
+
+
+def _lambada() -> Path:
+    """The directory of lm-eval's definitions of LAMBADA."""
+    import lm_eval
+
+    return Path(lm_eval.__file__).parent / "tasks" / "lambada"
+
+
+def _keep_templates() -> None:
+    """Has lm-eval compile each template of a task once. It compiles them anew for every item, a millisecond
+    each, several times an item."""
+    from lm_eval.utils import env
+
+    if "from_string" not in vars(env):
+        env.from_string = cache(env.from_string)
 
 
 def check_installed() -> None:
