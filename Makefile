@@ -119,8 +119,9 @@ bench-ranks: .venv/.done
 test-ranks: .venv/.done
 	.venv/bin/python -m pytest tests/distributed
 
+test-oldest: export OMP_NUM_THREADS = 1
 test-oldest: .venv-oldest/.done
-	.venv-oldest/bin/python -m pytest
+	.venv-oldest/bin/python -m pytest $(SIDE_BY_SIDE) tests/unit tests/integration tests/contract
 
 test-ipex: .venv-ipex/.done
 	.venv-ipex/bin/python -m pytest tests/ipex

@@ -12,7 +12,7 @@ TOKENS_VARIABLE = "XPU_EMULATION_TOKENS"
 def install() -> None:
     """Has each call of transformers' `generate` append a line of JSON to the file that
     `XPU_EMULATION_TOKENS` names: `{"device", "beams", "prompt_tokens", "sequences"}`, the sequences with
-    their prompts. Calls that raise leave no line."""
+    their prompts. Calls that raise, and those that are forced along given tokens, leave no line."""
     from transformers import GenerationMixin
 
     generate = GenerationMixin.generate
@@ -20,6 +20,9 @@ def install() -> None:
     @functools.wraps(generate)
     def observed(self: Any, *arguments: Any, **named: Any) -> Any:
         result = generate(self, *arguments, **named)
+        processors = named.get("logits_processor") or ()
+        if any(getattr(one, "forced", None) is not None for one in processors):
+            return result
         prompt: Any = arguments[0] if arguments else named.get("inputs", named.get("input_ids"))
         given = named.get("generation_config")
         beams = named.get("num_beams", getattr(given, "num_beams", 1))

@@ -1,4 +1,4 @@
-"""Every validated family through the export and the four runtimes (a step of `make test`)."""
+"""Every validated family through the export and the four runtimes."""
 
 from pathlib import Path
 

@@ -44,15 +44,15 @@ class LogitsTracer(LogitsProcessor):  # type: ignore[misc]  # transformers carri
 
     def __init__(self, forced: torch.Tensor | None) -> None:
         self.logits: list[NDArray[np.float32]] = []
-        self._forced = forced
+        self.forced = forced
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         step = len(self.logits)
         # Without a copy, the array on the CPU would share memory that later steps may overwrite.
         self.logits.append(scores.float().cpu().numpy().copy())
-        if self._forced is None:
+        if self.forced is None:
             return scores
-        return torch.full_like(scores, -torch.inf).scatter(1, self._forced[:, step : step + 1], 0.0)
+        return torch.full_like(scores, -torch.inf).scatter(1, self.forced[:, step : step + 1], 0.0)
 
 
 class LogitsWatch(LogitsProcessor):  # type: ignore[misc]  # transformers carries no types here
