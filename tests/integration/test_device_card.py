@@ -84,10 +84,12 @@ def test_quantized_weights_have_an_assumed_card(generate: CommandLine, tiny_llam
     assert found["card"] == "datasheet"
 
 
-def test_measuring_leaves_random_numbers_as_they_were(generate: CommandLine, small: Path) -> None:
+def test_measuring_leaves_random_numbers_as_they_were(
+    generate: CommandLine, tiny_llama: Path, small: Path
+) -> None:
     """Dummy weights are drawn from torch's generator, whether a card is measured before them or not."""
     flags = ("--dummy-weights", "--seed", 3)
     tokens = [
-        generate("smollm2-135m", *flags, "--json").records[0]["output"]["first_token_ids"] for _ in range(2)
+        generate(tiny_llama, *flags, "--json").records[0]["output"]["first_token_ids"] for _ in range(2)
     ]
     assert tokens[0] == tokens[1]

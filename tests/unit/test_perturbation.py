@@ -95,11 +95,11 @@ def test_the_terminal_shows_the_interval_and_the_pairs(
 
 @pytest.mark.parametrize("truth", [1.0, 1.03, 1.05, 1.1])
 def test_the_interval_holds_whatever_number_of_pairs_it_chose(truth: float) -> None:
-    """Of 4,000 runs of up to 40 pairs, at most 5% and what chance adds miss the truth; with the interval of
+    """Of 2,000 runs of up to 40 pairs, at most 5% and what chance adds miss the truth; with the interval of
     all pairs' own deviation, in which a lucky start ends too early, it would be more."""
     source = np.random.default_rng(5)
     missed = 0
-    runs = 4000
+    runs = 2000
     for _ in range(runs):
         drawn = np.exp(source.normal(log(truth), 0.03, 40)).tolist()
         made = next((pairs for pairs in range(FIRST_PAIRS, 40) if known(drawn[:pairs])), 39) + 1
