@@ -171,6 +171,15 @@ class RankGroup:
         """Has the failure recorded as this rank's and ends all ranks."""
         if self._watchdog is not None:
             self._watchdog.report(msgspec.to_builtins(failure))
+        self._end()
+
+    def end_if_failed(self) -> None:
+        """Ends all ranks where the watchdog has recorded a failure. For a rank that gets a signal: a launcher
+        signals the other ranks when one has died, and rank 0 must not call that an interruption."""
+        if self._watchdog is not None and not self._watchdog.is_watching():
+            self._end()
+
+    def _end(self) -> NoReturn:
         if self._mpi is not None:
             self._mpi.Abort(1)
         os._exit(1)

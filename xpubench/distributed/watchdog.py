@@ -50,6 +50,16 @@ class WatchdogConnection:
         with contextlib.suppress(OSError):
             self._socket.recv(1)
 
+    def is_watching(self) -> bool:
+        """Whether the watchdog still watches: it ends when it has recorded a failure."""
+        self.say({"signalled": True})
+        try:
+            return self._socket.recv(1) == b"."
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Signs off."""
         self.say({"bye": True})
@@ -122,6 +132,9 @@ class Watchdog:
                     self._known += 1
                 elif "within_s" in message:
                     self._set_deadline(message["within_s"])
+                elif "signalled" in message:
+                    if not self._over.is_set():
+                        writer.write(b".")
                 elif "failure" in message:
                     failure = msgspec.convert(message["failure"], Failure)
                     text = f"{_who(place)}: {failure.message}"

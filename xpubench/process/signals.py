@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic
 from types import FrameType
 
@@ -13,10 +13,12 @@ EXIT_S = 60.0
 
 
 class _Received:
-    """The first signal that came, and the time of the last one that interrupted, by the monotonic clock."""
+    """The first signal that came, the time of the last one that interrupted, by the monotonic clock, and what
+    is called before it interrupts."""
 
     number: int | None = None
     at_s = 0.0
+    first: Callable[[], None] | None = None
 
 
 _received = _Received()
@@ -46,6 +48,16 @@ def as_interruptions() -> Iterator[None]:
             signal.signal(number, before[number] if _received.number is None else signal.SIG_IGN)
 
 
+@contextlib.contextmanager
+def calling_first(work: Callable[[], None]) -> Iterator[None]:
+    """While it lasts, `work` is called before a signal interrupts."""
+    _received.first = work
+    try:
+        yield
+    finally:
+        _received.first = None
+
+
 def exit_code() -> int:
     """The exit code 128 plus the number of the signal that ended this process, by default SIGINT."""
     return 128 + (_received.number or signal.SIGINT)
@@ -63,4 +75,6 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         return
     _received.number = _received.number or number
     _received.at_s = now_s
+    if _received.first is not None:
+        _received.first()
     raise KeyboardInterrupt

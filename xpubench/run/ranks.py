@@ -55,7 +55,8 @@ def carry_out(group: RankGroup, order: Order | None, work: Callable[[Order], T])
         _leave(group)
         return None
     try:
-        result = work(shared)
+        with signals.calling_first(group.end_if_failed):
+            result = work(shared)
     except (UserError, RunFailure, KeyboardInterrupt, BrokenPipeError):
         _leave(group)
         raise

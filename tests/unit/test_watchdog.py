@@ -1,0 +1,48 @@
+"""The process that writes the records when a rank dies."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+
+from xpubench.distributed.watchdog import WatchdogConnection, start_watchdog
+from xpubench.environment import Environment
+from xpubench.failures import failed_record
+from xpubench.record import Failure, encode, read_record
+from xpubench.runtimes.pytorch.options import PyTorchOptions
+from xpubench.spec import Protocol, RunSpec, Subject, Workload
+
+
+@pytest.mark.parametrize("died", [False, True])
+def test_a_launchers_signal_after_a_death_is_no_interruption(tmp_path: Path, died: bool) -> None:
+    """A rank that is signalled asks the watchdog, which hears of the death and of the question at once."""
+    subject = Subject(model="tiny", device="cpu", dtype="float32", options=PyTorchOptions())
+    spec = RunSpec(subject=subject, workload=Workload(input_tokens=8, new_tokens=4), protocol=Protocol())
+    draft = encode(failed_record(spec, Environment(), Failure(failure_class="crash", message="")))
+    before = set(psutil.Process().children())
+    port = start_watchdog("127.0.0.1", 2, [draft], str(tmp_path))
+    (watchdog,) = set(psutil.Process().children()) - before
+    ranks = [
+        WatchdogConnection("127.0.0.1", port, {"rank": rank, "host": "here", "pid": os.getpid() + rank})
+        for rank in range(2)
+    ]
+    while sum(one.status == psutil.CONN_ESTABLISHED for one in watchdog.net_connections()) < len(ranks):
+        time.sleep(0.01)
+    watchdog.send_signal(signal.SIGSTOP)
+    if died:
+        ranks[1]._socket.close()
+    threading.Timer(0.2, watchdog.send_signal, [signal.SIGCONT]).start()
+    assert ranks[0].is_watching() is not died
+    if not died:
+        ranks[0].report(msgspec.to_builtins(Failure(failure_class="interrupted", message="by the user")))
+    watchdog.wait(10)
+    (path,) = tmp_path.glob("*.json")
+    record = read_record(path)
+    assert record.failure is not None
+    assert record.status == ("crash" if died else "interrupted")
+    assert record.failure.message.startswith(f"rank {int(died)} on here")
