@@ -232,15 +232,17 @@ class PyTorchRuntime(TransformersScorer, Loader):
         if stamped:
             seam = self.stamped(clock, workload)
         watch = LogitsWatch()
-        with self.inference(), seam as more:
-            processors = LogitsProcessorList([watch])
-            arguments = self._arguments(input_ids, workload, logits_processor=processors, **more)
-            if cache is not None:
-                arguments.pop("cache_implementation", None)
-                arguments[CACHE_ARGUMENT] = cache
-            self.synchronize()
-            start_ns = clock.begin()
-            output = self.model.generate(**arguments)
+        with self.inference():
+            with seam as more:
+                processors = LogitsProcessorList([watch])
+                arguments = self._arguments(input_ids, workload, logits_processor=processors, **more)
+                if cache is not None:
+                    arguments.pop("cache_implementation", None)
+                    arguments[CACHE_ARGUMENT] = cache
+                self.synchronize()
+                start_ns = clock.begin()
+                output = self.model.generate(**arguments)
+            # The seam may stamp the last token when `generate` has returned.
             self._synchronize()
             end_ns = perf_counter_ns()
         tokens = new_tokens_of(output, prompt_ids, workload)
