@@ -6,7 +6,7 @@ import re
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
@@ -72,11 +72,13 @@ def _run(launch: Launch | None) -> int:
     from xpubench.run.ranks import carry_out
 
     timeout_s = args.timeout if args is not None else RANKS_TIMEOUT_S
-    group = rendezvous.join(launch, timedelta(seconds=timeout_s))
-    group.agree(problem)
-    _check_alike(group)
-    order = group.agreed(lambda: None if args is None else _order(args, group.size))
-    code = carry_out(group, order, lambda order: _show(args, order))
+    # Libraries print as soon as they are imported, which the check of the device does.
+    with own_stdout() as out:
+        group = rendezvous.join(launch, timedelta(seconds=timeout_s))
+        group.agree(problem)
+        _check_alike(group)
+        order = group.agreed(lambda: None if args is None else _order(args, group.size))
+        code = carry_out(group, order, lambda order: _show(args, order, out))
     if leaving is not None:
         raise leaving
     return code or 0
@@ -115,12 +117,11 @@ def _order(args: argparse.Namespace, size: int) -> Order:
     return order
 
 
-def _show(args: argparse.Namespace | None, order: Order) -> int:
+def _show(args: argparse.Namespace | None, order: Order, out: TextIO) -> int:
     from xpubench.cli.console import Reporter
 
     assert args is not None
-    with own_stdout() as out:
-        return generation.show(args, order, Reporter(out), out)
+    return generation.show(args, order, Reporter(out), out)
 
 
 if __name__ == "__main__":
