@@ -42,8 +42,11 @@ def test_each_fault_is_found(generate: CommandLine, model: Path, fault: str) -> 
     assert (record["status"], record["summary"]) == ("numerics", None), record["failure"]
 
 
-def test_four_beams_are_looked_at_too(generate: CommandLine, model: Path) -> None:
-    done = generate(model, *shape("--fault", "wrong-timed", "--num-beams", 4))
+@pytest.mark.parametrize("fault", ["wrong-timed", "nan-row"])
+def test_four_beams_are_looked_at_too(generate: CommandLine, model: Path, fault: str) -> None:
+    """NaN also ends a search of four beams too early, which is not the cause."""
+    flags = ("--num-beams", 4, "--batch-size", 1, "--max-new-tokens", 12)
+    done = generate(model, *shape("--fault", fault, *flags))
     assert done.records[0]["status"] == "numerics"
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from xpubench.errors import RunFailure
 from xpubench.measure.rounding import logit_limit
-from xpubench.measure.times import LogitsFacts
+from xpubench.measure.times import NOT_FINITE, LogitsFacts
 from xpubench.record import TokenChecks
 from xpubench.runtimes.base import Generator, TokenIds
 
@@ -68,7 +68,7 @@ class TimedTokens:
         if logits is None:
             self._logits_seen = False
         elif not logits.finite:
-            raise RunFailure("numerics", "NaN or infinite logits while generating")
+            raise RunFailure("numerics", NOT_FINITE)
         elif logits.constant:
             raise RunFailure("numerics", "all logits of a step were the same while generating")
 

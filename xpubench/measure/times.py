@@ -11,6 +11,7 @@ from xpubench.errors import RunFailure
 from xpubench.record import Iteration, SyncPolicy
 
 STILL = "the machine's clock went back or stood still between two stamps: nothing can be timed by it"
+NOT_FINITE = "NaN or infinite logits while generating"
 T = TypeVar("T")
 
 

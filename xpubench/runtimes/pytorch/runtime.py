@@ -19,7 +19,7 @@ from xpubench.explanation import DeviceCard
 from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.ledger.measured import Measured
-from xpubench.measure.times import TokenTimes
+from xpubench.measure.times import NOT_FINITE, TokenTimes
 from xpubench.record import SyncPolicy, WeightsFingerprint
 from xpubench.runtimes.base import Explainer, Generation, Loader, Origin, Scorer, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
@@ -245,6 +245,10 @@ class PyTorchRuntime(TransformersScorer, Loader):
             # The seam may stamp the last token when `generate` has returned.
             self._synchronize()
             end_ns = perf_counter_ns()
+        logits = watch.facts()
+        # A beam search over them may also end too early, which is not the cause.
+        if logits is not None and not logits.finite:
+            raise RunFailure("numerics", NOT_FINITE)
         tokens = new_tokens_of(output, prompt_ids, workload)
         stamps = clock.stamps_ns
         if stamped and len(stamps) != workload.new_tokens:
@@ -254,7 +258,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
                 "this generation loop cannot be timed token by token",
             )
         times = TokenTimes(sync_policy=sync_policy, start_ns=start_ns, token_ns=stamps, end_ns=end_ns)
-        return Generation(tokens=tokens, times=times, logits=watch.facts())
+        return Generation(tokens=tokens, times=times, logits=logits)
 
     def generated(self, prompt_ids: TokenIds, workload: Workload, **more: Any) -> tuple[TokenIds, Any]:
         arguments = self._arguments(self.on_device(prompt_ids), workload, **more)
