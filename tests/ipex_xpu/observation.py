@@ -11,8 +11,9 @@ TOKENS_VARIABLE = "XPU_EMULATION_TOKENS"
 
 def install() -> None:
     """Has each call of transformers' `generate` append a line of JSON to the file that
-    `XPU_EMULATION_TOKENS` names: `{"device", "beams", "prompt_tokens", "sequences"}`, the sequences with
-    their prompts. Calls that raise, and those that are forced along given tokens, leave no line."""
+    `XPU_EMULATION_TOKENS` names: `{"device", "beams", "vocabulary", "prompt_tokens", "sequences"}`,
+    the sequences with their prompts. Calls that raise, and those that are forced along given tokens, leave no
+    line."""
     from transformers import GenerationMixin
 
     generate = GenerationMixin.generate
@@ -31,6 +32,7 @@ def install() -> None:
         line = {
             "device": self.device.type,
             "beams": beams,
+            "vocabulary": self.config.vocab_size,
             "prompt_tokens": prompt.shape[1],
             "sequences": found.tolist(),
         }
