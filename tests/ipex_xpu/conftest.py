@@ -93,7 +93,7 @@ def command(tmp_path: Path) -> Command:
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=600,
         )
         return ObservedOutcome(done.returncode, done.stdout, done.stderr, _calls(tokens))
 

@@ -62,7 +62,7 @@ def measure_bandwidth(device: str, dtype: str = "bfloat16", repeats: int = REPEA
 def first_bandwidth(device: TorchDevice, dtype: str) -> Bandwidth:
     """The bandwidth before anything is loaded, and the highest ceiling that the device has shown."""
     found = measure_bandwidth(device.kind, dtype)
-    return msgspec.structs.replace(found, highest=_shown(device, found))
+    return msgspec.structs.replace(found, highest=_shown(device, found, now()))
 
 
 def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandwidth:
@@ -73,7 +73,7 @@ def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandw
     if size is None or buffer_bytes(device.kind) < size:
         return before
     try:
-        found = _recent_bandwidth(device.kind, dtype)
+        found, created = _recent_bandwidth(device.kind, dtype, size)
     except Exception:  # The type depends on the device. The run is done and has its figures.
         return before
     return msgspec.structs.replace(
@@ -82,22 +82,26 @@ def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandw
         after_copy_ns=found.copy_ns,
         after_read_ns=found.read_ns,
         after_matvec_ns=found.matvec_ns,
-        highest=_shown(device, found),
+        highest=_shown(device, found, created),
     )
 
 
-_recent: dict[tuple[str, str], tuple[float, Bandwidth]] = {}
+# By device, dtype and bytes of a buffer: the latest measurement, when it was made, and its date.
+_recent: dict[tuple[str, str, int], tuple[Bandwidth, float, str]] = {}
 
 
-def _recent_bandwidth(device: str, dtype: str) -> Bandwidth:
-    if (device, dtype) not in _recent or monotonic() - _recent[device, dtype][0] > RECENT_S:
-        _recent[device, dtype] = monotonic(), measure_bandwidth(device, dtype, REPEATS_AFTER)
-    return _recent[device, dtype][1]
+def _recent_bandwidth(device: str, dtype: str, size: int) -> tuple[Bandwidth, str]:
+    """A measurement of the last seconds, or one made now, and its date, which the kept sample has too."""
+    key = (device, dtype, size)
+    if key not in _recent or monotonic() - _recent[key][1] > RECENT_S:
+        _recent[key] = measure_bandwidth(device, dtype, REPEATS_AFTER), monotonic(), now()
+    found, _, created = _recent[key]
+    return found, created
 
 
-def _shown(device: TorchDevice, found: Bandwidth) -> CeilingSample:
+def _shown(device: TorchDevice, found: Bandwidth, created: str) -> CeilingSample:
     threads = torch.get_num_threads() if device.kind == "cpu" else None
-    sample = CeilingSample(created=now(), gb_per_s=found.ceiling_gb_per_s)
+    sample = CeilingSample(created=created, gb_per_s=found.ceiling_gb_per_s)
     return highest_shown(device.facts(), threads, found.buffer_bytes or 0, sample)
 
 

@@ -246,8 +246,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             self._synchronize()
             end_ns = perf_counter_ns()
         logits = watch.facts()
-        # A beam search over them may also end too early, which is not the cause.
-        if logits is not None and not logits.finite:
+        if logits is not None and not logits.finite:  # Such a beam search may also end too early.
             raise RunFailure("numerics", NOT_FINITE)
         tokens = new_tokens_of(output, prompt_ids, workload)
         stamps = clock.stamps_ns
