@@ -1,6 +1,7 @@
 """What becomes of a run whose timed tokens or logits are wrong, with the fake runtime's faults."""
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,20 @@ def test_wrong_tokens_of_one_prompt_in_the_middle(scripted: CommandLine) -> None
 
 def test_each_row_is_looked_at(scripted: CommandLine) -> None:
     (record,) = scripted({}, "--batch-size", 9, "--num-iter", 6).records
-    assert record["checks"]["tokens"]["scored"] >= 9
+    checks = record["checks"]["tokens"]
+    # Nine rows of each prompt, the last pair's being the first one's, and four check prompts.
+    assert 9 <= checks["scored"] <= checks["sequences"] == 9 * 4 + 4
+
+
+def test_the_terminal_says_how_many_sequences_were_scored(
+    scripted: CommandLine, xpubench: CommandLine, tmp_path: Path
+) -> None:
+    (record,) = scripted({}).records
+    checks = record["checks"]["tokens"]
+    flags = ("--runtime", "fake", "--fake-script", tmp_path / "script.json", "--device", "cpu", "--greedy")
+    shape = ("--input-tokens", 8, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1)
+    done = xpubench("generate", "-m", "smollm2-135m", *flags, *shape, "--results-dir", tmp_path / "other")
+    assert f"{checks['scored']} of {checks['sequences']} sequences right" in " ".join(done.out.split())
 
 
 def test_one_token_for_ever_is_told(scripted: CommandLine) -> None:

@@ -173,6 +173,7 @@ class TimedTokens:
         return TokenChecks(
             compared=self._compared,
             different=self._different,
+            sequences=sum(len(seen.tokens) for seen in self._first.values()),
             scored=scored,
             regret=regret,
             regret_limit=self._limit,

@@ -241,7 +241,8 @@ def _token_checks(checks: TokenChecks | None) -> str:
     same = checks.compared - checks.different
     scored = ""
     if checks.regret is not None:
-        scored = f", {checks.scored} sequences right within {checks.regret:.1g} of {checks.regret_limit:.1g}"
+        count = f"{checks.scored} of {checks.sequences or 'unknown'}"
+        scored = f", {count} sequences right within {checks.regret:.1g} of {checks.regret_limit:.1g}"
     return f", {same} of {checks.compared} repetitions alike{scored}"
 
 

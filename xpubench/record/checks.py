@@ -60,15 +60,17 @@ class OperatorChecks(msgspec.Struct, frozen=True, kw_only=True):
 
 class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
     """How the tokens of the timed generations were checked (`xpubench.accuracy.timed`). `compared` counts the
-    generations that were compared with an earlier one of the same prompt, `different` those of them that took
-    another token at a near tie, and `scored` the sequences that a forward pass scored. `regret` is the
-    largest distance of a token's logit from the highest one, in standard deviations of the logits, and
-    `regret_limit` the largest that rounding explains. `logits_seen` says that the logits of every timed step
-    were seen to be finite and not all equal; it is false for a stack that hides them. `checks_s` is the time
-    of all checks of the run in seconds, without the generation that begins the warm-up."""
+    generations that were compared with an earlier one of the same prompt, and `different` those of them that
+    took another token at a near tie. Of the `sequences` that the prompts gave, one for each row of a batch, a
+    forward pass `scored` as many; of the others, no more was looked at than their repetitions and logits.
+    `regret` is the largest distance of a token's logit from the highest one, in standard deviations of the
+    logits, and `regret_limit` the largest that rounding explains. `logits_seen` says that the logits of every
+    timed step were seen to be finite and not all equal; it is false for a stack that hides them. `checks_s`
+    is the time of all checks of the run in seconds, without the generation that begins the warm-up."""
 
     compared: int
     different: int
+    sequences: int | None = None
     scored: int
     regret: float | None
     regret_limit: float
