@@ -219,14 +219,12 @@ def accuracy_record(
 
 
 def failed(record: Record, failure_class: Any, message: str, log_tail: str = "") -> Record:
-    """The record as it were had the run failed."""
+    """The record as it were had the run failed at its end: with the samples and answers so far."""
     return msgspec.structs.replace(
         record,
         status=failure_class,
         failure=Failure(failure_class=failure_class, message=message, log_tail=log_tail),
-        samples=Samples(),
         summary=None,
-        accuracy=None,
         warnings=[],
     )
 

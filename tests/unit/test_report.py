@@ -1,6 +1,8 @@
 """`xpubench report`: what it says of a directory of records, in each format, and what it survives."""
 
+import base64
 import csv
+import gzip
 import io
 import json
 import os
@@ -123,6 +125,25 @@ def test_the_matrix_takes_no_other_precision_for_fp16(xpubench: CommandLine, res
     assert cell(found, "facebook/opt-6.7b", "int4")["mark"] == "none"
     assert cell(found, LLAMA, "int4", "core-ultra")["mark"] == "listed"
     assert cell(found, LLAMA, "int4", "b580")["mark"] == "validated"
+
+
+def panels(page: Path) -> list[dict[str, Any]]:
+    """What the page shows of each run, unpacked."""
+    blocks = re.findall(r'id="data-panels-\d+">([^<]+)<', page.read_text())
+    assert blocks
+    return [one for block in blocks for one in json.loads(gzip.decompress(base64.b64decode(block)))]
+
+
+def test_a_failed_run_has_no_figure_anywhere(xpubench: CommandLine, results: Path, tmp_path: Path) -> None:
+    write(results, failed(latency_record(subject(LLAMA)), "numerics", "wrong tokens"))
+    write(results, failed(accuracy_record(subject(LLAMA)), "numerics", "NaN log-likelihoods"))
+    found = report(xpubench, results)
+    figures = [name for name in found["runs"][0] if name.endswith(("_ms", "_s", "_ci95"))]
+    figures += ["acc", "acc_stderr", "perplexity", "acc_items", "peak_device_bytes", "peak_host_bytes"]
+    assert all(run[name] is None for run in found["runs"] for name in figures)
+    assert xpubench("report", results, "-o", tmp_path / "page.html").code == 0
+    shown = {"first_tokens", "next_tokens", "tokens", "histogram", "accuracy", "summary"}
+    assert [shown & panel.keys() for panel in panels(tmp_path / "page.html")] == [set(), set()]
 
 
 def test_int4_has_a_column_of_its_own(xpubench: CommandLine, results: Path) -> None:

@@ -167,7 +167,7 @@ def _explanation(record: Record) -> dict[str, Any]:
 
 def _accuracy(record: Record) -> dict[str, Any]:
     found = record.accuracy
-    if found is None or not isinstance(record.spec, AccuracySpec):
+    if found is None or record.status != "ok" or not isinstance(record.spec, AccuracySpec):
         return {}
     return _same(found, "acc", "acc_stderr", "perplexity") | {
         "acc_items": found.n,

@@ -14,13 +14,14 @@ from xpubench.report.text import divergence_text
 
 BINS = 32
 TEXT_CHARACTERS = 400
-PARTS = ("spec", "environment", "runtime", "checks", "plan", "failure", "bandwidth", "accuracy", "warnings")
+PARTS = ("spec", "environment", "runtime", "checks", "plan", "failure", "bandwidth", "warnings")
 
 
 def panel_of(record: Record, points: int) -> dict[str, Any]:
     """The panel's data as plain JSON values, without parts that the record lacks; series have at most
-    `points` points."""
-    parts = {name: getattr(record, name) for name in PARTS} | {"summary": record.latency}
+    `points` points. A run that did not go well has no figures, whatever its samples are."""
+    figures = {"accuracy": record.accuracy, "summary": record.latency} if record.status == "ok" else {}
+    parts = {name: getattr(record, name) for name in PARTS} | figures
     found = {name: msgspec.to_builtins(part) for name, part in parts.items() if part is not None}
     if record.failure is not None:
         found["failure"]["log_tail"] = log_tail(record.failure.log_tail)
@@ -34,7 +35,7 @@ def panel_of(record: Record, points: int) -> dict[str, Any]:
         found["divergence"] = divergence_text(record.divergence)
     if record.output is not None and record.output.first_text:
         found["text"] = record.output.first_text[:TEXT_CHARACTERS]
-    return found | _series(record, points)
+    return found | _series(record, points) if record.status == "ok" else found
 
 
 def _series(record: Record, points: int) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def _series(record: Record, points: int) -> dict[str, Any]:
         found["first_tokens"] = _ms(np.array(firsts, dtype=np.float64))
     if not (rows := next_token_rows(record)):
         return found
-    # An iteration that a failure cut short has fewer tokens.
+    # The iterations of a record that another program wrote may differ in length; one must not break the page.
     length = min(len(row) for row in rows)
     times = np.array([row[:length] for row in rows], dtype=np.float64)
     found["next_tokens"] = _ms(np.median(times, axis=1)[:points])
