@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Self
@@ -36,9 +36,10 @@ from xpubench.runtimes.pytorch.generate import (
 from xpubench.runtimes.pytorch.options import PyTorchOptions
 from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT, cache_of, random_cache
 from xpubench.runtimes.pytorch.scoring import TransformersScorer
+from xpubench.runtimes.pytorch.weights import step_weight_bytes, weight_bytes, weights_and_constants
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
-from xpubench.weights.int4.kernels import Int8Embedding, bit_sum, stored_bytes, tensor_class
+from xpubench.weights.int4.kernels import bit_sum, tensor_class
 from xpubench.weights.int4.recipes import calibrated_description, read_description
 from xpubench.weights.load import LoadedWeights, load_weights
 from xpubench.weights.lora import check_adapter
@@ -160,7 +161,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     def weight_sizes(self) -> tuple[int, int]:
         """Bytes of all weights, and of those that one decoding step reads."""
-        return _weight_bytes(self.model.modules()), _step_weight_bytes(self.model)
+        return weight_bytes(self.model.modules()), step_weight_bytes(self.model)
 
     def optimize(self) -> None:
         """Changes the loaded model before it runs: stock PyTorch leaves it as it is."""
@@ -343,7 +344,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     def checksum(self) -> int | None:
         with torch.inference_mode():
-            return sum(bit_sum(one) for one in (*self.model.parameters(), *self.model.buffers()))
+            return sum(map(bit_sum, weights_and_constants(self.model)))
 
     def close(self) -> None:
         self.model = None
@@ -373,25 +374,6 @@ def _cache_positions(cache: Any) -> int | None:
     read = getattr(cache, "get_max_cache_shape", None) or getattr(cache, "get_max_length", None)
     positions = read() if read else None
     return positions if isinstance(positions, int) and positions > 0 else None
-
-
-def _step_weight_bytes(model: torch.nn.Module) -> int:
-    """Bytes of all weights outside embedding tables, from which a step reads one row for each sequence. A
-    table that is tied to the output head counts once, as the head's."""
-    return _weight_bytes(
-        module for module in model.modules() if not isinstance(module, torch.nn.Embedding | Int8Embedding)
-    )
-
-
-def _weight_bytes(modules: Iterable[torch.nn.Module]) -> int:
-    """Bytes of the weights of these modules themselves, each once. Layers of packed weights keep those, or
-    their scales and zero points, as buffers (neural-compressor, IPEX, GPTQ, AWQ, AutoRound)."""
-    weights: dict[int, torch.Tensor] = {}
-    for module in modules:
-        packed = module.buffers(recurse=False) if hasattr(module, "qweight") else ()
-        # The keys are identities because torchao's tensors cannot be compared.
-        weights |= {id(one): one for one in (*module.parameters(recurse=False), *packed)}
-    return sum(map(stored_bytes, weights.values()))
 
 
 def _free(device: str) -> None:
