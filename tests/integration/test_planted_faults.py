@@ -11,7 +11,7 @@ from xpubench.runtimes.fake.faults import FAULTS
 # What a fault needs beside a batch of two, to show at all or, where it changes the model itself, to be seen.
 NEEDED: dict[str, tuple[str, ...]] = {
     "wrong-static-cache": ("--use-static-cache",),
-    "wrong-compiled": ("--torch-compile", "--backend", "eager"),
+    "wrong-compiled": ("--use-static-cache", "--torch-compile", "--backend", "eager"),
     "dropped-rank": ("--reference", "cpu-float32"),
     "shifted-scales": ("--reference", "cpu-float32"),
     "middle-prompt": ("--num-iter", "6", "--num-warmup", "1"),

@@ -158,13 +158,14 @@ def _shifted_scales(model: Model, moment: Moment) -> None:
 
 def _no_causal_mask(model: Model, moment: Moment) -> None:
     """IPEX 2.8.10 on GPUs without 2D block loads: the prompt's tokens see those after them."""
+    # A mask that adds nothing anywhere, as without any the attention of torch is told to be causal.
+    empty = torch.zeros(1, 1, 1, 1, dtype=model.dtype)
+
+    def hook(module: Any, arguments: Any, named: dict[str, Any]) -> Any:
+        return arguments, named | {"attention_mask": empty}
+
     for layer in model.base_model.layers:
-        layer.self_attn.register_forward_pre_hook(_without_mask, with_kwargs=True)
-        layer.self_attn.is_causal = False
-
-
-def _without_mask(module: Any, arguments: Any, named: dict[str, Any]) -> Any:
-    return arguments, named | {"attention_mask": None}
+        layer.self_attn.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def _long_prompts(model: Model, moment: Moment) -> None:
