@@ -75,14 +75,19 @@ def test_a_filled_cache_is_attended_to(generate: CommandLine, wide: Path, cache:
 
     def watched(query: torch.Tensor, key: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:
         mask = named.get("attn_mask", more[1] if len(more) > 1 else None)
-        read = key.shape[-2] if mask is None or cache == "dynamic" else int((mask[0, 0, -1] == 1).sum())
+        if mask is None or cache == "dynamic":
+            read = key.shape[-2]
+        else:
+            # transformers 4 adds a mask to the scores, so that 0 stands where a position is read.
+            read = int((mask[0, 0, -1] == (mask.dtype == torch.bool)).sum())
         seen.append(read)
         return original(query, key, *more, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
         curve_of(generate, wide, *(["--use-static-cache"] if cache == "static" else []))
-    assert max(seen) == 2000 + 9
+    # The models of the device card are seen as well, at other depths.
+    assert set(range(2000 + 1, 2000 + 10)) <= set(seen)
 
 
 def test_another_architecture(generate: CommandLine, tmp_path: Path) -> None:

@@ -5,12 +5,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import transformers
 
 from tests.conftest import CommandLine
 from tests.unit.test_llama_cpp_options import HIDDEN, write_gguf
 from xpubench.runtimes.llama_cpp.gguf_file import config_of_gguf, read_gguf
 
 
+@pytest.mark.skipif(
+    transformers.__version__.startswith("4."),
+    reason="transformers 4 cannot read so short a header; llama.cpp's own environment has a later one",
+)
 def test_the_config_of_the_header(tmp_path: Path) -> None:
     config = config_of_gguf(read_gguf(str(write_gguf(tmp_path / "model.gguf"))))
     assert config["model_type"] == "llama"
