@@ -80,7 +80,7 @@ def test_a_compiled_model_is_explained(
 def test_a_planted_slow_down_lies_in_its_part(
     generate: CommandLine, tiny_llama: Path, fault: str, grows: tuple[str, ...]
 ) -> None:
-    flags = ("--runtime", "faulty", "--explain", "--max-new-tokens", 24, "--json")
+    flags = ("--runtime", "faulty", "--explain", "--max-new-tokens", 12, "--json")
     clean = next_ledger(generate(tiny_llama, *flags).records[0])
     slow = next_ledger(generate(tiny_llama, *flags, "--fault", fault).records[0])
     before, after = parts_of(clean), parts_of(slow)
@@ -91,7 +91,7 @@ def test_a_planted_slow_down_lies_in_its_part(
 
 def test_weights_that_are_read_again_lie_in_the_products(generate: CommandLine, tiny_llama: Path) -> None:
     # On a model so small, most of what this adds is dispatch.
-    flags = ("--runtime", "faulty", "--explain", "--max-new-tokens", 24, "--json")
+    flags = ("--runtime", "faulty", "--explain", "--max-new-tokens", 12, "--json")
 
     def ledger_of(*more: str) -> dict[str, Any]:
         return next_ledger(generate(tiny_llama, *flags, *more).records[0])
