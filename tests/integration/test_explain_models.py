@@ -67,38 +67,45 @@ def test_a_compiled_model_is_explained(
     assert parts_of(next_ledger(record))["weights"] > 0
 
 
+@pytest.fixture(scope="module")
+def clean() -> dict[str, Any]:
+    """The ledger without a fault, which the first test that asks for it fills in."""
+    return {}
+
+
+def least_of(generate: CommandLine, model: Path, *flags: str) -> dict[str, Any]:
+    """The shortest of three ledgers: of a process that had to wait for a processor, every part is longer."""
+    more = ("--runtime", "faulty", "--explain", "--max-new-tokens", 12, "--json", *flags)
+    ledgers = [next_ledger(generate(model, *more).records[0]) for _ in range(3)]
+    return min(ledgers, key=lambda one: sum(parts_of(one).values()))
+
+
 @pytest.mark.parametrize(
     ("fault", "grows"),
     [
-        ("busy-python", ("host",)),
-        ("sleep", ("host",)),
-        ("debug-dispatch", ("host",)),
-        ("quadratic-attention", ("attention",)),
-        ("small-kernels", ("other_kernels",)),
+        ("busy-python", "host"),
+        ("sleep", "host"),
+        ("debug-dispatch", "host"),
+        ("quadratic-attention", "attention"),
+        ("small-kernels", "other_kernels"),
     ],
 )
 def test_a_planted_slow_down_lies_in_its_part(
-    generate: CommandLine, tiny_llama: Path, fault: str, grows: tuple[str, ...]
+    generate: CommandLine, tiny_llama: Path, clean: dict[str, Any], fault: str, grows: str
 ) -> None:
-    flags = ("--runtime", "faulty", "--explain", "--max-new-tokens", 12, "--json")
-    clean = next_ledger(generate(tiny_llama, *flags).records[0])
-    slow = next_ledger(generate(tiny_llama, *flags, "--fault", fault).records[0])
-    before, after = parts_of(clean), parts_of(slow)
+    clean.update(clean or least_of(generate, tiny_llama))
+    before, after = parts_of(clean), parts_of(least_of(generate, tiny_llama, "--fault", fault))
     # How much of what was added lies in the part that the slow-down is planted in.
     added = sum(after.values()) - sum(before.values())
-    assert sum(after[name] - before[name] for name in grows) > 0.5 * added > 0
+    assert after[grows] - before[grows] > 0.5 * added > 0
 
 
-def test_weights_that_are_read_again_lie_in_the_products(generate: CommandLine, tiny_llama: Path) -> None:
-    # On a model so small, most of what this adds is dispatch.
-    flags = ("--runtime", "faulty", "--explain", "--max-new-tokens", 12, "--json")
-
-    def ledger_of(*more: str) -> dict[str, Any]:
-        return next_ledger(generate(tiny_llama, *flags, *more).records[0])
-
-    # A process that waits for a processor in a product adds to one of them, so the least of each kind counts.
-    pairs = [(ledger_of(), ledger_of("--fault", "second-read")) for _ in range(3)]
-    clean, slow = (min(parts_of(ledger)["weights"] for ledger in kind) for kind in zip(*pairs, strict=True))
-    assert slow > 2 * clean
-    operators = pairs[0][1]["operators"]
-    assert sum(one["calls"] for one in operators if one["part"] == "weights") == 4 * (2 * 7 + 1)
+def test_weights_that_are_read_again_lie_in_the_products(
+    generate: CommandLine, tiny_llama: Path, clean: dict[str, Any]
+) -> None:
+    clean.update(clean or least_of(generate, tiny_llama))
+    slow = least_of(generate, tiny_llama, "--fault", "second-read")
+    # On a model so small, most of what this adds is dispatch, and a second read finds the weights in a cache.
+    assert parts_of(slow)["weights"] > 1.25 * parts_of(clean)["weights"]
+    calls = sum(one["calls"] for one in slow["operators"] if one["part"] == "weights")
+    assert calls == 4 * (2 * 7 + 1)
