@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 
-def widen(source: Path, directory: Path, *, key_value_heads: int, inner: int) -> None:
-    """Writes the model in `source` to `directory` with more key-value heads, as many attention heads to each
-    as before, the hidden size that these have together, and another inner size."""
+def widen(source: Path, directory: Path, *, key_value_heads: int, inner: int, layers: int) -> None:
+    """Writes the first `layers` of the model in `source` to `directory` with more key-value heads, as many
+    attention heads to each as before, the hidden size that these have together, and another inner size."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -37,6 +37,8 @@ def widen(source: Path, directory: Path, *, key_value_heads: int, inner: int) ->
     }
     weights = {}
     for name, weight in load_file(source / "model.safetensors").items():
+        if name.startswith("model.layers.") and int(name.split(".")[2]) >= layers:
+            continue
         if weight.dim() == 1:
             # The mean of a norm is over the zeros too.
             weights[name] = features @ weight * (hidden / wide) ** 0.5
@@ -48,6 +50,7 @@ def widen(source: Path, directory: Path, *, key_value_heads: int, inner: int) ->
         shutil.copyfile(path, directory / path.name)
     save_file(weights, directory / "model.safetensors", {"format": "pt"})
     config |= {
+        "num_hidden_layers": layers,
         "hidden_size": wide,
         "num_attention_heads": key_value_heads * group,
         "num_key_value_heads": key_value_heads,

@@ -17,6 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 
 from tests.ipex_xpu.emulation import autocast, faults
+from tests.ipex_xpu.emulation.products import linear, product_of
 
 CPU = torch.device("cpu")
 # These take tensors of two devices on a real xpu too: they copy, or only look at metadata.
@@ -112,6 +113,9 @@ def is_xpu(tensor: torch.Tensor) -> bool:
     return MARKS.index_of(tensor) is not None
 
 
+PRODUCTS = {"linear": linear, "matmul": product_of}
+
+
 class EmulatedXpu(TorchFunctionMode):  # type: ignore[misc]  # torch is not typed here
     """The mode that makes the device; one for each thread, as torch keeps modes by thread."""
 
@@ -136,7 +140,7 @@ class EmulatedXpu(TorchFunctionMode):  # type: ignore[misc]  # torch is not type
         if on_xpu is not None and target is None:
             _check_one_device(func, name, inputs, indexes)
             args, kwargs = autocast.cast(name, args, kwargs, is_xpu)
-        result = func(*args, **kwargs)
+        result = (PRODUCTS.get(name, func) if on_xpu is not None else func)(*args, **kwargs)
         if on_xpu is not None:
             QUEUE.launch()
         if on_xpu is not None and self._fault is not None:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.ipex_xpu.emulation.operators.registry import check, operator
+from tests.ipex_xpu.emulation.products import product_of
 
 QKV = "Tensor input, Tensor weight, Tensor? bias, Tensor(a!) out0, Tensor(b!) out1, Tensor(c!) out2"
 
@@ -37,7 +38,7 @@ def mm_qkv_out(
     x = x.flatten(0, -2)
     _check_qkv("mm_qkv_out", x, weight)
     for at, out in enumerate((query, key, value)):
-        product = torch.matmul(x, weight[at])
+        product = product_of(x, weight[at])
         out.view(product.shape).copy_(product if bias is None else product + bias[at])
 
 
@@ -52,7 +53,7 @@ def mm_qkv_group_out(
     """
     x = x.flatten(0, -2)
     _check_qkv("mm_qkv_group_out", x, weight)
-    product = torch.matmul(x, weight.flatten(1)).view(-1, *weight.shape[1:])
+    product = product_of(x, weight.flatten(1)).view(-1, *weight.shape[1:])
     if bias is not None:
         product = product + bias.view(weight.shape[1:])
     parts = (product[:, :, :-2], product[:, :, -2], product[:, :, -1])
@@ -63,7 +64,7 @@ def mm_qkv_group_out(
 @operator("mm_resadd(Tensor a, Tensor b, Tensor res, float res_factor) -> Tensor")
 def mm_resadd(x: Tensor, weight: Tensor, residual: Tensor, factor: float) -> Tensor:
     """`x @ weight + residual * factor`; residual: as many elements as the result."""
-    return _plus(torch.matmul(x, weight), residual, factor)
+    return _plus(product_of(x, weight), residual, factor)
 
 
 @operator(
@@ -74,7 +75,7 @@ def mm_bias_resadd(
     x: Tensor, weight: Tensor, bias: Tensor, bias_factor: float, residual: Tensor, factor: float
 ) -> Tensor:
     """`x @ weight + bias * bias_factor + residual * factor`; bias: [n]."""
-    return _plus(torch.matmul(x, weight) + bias * bias_factor, residual, factor)
+    return _plus(product_of(x, weight) + bias * bias_factor, residual, factor)
 
 
 @operator(
@@ -98,19 +99,19 @@ def mm_bias_resadd_resadd(
 @operator("mm_silu(Tensor a, Tensor b) -> Tensor")
 def mm_silu(x: Tensor, weight: Tensor) -> Tensor:
     """`silu(x @ weight)`."""
-    return functional.silu(torch.matmul(x, weight))
+    return functional.silu(product_of(x, weight))
 
 
 @operator("mm_resmul(Tensor a, Tensor b, Tensor res) -> Tensor")
 def mm_resmul(x: Tensor, weight: Tensor, factor: Tensor) -> Tensor:
     """`(x @ weight) * factor`; factor: [..., n]."""
-    return torch.matmul(x, weight) * factor
+    return product_of(x, weight) * factor
 
 
 @operator("matmul_bias_out(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor")
 def matmul_bias_out(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`x @ weight + bias`; bias: [n]."""
-    product = torch.matmul(x, weight)
+    product = product_of(x, weight)
     return product if bias is None else product + bias
 
 
@@ -131,13 +132,13 @@ def matmul_relu(x: Tensor, weight: Tensor, bias: Tensor | None, beta: float) -> 
 @operator("mm_common(Tensor a, Tensor b) -> Tensor")
 def mm_common(x: Tensor, weight: Tensor) -> Tensor:
     """`x @ weight`, after a dequantization."""
-    return torch.matmul(x, weight)
+    return product_of(x, weight)
 
 
 @operator("mm_common_out(Tensor a, Tensor b, Tensor(a!) out) -> ()")
 def mm_common_out(x: Tensor, weight: Tensor, out: Tensor) -> None:
     """`mm_common` into `out`, as many elements as the result."""
-    product = torch.matmul(x, weight)
+    product = product_of(x, weight)
     out.view(product.shape).copy_(product)
 
 
@@ -161,7 +162,7 @@ def trans_matmul_add_div_add(
     x: [..., m, k], other: [..., n, k], addends: broadcast to [..., m, n]. The two dimensions are read by no
     kernel (csrc/gpu/aten/operators/Linear.cpp).
     """
-    scores = torch.matmul(x, other.transpose(-1, -2))
+    scores = product_of(x, other.transpose(-1, -2))
     scores = scores if first is None else scores + first * first_factor
     scores = scores if divisor is None else scores / divisor
     return scores if second is None else scores + second * second_factor

@@ -16,6 +16,7 @@ from torch.nn import functional
 from tests.ipex_xpu.emulation import profiles
 from tests.ipex_xpu.emulation.extension import SETTINGS, XPUComputeEng
 from tests.ipex_xpu.emulation.operators.registry import check, operator
+from tests.ipex_xpu.emulation.products import product_of
 
 WEIGHT = "Tensor weight_scl, Tensor? weight_zp, int group_size"
 ORDER = "Tensor? g_idx=None"
@@ -66,7 +67,7 @@ def _product(
         check(x.is_contiguous(), "emulated oneDNN INT4: the input must be contiguous")
         dense = _unpacked(weight.t(), scales.t(), zero_points, group_size).t()
     check(half.shape[-1] == dense.shape[0], "mm int4: invalid gemm shape")
-    return torch.matmul(half, dense.to(half.dtype))
+    return product_of(half, dense.to(half.dtype))
 
 
 @operator("int4x8_dequantize(Tensor weight, Tensor weight_scl, Tensor? weight_zp, int group_size) -> Tensor")
