@@ -126,8 +126,9 @@ test-oldest: .venv-oldest/.done
 test-ipex: .venv-ipex/.done
 	.venv-ipex/bin/python -m pytest tests/ipex
 
+test-ipex-xpu: export OMP_NUM_THREADS = 1
 test-ipex-xpu: .venv-ipex-xpu/.done
-	.venv-ipex-xpu/bin/python -m pytest tests/ipex_xpu
+	.venv-ipex-xpu/bin/python -m pytest $(SIDE_BY_SIDE) tests/ipex_xpu
 
 ipex-xpu-matrix: .venv-ipex-xpu/.done
 	.venv-ipex-xpu/bin/python -m tests.ipex_xpu.matrix $(MATRIX)
