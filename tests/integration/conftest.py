@@ -8,6 +8,8 @@ import pytest
 import torch
 import transformers
 
+from xpubench.measure import bandwidth
+
 
 @pytest.fixture(scope="session", autouse=True)
 def modules_that_are_not_collected() -> None:
@@ -17,8 +19,24 @@ def modules_that_are_not_collected() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_bandwidth() -> Iterator[None]:
+    """All runs of a process share one measurement of the bandwidth after the timed part, where a user's runs
+    share it for ten seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bandwidth, "RECENT_S", float("inf"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_graphs_of_another_test() -> Iterator[None]:
+    """torch limits the graphs that a process makes of one function, such as a model's forward."""
+    yield
+    torch.compiler.reset()
+
+
 @pytest.fixture(scope="session")
-def backends() -> Iterator[dict[str, int]]:
+def backends() -> dict[str, int]:
     """Two compiler backends of our own: one that counts the calls of its graphs, and one that also errs."""
     calls = {"counting": 0, "erring": 0}
 
@@ -38,5 +56,4 @@ def backends() -> Iterator[dict[str, int]]:
 
     make("counting", 1.0)
     make("erring", 1.5)
-    yield calls
-    torch.compiler.reset()
+    return calls

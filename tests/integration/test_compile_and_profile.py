@@ -51,6 +51,7 @@ def test_a_profile_lies_beside_the_record_and_counts_in_no_figure(
 ) -> None:
     monkeypatch.setenv("PROFILE", "1")
     (record,) = generate(tiny_llama, "--profile_name", "here", "--json").records
+    assert record["status"] == "ok", record["failure"]
     trace = json.loads((tmp_path / "results" / f"{record['id']}.here.trace.json").read_text())
     assert any("aten::" in event.get("name", "") for event in trace["traceEvents"])
     assert "aten::" in (tmp_path / "results" / f"{record['id']}.here.operators.txt").read_text()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import CommandLine
 
@@ -38,7 +39,7 @@ def test_every_operator_of_a_model_is_known(
     # Seven linear layers in each of two blocks, and the head.
     assert sum(one["calls"] for one in ledger["operators"] if one["part"] == "weights") == 2 * 7 + 1
     assert sum(parts.values()) == pytest.approx(
-        ledger["profiled_ns"] - ledger["events"] * ledger["event_ns"], rel=0.02
+        ledger["profiled_ns"] - ledger["events"] * ledger["event_ns"], rel=0.05
     )
     assert explanation["generations"] == 3
     assert parts_of(explanation["first"])["weights"] > 0
@@ -74,9 +75,9 @@ def clean() -> dict[str, Any]:
 
 
 def least_of(generate: CommandLine, model: Path, *flags: str) -> dict[str, Any]:
-    """The shortest of three ledgers: of a process that had to wait for a processor, every part is longer."""
+    """The shorter of two ledgers: of a process that had to wait for a processor, every part is longer."""
     more = ("--runtime", "faulty", "--explain", "--max-new-tokens", 12, "--json", *flags)
-    ledgers = [next_ledger(generate(model, *more).records[0]) for _ in range(3)]
+    ledgers = [next_ledger(generate(model, *more).records[0]) for _ in range(2)]
     return min(ledgers, key=lambda one: sum(parts_of(one).values()))
 
 
@@ -100,12 +101,12 @@ def test_a_planted_slow_down_lies_in_its_part(
     assert after[grows] - before[grows] > 0.5 * added > 0
 
 
-def test_weights_that_are_read_again_lie_in_the_products(
-    generate: CommandLine, tiny_llama: Path, clean: dict[str, Any]
-) -> None:
-    clean.update(clean or least_of(generate, tiny_llama))
-    slow = least_of(generate, tiny_llama, "--fault", "second-read")
-    # On a model so small, most of what this adds is dispatch, and a second read finds the weights in a cache.
-    assert parts_of(slow)["weights"] > 1.25 * parts_of(clean)["weights"]
+def test_weights_that_are_read_again_lie_in_the_products(generate: CommandLine, tmp_path: Path) -> None:
+    # Layers so large that their weights take longer than the dispatch.
+    sizes = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8}
+    LlamaForCausalLM(LlamaConfig(vocab_size=256, **sizes)).save_pretrained(tmp_path / "large")
+    clean = least_of(generate, tmp_path / "large")
+    slow = least_of(generate, tmp_path / "large", "--fault", "second-read")
+    assert parts_of(slow)["weights"] > 2 * parts_of(clean)["weights"]
     calls = sum(one["calls"] for one in slow["operators"] if one["part"] == "weights")
     assert calls == 4 * (2 * 7 + 1)
