@@ -107,6 +107,7 @@ def test_weights_that_are_read_again_lie_in_the_products(generate: CommandLine, 
     LlamaForCausalLM(LlamaConfig(vocab_size=256, **sizes)).save_pretrained(tmp_path / "large")
     clean = least_of(generate, tmp_path / "large")
     slow = least_of(generate, tmp_path / "large", "--fault", "second-read")
-    assert parts_of(slow)["weights"] > 2 * parts_of(clean)["weights"]
+    # Three more reads, which find the weights in a cache.
+    assert parts_of(slow)["weights"] > 1.3 * parts_of(clean)["weights"]
     calls = sum(one["calls"] for one in slow["operators"] if one["part"] == "weights")
     assert calls == 4 * (2 * 7 + 1)
