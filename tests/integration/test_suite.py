@@ -207,3 +207,18 @@ def test_the_accuracy_script(suite: Path, results: Directory) -> None:
     done = run_script("run_accuracy.sh", results, task="lambada_smoke", **more)
     assert done.returncode == 1, done.stdout + done.stderr
     assert results.statuses == {"ok": 1, "unsupported": 1}
+
+
+def test_what_libraries_say_when_they_are_imported_is_not_the_suites(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "xpubench",
+        "suite",
+        "smoke",
+        "--dry-run",
+        "--results-dir",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

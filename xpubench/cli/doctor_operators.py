@@ -9,7 +9,6 @@ from xpubench.catalog import config_of, identify_device
 from xpubench.catalog.architecture import Architecture
 from xpubench.cli.options import default_dtype
 from xpubench.cli.tables import print_table
-from xpubench.process.output import quiet
 from xpubench.report.text import number
 from xpubench.spec import Quantization
 
@@ -23,7 +22,6 @@ BAD = ("wrong", "failed")
 def run(args: argparse.Namespace) -> int:
     """Prints the table of operators; 1 where one is wrong or failed. UserError for a device that is not here
     and a model whose sizes are not known."""
-    quiet()
     architecture = None if args.model_id is None else Architecture.from_config(config_of(args.model_id))
 
     from xpubench.measure.device import TorchDevice, available_devices

@@ -11,7 +11,7 @@ import msgspec
 from xpubench.cli import options
 from xpubench.cli.options import named_directory, runtime_names
 from xpubench.errors import UserError
-from xpubench.process.output import own_stdout, quiet
+from xpubench.process.output import own_stdout
 from xpubench.process.signals import exit_code
 from xpubench.record import encode
 from xpubench.run.order import Order, Spec, perform, set_variables
@@ -66,7 +66,6 @@ def run(args: argparse.Namespace) -> int:
     # A wrong flag is told before torch, whose import takes seconds, looks for devices.
     order = order_for(args, names[0], args.device or "cpu")
     set_variables(order)
-    quiet()
     with own_stdout() as out:
         from xpubench.cli.console import Reporter
 

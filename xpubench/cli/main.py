@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import xpubench
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.process import signals
+from xpubench.process.output import quiet
 from xpubench.runtimes.registry import COMMANDS as RUNTIME_COMMANDS
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def _unwritten() -> int:
 def _run_command(name: str, prog: str, arguments: list[str]) -> int:
     if broken := next((text for text in arguments if not _is_text(text)), None):
         raise UserError(f"the argument {broken!a} is not valid UTF-8 text")
+    quiet()
     module = import_module(COMMANDS[name][0])
     parser = Parser(prog=prog, description=module.__doc__)
     module.add_flags(parser)

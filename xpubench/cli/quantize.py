@@ -10,7 +10,7 @@ import msgspec
 from xpubench.cli.options import DEVICES, add_loading_flags, add_recipe_flags, default_dtype, recipe_from
 from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
-from xpubench.process.output import own_stdout, quiet
+from xpubench.process.output import own_stdout
 from xpubench.record import Divergence
 from xpubench.report.text import divergence_text, gb_with_unit
 from xpubench.runtimes import registry
@@ -79,7 +79,6 @@ def run(args: argparse.Namespace) -> int:
         allow_pickle=args.allow_pickle,
         quantization=recipe_from(args, options.name()),
     )
-    quiet()
     with own_stdout() as out:
         from xpubench.cli.console import Reporter
         from xpubench.run.quantize import save_quantized
@@ -106,7 +105,6 @@ def _run_calibrated(args: argparse.Namespace) -> int:
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
     )
-    quiet()
     with own_stdout() as out:
         from xpubench.cli.console import Reporter
         from xpubench.run.quantize import save_calibrated
