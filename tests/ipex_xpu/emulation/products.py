@@ -25,4 +25,4 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _is_large(x: Tensor) -> bool:
-    return x.dtype == torch.half and x.shape[:-1].numel() >= MANY_ROWS
+    return bool(x.dtype == torch.half and x.shape[:-1].numel() >= MANY_ROWS)
