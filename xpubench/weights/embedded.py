@@ -92,11 +92,9 @@ def _weights(reader: Any, config: dict[str, Any]) -> dict[str, NDArray[np.float3
 
     stored = {tensor.name: tensor for tensor in reader.tensors}
     known = get_tensor_name_map(MODEL_ARCH.LLAMA, config["num_hidden_layers"])
-    modules = [
-        f"model.layers.{layer}.{one}" for layer in range(config["num_hidden_layers"]) for one in LAYERS
-    ]
+    layers = range(config["num_hidden_layers"])
     weights = {}
-    for module in ("model.embed_tokens", "model.norm", *modules):
+    for module in (*MODULES, *(f"model.layers.{layer}.{one}" for layer in layers for one in LAYERS)):
         tensor = stored[f"{known.get_name(module)}.weight"]
         weight = dequantize(tensor.data, tensor.tensor_type)
         if module.endswith(("q_proj", "k_proj")):
