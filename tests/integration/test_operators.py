@@ -1,6 +1,7 @@
 """Operators against float64: each planted fault is caught by `doctor --operators` and fails a run."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def test_the_operators_of_this_cpu_are_right(xpubench: CommandLine, tiny_llama: 
     done = doctor(xpubench, tiny_llama, "--dtype", dtype, "--json")
     assert done.code == 0, done.out
     (found,) = done.records
-    ran = [one for one in found["operators"] if one["state"] != "refused"]
+    ran = [one for one in found["operators"] if one["state"] not in ("refused", "left out")]
     assert {one["state"] for one in ran} == {"right"}
     for one in ran:
         # A limit far above what is seen would let faults pass; one just above would give alarms.
@@ -224,6 +225,24 @@ def test_an_operator_that_raises_fails_the_doctor_and_warns_in_a_run(
     ]
     assert len(warnings) == 4
     assert not list(own_cache.glob("operators/*.json"))
+
+
+def test_an_int4_product_that_would_take_seconds_is_left_out(xpubench: CommandLine, tiny_llama: Path) -> None:
+    """The INT4 kernel of a CPU in float32 is a plain loop: a prompt of a large model takes minutes."""
+
+    def slow(call: Call, args: Arguments, named: Named) -> Any:
+        packed = type(args[1]) not in (torch.Tensor, torch.nn.Parameter)
+        time.sleep(0.002 * args[0].shape[0] if packed else 0)
+        return call(*args, **named)
+
+    with Planted("linear", slow):
+        done = doctor(xpubench, tiny_llama, "--dtype", "bfloat16", "--json")
+        shown = doctor(xpubench, tiny_llama, "--dtype", "bfloat16")
+    assert done.code == 0, done.err
+    left_out = [one for one in done.records[0]["operators"] if one["state"] == "left out"]
+    assert {(one["operator"], one["rows"]) for one in left_out} == {("INT4 product", 1024)}
+    assert all(one["error"] is None and one["times_ns"] == [] for one in left_out)
+    assert "left out: INT4 product at 1024 rows, 64 to 64: it would take about 2." in shown.out
 
 
 def test_the_comparison_is_made_once(generate: CommandLine, tiny_llama: Path, own_cache: Path) -> None:

@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(results: "list[OperatorResult]") -> None:
-    """One table of what ran, and a line for each operator that the device refused, with its first reason."""
+    """One table of what ran, and a line for each operator that the device refused, with its first reason, and
+    for each one that was left out."""
     columns = ("operator", "shape", "result", "rows", "error", "limit", "GB/s", "TFLOP/s")
     rows = [
         (
@@ -69,7 +70,7 @@ def _show(results: "list[OperatorResult]") -> None:
             *(f"{one.limit:.1e}", number(one.gb_per_s, 1), number(one.tflop_per_s, 3)),
         )
         for one in results
-        if one.state != "refused"
+        if one.state not in ("refused", "left out")
     ]
     print_table(columns, rows, left=3)
     refused: dict[str, list[OperatorResult]] = {}
@@ -79,3 +80,6 @@ def _show(results: "list[OperatorResult]") -> None:
     for name, found in refused.items():
         counts = ", ".join(dict.fromkeys(f"{one.rows:,}" for one in found))
         print(f"not on this device: {name} at {counts} rows ({(found[0].message or '')[:80]})")
+    for one in results:
+        if one.state == "left out":
+            print(f"left out: {one.problem}")

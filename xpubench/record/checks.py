@@ -18,13 +18,14 @@ class OperatorResult(msgspec.Struct, frozen=True, kw_only=True):
     """One operator at one shape, compared with float64 on the CPU. `error` is the largest difference relative
     to the value's magnitude plus the root mean square of its row (None where a result is NaN or infinite),
     and `limit` the largest difference that rounding explains. The `state` of an operator is `right`, `wrong`,
-    `failed` (with the `message`), or `refused`, where the device does not support it and need not. The rates
-    come from the fastest of `times_ns`."""
+    `failed` (with the `message`), `refused`, where the device does not support it and need not, or `left
+    out`, where it would take too long (the `message` says how long). The rates come from the fastest of
+    `times_ns`."""
 
     operator: str
     rows: int
     shape: str
-    state: Literal["right", "wrong", "failed", "refused"]
+    state: Literal["right", "wrong", "failed", "refused", "left out"]
     limit: float
     error: float | None = None
     times_ns: list[int] = []
