@@ -126,9 +126,11 @@ test-oldest: .venv-oldest/.done
 test-ipex: .venv-ipex/.done
 	.venv-ipex/bin/python -m pytest tests/ipex
 
+# XPU_TESTS=FILES runs some of them.
+XPU_TESTS ?= tests/ipex_xpu
 test-ipex-xpu: export OMP_NUM_THREADS = 1
 test-ipex-xpu: .venv-ipex-xpu/.done
-	.venv-ipex-xpu/bin/python -m pytest $(SIDE_BY_SIDE) tests/ipex_xpu
+	.venv-ipex-xpu/bin/python -m pytest $(SIDE_BY_SIDE) $(XPU_TESTS)
 
 ipex-xpu-matrix: .venv-ipex-xpu/.done
 	.venv-ipex-xpu/bin/python -m tests.ipex_xpu.matrix $(MATRIX)
