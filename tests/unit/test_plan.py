@@ -6,7 +6,8 @@ import pytest
 
 from xpubench import catalog
 from xpubench.catalog.architecture import Architecture
-from xpubench.plan import Plan, decode_bytes_per_step, plan_of
+from xpubench.plan import Plan, decode_bytes_per_step, plan_of, stored_weights
+from xpubench.runtimes.openvino.options import OptimumOptions, WeightFormat
 from xpubench.spec import Dtype, Protocol, Quantization, RunSpec, Subject, Workload
 
 LLAMA_2_7B = Architecture.from_config(catalog.model("meta-llama/Llama-2-7b-hf").config())
@@ -33,6 +34,18 @@ def test_weights_and_kv_cache() -> None:
     # 32 layers, keys and values of 4,096 values, 2 bytes, 1,152 positions
     assert found.kv_cache_bytes == 2 * 32 * 4096 * 2 * 1152
     assert plan(batch_size=2, num_beams=4).kv_cache_bytes == 8 * found.kv_cache_bytes
+
+
+@pytest.mark.parametrize(
+    ("dtype", "weight_format", "bytes_each"),
+    [("float32", None, 4), ("bfloat16", None, 2), ("bfloat16", "int8", 1), ("float32", "int4", 0.5)],
+)
+def test_an_export_that_is_yet_to_be_made(
+    dtype: Dtype, weight_format: WeightFormat | None, bytes_each: float
+) -> None:
+    options = OptimumOptions(weight_format=weight_format)
+    subject = Subject(model="llama", device="cpu", dtype=dtype, options=options)
+    assert stored_weights(LLAMA_2_7B, subject).weights == bytes_each * 6_738_415_616
 
 
 def test_grouped_queries_shrink_the_kv_cache() -> None:

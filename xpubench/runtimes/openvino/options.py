@@ -194,8 +194,8 @@ class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
         binary = (Path(model).expanduser() / IR_FILE).with_suffix(".bin")
         if binary.is_file():
             return binary.stat().st_size
-        # The precision of an IR's weights does not depend on the dtype of the run; INT4 is the smallest.
-        return int(parameters * BYTES.get(self.weight_format or "", 0.5))
+        # Without a format, an export has the run's dtype, or the one of 16 bits where that has 16.
+        return None if self.weight_format is None else int(parameters * BYTES[self.weight_format])
 
 
 class OptimumOptions(OpenVinoOptions, kw_only=True, frozen=True, tag="openvino"):
