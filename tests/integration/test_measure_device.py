@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from tests.conftest import CommandLine
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import is_out_of_memory
+from xpubench.measure import bandwidth as bandwidth_module
 from xpubench.measure import environment, host, matmul
 from xpubench.measure.bandwidth import measure_bandwidth
 from xpubench.measure.device import TorchDevice, _matrix_peak, available_devices, synchronizer
@@ -258,6 +259,20 @@ def test_the_bandwidth_of_a_run_is_measured_again_and_kept(
     assert record["summary"]["mbu_measured"] < summary["mbu_measured"]
     assert len(path.read_text().splitlines()) == 2
     assert all(one["available_host_bytes"] > 0 for one in record["samples"]["iterations"])
+
+
+def test_runs_that_follow_fast_share_the_measurement_after_them(
+    generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def after(limit_s: float, seed: int) -> list[int]:
+        monkeypatch.setattr(bandwidth_module, "RECENT_S", limit_s)
+        (record,) = generate(tiny_llama, "--json", "--seed", seed).records
+        return list(record["bandwidth"]["after_read_ns"])
+
+    first = after(0.0, 1)
+    # Nanoseconds of several repeats are never all the same.
+    assert after(3600.0, 2) == first
+    assert after(0.0, 3) != first
 
 
 def test_the_peak_follows_from_operations_and_time() -> None:
