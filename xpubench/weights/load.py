@@ -20,6 +20,13 @@ from xpubench.weights.source import read_config, source_of
 # The fields of a `quantization_config` that tell one recipe from another.
 KEPT = ("bits", "group_size", "sym", "desc_act", "zero_point", "version", "data_type", "packing_format")
 
+# auto-round's layers for machines without its kernels.
+UNPACKING = "auto_round_extension.torch."
+UNPACKING_DOUBT = (
+    "auto-round's layers in PyTorch alone unpack their weights at each pass, which makes a step many times "
+    "slower: pip install auto-round-lib brings its kernels for CPUs and xpu"
+)
+
 
 class LoadedWeights(msgspec.Struct, frozen=True, kw_only=True):
     """A transformers model, its tokenizer (None where it has none), the commit of its weights where they
@@ -50,11 +57,14 @@ def load_weights(subject: Subject) -> LoadedWeights:
     )
     if subject.lora is not None:
         model = merged(model, Path(subject.lora))
+    applied = _checkpoints_own(source.config.get("quantization_config"), model)
+    if applied is not None and (applied.kernel or "").startswith(UNPACKING):
+        doubts = (*doubts, UNPACKING_DOUBT)
     return LoadedWeights(
         model=model,
         tokenizer=tokenizer,
         revision=source.revision,
-        quantization=_checkpoints_own(source.config.get("quantization_config"), model),
+        quantization=applied,
         doubts=doubts,
     )
 

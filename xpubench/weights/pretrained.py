@@ -28,7 +28,7 @@ TOKENIZER_PATTERNS = ("tokenizer*", "vocab*", "merges*", "*.model")
 QUANTIZERS = {
     "gptq": "pip install gptqmodel optimum",
     "awq": "pip install gptqmodel (autoawq before transformers 5)",
-    "auto-round": "pip install 'auto-round>=0.16'",
+    "auto-round": "pip install 'auto-round>=0.16' auto-round-lib",
     "compressed-tensors": "pip install compressed-tensors",
     "bitsandbytes": "pip install bitsandbytes",
 }
