@@ -28,7 +28,7 @@ def main() -> int:
 
     def scored(name: str, model: str | Path, *flags: str) -> Path:
         """The record of the model's accuracy."""
-        results = args.directory / "results" / name
+        results: Path = args.directory / "results" / name
         data = ("--accuracy-only", "--acc-tasks", "lambada_openai", "--acc-data", args.passages)
         more = ("--acc-iter", args.items, "--results-dir", results, "--device", "cpu")
         _xpubench("generate", "-m", model, *data, *more, *flags)

@@ -3,7 +3,8 @@
     make bench-ledger
     python -m benchmarks.ledger --only sums --models smollm2-135m --dtypes bfloat16 --processes 2
 
-`sums` compares the parts of a next token with the time of tokens that were not profiled, in fresh processes;
+`sums` compares the parts of a next token with the time of tokens that were not profiled, in fresh processes,
+on OpenVINO too where `make test-openvino` has made its environment;
 `planted` plants slow-downs and asks for the verdict; `quota` limits the process's CPU time; `traces` reads
 traces of xpu and cuda that are made by hand; `cost` is what `--explain` takes; `advice` tries each advice
 that a clean run gets. Ledgers that were refused as the processor was taken away make a goal unclear, not
@@ -34,6 +35,10 @@ PRECISIONS = {
     "bfloat16": ("--dtype", "bfloat16"),
     "int4": ("--dtype", "bfloat16", "--woq"),
 }
+PYTORCH, OPENVINO = "pytorch", ("openvino", "openvino-genai", "openvino-base")
+OPENVINO_PYTHON = ROOT / ".venv-openvino" / "bin" / "python"
+# OpenVINO's export is what quantizes for it.
+OPENVINO_INT4 = ("--dtype", "bfloat16", "--weight-format", "int4")
 # Hidden size, layers, heads, KV heads, intermediate size, vocabulary: the largest has 1.2 billion weights.
 SHAPES = {
     "tiny": (64, 2, 4, 2, 128, 256),
@@ -64,12 +69,16 @@ class SumCase(NamedTuple):
     name: str
     flags: tuple[str, ...]
     threads: int
+    python: str = sys.executable
 
 
 def sums(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
     """How far the parts' sum is from the unprofiled tokens', at most, over fresh processes."""
     for case in _cases(arguments, directory):
-        found = [explained(case.flags, case.threads, directory) for _ in range(arguments.processes)]
+        found = [
+            explained(case.flags, case.threads, directory, python=case.python)
+            for _ in range(arguments.processes)
+        ]
         ledgers = [one.explanation.next for one in found if one.explanation and one.explanation.next]
         quiet = [one for one in ledgers if (one.cpu_share or 1.0) >= LEAST_CPU_SHARE]
         each = ", ".join(f"{one.difference:+.1%}" + "*" * (one not in quiet) for one in ledgers)
@@ -88,13 +97,27 @@ def sums(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
 
 def _cases(arguments: argparse.Namespace, directory: Path) -> Iterator[SumCase]:
     for threads in arguments.threads:
-        for model in arguments.models:
+        for runtime in arguments.runtimes:
+            if runtime != PYTORCH and SMOLLM2 in arguments.models:
+                yield from _openvino_cases(runtime, threads, arguments.dtypes)
+        for model in arguments.models if PYTORCH in arguments.runtimes else ():
             if model == SMOLLM2:
                 for name in arguments.dtypes:
                     yield SumCase(f"{model} {name}", ("-m", model, *PRECISIONS[name]), threads)
             else:
                 flags = ("-m", str(shape(model, directory)), "--dummy-weights", "--dtype", "float32")
                 yield SumCase(f"{model} float32", flags, threads)
+
+
+def _openvino_cases(runtime: str, threads: int, dtypes: Sequence[str]) -> Iterator[SumCase]:
+    if not OPENVINO_PYTHON.exists():
+        print(f"sums: {runtime} is left out, as there is no {OPENVINO_PYTHON}; make test-openvino makes it")
+        return
+    for name in dtypes:
+        precision = OPENVINO_INT4 if name == "int4" else PRECISIONS[name]
+        # OpenVINO counts its own threads.
+        flags = ("-m", SMOLLM2, "--runtime", runtime, *precision, "--threads", str(threads))
+        yield SumCase(f"{SMOLLM2} {name}, {runtime}", flags, threads, str(OPENVINO_PYTHON))
 
 
 def shape(name: str, directory: Path) -> Path:
@@ -187,13 +210,19 @@ def _next_ms(record: Record) -> float:
     return record.latency.next_token_ms.median
 
 
-def explained(flags: Sequence[str], threads: int, directory: Path, cgroup: Path | None = None) -> Record:
+def explained(
+    flags: Sequence[str],
+    threads: int,
+    directory: Path,
+    cgroup: Path | None = None,
+    python: str = sys.executable,
+) -> Record:
     """The record of a run with `--explain` in a process of its own, in that cgroup."""
     with tempfile.TemporaryDirectory(dir=directory) as results:
         command = ["generate", "--device", "cpu", *SHAPE, *flags, "--explain", "--results-dir", results]
         enter = f"echo $$ > {cgroup}/tasks && " if cgroup else ""
         subprocess.run(
-            ["sh", "-c", f'{enter}exec "$0" "$@"', sys.executable, "-m", "xpubench", *command],
+            ["sh", "-c", f'{enter}exec "$0" "$@"', python, "-m", "xpubench", *command],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdout=subprocess.DEVNULL,
@@ -220,6 +249,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--models", nargs="+", default=[SMOLLM2, *SHAPES], choices=[SMOLLM2, *SHAPES])
     parser.add_argument("--dtypes", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    runtimes = [PYTORCH, *OPENVINO]
+    parser.add_argument("--runtimes", nargs="+", choices=runtimes, default=runtimes)
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--kinds", nargs="+", choices=CAUSES, default=list(CAUSES))
