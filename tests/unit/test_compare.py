@@ -191,6 +191,23 @@ def test_an_earlier_run_counts_once(xpubench: CommandLine, tmp_path: Path) -> No
     assert (done.code, "9 of the 10 degrees of freedom" in done.out) == (3, True)
 
 
+def test_explained_runs_repeat_those_that_are_not_explained(xpubench: CommandLine, tmp_path: Path) -> None:
+    explained = msgspec.structs.replace(
+        records.ENVIRONMENT,
+        variables=records.ENVIRONMENT.variables | {"TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE": "1"},
+    )
+    # Five and six that do not repeat each other would have nine degrees of freedom.
+    for number in range(1, 12):
+        environment = explained if number < 6 else records.ENVIRONMENT
+        records.round_of(tmp_path / "earlier", number, environment=environment)
+    records.round_of(tmp_path / "a", 20)
+    records.round_of(tmp_path / "b", 20, second=True, environment=explained)
+    done = xpubench("compare", tmp_path / "a", tmp_path / "b", "--history", tmp_path / "earlier")
+    assert done.code == 0
+    # The kernels of the new run were instrumented, which is told.
+    assert "TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE absent → 1" in done.out
+
+
 def test_earlier_runs_of_another_machine_tell_nothing(xpubench: CommandLine, tmp_path: Path) -> None:
     host = records.ENVIRONMENT.host
     assert host is not None
