@@ -30,9 +30,9 @@ class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     runs, the judgement on the accuracy. `prompt_tokens_per_s` is the rate of the prompt on both sides, the
     median over the rounds, None where a record does not tell it. `parts` tells which parts of the token's
     time changed, where both sides have ledgers. `beyond` names the other figures that changed by more than
-    their limits. `differs` names the fields of the subject that are not the same, with both values, `environment`
-    the digests of the checkpoints and the facts of the environments, and `warnings` holds those of both
-    sides' records. `adjusted_p` is the
+    their limits. `differs` names the fields of the subject that are not the same, with both values,
+    `environment` the digests of the checkpoints and the facts of the environments, and `warnings` holds those
+    of both sides' records. `adjusted_p` is the
     p-value of the primary figure after Benjamini and Hochberg's adjustment for the number of runs."""
 
     id: str
