@@ -262,7 +262,9 @@ def test_a_plan_without_a_device_is_that_of_this_cpu_where_it_was_measured(
     keep_card("cpu", measured_here(**of_cpu))
     assert plan(xpubench, "--dtype", "float32")["expectation"]["card"] == "measured"
     assert "2 threads, no options." in words_of_plan(xpubench, "--dtype", "float32")
-    assert plan(xpubench, "--dtype", "float16")["expectation"] is None
+    # Of another dtype, the card tells the bandwidth alone.
+    other = plan(xpubench, "--dtype", "float16")["expectation"]
+    assert (other["card"], other["device_card"]["ceiling_gb_per_s"]) == ("datasheet", 20.0)
     keep_card("cpu", measured_here(**of_cpu | {"device_name": "another processor"}))
     assert plan(xpubench, "--dtype", "float32")["expectation"] is None
 

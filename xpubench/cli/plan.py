@@ -94,13 +94,16 @@ def _assumed(figures: CatalogDevice | None) -> DeviceCard:
         of = {"device_name": figures.name, "ceiling_gb_per_s": figures.bandwidth_gb_per_s}
         return msgspec.structs.replace(assumed_card(asynchronous=True), **of)
     threads, name = _threads_here(), cpu_name()
-    shown = kept_ceiling("cpu", name, threads)
+    kept = kept_ceiling("cpu", name, threads)
+    shown = [] if kept is None else [kept.gb_per_s]
+    # A card of another dtype or other options holds the ceiling that was known then.
+    shown += [card.ceiling_gb_per_s or 0.0 for card in all_kept_cards() if _measured_on(card, None)]
     return msgspec.structs.replace(
         assumed_card(asynchronous=False),
         device_kind="cpu",
         device_name=name,
         threads=threads,
-        ceiling_gb_per_s=None if shown is None else shown.gb_per_s,
+        ceiling_gb_per_s=max(shown, default=0.0) or None,
     )
 
 
@@ -151,7 +154,8 @@ def _source(card: DeviceCard) -> str:
     if card.device_kind != "cpu":
         return f"by an assumed card, as nobody measured a stack on this device {wide}"
     shown = f"the {number(card.ceiling_gb_per_s, 1)} GB/s that {card.device_name} has shown"
-    return f"by an assumed card and {shown}, as nobody measured this stack in this precision {wide}"
+    unknown = "nobody measured this stack in this precision with these threads"
+    return f"by an assumed card and {shown}, as {unknown} {wide}"
 
 
 def _print_expectation(found: Expectation) -> None:
