@@ -86,6 +86,24 @@ def test_a_kernel_belongs_to_the_operator_that_launched_it(kind: Kind) -> None:
     assert next_token(trace.text()).parts["attention"] == pytest.approx(50e3)
 
 
+@pytest.mark.parametrize("kind", ["xpu", "cuda"])
+def test_calls_that_take_no_time_of_the_token_are_counted(kind: Kind) -> None:
+    # The host launched all kernels while the device still worked on the first one, and is idle between them.
+    trace = TraceBuilder(kind)
+    trace.mark("begin", 0)
+    trace.mark("step", 100)
+    for index in range(8):
+        trace.call("launch", 102 + index, 102.5 + index, index)
+    trace.kernel("gemm", 101, 130, 99)
+    for index in range(8):
+        trace.kernel("gemm", 140 + 20 * index, 150 + 20 * index, index)
+    trace.mark("step", 300)
+    token = next_token(trace.text())
+    calls = {one.part: one.calls for one in token.operators}
+    assert calls["launches"] == 8
+    assert token.parts["idle"] == pytest.approx(80e3)
+
+
 def cpu_trace(**changes: float) -> bytes:
     trace = TraceBuilder("cpu")
     trace.mark("begin", 0)

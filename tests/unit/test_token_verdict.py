@@ -56,6 +56,38 @@ def test_the_part_farthest_beyond_its_limit_is_the_cause(
     assert said in verdict["message"]
 
 
+def test_the_device_idle_behind_its_queue_is_told_apart_from_the_drivers_calls(scripted: CommandLine) -> None:
+    parts = {"weights": 0.5, "launches": 0.1, "idle": 0.4}
+    message = explanation(scripted, parts, calls={"launches": 8.0})["verdict"]["message"]
+    assert "10% in 8 calls of the driver" in message
+    assert "40% while the device is idle" in message
+    message = explanation(scripted, {"weights": 0.5, "launches": 0.5})["verdict"]["message"]
+    assert "idle" not in message
+
+
+def test_a_stack_that_shows_no_operators_gets_no_cause_and_no_advice(scripted: CommandLine) -> None:
+    verdict = explanation(scripted, {"stack": 0.98, "host": 0.02})["verdict"]
+    assert verdict["cause"] == "unclear"
+    assert verdict["share"] == pytest.approx(0.98)
+    assert "98% of the token lies inside the stack's own call" in verdict["message"]
+    assert "Python" not in verdict["message"]
+    assert verdict["advice"] == []
+
+
+def test_what_lies_outside_of_a_stack_without_operators_can_bound_it(scripted: CommandLine) -> None:
+    verdict = explanation(scripted, {"stack": 0.3, "host": 0.7})["verdict"]
+    assert verdict["cause"] == "host"
+    assert "70% of the token lies outside" in verdict["message"]
+    assert verdict["advice"] == []
+
+
+def test_the_stacks_own_call_is_not_said_to_be_python(scripted: CommandLine) -> None:
+    verdict = explanation(scripted, {"weights": 0.4, "stack": 0.5, "host": 0.1})["verdict"]
+    assert verdict["cause"] == "host"
+    assert "50% in the stack's own call outside of its operators" in verdict["message"]
+    assert "10% in Python" in verdict["message"]
+
+
 def test_waits_for_the_device_are_counted(scripted: CommandLine) -> None:
     parts = {"weights": 0.3, "synchronization": 0.1, "host": 0.6}
     verdict = explanation(scripted, parts, calls={"synchronization": 32.0})["verdict"]
