@@ -1,6 +1,5 @@
 """Whether the threads had a processor when they wanted one, from counters as the kernel writes them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,7 @@ class Tasks:
 
 
 @pytest.fixture
-def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tasks]:
+def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tasks:
     found = Tasks(tmp_path)
     monkeypatch.setattr(processors, "TASKS", tmp_path)
     monkeypatch.setattr(processors, "perf_counter_ns", lambda: found.now_ns)

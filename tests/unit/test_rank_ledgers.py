@@ -2,6 +2,7 @@
 
 import pytest
 
+from xpubench.explanation import PartName
 from xpubench.measure.ledger.measured import Measured, MeasuredToken
 from xpubench.measure.ledger.ranks import without_waiting
 
@@ -20,10 +21,10 @@ def measured(collectives: float, *, cpu_share: float | None = None, first: float
     )
 
 
-def parts(own: Measured, *others: Measured) -> dict[str, float]:
+def parts(own: Measured, *others: Measured) -> dict[PartName, float]:
     found = without_waiting(own, [own, *others]).next
     assert found is not None
-    return dict(found.parts)
+    return found.parts
 
 
 def test_a_rank_waits_beyond_what_the_last_one_spends() -> None:

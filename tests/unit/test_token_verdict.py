@@ -128,16 +128,24 @@ def test_a_token_that_waits_for_a_processor_is_bound_by_the_clock(scripted: Comm
 
 
 def test_advice_names_what_is_not_done_yet() -> None:
-    from xpubench.runtimes.pytorch.options import PyTorchOptions
+    from xpubench.runtimes.pytorch.options import OneDnnBfloat16, PyTorchDescription, PyTorchOptions
     from xpubench.spec import Quantization, Subject, Workload
 
-    def advice(cause: str, *, batch: int = 1, cache: Any = "dynamic", **more: Any) -> str:
+    def advice(
+        cause: str,
+        *,
+        batch: int = 1,
+        cache: Any = "dynamic",
+        onednn: OneDnnBfloat16 | None = "vectors",
+        **more: Any,
+    ) -> str:
         given = {name: more.pop(name) for name in ("dtype", "quantization") if name in more}
         settings: dict[str, Any] = {"model": "m", "device": "cpu", "dtype": "bfloat16"} | given
         options = PyTorchOptions(**more)
         subject = Subject(**settings, options=options)
         workload = Workload(input_tokens=8, new_tokens=4, batch_size=batch, cache=cache)
-        return " ".join(options.advice(cause, subject, workload))
+        description = PyTorchDescription(onednn_bfloat16=onednn)
+        return " ".join(options.advice(cause, subject, workload, description))
 
     assert "--torch-compile --use-static-cache" in advice("host")
     assert "--use-static-cache" not in advice("host", cache="static")
@@ -148,6 +156,10 @@ def test_advice_names_what_is_not_done_yet() -> None:
         {"dtype": "float32"},
         {"batch": 4},
         {"quantization": Quantization()},
+        # oneDNN has no bfloat16 on this CPU, has AMX, or is not known.
+        {"onednn": "none"},
+        {"onednn": "amx"},
+        {"onednn": None},
     ):
         assert advice("kernels", **done) == ""
     assert advice("bandwidth") == ""
