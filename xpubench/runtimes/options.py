@@ -219,9 +219,12 @@ class RuntimeOptions(
         explained; its names are among `xpubench.environment.EXPLAINING_VARIABLES`."""
         return {}
 
-    def advice(self, cause: str, subject: "Subject", workload: "Workload") -> list[str]:
+    def advice(
+        self, cause: str, subject: "Subject", workload: "Workload", description: RuntimeDescription | None
+    ) -> list[str]:
         """What this runtime's own flags can do for a token that `cause` bounds, one of
-        `xpubench.explanation.Cause`: only what the run does not do already."""
+        `xpubench.explanation.Cause`, of a model that was loaded as described: only what the run does not do
+        already."""
         return []
 
     def weight_bytes(self, model: str, parameters: int) -> int | None:
