@@ -54,8 +54,8 @@ def compare_runs(
     base: Sequence[Record], new: Sequence[Record], limits: Limits, primary: FigureName, earlier: EarlierRuns
 ) -> RunComparison:
     """Compares two latency runs or two accuracy runs, each given by its rounds, at least one. Rounds of the
-    base that failed are left out where others went well; a round of the new run that failed is a failure.
-    `earlier` tells the noise between processes where a side is a single one. The last round counts for
+    base that failed are left out where others went well; a round of the new run that failed is then a
+    failure, whatever the base's failed rounds. Only a base of which all rounds failed fails in both. `earlier` tells the noise between processes where a side is a single one. The last round counts for
     accuracy, divergence and tokens."""
     after = new[-1]
     shared: dict[str, Any] = {
@@ -166,15 +166,17 @@ def first_other_token(base: Record, new: Record) -> int | None:
 def _failing(base: Sequence[Record], new: Sequence[Record]) -> tuple[RunVerdict, str] | None:
     """The verdict on runs that failed; None where both can be compared."""
     before, after = ([record for record in side if record.status != "ok"] for side in (base, new))
-    if after and before:
-        return "failing in both", f"{before[-1].status} before, {after[-1].status} now"
-    if after:
-        rounds = f" in {len(after)} of {len(new)} rounds" if len(new) > 1 else ""
-        message = after[-1].failure.message if after[-1].failure else ""
-        return "newly failing", f"{after[-1].status}{rounds}: {message}"
     if len(before) == len(base):
-        return "no longer failing", f"{before[-1].status} before"
-    return None
+        if not after:
+            return "no longer failing", f"{before[-1].status} before"
+        some = f" in {len(after)} of {len(new)} rounds" if len(after) < len(new) else ""
+        return "failing in both", f"{before[-1].status} before, {after[-1].status} now{some}"
+    if not after:
+        return None
+    rounds = f" in {len(after)} of {len(new)} rounds" if len(new) > 1 else ""
+    earlier = f", of the base in {len(before)} of {len(base)}" if before else ""
+    message = after[-1].failure.message if after[-1].failure else ""
+    return "newly failing", f"{after[-1].status}{rounds}{earlier}: {message}"
 
 
 def _not_comparable(base: Record, new: Record) -> str | None:

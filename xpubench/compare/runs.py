@@ -18,9 +18,8 @@ from xpubench.measure.sequential import ALPHA
 from xpubench.record import Record, read_records
 from xpubench.results import Found, records_in, rounds_of, writable
 
-# The verdicts that fail a comparison, and those of runs that were not compared.
+# The verdicts that fail a comparison.
 BAD: frozenset[RunVerdict] = frozenset({"slower", "worse", "newly failing", "missing"})
-NOT_COMPARED: frozenset[RunVerdict] = frozenset({"failing in both", "missing"})
 FAILED, NOT_COMPARABLE, INCONCLUSIVE = 1, 2, 3
 
 
@@ -95,14 +94,11 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
 
 
 def verdict_exit_code(verdicts: set[RunVerdict]) -> int:
-    """2 when none was compared, else 1 when a run is slower, less accurate, newly failing or missing, else 2
-    when one cannot be compared, else 3 when one is inconclusive, else 0. Runs that fail in both do not
-    count."""
-    if verdicts <= NOT_COMPARED:
-        return NOT_COMPARABLE
+    """1 when a run is slower, less accurate, newly failing or missing, else 2 when one cannot be compared or
+    none was, else 3 when one is inconclusive, else 0. Runs that fail in both do not count."""
     if verdicts & BAD:
         return FAILED
-    if "not comparable" in verdicts:
+    if "not comparable" in verdicts or verdicts <= {"failing in both"}:
         return NOT_COMPARABLE
     return INCONCLUSIVE if "inconclusive" in verdicts else 0
 
