@@ -25,20 +25,21 @@ class Changes(msgspec.Struct, frozen=True):
 def changes(values: Floats, least: float) -> Changes:
     """The steps of at least `least` in a series of shape [runs], or its drift. A step is where the cumulated
     sum of the ranks is farther from that of a random order than in all but 1% of permutations; each part is
-    then searched again (binary segmentation). Where a line explains the series better than the steps do, it
-    is a drift."""
+    then searched again (binary segmentation). Where a line explains the series better than the steps do, or
+    than the likeliest step where none is that large, it is a drift."""
     if len(values) < MIN_RUNS:
         return Changes()
-    places = sorted(_places(values, 0, least))
-    if not places and not _significant(values):
+    likeliest = _significant(values)
+    if likeliest is None:
         return Changes()
-    levels = np.split(values, places)
+    places = sorted(_places(values, 0, least))
+    rivals = places or [likeliest]
     line = np.polyval(np.polyfit(np.arange(len(values)), values, 1), np.arange(len(values)))
-    of_steps = np.concatenate([level - np.median(level) for level in levels])
-    if _cost(values - line, 2) < _cost(of_steps, 2 * len(places) + 1):
+    of_steps = np.concatenate([level - np.median(level) for level in np.split(values, rivals)])
+    if _cost(values - line, 2) < _cost(of_steps, 2 * len(rivals) + 1):
         drift = float(line[-1] - line[0])
         return Changes(drift=drift if abs(drift) >= least else None)
-    medians = [float(np.median(level)) for level in levels]
+    medians = [float(np.median(level)) for level in np.split(values, places)]
     sizes = (after - before for before, after in pairwise(medians))
     return Changes(steps=dict(zip(places, sizes, strict=True)))
 

@@ -54,9 +54,9 @@ def compare_runs(
     base: Sequence[Record], new: Sequence[Record], limits: Limits, primary: FigureName, earlier: EarlierRuns
 ) -> RunComparison:
     """Compares two latency runs or two accuracy runs, each given by its rounds, at least one. Rounds of the
-    base that failed are left out where others went well; a round of the new run that failed is then a
-    failure, whatever the base's failed rounds. Only a base of which all rounds failed fails in both. `earlier` tells the noise between processes where a side is a single one. The last round counts for
-    accuracy, divergence and tokens."""
+    base that failed are left out where others went well, and a round of the new run that failed is then a
+    failure; runs fail in both only where all rounds of the base failed. `earlier` tells the noise between
+    processes where a side is a single one. The last round counts for accuracy, divergence and tokens."""
     after = new[-1]
     shared: dict[str, Any] = {
         "id": after.id,
