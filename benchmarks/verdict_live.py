@@ -100,7 +100,7 @@ def light_sides(directory: Path) -> list[str]:
     runtime writes here."""
     worker, script = directory / "worker", directory / "script.json"
     worker.write_text(
-        f"#!/bin/sh\nexec {sys.executable} -I -S {Path(__file__).with_name('light_worker.py')}\n"
+        f'#!/bin/sh\nexec {sys.executable} -I -S {Path(__file__).with_name("light_worker.py")} "$@"\n'
     )
     worker.chmod(0o755)
     script.write_text("{}")

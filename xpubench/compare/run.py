@@ -31,7 +31,8 @@ class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     limits. `differs` names the fields of the subject that are not the same, with both values, `environment`
     the digests of the checkpoints and the facts of the environments, and `warnings` holds those of both
     sides' records. `adjusted_p` is the
-    p-value of the primary figure after Benjamini and Hochberg's adjustment for the number of runs."""
+    p-value of the primary figure after Benjamini and Hochberg's adjustment for the number of runs, and
+    `blocks_alone` the number of a live comparison's blocks in which the sides ran one after the other."""
 
     id: str
     title: str
@@ -48,6 +49,7 @@ class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     top1_agreement: float | None = None
     mean_kl: float | None = None
     adjusted_p: float | None = None
+    blocks_alone: int = 0
 
 
 def compare_runs(
