@@ -520,6 +520,24 @@ def test_junit_and_markdown_hold_hostile_names(
     assert "\\x1b[31m" in table
 
 
+def test_junit_says_what_differs_and_what_either_side_warns_of(xpubench: CommandLine, tmp_path: Path) -> None:
+    versions = dict.fromkeys(("torch", "transformers", "numpy", "one", "two", "three"), "1.0")
+    elsewhere = msgspec.structs.replace(records.ENVIRONMENT, versions=versions)
+    base = msgspec.structs.replace(BASE, warnings=["noise of the base"])
+    new = msgspec.structs.replace(
+        slowed(1.5, runtime="ipex"), environment=elsewhere, warnings=["noise of the new"]
+    )
+    sides = records.write(tmp_path, base, "base"), records.write(tmp_path, new, "new")
+    suite = ElementTree.fromstring(xpubench("compare", *sides, "--format", "junit").out)
+    told = suite.findtext("testcase/system-out") or ""
+    assert "next token, ratio 1.5" in told.splitlines()[0]
+    for words in ("runtime: pytorch and ipex", "base: noise of the base", "new: noise of the new"):
+        assert words in told
+    # All of the facts, of which a terminal has the first four.
+    assert all(f"versions.{name} " in told for name in versions)
+    assert "more" not in told
+
+
 @pytest.mark.parametrize("form", ["table", "md", "json", "junit"])
 def test_a_record_with_half_a_letter_is_refused(xpubench: CommandLine, tmp_path: Path, form: str) -> None:
     path = records.write_changed(

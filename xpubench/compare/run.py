@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from xpubench.compare.accuracy import AccuracyComparison, compare_accuracies
+from xpubench.compare.divergences import farther, other_references
 from xpubench.compare.environments import EnvironmentDifference, Environments, differences
 from xpubench.compare.figures import FIGURES, FigureName, unusable
 from xpubench.compare.judgement import Judgement, Verdict
@@ -19,9 +20,6 @@ from xpubench.record import Record
 from xpubench.spec import AccuracySpec, RunSpec
 
 RunVerdict = Verdict | Literal["newly failing", "failing in both", "no longer failing", "missing"]
-
-# A smaller loss of agreement with the reference's tokens, in percentage points, is not mentioned.
-AGREEMENT_POINTS = 1.0
 
 
 class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +63,11 @@ def compare_runs(
         "title": title_of(after),
         "differs": _differing(base[-1], after),
         "environment": differences(Environments(base), Environments(new)),
-        "warnings": [*_warnings("base", base), *_warnings("new", new)],
+        "warnings": [
+            *_warnings("base", base),
+            *_warnings("new", new),
+            *other_references(base[-1], after),
+        ],
     }
     if failing := _failing(base, new):
         return RunComparison(**shared, verdict=failing[0], reason=failing[1])
@@ -130,26 +132,17 @@ def _compare_latency(
         primary=decisive,
         parts=time_change(base, new, name, decisive),
         figures=figures,
-        beyond=[*beyond, *_other_tokens(base[-1], after)],
+        beyond=[*beyond, *_other_tokens(base[-1], after), *farther(base[-1], after)],
         top1_agreement=after.divergence.top1_agreement if after.divergence else None,
         mean_kl=after.divergence.mean_kl if after.divergence else None,
     )
 
 
 def _other_tokens(base: Record, new: Record) -> list[str]:
-    """Remarks on the tokens of the same prompt, and on the distance of both runs from the same reference."""
-    found = []
-    assert isinstance(base.spec, RunSpec)
-    assert isinstance(new.spec, RunSpec)
+    """A remark where the tokens of the same prompt are others."""
     place = first_other_token(base, new)
-    if place:
-        count = len(new.output.first_token_ids) if new.output is not None else 0
-        found.append(f"other tokens for the same prompt, from token {place} of {count}")
-    if base.divergence is not None and new.divergence is not None:
-        lost = 100 * (base.divergence.top1_agreement - new.divergence.top1_agreement)
-        if lost > AGREEMENT_POINTS:
-            found.append(f"top-1 agreement with the reference {lost:.1f} points lower")
-    return found
+    count = len(new.output.first_token_ids) if new.output is not None else 0
+    return [f"other tokens for the same prompt, from token {place} of {count}"] if place else []
 
 
 def first_other_token(base: Record, new: Record) -> int | None:
