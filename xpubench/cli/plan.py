@@ -113,7 +113,7 @@ def _kept_card(subject: Subject, figures: CatalogDevice | None) -> DeviceCard | 
     if subject.quantization is not None or subject.tp_size > 1:
         return None
     versions = installed_versions((*PACKAGES, *registry.packages()))
-    variables = chosen_variables(relevant_variables(dict(os.environ)))
+    variables = _variables_here()
     options = ", ".join(subject.options.words)
     fitting = [
         card
@@ -135,6 +135,10 @@ def _measured_on(card: DeviceCard, figures: CatalogDevice | None) -> bool:
     return card.device_kind == "cpu" and card.device_name == cpu_name() and same_threads
 
 
+def _variables_here() -> dict[str, str]:
+    return chosen_variables(relevant_variables(dict(os.environ)))
+
+
 def _threads_here() -> int | None:
     """The number of threads that this process's environment asks for; None where it asks for none."""
     told = os.environ.get(THREADS, "")
@@ -142,13 +146,14 @@ def _threads_here() -> int | None:
 
 
 def _source(card: DeviceCard) -> str:
-    """Where a plan's card comes from, in words."""
+    """Where a plan's card comes from, in words, with the variables that this process has otherwise or not."""
     if card.source == "measured":
+        others = sorted(card.variables.items() - _variables_here().items())
         told = [f"with {card.stack}"]
         told += [f"driver {card.driver}"] if card.driver else []
         told += [f"{card.threads} threads"] if card.threads else []
         told += [f"{card.options or 'no options'}"]
-        told += [f"{name}={value}" for name, value in sorted(card.variables.items()) if name != THREADS]
+        told += [f"{name}={value}" for name, value in others if name != THREADS]
         return f"by the card that was measured on {card.device_name} {', '.join(told)}"
     wide = "here: the interval is wide"
     if card.device_kind != "cpu":
