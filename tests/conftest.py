@@ -108,7 +108,8 @@ def scripted(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
     def run(script: dict[str, Any], *flags: object) -> Outcome:
         path = tmp_path / "script.json"
         path.write_text(json.dumps(script))
-        shape = ["--greedy", "--input-tokens", 8, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1]
+        length = [] if "--prompt" in flags else ["--input-tokens", 8]
+        shape = ["--greedy", *length, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1]
         return xpubench(
             *(
                 "generate",

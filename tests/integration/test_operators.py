@@ -11,6 +11,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from tests.conftest import CommandLine, Outcome
+from xpubench.record import MatrixPeak
 
 Call = Callable[..., Any]
 Arguments = tuple[Any, ...]
@@ -147,6 +148,24 @@ def test_the_operators_of_this_cpu_are_right(xpubench: CommandLine, tiny_llama: 
     assert {one["rows"] for one in ran} == {1, 2, 8, 1024}
     assert {"attention, math", "attention, flash"} <= {one["operator"] for one in ran}
     assert found["bandwidth"]["ceiling_gb_per_s"] > 0
+    # The shapes of this model are far from the large products' rate.
+    linear = max(one["tflop_per_s"] for one in ran if one["operator"] == "linear")
+    assert found["matrix_peak"]["highest"]["tflop_per_s"] > linear / 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_ceilings_stand_below_the_table(
+    xpubench: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    peak = MatrixPeak(tflop_per_s=0.75, dtype="float32", size=256) if known else None
+    monkeypatch.setattr("xpubench.measure.device.TorchDevice.matrix_peak", lambda *_: peak)
+    (line,) = (
+        line
+        for line in doctor(xpubench, tiny_llama, "--dtype", "float32").out.splitlines()
+        if "Ceilings" in line
+    )
+    assert ("0.750 TFLOP/s by products of large matrices" in line) is known
+    assert ("no TFLOP/s known" in line) is not known
 
 
 @pytest.mark.parametrize(

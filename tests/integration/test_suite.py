@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,3 +223,34 @@ def test_what_libraries_say_when_they_are_imported_is_not_the_suites(tmp_path: P
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_swapped_weights_are_not_taken_for_finished(
+    xpubench: CommandLine, tiny_llama: Path, tmp_path: Path, results: Directory
+) -> None:
+    model, file = tmp_path / "model", tmp_path / "one.toml"
+    shutil.copytree(tiny_llama, model)
+    file.write_text(
+        f'title = "t"\n[[grid]]\nmodels = ["{model}"]\n'
+        f'flags = "{FLAGS} --input-tokens 8 --max-new-tokens 4"\n'
+    )
+    arguments = ("suite", file, "--results-dir", results.path)
+    assert xpubench(*arguments).code == 0
+    (before,) = results.records
+    made = results.made
+    done = xpubench(*arguments)
+    assert (done.code, "0 of 1 runs to make" in done.out, results.made == made) == (0, True, True)
+
+    # As long as before, with the same header; no file's time tells it.
+    weights = model / "model.safetensors"
+    times, content = weights.stat(), bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    done = xpubench(*arguments)
+    assert (done.code, "1 of 1 runs to make" in done.out) == (0, True)
+    (after,) = results.records
+    assert after["id"] == before["id"]
+    assert after["fingerprint"]["config"] == before["fingerprint"]["config"]
+    assert after["fingerprint"]["weights"] != before["fingerprint"]["weights"]
+    assert "0 of 1 runs to make" in xpubench(*arguments).out

@@ -1,5 +1,6 @@
 """What becomes of a run whose timed tokens or logits are wrong, with the fake runtime's faults."""
 
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, Outcome
 from xpubench.accuracy import degenerate
-from xpubench.accuracy.divergence import Trace
+from xpubench.accuracy.divergence import Trace, load
 from xpubench.accuracy.limits import LIMITS, judged, limits_for
 from xpubench.errors import RunFailure
 from xpubench.measure.rounding import logit_difference, logit_limit
@@ -81,6 +82,125 @@ def test_one_token_for_ever_is_told(scripted: CommandLine) -> None:
     assert any("one token for ever" in warning for warning in record["warnings"])
     (dummy,) = scripted(script, "--max-new-tokens", 8, "--dummy-weights").records
     assert not any("one token for ever" in warning for warning in dummy["warnings"])
+
+
+HIDDEN = {"scores": False, "logits_finite": None}
+LOOP = "timed sequences end in a loop"
+
+
+@pytest.mark.parametrize("hidden", [{}, HIDDEN], ids=["logits seen", "logits hidden"])
+@pytest.mark.parametrize(
+    ("tokens", "flags", "warned"),
+    [
+        ([100, 101], ("--prompt", "some text"), True),
+        ([100, 101], ("--input-tokens", 8), True),
+        ([100, 101], ("--input-tokens", 8, "--dummy-weights"), False),
+        # One sequence that follows random ids tells too little.
+        ([100, 101], ("--input-tokens", 8, "--num-iter", 2), False),
+        (list(range(100, 116)), ("--prompt", "some text"), False),
+        # One token for ever has a warning of its own.
+        ([100], ("--prompt", "some text"), False),
+    ],
+)
+def test_timed_tokens_that_loop_are_told(
+    scripted: CommandLine, hidden: dict[str, Any], tokens: list[int], flags: tuple[object, ...], warned: bool
+) -> None:
+    script = {"tokens": tokens, **hidden, "every_token": [{}, {"next_token_ns": [1_500_000]}]}
+    done = scripted(script, "--max-new-tokens", 16, "--num-iter", 8, *flags)
+    assert done.code == 0, done.err
+    assert any(LOOP in warning for warning in done.records[0]["warnings"]) is warned
+
+
+def test_loops_that_a_reference_of_a_stack_that_hides_its_logits_lacks(
+    scripted: CommandLine, tmp_path: Path
+) -> None:
+    (record,) = scripted({"tokens": list(range(100, 132))}).records
+    path = tmp_path / "results" / f"{record['id']}.json"
+    again = ["--reference", path, "--min-agreement", 0, "--results-dir", tmp_path / "again"]
+    (looping,) = scripted({"tokens": [100, 101], **HIDDEN}, *again).records
+    assert looping["status"] == "numerics"
+    assert "4 of 4 check prompts end in a loop, 0 in the reference" in looping["failure"]["message"]
+
+
+def test_a_fault_in_the_middle_of_a_long_run_that_is_gone_at_its_end(
+    scripted: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each prompt of the middle is generated twice, both times wrongly, and there is no time to score it."""
+    monkeypatch.setattr("xpubench.accuracy.timed.CHECKS_SHARE", 0)
+    monkeypatch.setattr("xpubench.accuracy.timed.SCORING_S", 0)
+    scattered = [{}, {"next_token_ns": [1_500_000]}]
+    fault = {"token": 7, "first": 8, "last": 13, "untimed": True}
+    script = {"every_token": scattered, "wrong_tokens": [fault]}
+    (short,) = scripted(script, "--num-iter", 12).records
+    assert len(short["samples"]["iterations"]) == 22
+    # Nothing else in such a run sees the fault.
+    assert (short["status"], short["checks"]["tokens"]["different"]) == ("ok", 0)
+    monkeypatch.setattr("xpubench.run.generations.VERIFY_EVERY_S", 0)
+    monkeypatch.setattr("xpubench.run.generations.VERIFY_SHARE", float("inf"))
+    (long,) = scripted(script, "--num-iter", 12).records
+    assert (long["status"], long["summary"]) == ("numerics", None)
+    assert "wrong tokens" in long["failure"]["message"]
+    (clean,) = scripted({"every_token": scattered}, "--num-iter", 12).records
+    assert clean["status"] == "ok"
+    assert clean["checks"]["tokens"]["compared"] > short["checks"]["tokens"]["compared"] + 20
+
+
+WAIT_S = 0.5
+
+
+def waits(*stages: str) -> dict[str, Any]:
+    """A script in which each first call of the stages takes half a second."""
+    return {"faults": [{"stage": stage, "call": 1, "hang_s": WAIT_S} for stage in stages]}
+
+
+def checks_s(done: Outcome) -> list[float]:
+    assert done.code == 0, done.err
+    return [record["checks"]["tokens"]["checks_s"] for record in done.records]
+
+
+def test_the_time_of_the_checks_has_the_sum_after_the_load_in_the_first_run(scripted: CommandLine) -> None:
+    first, second = checks_s(scripted(waits("checksum"), "--input-tokens", 8, 9))
+    assert first >= WAIT_S
+    # The second run's own sum is another call.
+    assert second < first
+
+
+def test_the_time_of_the_checks_has_the_untimed_generation_that_warms_nothing_up(
+    scripted: CommandLine,
+) -> None:
+    (alone,) = checks_s(scripted(waits("verify"), "--num-warmup", 0))
+    assert alone >= WAIT_S
+    done = scripted(waits("verify"), "--num-warmup", 1)
+    (warmed,) = checks_s(done)
+    untimed, _ = done.records[0]["samples"]["warmup"]
+    assert untimed["end_to_end_ns"] / 1e9 >= WAIT_S
+    assert warmed < alone
+
+
+def test_the_time_of_the_checks_has_the_reference(
+    scripted: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (record,) = scripted({}).records
+    answers = load(tmp_path / "results" / f"{record['id']}.check.npz")
+
+    def slow(*_: object) -> Trace:
+        time.sleep(WAIT_S)
+        return answers
+
+    monkeypatch.setattr("xpubench.run.latency.cpu_reference", slow)
+    assert checks_s(scripted({}, "--reference", "cpu-float32"))[0] >= WAIT_S
+
+
+def test_the_record_and_the_terminal_say_whether_the_weights_were_watched(
+    scripted: CommandLine, xpubench: CommandLine, tmp_path: Path
+) -> None:
+    flags = ("--runtime", "fake", "--fake-script", tmp_path / "script.json", "--device", "cpu", "--greedy")
+    shape = ("--input-tokens", 8, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1)
+    run = ("generate", "-m", "smollm2-135m", *flags, *shape, "--results-dir", tmp_path / "other")
+    for shown in (True, False):
+        (record,) = scripted({"shows_weights": shown}).records
+        assert record["checks"]["tokens"]["weights_watched"] is shown
+        assert ("weights not watched" in " ".join(xpubench(*run).out.split())) is not shown
 
 
 def test_a_near_tie_is_forgiven_and_told(scripted: CommandLine) -> None:
@@ -193,18 +313,13 @@ def test_limits_grow_with_the_precision() -> None:
         assert fine.agreement_failure >= coarse.agreement_failure
 
 
-def trace(*rows: list[int]) -> Trace:
-    tokens = np.array(rows)
-    return Trace(prompt_ids=tokens, tokens=tokens, top_ids=None, top_logprobs=None)
-
-
 def test_loops() -> None:
     text, one, two = list(range(32)), [9] * 32, [3, 4] * 16
-    assert degenerate.loop_doubts(trace(text, text), None) == []
-    assert "1 of 2 check prompts" in degenerate.loop_doubts(trace(text, one), None)[0]
+    assert degenerate.loop_doubts(np.array([text, text]), None) == []
+    assert "1 of 2 check prompts" in degenerate.loop_doubts(np.array([text, one]), None)[0]
     with pytest.raises(RunFailure, match="degenerate"):
-        degenerate.loop_doubts(trace(one, two), trace(text, text))
-    assert len(degenerate.loop_doubts(trace(one, two), trace(two, two))) == 1
+        degenerate.loop_doubts(np.array([one, two]), np.array([text, text]))
+    assert len(degenerate.loop_doubts(np.array([one, two]), np.array([two, two]))) == 1
 
 
 def test_rounding() -> None:

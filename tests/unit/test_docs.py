@@ -22,7 +22,7 @@ OTHERS = {"--prepend-rank", "--bind-to", "--allow-run-as-root", "--nproc-per-nod
 OTHERS |= {"--branch"}
 # Those of the matrix of docs/ipex-xpu.md, a program of the tests.
 OTHERS |= {"--missing", "--profiles"}
-# Those of `benchmarks.ledger`.
+# Those of `benchmarks.ledger` and `benchmarks.checks`.
 OTHERS |= {"--only", "--dtypes", "--processes"}
 
 

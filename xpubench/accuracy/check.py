@@ -1,6 +1,7 @@
 """The answers of a run and of its reference, a record or the CPU in float32, to the check prompts."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,7 +14,7 @@ from xpubench.measure.host import free_host_bytes
 from xpubench.plan import lack_of_memory
 from xpubench.record import Divergence, ReferenceLimits, WeightsFingerprint, read_record
 from xpubench.runtimes import registry
-from xpubench.runtimes.base import Generator
+from xpubench.runtimes.base import Generator, TokenIds
 from xpubench.spec import RunSpec, Subject
 
 CPU_FLOAT32 = "cpu-float32"
@@ -110,6 +111,15 @@ def cpu_reference(spec: RunSpec, architecture: Architecture | None) -> divergenc
         generator.close()
 
 
+class _Answers(NamedTuple):
+    """The tokens of the check prompts, int64 (P, N), with their logits and their divergence from a
+    reference; None for what the stack hides or nobody asked for."""
+
+    tokens: TokenIds | None = None
+    trace: divergence.Trace | None = None
+    found: Divergence | None = None
+
+
 class Checks:
     """The answers of `generator`, a loaded model, to the check prompts, generated once for each kind of
     cache, and how far they are from the `expected` ones of the reference of that name."""
@@ -125,24 +135,21 @@ class Checks:
         self._limits = limits
         self._reference = reference or ""
         self._expected = expected
-        self._answers: dict[str, tuple[divergence.Trace | None, Divergence | None]] = {}
+        self._answers: dict[str, _Answers] = {}
 
     def answer(self, spec: RunSpec) -> tuple[divergence.Trace | None, Divergence | None]:
         """The answers with the spec's kind of cache, None where the stack hides its logits, and the
         divergence. Both are None for dummy weights, whose tokens are noise."""
-        if spec.subject.weights == "dummy":
-            return None, None
-        if spec.workload.cache not in self._answers:
-            self._answers[spec.workload.cache] = self._ask(spec)
-        return self._answers[spec.workload.cache]
+        answers = self._answered(spec)
+        return answers.trace, answers.found
 
     def doubts(self, spec: RunSpec) -> list[str]:
         """Warnings about the answers. RunFailure `numerics` where they are no result of this model."""
-        answers, found = self.answer(spec)
-        doubts = [] if found is None else check_limits(found)
-        if answers is None or self.generator.vocabulary.tokenizer is None:
+        answers, expected = self._answered(spec), self._expected
+        doubts = [] if answers.found is None else check_limits(answers.found)
+        if answers.tokens is None or self.generator.vocabulary.tokenizer is None:
             return doubts
-        return doubts + degenerate.loop_doubts(answers, self._expected)
+        return doubts + degenerate.loop_doubts(answers.tokens, None if expected is None else expected.tokens)
 
     def before_and_after(self, spec: RunSpec) -> list[divergence.Trace]:
         """Two arrays of answers: those so far, and the first tokens of those that the model gives now when
@@ -157,7 +164,14 @@ class Checks:
         rows = {name: np.roll(array, -1, axis=0) for name, array in msgspec.structs.asdict(moved).items()}
         return [before, divergence.Trace(**rows)]
 
-    def _ask(self, spec: RunSpec) -> tuple[divergence.Trace | None, Divergence | None]:
+    def _answered(self, spec: RunSpec) -> _Answers:
+        if spec.subject.weights == "dummy":
+            return _Answers()
+        if spec.workload.cache not in self._answers:
+            self._answers[spec.workload.cache] = self._ask(spec)
+        return self._answers[spec.workload.cache]
+
+    def _ask(self, spec: RunSpec) -> _Answers:
         generator, expected, name, workload = self.generator, self._expected, self._reference, spec.workload
         if expected is not None:
             ids = (expected.prompt_ids, expected.tokens, expected.top_ids)
@@ -165,12 +179,14 @@ class Checks:
                 raise UserError(f"the reference {name} has another vocabulary; compare runs of one model")
         if generator.scorer is None:
             if expected is None:
-                return None, None
-            found = divergence.compare_tokens(name, expected, generator, workload)
-            return None, judged(found, self._limits)
+                return _Answers()
+            tokens, found = divergence.compare_tokens(name, expected, generator, workload)
+            return _Answers(tokens=tokens, found=judged(found, self._limits))
         if expected is None:
             prompt_ids = divergence.check_prompts(generator.vocabulary, workload.prompt, spec.protocol.seed)
-            return divergence.trace(generator, prompt_ids, workload), None
+            own = divergence.trace(generator, prompt_ids, workload)
+            return _Answers(tokens=own.tokens, trace=own)
         own = divergence.trace(generator, expected.prompt_ids, workload)
         logits = divergence.forced_logits(generator, expected.prompt_ids, expected.tokens, workload)
-        return own, judged(divergence.compare(name, expected, own, logits), self._limits)
+        found = judged(divergence.compare(name, expected, own, logits), self._limits)
+        return _Answers(tokens=own.tokens, trace=own, found=found)

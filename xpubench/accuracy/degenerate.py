@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from xpubench.accuracy.divergence import Trace
 from xpubench.errors import RunFailure
 from xpubench.runtimes.base import TokenIds
 
@@ -15,22 +14,23 @@ TOLERATED = 1
 
 def looping(tokens: TokenIds) -> int:
     """How many of the sequences, of shape (prompts, new tokens), end in a loop of at most 4 tokens."""
-    return sum(map(_loops, tokens))
+    return sum(map(loops, tokens))
 
 
-def _loops(sequence: TokenIds) -> bool:
+def loops(sequence: TokenIds) -> bool:
+    """Whether a sequence of new tokens ends in a loop of at most 4 tokens."""
     end = sequence[-LEAST_TOKENS:]
     if len(end) < LEAST_TOKENS:
         return False
     return any(np.array_equal(end[period:], end[:-period]) for period in range(1, LONGEST_PERIOD + 1))
 
 
-def loop_doubts(answers: Trace, reference: Trace | None) -> list[str]:
-    """The warning about answers to text prompts that loop; RunFailure `numerics` where the reference's do
-    not."""
-    found, prompts = looping(answers.tokens), len(answers.tokens)
-    if reference is not None and found > looping(reference.tokens) + TOLERATED:
-        theirs = looping(reference.tokens)
+def loop_doubts(answers: TokenIds, reference: TokenIds | None) -> list[str]:
+    """The warning about answers to text prompts that loop, of shape (prompts, new tokens); RunFailure
+    `numerics` where the reference's do not."""
+    found, prompts = looping(answers), len(answers)
+    if reference is not None and found > looping(reference) + TOLERATED:
+        theirs = looping(reference)
         raise RunFailure(
             "numerics",
             f"degenerate output: {found} of {prompts} check prompts end in a loop, {theirs} in the reference",

@@ -103,9 +103,12 @@ def compare(name: str, reference: Trace, own: Trace, logits: Logits) -> Divergen
     return _divergence(name, reference, own.tokens, logprobs.argmax(-1), max(0.0, float(kl.mean())))
 
 
-def compare_tokens(name: str, reference: Trace, generator: Generator, workload: Workload) -> Divergence:
-    """The divergence of a runtime that hides its logits, from its tokens alone. Prompts that end in more and
-    more of the reference's tokens force it along them, one new token each time."""
+def compare_tokens(
+    name: str, reference: Trace, generator: Generator, workload: Workload
+) -> tuple[TokenIds, Divergence]:
+    """The own tokens of a runtime that hides its logits, int64 (P, N), and its divergence, from tokens alone.
+    Prompts that end in more and more of the reference's tokens force it along them, one new token each
+    time."""
 
     def after(forced: int, new_tokens: int) -> TokenIds:
         prompts = np.concatenate([reference.prompt_ids, reference.tokens[:, :forced]], axis=1)
@@ -116,7 +119,8 @@ def compare_tokens(name: str, reference: Trace, generator: Generator, workload: 
 
     steps = reference.tokens.shape[1]
     best = np.concatenate([after(forced, 1) for forced in range(steps)], axis=1)
-    return _divergence(name, reference, after(0, steps), best, None)
+    own = after(0, steps)
+    return own, _divergence(name, reference, own, best, None)
 
 
 def _divergence(

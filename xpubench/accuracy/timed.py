@@ -6,13 +6,15 @@ and without a cache, says how far each token is from the most probable one. Only
 two.
 """
 
-from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Hashable
+from contextlib import AbstractContextManager
 from time import perf_counter_ns
 
 import msgspec
 import numpy as np
 
+from xpubench.accuracy.cost import CheckTime
+from xpubench.accuracy.degenerate import LONGEST_PERIOD, loops
 from xpubench.errors import RunFailure
 from xpubench.measure.rounding import logit_limit
 from xpubench.measure.times import NOT_FINITE, LogitsFacts
@@ -27,6 +29,11 @@ CHECKS_SHARE = 0.04
 SCORING_S = 1.0
 # Sequences that agree in fewer tokens than this may do so by chance.
 LEAST_ODD = 8
+# Of the sequences that follow random ids, at least this share and this many must loop for a warning.
+# SmolLM2-135M's loop in 2 of 8 cases after 128 tokens.
+LOOPS_SHARE, LEAST_LOOPS = 0.75, 4
+# What identifies the check prompts among the prompts of a run.
+CHECK_PROMPTS = ("check prompts",)
 # The logits of both of two tokens can be off by the limit.
 TIE = 2.0
 
@@ -41,26 +48,23 @@ class Seen(msgspec.Struct, frozen=True):
 
 class TimedTokens:
     """The tokens of a run's generations. `generator` is the loaded model, which scores them, and `blocks` the
-    number of its decoder blocks, from which the limit of what rounding explains follows."""
+    number of its decoder blocks, from which the limit of what rounding explains follows. Checks before these
+    took `earlier_ns`."""
 
-    def __init__(self, generator: Generator, blocks: int) -> None:
+    def __init__(self, generator: Generator, blocks: int, earlier_ns: int = 0) -> None:
         self.generator = generator
         self._first: dict[Hashable, Seen] = {}
         self._differing: list[tuple[Seen, Seen, int]] = []
         self._compared = self._different = 0
         self._logits_seen = True
-        self._checks_ns = self._scoring_ns = 0
+        self._earlier_ns = earlier_ns
+        self._checks, self._scoring = CheckTime(), CheckTime()
         self._began_ns = perf_counter_ns()
         self._limit = TIE * logit_limit(generator.rounding, blocks)
 
-    @contextmanager
-    def checking(self) -> Iterator[None]:
+    def checking(self) -> AbstractContextManager[None]:
         """Counts the time within it as that of the checks."""
-        start_ns = perf_counter_ns()
-        try:
-            yield
-        finally:
-            self._checks_ns += perf_counter_ns() - start_ns
+        return self._checks.counting()
 
     def look_at(self, logits: LogitsFacts | None) -> None:
         """Raises RunFailure `numerics` where the logits of a generation were not finite, or were all the
@@ -84,9 +88,9 @@ class TimedTokens:
         self._different += rows.size > 0
         self._differing += [(first, seen, int(row)) for row in rows]
 
-    def settle(self) -> TokenChecks:
-        """Scores the sequences that have to be checked. RunFailure `numerics` for tokens that rounding does
-        not explain."""
+    def settle(self, *, weights_watched: bool) -> TokenChecks:
+        """Scores the sequences that have to be checked. `weights_watched` says whether the weights' sums were
+        compared. RunFailure `numerics` for tokens that rounding does not explain."""
         differing = [(seen, row) for first, later, row in self._differing for seen in (first, later)]
         if self.generator.scorer is None:
             if differing:
@@ -95,7 +99,7 @@ class TimedTokens:
                     f"{self._different} of {self._compared} generations gave other tokens than an earlier "
                     "one of the same prompt, and the stack hides the logits that could explain it",
                 )
-            return self._checks(0, None)
+            return self._found(0, None, weights_watched)
         first, *sample = self._sample()
         chosen = _each_once([first, *differing, *self._odd()])
         regrets = [self._regret(seen, row) for seen, row in chosen]
@@ -103,7 +107,7 @@ class TimedTokens:
             if not self._has_time():
                 break
             regrets.append(self._regret(seen, row))
-        return self._checks(len(regrets), max(regrets))
+        return self._found(len(regrets), max(regrets), weights_watched)
 
     def warnings(self) -> list[str]:
         """Warnings about tokens that differed and that rounding explains."""
@@ -114,16 +118,24 @@ class TimedTokens:
             "prompt at a near tie, which rounding explains"
         ]
 
-    def degenerate(self) -> list[str]:
-        """The warning about sequences that are one token for ever, which trained weights seldom give."""
+    def degenerate(self, *, text: bool) -> list[str]:
+        """Warnings about sequences that are one token for ever, which trained weights seldom give, and about
+        loops of several tokens. Those that follow random ids loop more often than those that follow `text`,
+        and have to be most of all."""
         rows = [row for seen in self._first.values() for row in seen.tokens]
-        found = sum(map(_is_one_token, rows))
-        return [f"{found} of {len(rows)} generated sequences are one token for ever"] if found else []
+        same = sum(map(_is_one_token, rows))
+        doubts = [f"{same} of {len(rows)} generated sequences are one token for ever"] if same else []
+        timed = [row for key, seen in self._first.items() if key != CHECK_PROMPTS for row in seen.tokens]
+        found = sum(loops(row) and not _is_one_token(row) for row in timed)
+        if found and (text or found >= max(LEAST_LOOPS, LOOPS_SHARE * len(timed))):
+            ends = f"end in a loop of at most {LONGEST_PERIOD} tokens"
+            doubts.append(f"{found} of {len(timed)} timed sequences {ends}; are the weights right?")
+        return doubts
 
     def _has_time(self) -> bool:
         """Whether the checks may take more time than they did."""
-        share = self._checks_ns / (perf_counter_ns() - self._began_ns)
-        return share < CHECKS_SHARE or self._scoring_ns < SCORING_S * 1e9
+        share = self._checks.taken_ns / (perf_counter_ns() - self._began_ns)
+        return share < CHECKS_SHARE or self._scoring.taken_ns < SCORING_S * 1e9
 
     def _sample(self) -> list[tuple[Seen, int]]:
         """A row of each prompt and each row of a batch: the first prompt's and those of the last two, then
@@ -153,10 +165,8 @@ class TimedTokens:
         scorer = self.generator.scorer
         assert scorer is not None
         prompt_ids, tokens = seen.prompt_ids[row : row + 1], seen.tokens[row : row + 1]
-        start_ns = perf_counter_ns()
-        with self.checking():
+        with self.checking(), self._scoring.counting():
             regrets = scorer.regrets(prompt_ids, tokens, seen.num_beams)
-        self._scoring_ns += perf_counter_ns() - start_ns
         worst = float(regrets.max())
         # A NaN is not within the limit either.
         if not worst <= self._limit:
@@ -169,7 +179,7 @@ class TimedTokens:
             )
         return worst
 
-    def _checks(self, scored: int, regret: float | None) -> TokenChecks:
+    def _found(self, scored: int, regret: float | None, weights_watched: bool) -> TokenChecks:
         return TokenChecks(
             compared=self._compared,
             different=self._different,
@@ -178,7 +188,8 @@ class TimedTokens:
             regret=regret,
             regret_limit=self._limit,
             logits_seen=self._logits_seen,
-            checks_s=self._checks_ns / 1e9,
+            weights_watched=weights_watched,
+            checks_s=(self._earlier_ns + self._checks.taken_ns) / 1e9,
         )
 
 

@@ -243,7 +243,8 @@ def _token_checks(checks: TokenChecks | None) -> str:
     if checks.regret is not None:
         count = f"{checks.scored} of {checks.sequences or 'unknown'}"
         scored = f", {count} sequences right within {checks.regret:.1g} of {checks.regret_limit:.1g}"
-    return f", {same} of {checks.compared} repetitions alike{scored}"
+    weights = ", weights not watched" if checks.weights_watched is False else ""
+    return f", {same} of {checks.compared} repetitions alike{scored}{weights}"
 
 
 def _neighbours(checks: NeighbourChecks | None) -> str:

@@ -35,22 +35,27 @@ def run(args: argparse.Namespace) -> int:
     results = list(check_operators(kind, dtype, sizes_of(architecture), int4_group_size=group_size))
     ceiling = device.bandwidth(dtype)
     sheet = identify_device(facts.name, facts.total_memory_bytes)
-    peak = None if sheet is None or dtype == "float32" else sheet.peak_tflop_per_s
+    on_sheet = None if sheet is None or dtype == "float32" else sheet.peak_tflop_per_s
+    peak = device.matrix_peak(dtype)
     if args.json:
         found = {
             "device": facts,
             "dtype": dtype,
             "model": args.model_id,
             "bandwidth": ceiling,
-            "peak_tflop_per_s": peak,
+            "matrix_peak": peak,
+            "peak_tflop_per_s": on_sheet,
             "operators": results,
         }
         print(msgspec.json.encode(found).decode())
     else:
         _show(results)
         speed = f"{ceiling.ceiling_gb_per_s:.1f} GB/s by copies, sums and products of large buffers"
-        top = f"{peak:,.0f} TFLOP/s on the data sheet" if peak else "no TFLOP/s known"
-        print(f"{facts.name}, {dtype}. Ceilings: {speed}; {top}.")
+        tops = (
+            [f"{number(peak.highest_tflop_per_s, 3)} TFLOP/s by products of large matrices"] if peak else []
+        )
+        tops += [f"{on_sheet:,.0f} TFLOP/s on the data sheet"] if on_sheet else []
+        print(f"{facts.name}, {dtype}. Ceilings: {'; '.join([speed, *(tops or ['no TFLOP/s known'])])}.")
         print("GB/s count inputs and output once; what fits into a cache is read faster than memory.")
         wrong = [one for one in results if one.state in BAD]
         print(f"{len(wrong)} of {len(results)} wrong or failed" if wrong else "no operator is wrong")

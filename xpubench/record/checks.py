@@ -66,8 +66,13 @@ class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
     forward pass `scored` as many; of the others, no more was looked at than their repetitions and logits.
     `regret` is the largest distance of a token's logit from the highest one, in standard deviations of the
     logits, and `regret_limit` the largest that rounding explains. `logits_seen` says that the logits of every
-    timed step were seen to be finite and not all equal; it is false for a stack that hides them. `checks_s`
-    is the time of all checks of the run in seconds, without the generation that begins the warm-up."""
+    timed step were seen to be finite and not all equal; it is false for a stack that hides them.
+    `weights_watched` says that the sums over the bits of all weights after the load and after the timing were
+    compared; it is false for a stack that hides its weights, and None in earlier records. `checks_s` is the
+    time in seconds that the checks of the run took: a reference on the CPU, the weights' sums, the check
+    prompts, the untimed generations except for the one that begins the warm-up where there is any, the rows
+    beside others, and the scoring. What serves several runs of one process counts in the first of them. The
+    operators' comparison has a time of its own."""
 
     compared: int
     different: int
@@ -76,6 +81,7 @@ class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
     regret: float | None
     regret_limit: float
     logits_seen: bool
+    weights_watched: bool | None = None
     checks_s: float
 
 
@@ -92,7 +98,8 @@ class NeighbourChecks(msgspec.Struct, frozen=True, kw_only=True):
 
 class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
     """The checks of a run: how far the guide for Intel GPUs validated the model, the number of new tokens,
-    whether every step's logits were finite, the cache that was really used, how the timed tokens were
+    whether every step's logits were finite, the cache that was really used, the operators and the seconds
+    that this process took for them (few where an earlier comparison served), how the timed tokens were
     checked, and how far a row's logits depend on the rows beside it. None stands for what was not checked or
     what the stack hides."""
 
@@ -103,5 +110,6 @@ class RunChecks(msgspec.Struct, frozen=True, kw_only=True):
     cache_positions: int | None = None
     collectives: list[Collectives] | None = None
     operators: OperatorChecks | None = None
+    operators_s: float | None = None
     tokens: TokenChecks | None = None
     neighbours: NeighbourChecks | None = None

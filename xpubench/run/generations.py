@@ -1,5 +1,6 @@
 """The generations of one load of a model: one that is looked at, the warm-up, and the measured pairs."""
 
+from contextlib import nullcontext
 from time import monotonic, perf_counter_ns
 from typing import NamedTuple
 
@@ -46,9 +47,11 @@ def measure_load(
     workload, protocol = spec.workload, spec.protocol
     generator, progress, device = session.generator, session.progress, session.facts.device
     generator.prepare(workload)
-    # The generation that is looked at is the first one, so that it warms up as well.
+    # The generation that is looked at is the first one, so that it warms up as well. Where no warm-up is
+    # asked for, it serves the checks alone.
     called_ns = perf_counter_ns()
-    verification = _verify(generator, spec, watched)
+    with nullcontext() if protocol.num_warmup else watched.checking():
+        verification = _verify(generator, spec, watched)
     verification_ns, verified_s = perf_counter_ns() - called_ns, monotonic()
     verify_every_s = max(VERIFY_EVERY_S, verification_ns / 1e9 / VERIFY_SHARE)
     samples.warmup.append(

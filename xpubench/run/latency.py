@@ -16,9 +16,10 @@ from xpubench.accuracy.check import (
     recorded_reference,
     reference_limits,
 )
+from xpubench.accuracy.cost import CheckTime
 from xpubench.accuracy.limits import precision_of
 from xpubench.accuracy.neighbours import check_neighbours, neighbour_doubts
-from xpubench.accuracy.timed import TimedTokens
+from xpubench.accuracy.timed import CHECK_PROMPTS, TimedTokens
 from xpubench.catalog import status_of
 from xpubench.errors import RunFailure, UserError
 from xpubench.explanation import DeviceCard
@@ -105,7 +106,7 @@ def run(
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What all runs of a loaded subject share. `blocks` is the number of decoder blocks, and `checksum` that
-    of the weights after the load."""
+    of the weights after the load. `earlier` is the time of the checks so far that no run has counted."""
 
     bandwidth: Bandwidth
     peak: MatrixPeak | None
@@ -116,6 +117,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     doubts: list[str]
     blocks: int
     checksum: int | None
+    earlier: CheckTime
 
 
 def _checked_reference(
@@ -162,10 +164,14 @@ def _set(
     bandwidth = facts.device.bandwidth(subject.dtype)
     peak = facts.device.matrix_peak(subject.dtype)
     card = session.card(bandwidth.ceiling_gb_per_s)
+    earlier = CheckTime()
     if reference == CPU_FLOAT32:
         session.progress.say("generating the reference on the CPU in float32")
-        expected = cpu_reference(session.specs[0], facts.architecture)
+        with earlier.counting():
+            expected = cpu_reference(session.specs[0], facts.architecture)
     session.load()
+    with earlier.counting():
+        checksum = session.generator.checksum()
     description = session.generator.describe()
     if facts.architecture is not None and own_weights(facts.architecture, subject) is not None:
         stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
@@ -189,7 +195,8 @@ def _set(
         description=description,
         doubts=doubts + session.generator.doubts(),
         blocks=facts.architecture.num_layers if facts.architecture else UNKNOWN_BLOCKS,
-        checksum=session.generator.checksum(),
+        checksum=checksum,
+        earlier=earlier,
     )
 
 
@@ -206,7 +213,7 @@ def _measured(
         prompt = spec.workload.prompt or ""
         input_tokens = spec.workload.input_tokens or len(session.generator.vocabulary.encode(prompt))
         check_positions(session.facts.architecture, input_tokens, spec.workload.new_tokens)
-        watched = TimedTokens(session.generator, setting.blocks)
+        watched = TimedTokens(session.generator, setting.blocks, setting.earlier.hand_over())
         with watched.checking():
             answers, distance = setting.checks.answer(spec)
             doubts = setting.checks.doubts(spec)
@@ -250,13 +257,13 @@ def _measure(
     progress.say("looking at the timed tokens")
     with watched.checking():
         for answers in setting.checks.before_and_after(spec):
-            watched.add("check prompts", answers.prompt_ids, 1, answers.tokens)
+            watched.add(CHECK_PROMPTS, answers.prompt_ids, 1, answers.tokens)
         neighbours = check_neighbours(generator, workload, protocol.seed, setting.blocks)
     _check_weights_stayed(session, setting, watched)
-    tokens = watched.settle()
+    tokens = watched.settle(weights_watched=setting.checksum is not None)
     warnings += watched.warnings() + neighbour_doubts(neighbours)
     if spec.subject.weights != "dummy":
-        warnings += watched.degenerate()
+        warnings += watched.degenerate(text=workload.prompt is not None)
     if workload.cache == "static" and "Static" not in (verification.cache or ""):
         warnings.append("a static cache was asked for, and the stack does not show which one it used")
     first_tokens = verification.tokens[0].tolist()
@@ -282,6 +289,7 @@ def _measure(
             cache_positions=verification.cache_positions,
             collectives=verification.collectives,
             operators=session.operators,
+            operators_s=session.operators_s,
             tokens=tokens,
             neighbours=neighbours,
         ),

@@ -41,8 +41,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 class Session(ExitStack, Generic[AnySpec]):
     """Runs of one subject, which is loaded once, or again where a run asks for it, and closed at the end of
     the context. `specs` are the runs that are still to be made, `facts` what `check` found, `operators` what
-    `check_operators` found, `generator` the model that `load` loaded last, and `loaded` what is known of that
-    load."""
+    `check_operators` found in `operators_s` seconds, `generator` the model that `load` loaded last, and
+    `loaded` what is known of that load."""
 
     facts: Facts
     generator: Generator
@@ -59,6 +59,7 @@ class Session(ExitStack, Generic[AnySpec]):
         self.plans: dict[str, Plan | None] = {}
         self.is_loaded = False
         self.operators: OperatorChecks | None = None
+        self.operators_s: float | None = None
         self.fingerprint: WeightsFingerprint | None = None
         self._results = results
         # What closes the loaded model.
@@ -103,9 +104,12 @@ class Session(ExitStack, Generic[AnySpec]):
     def check_operators(self) -> None:
         """Compares the operators that the subject will use with float64, or finds that in the cache;
         RunFailure `numerics` where one is wrong."""
+        start_ns = perf_counter_ns()
         self.operators = self._loader.operators(
             self.subject, self.facts.architecture, self.environment, self.progress.say
         )
+        if self.operators is not None:
+            self.operators_s = (perf_counter_ns() - start_ns) / 1e9
         wrong = self.operators.problems("wrong") if self.operators else []
         if wrong:
             more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -141,7 +145,7 @@ class Session(ExitStack, Generic[AnySpec]):
             raise error
         failure = classify(error, self.subject.device)
         records = [failed_record(spec, self.environment, failure, self.plans.get(spec.id)) for spec in specs]
-        checks = RunChecks(operators=self.operators)
+        checks = RunChecks(operators=self.operators, operators_s=self.operators_s)
         found = {"checks": checks, "fingerprint": self.fingerprint}
         return [msgspec.structs.replace(record, **found) for record in records]
 

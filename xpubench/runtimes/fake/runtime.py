@@ -204,7 +204,7 @@ class FakeRuntime(Loader, Generator):
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         self._reach("verify", workload)
         return Verification(
-            tokens=self._tokens(prompt_ids, workload),
+            tokens=self._tokens(prompt_ids, workload, untimed=True),
             logits=self._facts(),
             cache=self.script.cache or f"{workload.cache.title()}Cache",
             cache_positions=prompt_ids.shape[1] + workload.new_tokens,
@@ -248,15 +248,20 @@ class FakeRuntime(Loader, Generator):
         return self.script.doubts
 
     def checksum(self) -> int | None:
+        self._reach("checksum")
+        if not self.script.shows_weights:
+            return None
         return self._timed if self.script.weights_change else 0
 
     def close(self) -> None:
         """Nothing."""
 
-    def _tokens(self, prompt_ids: TokenIds, workload: Workload, call: int = 0) -> TokenIds:
+    def _tokens(
+        self, prompt_ids: TokenIds, workload: Workload, call: int = 0, untimed: bool = False
+    ) -> TokenIds:
         tokens = self.script.step_tokens(len(prompt_ids), workload.new_tokens)
         for fault in self.script.wrong_tokens:
-            fault.apply(tokens, call)
+            fault.apply(tokens, self._timed if untimed and fault.untimed else call)
         return tokens
 
     def _facts(self) -> LogitsFacts | None:

@@ -25,6 +25,7 @@ Stage = Literal[
     "check",
     "fetch",
     "load",
+    "checksum",
     "prepare",
     "trace",
     "verify",
@@ -116,12 +117,14 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class WrongToken(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Another token at a step of every row, in the timed generations from number `first` to `last`, counted
-    from 1; the untimed ones are number 0."""
+    from 1; the untimed ones are number 0. With `untimed`, those of the workload's shape have the number of
+    the timed one before them."""
 
     token: int
     step: int = 0
     first: int = 0
     last: int = 2**31
+    untimed: bool = False
 
     def apply(self, tokens: TokenIds, call: int) -> None:
         """Changes the tokens of generation number `call`, of shape (batch, steps), in place."""
@@ -159,10 +162,11 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     each token of a scored text has as log-probability, null for NaN, and `logprob` that of all others; above
     log(1/2) the token is the most probable one. `wrong_tokens` are other tokens of some generations, which
     lie by `regret` standard deviations below the most probable ones. `doubts` become warnings of the record.
-    A stack that hides its logits has `scores` false. `explained` is what it measures of its tokens, and
-    `card` of its device. Each position of the prompt adds `position_ns` to a later token; with `random_cache`
-    false, the stack takes no cache of random values. The times of each load in one process are multiplied by
-    the next of `load_factors`, from the first again where they end.
+    A stack that hides its logits has `scores` false, and one that hides its weights `shows_weights`.
+    `explained` is what it measures of its tokens, and `card` of its device. Each position of the prompt adds
+    `position_ns` to a later token; with `random_cache` false, the stack takes no cache of random values. The
+    times of each load in one process are multiplied by the next of `load_factors`, from the first again where
+    they end.
     """
 
     config: dict[str, Any] | None = None
@@ -180,6 +184,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     logits_finite: bool | None = True
     logits_constant: bool = False
     weights_change: bool = False
+    shows_weights: bool = True
     scores: bool = True
     scores_rows_alone: bool = True
     logprob: float | None = -0.1
