@@ -93,6 +93,10 @@ def openvino(**fields: Any) -> Record:
     return latency_record(subject(LLAMA, runtime="openvino", **fields))
 
 
+def llama_cpp(weights: str, model: str = LLAMA, **fields: Any) -> Record:
+    return latency_record(subject(model, runtime="llama-cpp", weights=weights, **fields))
+
+
 RECIPE = {"recipe": {"model": LLAMA, "weight_format": "int4", "group_size": 128}}
 
 
@@ -115,6 +119,15 @@ RECIPE = {"recipe": {"model": LLAMA, "weight_format": "int4", "group_size": 128}
         ),
         (loaded(latency_record(subject(LLAMA)), quantization=AppliedQuantization(weight_dtype="fp8")), None),
         (latency_record(subject(LLAMA, dtype="float32")), None),
+        (llama_cpp("Q4_1"), "int4"),
+        (llama_cpp("Q8_0"), "int8"),
+        (llama_cpp("F16", dtype="bfloat16"), "fp16"),
+        (failed(llama_cpp("F16", dtype="bfloat16"), "oom", "no"), "fp16"),
+        (failed(llama_cpp("Q4_K"), "oom", "no"), "int4"),
+        (llama_cpp("BF16"), "bf16"),
+        (llama_cpp("F32"), None),
+        *((llama_cpp(other), None) for other in ("Q6_K", "Q5_K", "Q3_K", "Q2_K", "IQ1_S")),
+        (loaded(llama_cpp(""), weights="Q4_0"), "int4"),
         (latency_record(subject(LLAMA, runtime="deepspeed", tp_size=2, dtype="bfloat16")), None),
     ],
 )
@@ -125,6 +138,11 @@ def test_the_precision_is_what_really_ran(cells: Any, record: Record, mode: str 
 def test_an_ir_counts_for_the_model_that_it_was_made_of(cells: Any) -> None:
     record = latency_record(subject("/models/llama-int4-ir", runtime="openvino"))
     assert list(cells(loaded(record, ir=RECIPE))) == [("max", "int4")]
+
+
+def test_a_gguf_counts_for_the_model_that_it_was_made_of(cells: Any) -> None:
+    record = llama_cpp("Q4_K", "/m/Llama-2-7b-hf-Q4_K_M.gguf")
+    assert list(cells(loaded(record, source=LLAMA))) == [("max", "int4")]
 
 
 def test_a_run_that_died_before_its_device_was_known_fails_where_the_others_ran(cells: Any) -> None:

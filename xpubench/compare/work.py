@@ -18,7 +18,7 @@ import msgspec
 
 from xpubench.catalog import find_model
 from xpubench.record import Record
-from xpubench.spec import AccuracySpec, Quantization
+from xpubench.spec import DTYPE_BYTES, AccuracySpec, Quantization
 
 # A precision class of quantized weights is their type; the dtype that computes may then differ.
 QUANTIZED = ("int", "fp8")
@@ -79,14 +79,14 @@ def model_names(records: Sequence[Record]) -> list[str]:
     on the hub whose last part is its own, where there is one such, unless its weights are others."""
     names, digests = _names(records), [_digest(record) for record in records]
     known: defaultdict[str, set[str]] = defaultdict(set)
-    for name, digest in zip(names, digests, strict=True):
-        if digest is not None:
+    for record, name, digest in zip(records, names, digests, strict=True):
+        if digest is not None and not _is_converted(record):
             known[name].add(digest)
     groups = _Groups()
     firsts = []
     for record, name, digest in zip(records, names, digests, strict=True):
         own = [] if digest is None else [WEIGHTS + digest]
-        if digest is None or len(known[name]) == 1 or not _is_path(_source(record)):
+        if digest is None or len(known[name]) <= 1 or not _is_path(_source(record)):
             own.append(name)
         for token in own[1:]:
             groups.join(own[0], token)
@@ -127,7 +127,7 @@ def precision_class(record: Record) -> str:
     if subject.quantization is not None:
         return "int4"
     asked = subject.options.precision or ""
-    return asked if asked.startswith(QUANTIZED) else subject.dtype
+    return asked if asked.startswith(QUANTIZED) or asked in DTYPE_BYTES else subject.dtype
 
 
 def recipe_text(record: Record) -> str | None:
@@ -159,6 +159,11 @@ def _source(record: Record) -> str:
     """The checkpoint that the weights came from, by its name or path."""
     told = record.runtime.made_from if record.runtime is not None else None
     return told or record.spec.subject.model
+
+
+def _is_converted(record: Record) -> bool:
+    """Whether the weights were made from another checkpoint, whose fingerprint is then not theirs."""
+    return _source(record) != record.spec.subject.model
 
 
 def _is_path(name: str) -> bool:

@@ -14,6 +14,7 @@ from xpubench.runtimes.base import Origin
 from xpubench.weights.embedded import smollm2_gguf
 
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+HUB_ADDRESS = re.compile(r"https://huggingface\.co/([\w.-]+/[\w.-]+)/?")
 # The reader raises these for a file that is not a complete GGUF, because it slices by the sizes that it reads
 # from the file.
 BROKEN = (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError)
@@ -25,9 +26,10 @@ HEAD = "output.weight"
 
 class Gguf(msgspec.Struct, frozen=True, kw_only=True):
     """The header of a GGUF. `files` is a single file or the shards of a split one. `weights` is the type that
-    most values have, `matrix_types` are the types of all matrices, and `tensor_bytes` are the bytes of the
-    tensors of each type. In a mixture of experts, `step_weight_bytes` counts as many experts as one sequence
-    uses."""
+    most values have, without the embeddings and the output head, `matrix_types` are the types of all
+    matrices, and `tensor_bytes` are the bytes of the tensors of each type. In a mixture of experts,
+    `step_weight_bytes` counts as many experts as one sequence uses. `source` is the hub's repository that the
+    header says it was made from."""
 
     files: tuple[Path, ...]
     architecture: str
@@ -138,7 +140,8 @@ def _read(files: tuple[Path, ...], modified_ns: tuple[int, ...]) -> Gguf:
             raise UserError(f"{file} is not a complete GGUF: {first_line(error)}") from error
         for tensor in reader.tensors:
             kind = tensor.tensor_type.name
-            values[kind] += tensor.n_elements
+            if tensor.name not in (*TABLES, HEAD):
+                values[kind] += tensor.n_elements
             sizes[kind] += tensor.n_bytes
             by_name[tensor.name] = tensor.n_bytes
             if len(tensor.shape) > 1:
@@ -154,8 +157,16 @@ def _read(files: tuple[Path, ...], modified_ns: tuple[int, ...]) -> Gguf:
         tensor_bytes=dict(sizes),
         weight_bytes=sum(sizes.values()),
         step_weight_bytes=_step_bytes(by_name, architecture, fields),
-        source=fields.get("general.source.huggingface.repository"),
+        source=_source(fields),
     )
+
+
+def _source(fields: dict[str, Any]) -> str | None:
+    """The hub's repository that a header names as its source, by its id or its address."""
+    if (repository := fields.get("general.source.huggingface.repository")) is not None:
+        return str(repository)
+    address = HUB_ADDRESS.fullmatch(str(fields.get("general.source.repo_url")))
+    return address[1] if address else None
 
 
 def _step_bytes(by_name: dict[str, int], architecture: str, fields: dict[str, Any]) -> int:

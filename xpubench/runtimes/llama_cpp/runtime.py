@@ -225,6 +225,8 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
             step_weight_bytes=self.gguf.step_weight_bytes,
             files=[file.name for file in self.gguf.files],
             model=self._words(),
+            weights=self.gguf.weights,
+            source=origin.model if (origin := origin_of(self.subject.model)) is not None else None,
             tensor_bytes=self.gguf.tensor_bytes,
             build=build(),
             devices=[one.facts() for one in backend_devices()],
