@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import CommandLine
 from tests.records import accuracy_record, failed, latency_record, on_device, subject, write
+from xpubench.catalog import model
 from xpubench.environment import Environment
 from xpubench.record import Record, WeightsFingerprint
 from xpubench.runtimes.options import AppliedQuantization
@@ -143,6 +144,36 @@ def test_an_ir_counts_for_the_model_that_it_was_made_of(cells: Any) -> None:
 def test_a_gguf_counts_for_the_model_that_it_was_made_of(cells: Any) -> None:
     record = llama_cpp("Q4_K", "/m/Llama-2-7b-hf-Q4_K_M.gguf")
     assert list(cells(loaded(record, source=LLAMA))) == [("max", "int4")]
+
+
+@pytest.mark.parametrize("faults", [[], [{"stage": "load", "failure": "oom", "message": "full"}]])
+@pytest.mark.parametrize("place", ["models", "data/models"])
+def test_a_relative_path_is_a_directory_and_no_name_of_the_hub(
+    xpubench: CommandLine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    faults: list[dict[str, Any]],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory = Path(place) / "Llama-2-7b-hf"
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(model(LLAMA).config()))
+    script = tmp_path / "script.json"
+    max_1550 = {"name": "Intel(R) Data Center GPU Max 1550"}
+    script.write_text(json.dumps({"device": max_1550, "faults": faults}))
+    flags = ["--runtime", "fake", "--fake-script", script, "--device", "xpu", "--greedy", "--input-tokens", 8]
+    few = ["--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1]
+    done = xpubench("generate", "-m", directory, *flags, *few)
+    assert done.code == bool(faults), done.err
+    found = json.loads(xpubench("report", "results", "--format", "json").out)
+    [line] = [row for row in found["matrix"]["rows"] if row["model"] == LLAMA]
+    assert [cell["mode"] for cell in line["cells"] if cell["entries"]] == ["fp16"]
+
+
+def test_a_name_of_the_hub_is_no_path(cells: Any) -> None:
+    """Another maker's model of that name is another model."""
+    assert cells(latency_record(subject("NousResearch/Llama-2-7b-hf"))) == {}
 
 
 def test_a_run_that_died_before_its_device_was_known_fails_where_the_others_ran(cells: Any) -> None:

@@ -167,7 +167,8 @@ def _is_converted(record: Record) -> bool:
 
 
 def _is_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~"))
+    # A name of the hub has one slash at most, and relative paths that look like one were recorded with ./.
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def _digest(record: Record) -> str | None:
