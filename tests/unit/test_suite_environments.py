@@ -105,6 +105,8 @@ def test_the_plan_of_a_platform_says_how_long_it_takes(xpubench: CommandLine) ->
     assert done.code == 0, done.err
     assert "platform: Arc B580; 3 models of the guide's table, 12 processes" in done.out
     assert "the roofline's lower bound" in done.out
+    # The peak of a CPU is in no data sheet, but measured.
+    assert "without a bound" not in done.out
     assert "bloom" not in done.out
     # OPT is validated in float16 alone.
     opt = xpubench("validate", "--dry-run", "--platform", "max", "--models", "opt-6.7b", *flags).out
@@ -128,9 +130,11 @@ def test_validate_writes_the_page_and_goes_on_where_it_stopped(xpubench: Command
     (tmp_path / "script.json").write_text("{}")
     flags = f"--runtime fake --fake-script {tmp_path}/script.json --device cpu"
     results = tmp_path / "results"
-    where = ("--platform", "b580", "--models", "Meta-Llama-3-8B", "--results-dir", results)
+    where = ("--platform", "core-ultra", "--models", "Meta-Llama-3-70B", "--results-dir", results)
     command = ("validate", *where, "--flags", flags)
     done = xpubench(*command)
+    before, _, _ = done.out.partition("runs to make")
+    assert "time: " in before
     # The passages of the accuracy runs are on the hub, which tests do not ask.
     assert done.code == 1
     kinds = [(record["spec"]["kind"], record["status"]) for record in records(tmp_path)]
@@ -138,4 +142,27 @@ def test_validate_writes_the_page_and_goes_on_where_it_stopped(xpubench: Command
     assert len(kinds) == 4
     assert (results / "report.html").read_text().startswith("<!DOCTYPE html>")
     again = xpubench(*command)
+    assert "time: nothing is left to run" in again.out
     assert "0 of 4 runs to make" in again.out
+
+
+def references_in(plan: str) -> list[str]:
+    return [line for line in plan.splitlines() if "lambada_standard" in line and "float32" in line]
+
+
+def test_validate_makes_the_reference_where_none_is_published(xpubench: CommandLine) -> None:
+    def plan(*names: str, flags: str = "--device cpu") -> str:
+        command = ("validate", "--dry-run", "--platform", "max", "--models", *names, "--flags", flags)
+        done = xpubench(*command)
+        assert done.code == 0, done.err
+        return done.out
+
+    small = plan("Llama-3.2-1B", "Llama-2-7b-hf")
+    assert len(references_in(small)) == 1
+    assert "of 1 of them no accuracy is published" in small
+    assert references_in(plan("Llama-2-7b-hf")) == []
+    # 282 GB of float32 weights fit into no machine of a test.
+    too_large = plan("Meta-Llama-3-70B")
+    assert references_in(too_large) == []
+    assert "xpubench reference -m meta-llama/Meta-Llama-3-70B --results-dir results" in too_large
+    assert references_in(plan("Llama-3.2-1B", flags="--device cpu --dummy-weights")) == []
