@@ -45,9 +45,13 @@ def cells(xpubench: CommandLine, tmp_path: Path) -> Any:
     [
         ("Intel(R) Data Center GPU Max 1100", "xpu", "1", "max"),
         ("Intel(R) Arc(TM) 140V GPU (16GB)", "xpu", "1", "core-ultra"),
+        ("Intel(R) Arc(TM) Pro 140T GPU (16GB)", "xpu", "1", "core-ultra"),
+        ("Intel(R) Arc(TM) Pro 140V", "xpu", "1", "core-ultra"),
         ("Intel(R) Arc(TM) Graphics", "xpu", "1", "core-ultra"),
         ("Intel(R) Graphics [0x64a0]", "xpu", "1", "core-ultra"),
         ("Intel(R) Arc(TM) B580 Graphics", "xpu", "1", "b580"),
+        # A Pro card is another device, whose name begins alike.
+        ("Intel(R) Arc(TM) Pro B50 Graphics", "xpu", "1", "Intel Arc Pro B50"),
         # The cores of a processor are no GPU, and an emulated GPU is none either.
         ("Intel(R) Core(TM) Ultra 7 258V", "cpu", None, "CPU"),
         ("Intel(R) Xeon(R) CPU Max 9480", "cpu", None, "CPU"),

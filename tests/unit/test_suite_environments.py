@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import CommandLine
+from xpubench.run.suite import command_lines, read_suite
+from xpubench.runtimes.registry import listed, options_class
 
 RUN = "--device cpu --greedy --num-iter 2 --input-tokens 8 --max-new-tokens 2"
 
@@ -97,6 +99,35 @@ def test_a_suite_has_a_number_of_rounds_of_its_own(suite: Any, fake: str, tmp_pa
     assert len(list((tmp_path / "results").glob("round-*/*.json"))) == 2
     assert suite("rounds = 2\n" + grid(fake), "--rounds", 1).code == 0
     assert len(records(tmp_path)) == 1
+
+
+def test_the_suite_of_all_stacks(
+    xpubench: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a directory without the environments of other stacks it runs those of this one."""
+    monkeypatch.chdir(tmp_path)
+    done = xpubench("suite", "stacks", "--dry-run", "--flags", "--device cpu")
+    assert done.code == 0, done.err
+    runs = [line for line in done.out.splitlines() if "smollm2-135m · pytorch" in line]
+    # The latency and the accuracy, each in 16 bits and in INT4.
+    assert len(runs) == 4
+    assert "3 round(s)" in done.out
+    assert "without a bound" not in done.out
+
+
+def test_the_stacks_are_compared_in_tokens_divergence_and_accuracy() -> None:
+    read = read_suite("stacks")
+    lines = [" ".join(line.flags) for line in command_lines(read, None, [])]
+    for name in listed():
+        if options_class(name).shards is not None:
+            continue
+        own = [line for line in lines if f"--runtime {name} " in f"{line} "]
+        accuracies = [line for line in own if "--acc-tasks lambada_smoke" in line]
+        latencies = [line for line in own if "--max-new-tokens" in line]
+        hides = options_class(name).hides_logits is not None
+        assert len(latencies) >= 1, name
+        assert len(accuracies) == (0 if hides else len(latencies)), name
+        assert all(("--reference cpu-float32" in line) != hides for line in latencies), name
 
 
 def test_the_plan_of_a_platform_says_how_long_it_takes(xpubench: CommandLine) -> None:
