@@ -12,10 +12,11 @@ from tests.conftest import CommandLine
 from xpubench.accuracy.limits import precision_of
 from xpubench.compare.title import title_of_spec
 from xpubench.errors import UserError
-from xpubench.runtimes.llama_cpp.gguf_file import files_of, origin_of, read_gguf
+from xpubench.runtimes.llama_cpp.gguf_file import files_of, fingerprint_of, origin_of, read_gguf
 from xpubench.runtimes.llama_cpp.library import unused_instructions
 from xpubench.runtimes.llama_cpp.options import LlamaCppDescription, LlamaCppOptions
 from xpubench.spec import Protocol, RunSpec, Subject, Workload
+from xpubench.weights.fingerprint import of_directory
 
 HIDDEN, VOCABULARY = 64, 96
 Q4, Q8, F32 = GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0, GGMLQuantizationType.F32
@@ -153,9 +154,31 @@ def test_where_a_gguf_comes_from(tmp_path: Path) -> None:
     assert found.model == "who/what"
     elsewhere = write_gguf(tmp_path / "elsewhere.gguf", general__source__repo_url="https://example.org/a/b")
     assert origin_of(str(elsewhere)) is None
+    # A config alone, as repositories of GGUF files have one, is no checkpoint.
     (tmp_path / "config.json").write_text("{}")
+    assert origin_of(str(path)) is None
+    assert (found := origin_of(str(named))) is not None
+    assert found.model == "who/what"
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
     assert (found := origin_of(str(path))) is not None
     assert found.model == str(tmp_path)
+
+
+def test_a_gguf_has_the_fingerprint_of_its_checkpoint(tmp_path: Path) -> None:
+    """A GGUF and its checkpoint are one model, although their files differ."""
+    path = write_gguf(tmp_path / "model.gguf")
+    named = write_gguf(tmp_path / "named.gguf", general__source__huggingface__repository="who/what")
+    own = fingerprint_of(str(path))
+    assert own is not None
+    # The checkpoint is elsewhere, and nobody knows in which revision.
+    assert fingerprint_of(str(named)) is None
+    write_gguf(path, head=False)
+    other = fingerprint_of(str(path))
+    assert other is not None
+    assert other.weights != own.weights
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert fingerprint_of(str(path)) == fingerprint_of(str(named)) == of_directory(tmp_path)
 
 
 def spec(weights: str, dtype: Any = "float32", **options: Any) -> RunSpec:

@@ -217,23 +217,6 @@ def test_a_gguf_of_16_bits_pairs_with_the_dtype_of_its_weights(
     assert (len(found["pairs"]), len(found["only_b"])) == (1, 2)
 
 
-def test_a_gguf_and_the_checkpoint_beside_it_are_one_model(
-    xpubench: CommandLine, sides: tuple[Path, Path]
-) -> None:
-    """The weights of a conversion have a fingerprint of their own, which says nothing about the model."""
-    a, b = sides
-    known = {name: WeightsFingerprint(config="c" * 64, weights=name * 64) for name in "abc"}
-    write(a, latency_record(subject("/m/Llama-2-7b-hf", quantization=Quantization()), fingerprint=known["a"]))
-    made = latency_record(gguf("Q4_1", "/m/Llama-2-7b-hf/q4.gguf"), fingerprint=known["b"])
-    assert made.runtime is not None
-    told = msgspec.structs.replace(made.runtime, source="/m/Llama-2-7b-hf")
-    write(b, msgspec.structs.replace(made, runtime=told))
-    assert len(diff(xpubench, sides)["pairs"]) == 1
-    # Two checkpoints of one name: nobody knows which of them it was.
-    write(b, latency_record(subject("/n/Llama-2-7b-hf", quantization=Quantization()), fingerprint=known["c"]))
-    assert len(diff(xpubench, sides)["pairs"]) == 0
-
-
 def test_another_cache_is_the_same_work(xpubench: CommandLine, sides: tuple[Path, Path]) -> None:
     for side, runtime, cache in zip(sides, ("ipex", "pytorch"), ("static", "dynamic"), strict=True):
         record = latency_record(subject(LLAMA, runtime=runtime))

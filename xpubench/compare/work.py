@@ -79,14 +79,14 @@ def model_names(records: Sequence[Record]) -> list[str]:
     on the hub whose last part is its own, where there is one such, unless its weights are others."""
     names, digests = _names(records), [_digest(record) for record in records]
     known: defaultdict[str, set[str]] = defaultdict(set)
-    for record, name, digest in zip(records, names, digests, strict=True):
-        if digest is not None and not _is_converted(record):
+    for name, digest in zip(names, digests, strict=True):
+        if digest is not None:
             known[name].add(digest)
     groups = _Groups()
     firsts = []
     for record, name, digest in zip(records, names, digests, strict=True):
         own = [] if digest is None else [WEIGHTS + digest]
-        if digest is None or len(known[name]) <= 1 or not _is_path(_source(record)):
+        if digest is None or len(known[name]) == 1 or not _is_path(_source(record)):
             own.append(name)
         for token in own[1:]:
             groups.join(own[0], token)
@@ -159,11 +159,6 @@ def _source(record: Record) -> str:
     """The checkpoint that the weights came from, by its name or path."""
     told = record.runtime.made_from if record.runtime is not None else None
     return told or record.spec.subject.model
-
-
-def _is_converted(record: Record) -> bool:
-    """Whether the weights were made from another checkpoint, whose fingerprint is then not theirs."""
-    return _source(record) != record.spec.subject.model
 
 
 def _is_path(name: str) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 
 from xpubench.catalog import SMOLLM2
 from xpubench.errors import UserError, first_line
+from xpubench.record import WeightsFingerprint
 from xpubench.runtimes.base import Origin
 from xpubench.weights.embedded import smollm2_gguf
 
@@ -82,14 +83,33 @@ def config_of_gguf(gguf: Gguf) -> dict[str, Any]:
 
 def origin_of(model: str) -> Origin | None:
     """The checkpoint that a GGUF was made from: the one beside it, or the repository that its header names;
-    None where neither is known."""
+    None where neither is known. RunFailure `bad_model` where the one beside it is incomplete."""
     if model.lower() == SMOLLM2:
         return Origin(model=SMOLLM2)
     gguf = read_gguf(model)
-    directory = gguf.files[0].parent
-    if (directory / "config.json").is_file():
+    if (directory := _checkpoint_beside(gguf)) is not None:
         return Origin(model=str(directory))
     return None if gguf.source is None else Origin(model=gguf.source)
+
+
+def fingerprint_of(model: str) -> WeightsFingerprint | None:
+    """The fingerprint of the checkpoint that a GGUF was made from, None where that is not here; of a GGUF
+    whose checkpoint nobody knows its own. Raises as `origin_of` does."""
+    from xpubench.weights.fingerprint import of_directory, of_files
+
+    gguf = read_gguf(model)
+    if (directory := _checkpoint_beside(gguf)) is not None:
+        return of_directory(directory)
+    return of_files(config_of_gguf(gguf), list(gguf.files)) if gguf.source is None else None
+
+
+def _checkpoint_beside(gguf: Gguf) -> Path | None:
+    """The directory of a GGUF where it holds a checkpoint too: a config alone is none."""
+    from xpubench.weights.source import pickle_files, weight_files
+
+    directory = gguf.files[0].parent
+    has_config = (directory / "config.json").is_file()
+    return directory if has_config and (weight_files(directory) or pickle_files(directory)) else None
 
 
 @cache
