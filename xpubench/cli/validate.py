@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
     ]
     if not orders:
         raise UserError(f"the guide's table asks nothing of {platform_title(platform)} with these --models")
+    _say_what(asked, platform, len(orders))
     references, too_large = _references(asked, flags)
     orders += references
-    _say_what(asked, platform, len(orders))
     _say_references(references, too_large, args.results_dir)
     if not args.dry_run:
         _say_how_long(orders, directories)
@@ -165,13 +165,13 @@ def _say_what(asked: Sequence[CatalogModel], platform: str, processes: int) -> N
 def _say_references(made: Sequence[Order], too_large: Sequence[str], results: Path) -> None:
     if made:
         print(
-            f"of {len(made)} of them no accuracy is published: a run in {DTYPE} on the whole task is their "
-            "reference"
+            f"of {len(made)} of them no accuracy is published: a process more for each makes the reference, the "
+            f"whole task in {DTYPE}"
         )
     if too_large:
         print(
-            f"of {len(too_large)} no accuracy is published, and their {DTYPE} weights do not fit here; their "
-            "cells say `no reference` until a larger machine has made one:"
+            f"of {len(too_large)} of them no accuracy is published, and their {DTYPE} weights do not fit here; "
+            "their cells say `no reference` until a larger machine has made one:"
         )
     for name in too_large:
         print(f"  xpubench reference -m {name} --results-dir {results}")
