@@ -165,13 +165,13 @@ def _say_what(asked: Sequence[CatalogModel], platform: str, processes: int) -> N
 def _say_references(made: Sequence[Order], too_large: Sequence[str], results: Path) -> None:
     if made:
         print(
-            f"of {len(made)} of them no accuracy is published: a process more for each makes the reference, the "
-            f"whole task in {DTYPE}"
+            f"of {len(made)} of them no accuracy is published: a process more for each makes the reference, "
+            f"the whole task in {DTYPE}"
         )
     if too_large:
         print(
-            f"of {len(too_large)} of them no accuracy is published, and their {DTYPE} weights do not fit here; "
-            "their cells say `no reference` until a larger machine has made one:"
+            f"of {len(too_large)} of them no accuracy is published, and their {DTYPE} weights do not fit "
+            "here; their cells say `no reference` until a larger machine has made one:"
         )
     for name in too_large:
         print(f"  xpubench reference -m {name} --results-dir {results}")
