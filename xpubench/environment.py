@@ -5,6 +5,10 @@ from typing import Any
 
 import msgspec
 
+# With these variables a stack also tells a profiler what it does. They are no choice of the user, and a run
+# with them repeats one without.
+EXPLAINING_VARIABLES = frozenset({"TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE"})
+
 
 class HarnessFacts(msgspec.Struct, frozen=True, kw_only=True):
     """This harness: its version, and its git commit, with `-dirty` where files differ from it."""

@@ -134,6 +134,8 @@ class DeviceCard(msgspec.Struct, frozen=True, kw_only=True):
     `step_ns` is the time of a step without any block. `attention_ns` is the time of attention for each
     position and block where heads have few bytes, and `attention_share` the share of the ceiling at which
     attention reads heads with many bytes. Where the device is `asynchronous`, the host runs ahead of it.
+    `dtype`, the device, `threads`, `stack`, `options` (those of the stack in words, empty for its defaults),
+    `versions` and `variables` say for which runs it was measured, and `ceiling_gb_per_s` beside which one.
     `samples_ns` are the next token latencies in the generations of each model, and `product_gb_per_s` the
     rates at which the products read."""
 
@@ -149,8 +151,12 @@ class DeviceCard(msgspec.Struct, frozen=True, kw_only=True):
     device_kind: str | None = None
     device_name: str | None = None
     device_memory_bytes: int | None = None
+    driver: str | None = None
     threads: int | None = None
     stack: str | None = None
+    options: str = ""
+    versions: dict[str, str] = {}
+    variables: dict[str, str] = {}
     ceiling_gb_per_s: float | None = None
     samples_ns: dict[str, list[list[int]]] = {}
     product_gb_per_s: list[float] = []

@@ -102,3 +102,32 @@ def test_a_model_too_short_is_refused(generate: CommandLine, tiny_llama: Path) -
     done = generate(tiny_llama, "--depths", 0, 120)
     assert done.code == 2
     assert "lower --depths" in done.error_line
+
+
+def test_the_steps_are_compiled_once_for_each_depth(
+    generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: list[object] = []
+    made: list[tuple[int, int]] = []
+
+    def listing(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    original = PyTorchRuntime.continue_random_cache
+
+    def watched(self: PyTorchRuntime, prompt_ids: Any, workload: Any) -> Any:
+        before = len(graphs)
+        found = original(self, prompt_ids, workload)
+        made.append((prompt_ids.shape[1] - 1, len(graphs) - before))
+        return found
+
+    torch._dynamo.register_backend(listing, name="listing")
+    monkeypatch.setattr(PyTorchRuntime, "continue_random_cache", watched)
+    flags = ("--use-static-cache", "--torch-compile", "--backend", "listing", "--depths", 0, 16, 32)
+    (record,) = generate(tiny_llama, *flags, "--json").records
+    assert record["explanation"] is not None, record["warnings"]
+    # A generation that is not counted and three that are, twice.
+    assert [depth for depth, _ in made] == [0] * 8 + [32] * 8 + [16] * 8
+    compiling = [at % 8 for at, (_, graphs_made) in enumerate(made) if graphs_made]
+    assert compiling == [0, 0, 0]

@@ -1,5 +1,8 @@
 """The device card of stock PyTorch, measured on this CPU with tiny models."""
 
+import json
+import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import torch
 from tests.conftest import CommandLine
 from xpubench.explanation import DeviceCard
 from xpubench.measure import products
+from xpubench.measure.environment import relevant_variables
 from xpubench.runtimes.pytorch import card as measuring
 
 
@@ -49,6 +53,9 @@ def test_what_a_card_holds(generate: CommandLine, tiny_llama: Path, small: Path)
     card = msgspec.json.decode(next(small.iterdir()).read_bytes(), type=DeviceCard)
     assert (card.dtype, card.device_kind, card.threads) == ("float32", "cpu", torch.get_num_threads())
     assert card.asynchronous is False
+    assert card.options == ""
+    assert card.versions["torch"] == version("torch")
+    assert card.variables == relevant_variables(dict(os.environ))
     assert len(card.samples_ns) == 5
     assert {len(rows) for rows in card.samples_ns.values()} == {2}
     assert len(card.product_gb_per_s) == products.ROUNDS
@@ -56,6 +63,21 @@ def test_what_a_card_holds(generate: CommandLine, tiny_llama: Path, small: Path)
         assert 0 <= one.low <= one.middle <= one.high
     # Python and dispatch of a block's operators take from some us to some ms anywhere.
     assert 1e3 < card.block_ns.high < 1e9
+
+
+def test_a_plan_takes_the_card_of_stock_options_alone(
+    generate: CommandLine, xpubench: CommandLine, tiny_llama: Path, small: Path
+) -> None:
+    def planned() -> Any:
+        flags = ("-m", tiny_llama, "--dtype", "float32", "--input-tokens", 8, "--max-new-tokens", 4)
+        return json.loads(xpubench("plan", *flags, "--json").out)["expectation"]
+
+    expectation_of(generate, tiny_llama, "--no-onednn-decode")
+    assert planned()["card"] == "datasheet"
+    stock = expectation_of(generate, tiny_llama)
+    expectation_of(generate, tiny_llama, "--no-onednn-decode", "--seed", 1)
+    assert planned()["device_card"] == stock["device_card"]
+    assert len(list(small.iterdir())) == 2
 
 
 def test_a_busy_machines_card_is_not_kept(

@@ -57,6 +57,41 @@ def test_runs_that_differ_otherwise_are_other_curves() -> None:
     assert len(batch_curves([*runs, run(8, 20.0, GB), run(8, 20.0, GB, device="cuda")])) == 2
 
 
+def elsewhere(record: Record, **changes: Any) -> Record:
+    """The record in another environment, in which `threads` are those of torch."""
+    environment = record.environment
+    if threads := changes.pop("threads", None):
+        assert environment.host is not None
+        changes["host"] = msgspec.structs.replace(environment.host, torch_threads=threads)
+    return msgspec.structs.replace(record, environment=msgspec.structs.replace(environment, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"threads": 2}, {"versions": {"torch": "1.0"}}, {"variables": {"OMP_NUM_THREADS": "2"}}],
+)
+def test_runs_of_other_threads_versions_or_variables_are_other_curves(changes: dict[str, Any]) -> None:
+    """Batch 2 took twice as long for another reason than its batch."""
+    one, two = run(1, 20.0, GB), run(2, 40.0, GB)
+    assert batch_curves([one, elsewhere(two, **changes)]) == []
+    here, there = batch_curves([one, two, *(elsewhere(record, **changes) for record in (one, two))])
+    assert (here.leaves_at, there.leaves_at) == (2, 2)
+
+
+def test_what_differs_from_moment_to_moment_or_for_the_ledger_parts_no_curve() -> None:
+    one, two = run(1, 20.0, GB), run(2, 20.0, GB)
+    assert two.environment.host is not None
+    host = msgspec.structs.replace(two.environment.host, load_average_1min=9.0, available_memory_bytes=1)
+    variables = two.environment.variables | {"TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE": "1"}
+    (curve,) = batch_curves([one, elsewhere(two, host=host, variables=variables)])
+    assert [point.batch_size for point in curve.points] == [1, 2]
+
+
+def test_curves_on_a_cpu_tell_their_threads() -> None:
+    runs = [elsewhere(run(size, 20.0, GB, device="cpu"), threads=2) for size in (1, 2)]
+    assert batch_curves(runs)[0].title.endswith(" · 2 threads")
+
+
 def test_of_runs_of_one_spec_the_latest_counts() -> None:
     early, late = (run(1, ms, GB) for ms in (10.0, 20.0))
     early = msgspec.structs.replace(early, created="2020-01-01T00:00:00Z")

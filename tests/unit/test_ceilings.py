@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import CommandLine, files_of_at_most
 from xpubench.environment import DeviceFacts
-from xpubench.measure.ceilings import LATEST, MOST, highest_shown
+from xpubench.measure.ceilings import LATEST, MOST, highest_shown, kept_ceiling
 from xpubench.record import CeilingSample, decode
 
 MIB = 2**20
@@ -86,12 +86,36 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "xpubench" / "ceilings"
 
 
+def kept_in(path: Path) -> list[float]:
+    lines = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
+    return [line["gb_per_s"] for line in lines if "of" not in line]
+
+
 def test_the_highest_of_a_device_is_kept(cache: Path) -> None:
     assert highest_shown(GPU, None, 2**31, sample(40)).gb_per_s == 40
     assert highest_shown(GPU, None, 2**31, sample(45)).gb_per_s == 45
     assert highest_shown(GPU, None, 2**31, sample(26)).gb_per_s == 45
     (path,) = cache.iterdir()
-    assert [msgspec.json.decode(line)["gb_per_s"] for line in path.read_bytes().splitlines()] == [40, 45, 26]
+    assert kept_in(path) == [40, 45, 26]
+
+
+def test_the_ceiling_of_a_device_is_found_without_it(cache: Path) -> None:
+    assert kept_ceiling("xpu", "Arc", None) is None
+    for gb_per_s in (40, 45, 26):
+        highest_shown(GPU, 2, 2**31, sample(gb_per_s))
+    # A smaller buffer may lie in a cache.
+    highest_shown(GPU, 2, 2**26, sample(400))
+    highest_shown(msgspec.structs.replace(GPU, name="Flex"), 2, 2**31, sample(90))
+    for threads in (None, 2):
+        assert kept_ceiling("xpu", "Arc", threads) == sample(45)
+    assert kept_ceiling("xpu", "Arc", 1) is None
+    assert kept_ceiling("cpu", "Arc", None) is None
+    # A file of an earlier version does not tell whose it is, before its next sample.
+    for path in cache.iterdir():
+        path.write_bytes(b"".join(line for line in path.read_bytes().splitlines(True) if b'"of"' not in line))
+    assert kept_ceiling("xpu", "Arc", None) is None
+    highest_shown(GPU, 2, 2**31, sample(20))
+    assert kept_ceiling("xpu", "Arc", None) == sample(45)
 
 
 def test_other_devices_drivers_threads_and_buffers_have_their_own(cache: Path) -> None:
@@ -127,8 +151,9 @@ def test_a_long_file_keeps_its_highest_and_its_latest(cache: Path) -> None:
     path.write_bytes(path.read_bytes() + msgspec.json.encode(sample(20)) + b"\n" * 1)
     path.write_bytes(path.read_bytes() + (msgspec.json.encode(sample(21)) + b"\n") * MOST)
     assert highest_shown(GPU, None, 2**31, sample(22)).gb_per_s == 45
-    kept = [msgspec.json.decode(line)["gb_per_s"] for line in path.read_bytes().splitlines()]
+    kept = kept_in(path)
     assert len(kept) == LATEST + 1
+    assert kept_ceiling("xpu", "Arc", None) == sample(45)
     assert (max(kept), kept[-1]) == (45, 22)
 
 

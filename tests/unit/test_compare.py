@@ -18,6 +18,7 @@ from tests import records
 from tests.conftest import ROOT, CommandLine
 from xpubench.environment import Environment
 from xpubench.record import Output, Record, Samples, WeightsFingerprint, encode
+from xpubench.report.comparison import COLUMNS
 from xpubench.results import ResultsDirectory
 from xpubench.spec import Quantization, RunSpec
 
@@ -189,6 +190,23 @@ def test_an_earlier_run_counts_once(xpubench: CommandLine, tmp_path: Path) -> No
     earlier = ("--history", tmp_path / "earlier", tmp_path / "copy", tmp_path / "earlier")
     done = xpubench("compare", tmp_path / "a", tmp_path / "b", *earlier)
     assert (done.code, "9 of the 10 degrees of freedom" in done.out) == (3, True)
+
+
+def test_explained_runs_repeat_those_that_are_not_explained(xpubench: CommandLine, tmp_path: Path) -> None:
+    explained = msgspec.structs.replace(
+        records.ENVIRONMENT,
+        variables=records.ENVIRONMENT.variables | {"TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE": "1"},
+    )
+    # Five and six that do not repeat each other would have nine degrees of freedom.
+    for number in range(1, 12):
+        environment = explained if number < 6 else records.ENVIRONMENT
+        records.round_of(tmp_path / "earlier", number, environment=environment)
+    records.round_of(tmp_path / "a", 20)
+    records.round_of(tmp_path / "b", 20, second=True, environment=explained)
+    done = xpubench("compare", tmp_path / "a", tmp_path / "b", "--history", tmp_path / "earlier")
+    assert done.code == 0
+    # The kernels of the new run were instrumented, which is told.
+    assert "TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE absent → 1" in done.out
 
 
 def test_earlier_runs_of_another_machine_tell_nothing(xpubench: CommandLine, tmp_path: Path) -> None:
@@ -514,10 +532,11 @@ def test_junit_and_markdown_hold_hostile_names(
     assert failure.get("type") == "slower"
     row = xpubench("compare", *sides, "--format", "md").out.splitlines()[2]
     assert "<script>" not in row
-    assert row.replace("\\|", "").count("|") == 9
+    assert row.replace("\\|", "").count("|") == len(COLUMNS) + 1
     table = xpubench("compare", *sides).out
     assert "\x1b" not in table
-    assert "\\x1b[31m" in table
+    # The column is narrow, so that the name goes on in the next row.
+    assert "\\x1b[31" in table
 
 
 def test_junit_says_what_differs_and_what_either_side_warns_of(xpubench: CommandLine, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_the_part_that_changed_stands_beside_the_verdict(in_rounds: CommandLine)
     done = in_rounds(1.09, base, new)
     assert done.code == 1
     # The column is narrow, so that the line goes on in the next row.
-    assert re.search(r" slower +slower by 9%: host .*\n.* \+8% ", done.out)
+    assert re.search(r" slower +slower by 9%: .*\n.* host \+8% ", done.out)
     assert "| slower | slower by 9%: host +8% |" in in_rounds(1.09, base, new, "--format", "md").out
     found = parts_of(in_rounds(1.09, base, new, "--json"))
     assert found["message"] == "slower by 9%: host +8%"

@@ -8,6 +8,11 @@ import pytest
 
 from tests.conftest import CommandLine
 from xpubench.measure.depth import curve_of, depth_point
+from xpubench.plan import DEPTH_TOKENS
+from xpubench.run.depth import COUNTED
+from xpubench.runtimes.fake.options import FakeOptions
+from xpubench.runtimes.fake.runtime import FakeRuntime
+from xpubench.spec import Workload
 
 BLOCKS = 30  # SmolLM2-135M's
 # 3 key-value heads of 64 values, keys and values in bfloat16, at 1000 GB/s
@@ -78,6 +83,31 @@ def test_noise_widens_the_interval() -> None:
     assert found.slope_ci95 is not None
     assert found.slope_ci95[0] < 0 < found.slope_ci95[1]
     assert "no growth" in found.message
+
+
+@pytest.mark.parametrize(
+    ("compiles", "order"),
+    [(False, [0, 64, 128, 256, 128, 64, 0]), (True, [0, 128, 256, 64])],
+)
+def test_a_depth_is_compiled_once(
+    scripted: CommandLine, monkeypatch: pytest.MonkeyPatch, compiles: bool, order: list[int]
+) -> None:
+    """Whatever the order, each depth has the same number of generations."""
+    depths, prepared = (0, 64, 128, 256), []
+    original = FakeRuntime.prepare
+
+    def watched(self: FakeRuntime, workload: Workload) -> None:
+        if workload.new_tokens == DEPTH_TOKENS:
+            prepared.append((workload.input_tokens or 0) - 1)
+        original(self, workload)
+
+    monkeypatch.setattr(FakeRuntime, "prepare", watched)
+    monkeypatch.setattr(FakeOptions, "compiles", compiles)
+    found = curve(scripted, "--max-new-tokens", 4, depths=depths, position_ns=60.0 * BLOCKS)
+    assert prepared == order
+    assert {len(point["next_token_ns"]) for point in found["points"]} == {2 * COUNTED}
+    assert [point["depth"] for point in found["points"]] == list(depths)
+    assert found["slope_ns"] == pytest.approx(60.0)
 
 
 def test_one_depth_has_no_slope(scripted: CommandLine) -> None:

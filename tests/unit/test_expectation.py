@@ -1,6 +1,7 @@
 """The expected next token latency, from a card by hand, on the fake runtime and in `xpubench plan`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,12 @@ from xpubench.expectation import (
     with_cause,
 )
 from xpubench.explanation import DeviceCard, Spread
+from xpubench.measure.ceilings import highest_shown
+from xpubench.measure.environment import PACKAGES, installed_versions, relevant_variables
 from xpubench.measure.host import cpu_name
 from xpubench.measure.kept_cards import all_kept_cards, card_key, keep_card, kept_card
+from xpubench.record import CeilingSample
+from xpubench.runtimes import registry
 from xpubench.spec import Workload
 
 LLAMA = Architecture.from_config(catalog.model("meta-llama/Llama-2-7b-hf").config())
@@ -175,6 +180,9 @@ def test_cards_are_kept_by_device_driver_stack_threads_and_dtype(cache: Path) ->
     ]
     assert [kept_card(one) for one in others] == [None] * 6
     assert len({key, *others}) == 7
+    instrumented = {"TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE": "1"}
+    explained = msgspec.structs.replace(environment(), variables=instrumented)
+    assert card_key(explained, "float16", None) == key
 
 
 def test_a_broken_card_counts_as_none(cache: Path) -> None:
@@ -191,20 +199,39 @@ def plan(xpubench: CommandLine, *flags: object) -> dict[str, Any]:
     return found
 
 
+def words_of_plan(xpubench: CommandLine, *flags: object) -> str:
+    return " ".join(xpubench("plan", "-m", "meta-llama/Llama-2-7b-hf", *flags).out.split())
+
+
+def measured_here(**changes: Any) -> DeviceCard:
+    """A card of this interpreter's packages and this process's variables."""
+    facts: dict[str, Any] = {
+        "dtype": "float16",
+        "stack": "torch 2.13",
+        "versions": installed_versions((*PACKAGES, *registry.packages())),
+        "variables": relevant_variables(dict(os.environ)),
+        "created": "2026-01-01T00:00:00Z",
+    }
+    return card(**facts | changes)
+
+
 @pytest.mark.usefixtures("cache")
 def test_a_plan_on_a_device_that_nobody_measured(xpubench: CommandLine) -> None:
     found = plan(xpubench, "--device", "b580")["expectation"]
     assert found["card"] == "datasheet"
     assert found["interval_ms"][1] > 3 * found["interval_ms"][0]
-    words = xpubench("plan", "-m", "meta-llama/Llama-2-7b-hf", "--device", "b580").out
-    assert "by an assumed card, as nobody measured a stack on this device here" in " ".join(words.split())
-    assert plan(xpubench)["expectation"] is None
+    words = words_of_plan(xpubench, "--device", "b580")
+    assert "by an assumed card, as nobody measured a stack on this device here" in words
+
+
+def arc(**changes: Any) -> DeviceCard:
+    facts = {"device_kind": "xpu", "device_name": "Intel(R) Arc(TM) B580 Graphics", "asynchronous": True}
+    return measured_here(**facts | {"ceiling_gb_per_s": 400.0} | changes)
 
 
 @pytest.mark.usefixtures("cache")
 def test_a_plan_by_a_kept_card(xpubench: CommandLine) -> None:
-    facts = {"dtype": "float16", "device_kind": "xpu", "ceiling_gb_per_s": 400.0, "stack": "torch 2.13"}
-    keep_card("b580", card(device_name="Intel(R) Arc(TM) B580 Graphics", asynchronous=True, **facts))
+    keep_card("b580", arc(driver="1.6"))
     found = plan(xpubench, "--device", "b580")
     assert found["expectation"]["card"] == "measured"
     assert found["expectation"]["weights_ms"] == pytest.approx(
@@ -213,18 +240,83 @@ def test_a_plan_by_a_kept_card(xpubench: CommandLine) -> None:
     for flags in (["--dtype", "bfloat16"], ["--woq"], ["--tp-size", "2"]):
         assert plan(xpubench, "--device", "b580", *flags)["expectation"]["card"] == "datasheet"
     assert plan(xpubench, "--device", "a770")["expectation"]["card"] == "datasheet"
-    words = xpubench("plan", "-m", "meta-llama/Llama-2-7b-hf", "--device", "b580").out
-    assert "with torch 2.13" in " ".join(words.split())
+    words = words_of_plan(xpubench, "--device", "b580")
+    assert "with torch 2.13, driver 1.6, no options" in words
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_plan_without_a_device_is_that_of_this_cpu_where_it_was_measured(xpubench: CommandLine) -> None:
-    facts = {"dtype": "float32", "device_kind": "cpu", "ceiling_gb_per_s": 20.0, "threads": 2}
-    keep_card("cpu", card(device_name=cpu_name(), **facts))
+@pytest.mark.parametrize("changes", [{"options": "decode without oneDNN"}, {"versions": {"torch": "1.0"}}])
+def test_a_newer_card_of_other_options_or_versions_changes_no_plan(
+    xpubench: CommandLine, changes: dict[str, Any]
+) -> None:
+    other = arc(created="2026-02-01T00:00:00Z", product_share=exactly(1.0), **changes)
+    keep_card("other", other)
+    assert plan(xpubench, "--device", "b580")["expectation"]["card"] == "datasheet"
+    keep_card("stock", arc())
+    assert plan(xpubench, "--device", "b580")["expectation"]["device_card"]["product_share"]["middle"] == 0.5
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_card_of_this_processs_variables_comes_first_and_others_are_named(xpubench: CommandLine) -> None:
+    keep_card("huge", arc(variables={"THP_MEM_ALLOC_ENABLE": "1"}, created="2026-02-01T00:00:00Z"))
+    assert "no options, THP_MEM_ALLOC_ENABLE=1." in words_of_plan(xpubench, "--device", "b580")
+    keep_card("stock", arc())
+    assert "THP_MEM_ALLOC_ENABLE" not in words_of_plan(xpubench, "--device", "b580")
+
+
+@pytest.fixture
+def of_cpu(cache: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    facts = {"dtype": "float32", "device_kind": "cpu", "device_name": cpu_name(), "threads": 2}
+    return facts | {"ceiling_gb_per_s": 20.0}
+
+
+def test_a_plan_without_a_device_is_that_of_this_cpu_where_it_was_measured(
+    xpubench: CommandLine, of_cpu: dict[str, Any]
+) -> None:
+    keep_card("cpu", measured_here(**of_cpu))
     assert plan(xpubench, "--dtype", "float32")["expectation"]["card"] == "measured"
-    assert plan(xpubench, "--dtype", "float16")["expectation"] is None
-    keep_card("cpu", card(device_name="another processor", **facts))
+    assert "2 threads, no options." in words_of_plan(xpubench, "--dtype", "float32")
+    # Of another dtype, the card tells the bandwidth alone.
+    other = plan(xpubench, "--dtype", "float16")["expectation"]
+    assert (other["card"], other["device_card"]["ceiling_gb_per_s"]) == ("datasheet", 20.0)
+    keep_card("cpu", measured_here(**of_cpu | {"device_name": "another processor"}))
     assert plan(xpubench, "--dtype", "float32")["expectation"] is None
+
+
+def test_a_plan_takes_the_card_of_its_number_of_threads(
+    xpubench: CommandLine, of_cpu: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_card("two", measured_here(**of_cpu))
+    variables = {**relevant_variables(dict(os.environ)), "OMP_NUM_THREADS": "1"}
+    newer = {"threads": 1, "variables": variables, "created": "2026-02-01T00:00:00Z"}
+    keep_card("one", measured_here(**of_cpu | newer))
+    for threads in (1, 2):
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        assert plan(xpubench, "--dtype", "float32")["expectation"]["device_card"]["threads"] == threads
+    # As many as torch chooses, which neither card is of.
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert plan(xpubench, "--dtype", "float32")["expectation"] is None
+
+
+def test_a_cpu_that_nobody_measured_in_a_dtype_has_an_assumed_card_with_its_highest_bandwidth(
+    xpubench: CommandLine, of_cpu: dict[str, Any]
+) -> None:
+    assert "not known, as no run has measured the bandwidth of this CPU" in words_of_plan(xpubench)
+    facts = DeviceFacts(kind="cpu", name=cpu_name(), total_memory_bytes=2**34)
+    for gb_per_s in (30.0, 40.0, 35.0):
+        sample = CeilingSample(created="2026-01-01T00:00:00Z", gb_per_s=gb_per_s)
+        highest_shown(facts, 2, 2**28, sample)
+    # Another device, and another number of threads.
+    highest_shown(msgspec.structs.replace(facts, name="another"), 2, 2**28, sample)
+    highest_shown(facts, 1, 2**28, msgspec.structs.replace(sample, gb_per_s=90.0))
+    for flags in ([], ["--dtype", "float32"], ["--woq"]):
+        found = plan(xpubench, *flags)["expectation"]
+        assert (found["card"], found["device_card"]["ceiling_gb_per_s"]) == ("datasheet", 40.0)
+        assert found["interval_ms"][1] > 3 * found["interval_ms"][0]
+    words = words_of_plan(xpubench)
+    assert f"by an assumed card and the 40.0 GB/s that {cpu_name()} has shown" in words
+    assert "the interval is wide" in words
 
 
 def test_the_assumed_card_spans_eager_and_compiled_stacks() -> None:

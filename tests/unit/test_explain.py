@@ -1,10 +1,15 @@
 """`--explain` on the fake runtime, whose measurements a script tells."""
 
+import os
 from typing import Any
 
 import pytest
 
 from tests.conftest import CommandLine
+from tests.records import subject
+from xpubench.environment import EXPLAINING_VARIABLES
+from xpubench.run.order import Order, set_variables
+from xpubench.spec import Protocol, RunSpec, Workload
 
 # The fake runtime's next token takes 1 ms and its first one 2 ms; the bandwidth is 1000 GB/s.
 NEXT = {
@@ -129,3 +134,23 @@ def test_flags_that_cannot_be_done_are_user_errors(scripted: CommandLine, flags:
     done = scripted({}, *flags)
     assert done.code == 2
     assert flags[0] in done.error_line
+
+
+def variables_of(monkeypatch: pytest.MonkeyPatch, *, explain: bool, **options: Any) -> dict[str, str]:
+    """What an order sets in the environment."""
+    monkeypatch.setattr(os, "environ", {})
+    spec = RunSpec(
+        subject=subject(**options), workload=Workload(input_tokens=8, new_tokens=2), protocol=Protocol()
+    )
+    set_variables(Order(specs=[spec], results="", explain=explain))
+    return dict(os.environ)
+
+
+@pytest.mark.parametrize("runtime", ["pytorch", "ipex"])
+def test_only_a_compiled_run_is_instrumented(monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    """What an eager run measures is the same whether it is explained or not."""
+    assert variables_of(monkeypatch, runtime=runtime, explain=True) == {}
+    compiled = {"runtime": runtime, "torch_compile": "inductor"}
+    assert variables_of(monkeypatch, explain=False, **compiled) == {}
+    # Runs with these are repeats of those without.
+    assert variables_of(monkeypatch, explain=True, **compiled).keys() == EXPLAINING_VARIABLES

@@ -1,6 +1,7 @@
 """Runs that load the subject several times, and what a load does to figures, intervals and verdicts."""
 
 import json
+from math import exp, log, sqrt
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,27 @@ def test_a_comparison_of_single_processes_tells_their_loads_apart(
     # The loads of one process are no processes: they give no interval.
     assert (compared["verdict"], compared["primary"]["low"]) == ("inconclusive", None)
     assert "base's 4 loads differ by 50.0% and new's 4 loads differ by 0.0%" in compared["reason"]
+    # The loads of the base take 2, 3, 2 and 3 ms: of those of the new run, 1 ms, they are 1 / sqrt(6) in the
+    # geometric mean, with Student's quantile for three degrees of freedom, 3.18, times the standard error.
+    half = 3.18245 * log(1.5) / 2 / sqrt(3)
+    ends = (exp(-log(6) / 2 - half), exp(-log(6) / 2 + half))
+    ratio = f"{1 / sqrt(6):.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+    over = f"over the loads alone the ratio is {ratio}, without the noise between processes"
+    assert over in compared["reason"]
+    figures = compared["figures"]
+    assert "over the loads alone" in figures["end_to_end"]["reason"]
+    assert "over the loads alone" not in figures["tokens_per_s"]["reason"]
+
+
+def test_a_single_load_tells_nothing_of_the_others(
+    scripted: CommandLine, xpubench: CommandLine, tmp_path: Path
+) -> None:
+    run(scripted, "--loads", 4, "--results-dir", tmp_path / "base", load_factors=[2, 3])
+    run(scripted, "--results-dir", tmp_path / "new")
+    base, new = (next((tmp_path / side).glob("*[0-9a-f].json")) for side in ("base", "new"))
+    (compared,) = json.loads(xpubench("compare", base, new, "--json").out)["runs"]
+    assert "base's 4 loads differ by 50.0%" in compared["reason"]
+    assert "over the loads" not in compared["reason"]
 
 
 def test_the_table_of_a_run_shows_its_loads(xpubench: CommandLine, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts
 from xpubench.measure.ceilings import highest_peak
 from xpubench.record import PeakSample, decode
-from xpubench.report.tables import runs_table
+from xpubench.report.tables import diff_table, runs_table
 
 GPU = DeviceFacts(kind="xpu", name="Arc", driver="1", total_memory_bytes=2**34)
 SMOLLM2 = Architecture.from_config(catalog.model("smollm2-135m").config())
@@ -75,6 +75,38 @@ def test_the_rate_stands_beside_the_first_token(
 def test_the_columns_order() -> None:
     names = list(runs_table([]).columns)
     assert names.index("prompt") == names.index("first") + 1
+    names = list(diff_table([]).columns)
+    assert names.index("prompt_a") == names.index("prompt_b") - 1 == names.index("first") + 1
+
+
+@pytest.fixture
+def two_sides(scripted: CommandLine, tmp_path: Path) -> tuple[Path, Path]:
+    """A prompt of 8 tokens that takes 5 ms on the first side and 4 ms on the second."""
+    sides = tmp_path / "base", tmp_path / "new"
+    for side, first_ms in zip(sides, (FIRST_MS, 4.0), strict=True):
+        times = [{"first_token_ns": int(first_ms * 1e6)}]
+        scripted({"every_token": times, "end_to_end": times}, "--results-dir", side)
+    return sides
+
+
+def test_a_comparison_and_a_diff_show_the_rate_of_both_sides(
+    xpubench: CommandLine, two_sides: tuple[Path, Path]
+) -> None:
+    told = xpubench("compare", *two_sides, "--format", "md").out
+    assert "| first token, ratio | prompt, tokens/s | next token, ratio |" in told
+    assert "| 0.800 | 1,600.0 → 2,000.0 | 1.000 |" in told
+    assert "prompt, tokens/s" in " ".join(xpubench("compare", *two_sides).out.split())
+    told = xpubench("report", "--diff", *two_sides, "--format", "md").out
+    assert "| First token, B / A | Prompt A, tokens/s | Prompt B, tokens/s | Next token A, ms |" in told
+    assert "| 0.800 | 1,600.0 | 2,000.0 | 1.00 |" in told
+
+
+def test_a_record_without_the_rate_has_a_dash(xpubench: CommandLine, two_sides: tuple[Path, Path]) -> None:
+    (path,) = two_sides[0].glob("[0-9a-f]*[0-9a-f].json")
+    record = msgspec.json.decode(path.read_bytes())
+    del record["summary"]["prompt_tokens_per_s"]
+    path.write_bytes(msgspec.json.encode(record))
+    assert "| 0.800 | – | 1.000 |" in xpubench("compare", *two_sides, "--format", "md").out
 
 
 def test_the_most_of_a_dtype_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

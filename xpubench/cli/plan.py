@@ -1,6 +1,7 @@
 """Bytes and roofline times of a model on a device, from shapes and data sheets, without loading anything."""
 
 import argparse
+import os
 
 import msgspec
 
@@ -11,12 +12,16 @@ from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
 from xpubench.expectation import assumed_card, expected, step_work
 from xpubench.explanation import DeviceCard, Expectation
+from xpubench.measure.ceilings import kept_ceiling
+from xpubench.measure.environment import PACKAGES, installed_versions, relevant_variables
 from xpubench.measure.host import cpu_name
-from xpubench.measure.kept_cards import all_kept_cards
+from xpubench.measure.kept_cards import all_kept_cards, chosen_variables
 from xpubench.plan import Plan, check_positions, plan_of, stored_weights
 from xpubench.report.text import gb, gb_with_unit, number
-from xpubench.runtimes.registry import DEFAULT
+from xpubench.runtimes import registry
 from xpubench.spec import DTYPE_BYTES, Protocol, RunSpec, Subject, Workload
+
+THREADS = "OMP_NUM_THREADS"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     figures = device(args.device) if args.device else None
     architecture = Architecture.from_config(config_of(args.model_id))
     check_positions(architecture, args.input_tokens, args.max_new_tokens)
-    recipe = recipe_from(args, DEFAULT) if args.woq else None
+    recipe = recipe_from(args, registry.DEFAULT) if args.woq else None
     model = {
         "model": args.model_id,
         "device": args.device or "",
@@ -73,44 +78,91 @@ def _expectation(
     architecture: Architecture, subject: Subject, workload: Workload, figures: CatalogDevice | None
 ) -> Expectation | None:
     """The expected next token latency by the card that was measured on that device (without one, on this
-    CPU), else by an assumed card; None where the bandwidth is not known either."""
-    card = _kept_card(subject, figures)
-    ceiling = card.ceiling_gb_per_s if card else None
-    if card is None and figures is not None:
-        card, ceiling = assumed_card(asynchronous=True), figures.bandwidth_gb_per_s
-    if card is None or ceiling is None:
+    CPU), else by an assumed card with the device's bandwidth by its data sheet (of this CPU, the highest that
+    it has shown); None where the bandwidth is not known either."""
+    card = _kept_card(subject, figures) or _assumed(figures)
+    if card.ceiling_gb_per_s is None:
         return None
     part = architecture.part(subject.tp_size)
     stored = stored_weights(part, subject).step
     work = step_work(part, workload, workload.input_tokens or 0, stored, DTYPE_BYTES[subject.dtype])
-    return expected(work, card, ceiling_gb_per_s=ceiling)
+    return expected(work, card, ceiling_gb_per_s=card.ceiling_gb_per_s)
+
+
+def _assumed(figures: CatalogDevice | None) -> DeviceCard:
+    if figures is not None:
+        of = {"device_name": figures.name, "ceiling_gb_per_s": figures.bandwidth_gb_per_s}
+        return msgspec.structs.replace(assumed_card(asynchronous=True), **of)
+    threads, name = _threads_here(), cpu_name()
+    kept = kept_ceiling("cpu", name, threads)
+    shown = [] if kept is None else [kept.gb_per_s]
+    # A card of another dtype or other options holds the ceiling that was known then.
+    shown += [card.ceiling_gb_per_s or 0.0 for card in all_kept_cards() if _measured_on(card, None)]
+    return msgspec.structs.replace(
+        assumed_card(asynchronous=False),
+        device_kind="cpu",
+        device_name=name,
+        threads=threads,
+        ceiling_gb_per_s=max(shown, default=0.0) or None,
+    )
 
 
 def _kept_card(subject: Subject, figures: CatalogDevice | None) -> DeviceCard | None:
+    """The newest card that was measured on the device with the plan's dtype and options, these versions and,
+    of a CPU, this number of threads; one with the variables of this process comes before others."""
     if subject.quantization is not None or subject.tp_size > 1:
         return None
-    for card in all_kept_cards():
-        if card.dtype != subject.dtype or card.device_name is None:
-            continue
-        if figures is not None:
-            fits = figures == identify_device(card.device_name, card.device_memory_bytes)
-        else:
-            fits = card.device_kind == "cpu" and card.device_name == cpu_name()
-        if fits:
-            return card
-    return None
+    versions = installed_versions((*PACKAGES, *registry.packages()))
+    variables = chosen_variables(relevant_variables(dict(os.environ)))
+    options = ", ".join(subject.options.words)
+    fitting = [
+        card
+        for card in all_kept_cards()
+        if (card.dtype, card.options, card.versions) == (subject.dtype, options, versions)
+        and _measured_on(card, figures)
+    ]
+    return min(fitting, key=lambda card: card.variables != variables, default=None)
+
+
+def _measured_on(card: DeviceCard, figures: CatalogDevice | None) -> bool:
+    if card.device_name is None:
+        return False
+    if figures is not None:
+        return figures == identify_device(card.device_name, card.device_memory_bytes)
+    # Without the variable, a process has as many threads as torch chooses, which only torch knows.
+    threads = _threads_here()
+    same_threads = card.threads == threads if threads else THREADS not in card.variables
+    return card.device_kind == "cpu" and card.device_name == cpu_name() and same_threads
+
+
+def _threads_here() -> int | None:
+    """The number of threads that this process's environment asks for; None where it asks for none."""
+    told = os.environ.get(THREADS, "")
+    return int(told) if told.isdecimal() and int(told) else None
+
+
+def _source(card: DeviceCard) -> str:
+    """Where a plan's card comes from, in words."""
+    if card.source == "measured":
+        told = [f"with {card.stack}"]
+        told += [f"driver {card.driver}"] if card.driver else []
+        told += [f"{card.threads} threads"] if card.threads else []
+        told += [f"{card.options or 'no options'}"]
+        told += [f"{name}={value}" for name, value in sorted(card.variables.items()) if name != THREADS]
+        return f"by the card that was measured on {card.device_name} {', '.join(told)}"
+    wide = "here: the interval is wide"
+    if card.device_kind != "cpu":
+        return f"by an assumed card, as nobody measured a stack on this device {wide}"
+    shown = f"the {number(card.ceiling_gb_per_s, 1)} GB/s that {card.device_name} has shown"
+    unknown = "nobody measured this stack in this precision with these threads"
+    return f"by an assumed card and {shown}, as {unknown} {wide}"
 
 
 def _print_expectation(found: Expectation) -> None:
     low, high = map(number, found.interval_ms)
-    card = found.device_card
-    if card is not None and card.source == "measured":
-        source = f"by the card that was measured on {card.device_name} with {card.stack}"
-        source += f" and {card.threads} threads" if card.threads else ""
-    else:
-        source = "by an assumed card, as nobody measured a stack on this device here: the interval is wide"
     latency = f"{number(found.next_token_ms)} ms ({low} to {high})"
-    print(f"Expected next token: {latency}, {found.message}, {source}.")
+    assert found.device_card is not None
+    print(f"Expected next token: {latency}, {found.message}, {_source(found.device_card)}.")
 
 
 def _print(plan: Plan, parameters: int, workload: Workload, figures: CatalogDevice | None) -> None:
@@ -129,6 +181,8 @@ def _print(plan: Plan, parameters: int, workload: Workload, figures: CatalogDevi
     print_table(("memory", "GB", "bytes", ""), rows)
     if plan.expectation is not None:
         _print_expectation(plan.expectation)
+    elif figures is None:
+        print("Expected next token: not known, as no run has measured the bandwidth of this CPU here yet.")
     if figures is None:
         print("Roofline times: name a device with --device.")
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from xpubench.environment import EXPLAINING_VARIABLES
 from xpubench.record import Record
 
 # Facts of one moment, which differ between any two runs.
@@ -13,6 +14,7 @@ VOLATILE = (
     *("device.free_memory_bytes", "host.available_memory_bytes", "host.load_average_1min"),
     *("harness.commit", "harness.version"),
 )
+SET_TO_EXPLAIN = frozenset(f"variables.{name}" for name in EXPLAINING_VARIABLES)
 MOST_VALUES = 3
 # The number of hexadecimal digits of a digest that are shown.
 DIGITS = 12
@@ -37,7 +39,7 @@ class Environments:
 
     def add(self, record: Record) -> None:
         """Counts the facts of one more record."""
-        for name, value in lasting_facts(record):
+        for name, value in _shown_facts(record):
             self.counts[name][value] += 1
         if record.fingerprint is not None:
             # A model may be a directory here and a name on the hub.
@@ -48,7 +50,12 @@ class Environments:
 
 
 def lasting_facts(record: Record) -> Iterator[tuple[str, str]]:
-    """The lasting facts of a record's environment, by their dotted paths."""
+    """The lasting facts of a record's environment, by their dotted paths, which are equal for runs that
+    repeat each other. What `--explain` set is none of them."""
+    return ((name, value) for name, value in _shown_facts(record) if name not in SET_TO_EXPLAIN)
+
+
+def _shown_facts(record: Record) -> Iterator[tuple[str, str]]:
     return ((name, value) for name, value in record.environment.facts() if name not in VOLATILE)
 
 

@@ -27,12 +27,14 @@ P90_SAMPLES, P99_SAMPLES = 10, 100
 
 class Figure(msgspec.Struct, frozen=True):
     """One figure that is compared: its title, which of the limits applies to it, the words for its changes,
-    and the function that reads its value from a record (None where the record has none)."""
+    and the function that reads its value from a record (None where the record has none). Where it is
+    `of_iterations`, the value comes from the record's iterations alone."""
 
     title: str
     limit: Literal["latency", "memory"]
     words: Words
     value: Callable[[Record], float | None]
+    of_iterations: bool = False
 
 
 def next_token_rows(record: Record) -> list[list[int]]:
@@ -90,11 +92,15 @@ def _of_summary(name: str) -> Callable[[Record], float | None]:
 
 
 FIGURES: dict[FigureName, Figure] = {
-    "first_token": Figure("first token", "latency", LATENCY, _percentile(_first, 50, 1)),
-    "next_token": Figure("next token", "latency", LATENCY, _percentile(_next, 50, 1)),
-    "next_token_p90": Figure("next token, p90", "latency", LATENCY, _percentile(_next, 90, P90_SAMPLES)),
-    "next_token_p99": Figure("next token, p99", "latency", LATENCY, _percentile(_next, 99, P99_SAMPLES)),
-    "end_to_end": Figure("end to end", "latency", LATENCY, _percentile(_whole, 50, 1)),
+    "first_token": Figure("first token", "latency", LATENCY, _percentile(_first, 50, 1), True),
+    "next_token": Figure("next token", "latency", LATENCY, _percentile(_next, 50, 1), True),
+    "next_token_p90": Figure(
+        "next token, p90", "latency", LATENCY, _percentile(_next, 90, P90_SAMPLES), True
+    ),
+    "next_token_p99": Figure(
+        "next token, p99", "latency", LATENCY, _percentile(_next, 99, P99_SAMPLES), True
+    ),
+    "end_to_end": Figure("end to end", "latency", LATENCY, _percentile(_whole, 50, 1), True),
     "tokens_per_s": Figure("tokens/s", "latency", RATE, _of_summary("tokens_per_s")),
     "peak_device": Figure("peak device memory", "memory", COST, _of_summary("peak_device_bytes")),
     "peak_host": Figure("peak host memory", "memory", COST, _of_summary("peak_host_bytes")),

@@ -13,7 +13,7 @@ from xpubench.compare.environments import lasting_facts
 from xpubench.compare.figures import FIGURES, Figure, FigureName, unusable
 from xpubench.compare.intervals import MIN_HISTORY, Noise, by_history, paired, pooled, welch
 from xpubench.compare.judgement import Judgement, judge_ratio, without_interval
-from xpubench.record import Record
+from xpubench.record import Iteration, Record, Samples
 from xpubench.spec import RunSpec
 
 # Both runs of a round lie within a day.
@@ -106,6 +106,7 @@ def judge_figures(
             found[name] = judge_ratio(name, by_history(before, after, noise), limit, figure.words)
         else:
             reason = _too_little(noise.freedom if noise else 0) + _loads_apart(base[-1], new[-1])
+            reason += _over_loads(base[-1], new[-1], figure, limit)
             found[name] = without_interval(name, exp(fmean(after) - fmean(before)), limit, reason)
     return found
 
@@ -125,6 +126,27 @@ def _loads_apart(base: Record, new: Record) -> str:
             loads = len(record.samples.loads)
             told.append(f"{side}'s {loads} loads differ by {record.latency.load_spread:.1%}")
     return f"; within them, {' and '.join(told)}" if told else ""
+
+
+def _over_loads(base: Record, new: Record, figure: Figure, limit: float) -> str:
+    """The ratio with Welch's interval over the loads of two processes, where both have several. It has no
+    part of what differs between processes beside the load, and therefore gives no verdict."""
+    sides = [_logarithms(_of_each_load(record), figure) for record in (base, new)]
+    if not figure.of_iterations or min(map(len, sides)) < 2:
+        return ""
+    over = judge_ratio("", welch(*sides), limit, figure.words)
+    return f"; over the loads alone the ratio is {over.text}, without the noise between processes"
+
+
+def _of_each_load(record: Record) -> list[Record]:
+    """The record with the iterations of each load alone."""
+    loads: defaultdict[int, list[Iteration]] = defaultdict(list)
+    for one in record.samples.iterations:
+        loads[one.load].append(one)
+    return [
+        msgspec.structs.replace(record, samples=Samples(iterations=iterations))
+        for iterations in loads.values()
+    ]
 
 
 def _logarithms(records: Sequence[Record], figure: Figure) -> list[float]:

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import median
 from typing import Any, Literal
 
 import msgspec
@@ -24,13 +25,14 @@ RunVerdict = Verdict | Literal["newly failing", "failing in both", "no longer fa
 
 class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     """A run and its base. `primary` is the figure that gives the verdict, one of `figures` or, of accuracy
-    runs, the judgement on the accuracy. `parts` tells which parts of the token's time changed, where both
-    sides have ledgers. `beyond` names the other figures that changed by more than their
-    limits. `differs` names the fields of the subject that are not the same, with both values, `environment`
-    the digests of the checkpoints and the facts of the environments, and `warnings` holds those of both
-    sides' records. `adjusted_p` is the
-    p-value of the primary figure after Benjamini and Hochberg's adjustment for the number of runs, and
-    `blocks_alone` the number of a live comparison's blocks in which the sides ran one after the other."""
+    runs, the judgement on the accuracy. `prompt_tokens_per_s` is the rate of the prompt on both sides, the
+    median over the rounds, None where a record does not tell it. `parts` tells which parts of the token's
+    time changed, where both sides have ledgers. `beyond` names the other figures that changed by more than
+    their limits. `differs` names the fields of the subject that are not the same, with both values,
+    `environment` the digests of the checkpoints and the facts of the environments, and `warnings` holds those
+    of both sides' records. `adjusted_p` is the p-value of the primary figure after Benjamini and Hochberg's
+    adjustment for the number of runs, and `blocks_alone` the number of a live comparison's blocks in which
+    the sides ran one after the other."""
 
     id: str
     title: str
@@ -39,6 +41,7 @@ class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     primary: Judgement | None = None
     parts: TimeChange | None = None
     figures: dict[FigureName, Judgement] = {}
+    prompt_tokens_per_s: tuple[float, float] | None = None
     accuracy: AccuracyComparison | None = None
     beyond: list[str] = []
     differs: list[str] = []
@@ -110,6 +113,7 @@ def _compare_latency(
     shared: dict[str, Any],
 ) -> RunComparison:
     figures = judge_figures(base, new, limits, earlier)
+    shared["prompt_tokens_per_s"] = _prompt_rates(base, new)
     after = new[-1]
     # A run of one new token has no next token latency.
     of_one_token = isinstance(after.spec, RunSpec) and after.spec.workload.new_tokens == 1
@@ -136,6 +140,14 @@ def _compare_latency(
         top1_agreement=after.divergence.top1_agreement if after.divergence else None,
         mean_kl=after.divergence.mean_kl if after.divergence else None,
     )
+
+
+def _prompt_rates(base: Sequence[Record], new: Sequence[Record]) -> tuple[float, float] | None:
+    sides = [
+        [one.latency.prompt_tokens_per_s for one in side if one.latency is not None] for side in (base, new)
+    ]
+    before, after = ([rate for rate in side if rate is not None] for side in sides)
+    return (median(before), median(after)) if before and after else None
 
 
 def _other_tokens(base: Record, new: Record) -> list[str]:

@@ -3,26 +3,31 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from xpubench.environment import Environment
+from xpubench.environment import EXPLAINING_VARIABLES, Environment
 from xpubench.explanation import DeviceCard
 from xpubench.files import cache_directory, write_aside
 
-# Cards of another version were measured in another way and do not count.
-VERSION = 1
+# Cards of another version were measured in another way, or hold less, and do not count.
+VERSION = 2
+
+
+def chosen_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables without those that `--explain` sets."""
+    return {name: value for name, value in variables.items() if name not in EXPLAINING_VARIABLES}
 
 
 def card_key(environment: Environment, dtype: str, threads: int | None, options: str = "") -> str:
     """The file name of a card: it depends on the device, its driver, the versions, variables and threads, the
-    dtype, and the stack's options."""
+    dtype, and the stack's options. The card holds each of them."""
     device = environment.device
     what = [
         VERSION,
         *([device.kind, device.name, device.driver, device.total_memory_bytes] if device else []),
-        *(sorted(one.items()) for one in (environment.versions, environment.variables)),
+        *(sorted(one.items()) for one in (environment.versions, chosen_variables(environment.variables))),
         threads,
         dtype,
         options,

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from xpubench.compare.environments import lasting_facts
 from xpubench.record import Record
 from xpubench.report.text import number
 from xpubench.spec import RunSpec, Subject, Workload
@@ -46,23 +47,28 @@ class BatchCurve(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchSeries(msgspec.Struct, frozen=True, kw_only=True):
-    """What the runs of a curve share."""
+    """What the runs of a curve share. `environment` holds the lasting facts, such as threads and versions."""
 
     subject: Subject
     workload: Workload
-    device_name: str
     input_tokens: int
+    environment: dict[str, str]
 
     @property
     def title(self) -> str:
         """The runs in words."""
         shape = self.workload.title(self.input_tokens).replace(", batch 1", "")
         subject = self.subject
-        return f"{subject.model} · {subject.options.label} · {subject.device} {subject.dtype} · {shape}"
+        words = [subject.model, subject.options.label, f"{subject.device} {subject.dtype}", shape]
+        threads = self.environment.get("host.torch_threads")
+        if threads is not None and subject.device == "cpu":
+            words.append(f"{threads} threads")
+        return " · ".join(words)
 
 
 class BatchCurves:
-    """Collects the latency runs that went well by what they share beside the batch size."""
+    """Collects the latency runs that went well by what they share beside the batch size. Runs of other
+    threads, versions or variables are of another curve."""
 
     def __init__(self) -> None:
         self._series: dict[bytes, BatchSeries] = {}
@@ -70,7 +76,7 @@ class BatchCurves:
 
     def add(self, record: Record, key: str) -> None:
         """Takes the next run, where it has a next token latency and the bytes of its step are known."""
-        spec, summary, device = record.spec, record.latency, record.environment.device
+        spec, summary = record.spec, record.latency
         if not isinstance(spec, RunSpec) or not summary or not summary.next_token_ms:
             return
         if record.status != "ok" or not summary.step_bytes:
@@ -79,8 +85,8 @@ class BatchCurves:
         series = BatchSeries(
             subject=spec.subject,
             workload=msgspec.structs.replace(spec.workload, batch_size=1),
-            device_name=device.name if device else "",
             input_tokens=summary.input_tokens,
+            environment=dict(sorted(lasting_facts(record))),
         )
         point = BatchPoint(
             key=key,

@@ -8,17 +8,15 @@ from xpubench.compare.judgement import Judgement
 from xpubench.compare.run import RunComparison
 from xpubench.compare.runs import Comparisons
 from xpubench.measure.sequential import ALPHA
-from xpubench.report.text import NONE, mean_kl_text
+from xpubench.report.text import NONE, mean_kl_text, number
 
 COLUMNS = (
-    *("run", "verdict", "first token, ratio", "next token, ratio", "memory, ratio", "accuracy, points"),
-    *("would show", "decides at"),
+    *("run", "verdict", "first token, ratio", "prompt, tokens/s", "next token, ratio", "memory, ratio"),
+    *("accuracy, points", "would show", "decides at"),
 )
 PARTS_COLUMN = "parts that changed"
 # The columns of words, which are aligned to the left.
 LEFT_COLUMNS = ("run", "verdict", PARTS_COLUMN)
-# The figures of the columns; of several, the first that was compared.
-SHOWN: tuple[tuple[FigureName, ...], ...] = (("first_token",), ("next_token",), ("peak_device", "peak_host"))
 MOST_DIFFERENCES = 4
 CHANGED = ("slower", "faster", "worse", "better")
 
@@ -40,7 +38,8 @@ def _row_texts(run: RunComparison) -> list[str]:
     primary, accuracy = run.primary, run.accuracy
     return [
         *(run.title, run.verdict),
-        *(_ratio(run, *names) for names in SHOWN),
+        *(_ratio(run, "first_token"), _prompt_rates(run), _ratio(run, "next_token")),
+        _ratio(run, "peak_device", "peak_host"),
         NONE if accuracy is None else accuracy.accuracy.text,
         NONE if primary is None else detectable_text(primary),
         NONE if primary is None or primary.to_decide is None else _needed(primary),
@@ -75,7 +74,13 @@ def notes(found: Comparisons) -> list[str]:
     return lines + [f"left out: {one}" for one in found.left_out]
 
 
+def _prompt_rates(run: RunComparison) -> str:
+    rates = run.prompt_tokens_per_s
+    return NONE if rates is None else " → ".join(number(rate, 1) for rate in rates)
+
+
 def _ratio(run: RunComparison, *names: FigureName) -> str:
+    """The ratio of the first of these figures that was compared."""
     return next((run.figures[name].text for name in names if name in run.figures), NONE)
 
 

@@ -172,6 +172,14 @@ _DIFF: _Columns[RunPair] = {
     "parts": (Column("Parts that changed", "long"), _parts),
     "next": (Column("Next token, B / A", "interval", digits=3), lambda pair: _ratio(pair, "next_token")),
     "first": (Column("First token, B / A", "interval", digits=3), lambda pair: _ratio(pair, "first_token")),
+    "prompt_a": (
+        Column("Prompt A, tokens/s", "number", digits=1),
+        lambda pair: pair.a.prompt_tokens_per_s,
+    ),
+    "prompt_b": (
+        Column("Prompt B, tokens/s", "number", digits=1),
+        lambda pair: pair.b.prompt_tokens_per_s,
+    ),
     "next_a": (Column("Next token A, ms", "number"), lambda pair: pair.a.next_token_ms),
     "next_b": (Column("Next token B, ms", "number"), lambda pair: pair.b.next_token_ms),
     "memory": (

@@ -1,7 +1,7 @@
 """The next token latency behind contexts of several lengths."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -14,9 +14,8 @@ from xpubench.record import Record
 from xpubench.run.session import Session
 from xpubench.spec import DTYPE_BYTES, RunSpec, Workload
 
-# The depths are visited in rising and then in falling order, so that a drift of the machine weighs on all of
-# them alike. At each visit the first generation from a cache of random values is not counted, and this many
-# are; where a prompt has to be run for each, fewer are.
+# At each of two visits the first generation from a cache of random values is not counted, and this many are;
+# where a prompt has to be run for each, fewer are.
 COUNTED, COUNTED_WITH_PROMPT = 3, 2
 RANDOM, PROMPTS = "caches of random values", "prompts of random tokens"
 
@@ -31,11 +30,14 @@ def depth_curve(session: Session[RunSpec], record: Record, depths: list[int]) ->
     _check_memory(session, spec.workload, max(depths))
     rows: dict[int, list[list[int]]] = defaultdict(list)
     methods = set()
-    for place, depth in enumerate((*depths, *reversed(depths))):
+    prepared = None
+    for place, depth in enumerate(_visits(depths, once=session.subject.options.compiles)):
         workload = msgspec.structs.replace(
             spec.workload, input_tokens=depth + 1, new_tokens=DEPTH_TOKENS, prompt=None
         )
-        session.generator.prepare(workload)
+        if depth != prepared:
+            session.generator.prepare(workload)
+            prepared = depth
         for method, row in _visit(session, workload, spec.protocol.seed, place):
             methods.add(method)
             rows[depth].append(row)
@@ -46,6 +48,16 @@ def depth_curve(session: Session[RunSpec], record: Record, depths: list[int]) ->
         copied="Dynamic" in (record.checks.cache or ""),
         method=" and ".join(sorted(methods)),
     )
+
+
+def _visits(depths: Sequence[int], *, once: bool) -> list[int]:
+    """The depths in the order of their two visits: rising and then falling, so that a drift of the machine
+    weighs on all of them alike. Where each is to be prepared `once`, because its steps are compiled for it,
+    both visits follow each other; every other depth is visited rising and the rest falling, so that a drift
+    weighs less on their slope."""
+    if not once:
+        return [*depths, *reversed(depths)]
+    return [depth for depth in (*depths[::2], *reversed(depths[1::2])) for _ in range(2)]
 
 
 def _visit(

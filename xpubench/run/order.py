@@ -82,7 +82,7 @@ def write_interrupted(results: ResultsDirectory, spec: Spec) -> Record | None:
 def set_variables(order: Order) -> None:
     """Sets what libraries read when they are imported: the variables of the runtime for an accuracy run or
     one that is explained, and for an accuracy run that needs nothing from the hub that it is not asked."""
-    options = type(order.specs[0].subject.options)
+    options = order.specs[0].subject.options
     scored = isinstance(order.specs[0], AccuracySpec)
     wanted = options.scoring_variables if scored else options.explaining_variables if order.explain else {}
     for name, value in wanted.items():

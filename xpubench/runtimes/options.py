@@ -106,9 +106,8 @@ class RuntimeOptions(
     - `one_graph_on` holds the kinds of devices on which it runs a step as one graph, without Python between
       its operators.
     - `hides_logits` says why nothing can be scored, of a stack that keeps its logits to itself.
-    - `scoring_variables` are set for accuracy runs before the stack is imported, unless the user set them,
-      and `explaining_variables` for runs whose tokens are explained. Models of the types `scored_alone` are
-      scored a sequence at a time.
+    - `scoring_variables` are set for accuracy runs before the stack is imported, unless the user set them.
+      Models of the types `scored_alone` are scored a sequence at a time.
     - `flags` are those that the runtime reads, under `flags_title` in help, and `shortcut` is the flag that
       chooses the runtime as `--runtime` does; help and lists leave out a runtime that is not `listed`.
     """
@@ -127,7 +126,6 @@ class RuntimeOptions(
     hides_logits: ClassVar[str | None] = None
     listed: ClassVar[bool] = True
     scoring_variables: ClassVar[dict[str, str]] = {}
-    explaining_variables: ClassVar[dict[str, str]] = {}
     scored_alone: ClassVar[frozenset[str]] = frozenset()
     flags: ClassVar[tuple[Flag, ...]] = ()
     flags_title: ClassVar[str] = "runtime"
@@ -209,6 +207,17 @@ class RuntimeOptions(
     def precision(self) -> str | None:
         """The precision of the weights, where the options choose it instead of the subject's dtype."""
         return None
+
+    @property
+    def compiles(self) -> bool:
+        """Whether each workload's steps are compiled anew before they run."""
+        return False
+
+    @property
+    def explaining_variables(self) -> dict[str, str]:
+        """What is set before the stack is imported, unless the user set it, for runs whose tokens are
+        explained; its names are among `xpubench.environment.EXPLAINING_VARIABLES`."""
+        return {}
 
     def advice(
         self, cause: str, subject: "Subject", workload: "Workload", description: RuntimeDescription | None

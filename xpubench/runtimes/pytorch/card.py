@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from xpubench.environment import Environment
 from xpubench.explanation import DeviceCard, Spread
-from xpubench.measure.kept_cards import card_key, keep_card, kept_card
+from xpubench.measure.kept_cards import card_key, chosen_variables, keep_card, kept_card
 from xpubench.measure.products import product_rates
 from xpubench.record import now
 from xpubench.runtimes.base import Generator
@@ -40,11 +40,12 @@ def device_card(
     *,
     onednn: bool,
 ) -> DeviceCard:
-    """The kept card of the subject's device and dtype, with or without oneDNN in the steps of one token, or
-    one that is measured now, and kept unless the machine was too busy. `load` makes a runtime of a model that
-    lies on the device."""
+    """The kept card of the subject's device, dtype and options, or one that is measured now, with or without
+    oneDNN in the steps of one token, and kept unless the machine was too busy. `load` makes a runtime of a
+    model that lies on the device."""
     threads = torch.get_num_threads() if subject.device == "cpu" else None
-    key = card_key(environment, subject.dtype, threads, "" if onednn else "without oneDNN")
+    options = ", ".join(subject.options.words)
+    key = card_key(environment, subject.dtype, threads, options)
     if (kept := kept_card(key)) is not None:
         return kept
     say(f"measuring the device card of {subject.device}, once for this stack")
@@ -61,7 +62,11 @@ def device_card(
         device_kind=subject.device,
         device_name=facts.name if facts else None,
         device_memory_bytes=facts.total_memory_bytes if facts else None,
+        driver=facts.driver if facts else None,
         threads=threads,
+        options=options,
+        versions=environment.versions,
+        variables=chosen_variables(environment.variables),
         stack=", ".join(f"{name} {environment.versions.get(name)}" for name in ("torch", "transformers")),
         ceiling_gb_per_s=ceiling_gb_per_s,
         asynchronous=subject.device != "cpu",

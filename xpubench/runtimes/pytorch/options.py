@@ -71,8 +71,6 @@ class PyTorchOptions(RuntimeOptions, kw_only=True, frozen=True, tag="pytorch"):
     diagnosis: ClassVar[str | None] = "xpubench.runtimes.pytorch.diagnosis"
     flags: ClassVar[tuple[Flag, ...]] = (*COMPILE_FLAGS, ONEDNN_FLAG)
     flags_title: ClassVar[str] = "PyTorch"
-    # The kernels that inductor makes for a CPU then tell their names to torch's profiler.
-    explaining_variables: ClassVar[dict[str, str]] = {"TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE": "1"}
 
     torch_compile: str | None = None
     onednn_decode: bool = True
@@ -100,6 +98,15 @@ class PyTorchOptions(RuntimeOptions, kw_only=True, frozen=True, tag="pytorch"):
         if cause == "kernels" and can and _one_bfloat16_row(subject, workload):
             lines.append(f"try {ONEDNN_FLAG.name}: oneDNN's bfloat16 kernel is slow for one row")
         return lines
+
+    @property
+    def compiles(self) -> bool:
+        return self.torch_compile is not None
+
+    @property
+    def explaining_variables(self) -> dict[str, str]:
+        # The kernels that inductor makes for a CPU then tell their names to torch's profiler.
+        return {"TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE": "1"} if self.compiles else {}
 
     @property
     def words(self) -> list[str]:
