@@ -6,7 +6,7 @@ from typing import Literal
 FailureClass = Literal[
     "oom", "timeout", "crash", "unsupported", "bad_model", "numerics", "short_output", "interrupted"
 ]
-MOST_LISTED = 12
+MOST_LISTED = 16
 LONGEST_PATH = 255
 
 

@@ -85,6 +85,7 @@ def test_a_run_of_the_embedded_model(generate: CommandLine) -> None:
     assert record["plan"]["weight_bytes"] == found["weight_bytes"] == gguf.weight_bytes < 100_000_000
     assert found["step_weight_bytes"] == gguf.weight_bytes
     assert found["tensor_bytes"] == gguf.tensor_bytes
+    assert (found["weights"], found["source"]) == ("Q4_1", SMOLLM2)
     assert found["threads"] == 1
     assert (found["cache_type_k"], found["cache_type_v"], found["flash_attention"]) == ("f16", "f16", None)
     assert [one["kind"] for one in found["devices"]] == ["cpu"]

@@ -68,6 +68,11 @@ def test_an_unknown_device_lists_the_known() -> None:
         ("Intel(R) Arc(TM) Pro B60 Graphics", 24, "b60"),
         ("Intel(R) Arc(TM) Pro B70 Graphics", 32, "b70"),
         ("Intel(R) Arc(TM) A770 Graphics", 16, "a770"),
+        ("Intel(R) Arc(TM) A770 Graphics", 8, "a770-8gb"),
+        # A driver reports less than the whole memory.
+        ("Intel(R) Arc(TM) A770 Graphics", 7, "a770-8gb"),
+        ("Intel(R) Arc(TM) A770 Graphics", 15, "a770"),
+        ("Intel(R) Arc(TM) A770 Graphics", None, None),
         ("Intel(R) Arc(TM) A750 Graphics", 8, "a750"),
         # The mobile one is another device.
         ("Intel(R) Arc(TM) A770M Graphics", 16, None),

@@ -12,16 +12,19 @@ from tests.conftest import CommandLine
 from xpubench.accuracy.limits import precision_of
 from xpubench.compare.title import title_of_spec
 from xpubench.errors import UserError
-from xpubench.runtimes.llama_cpp.gguf_file import files_of, origin_of, read_gguf
+from xpubench.runtimes.llama_cpp.gguf_file import files_of, fingerprint_of, origin_of, read_gguf
 from xpubench.runtimes.llama_cpp.library import unused_instructions
-from xpubench.runtimes.llama_cpp.options import LlamaCppOptions
+from xpubench.runtimes.llama_cpp.options import LlamaCppDescription, LlamaCppOptions
 from xpubench.spec import Protocol, RunSpec, Subject, Workload
+from xpubench.weights.fingerprint import of_directory
 
 HIDDEN, VOCABULARY = 64, 96
 Q4, Q8, F32 = GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q8_0, GGMLQuantizationType.F32
 
 
-def write_gguf(path: Path, *, head: bool = True, experts: int = 0, **fields: str) -> Path:
+def write_gguf(
+    path: Path, *, head: bool = True, experts: int = 0, vocabulary: int = VOCABULARY, **fields: str
+) -> Path:
     """A GGUF with one matrix of 4 bits, an embedding of 8 bits, a norm of float32 and with `head` an output
     of 8 bits; its sizes are those of no model. With `experts`, two of them are used."""
     writer = GGUFWriter(path, "llama")
@@ -41,13 +44,13 @@ def write_gguf(path: Path, *, head: bool = True, experts: int = 0, **fields: str
         data = quantize(np.ones(shape, dtype=np.float32), kind)
         writer.add_tensor(name, data, raw_dtype=kind)
 
-    add("token_embd.weight", (VOCABULARY, HIDDEN), Q8)
+    add("token_embd.weight", (vocabulary, HIDDEN), Q8)
     add("blk.0.ffn_up.weight", (512, HIDDEN), Q4)
     add("blk.0.attn_norm.weight", (HIDDEN,), F32)
     if experts:
         add("blk.0.ffn_down_exps.weight", (experts, 128, HIDDEN), Q4)
     if head:
-        add("output.weight", (VOCABULARY, HIDDEN), Q8)
+        add("output.weight", (vocabulary, HIDDEN), Q8)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -145,9 +148,37 @@ def test_where_a_gguf_comes_from(tmp_path: Path) -> None:
     named = write_gguf(tmp_path / "named.gguf", general__source__huggingface__repository="who/what")
     assert (found := origin_of(str(named))) is not None
     assert found.model == "who/what"
+    url = "https://huggingface.co/who/what"
+    named = write_gguf(tmp_path / "address.gguf", general__source__repo_url=url)
+    assert (found := origin_of(str(named))) is not None
+    assert found.model == "who/what"
+    elsewhere = write_gguf(tmp_path / "elsewhere.gguf", general__source__repo_url="https://example.org/a/b")
+    assert origin_of(str(elsewhere)) is None
+    # A config alone, as repositories of GGUF files have one, is no checkpoint.
     (tmp_path / "config.json").write_text("{}")
+    assert origin_of(str(path)) is None
+    assert (found := origin_of(str(named))) is not None
+    assert found.model == "who/what"
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
     assert (found := origin_of(str(path))) is not None
     assert found.model == str(tmp_path)
+
+
+def test_a_gguf_has_the_fingerprint_of_its_checkpoint(tmp_path: Path) -> None:
+    """A GGUF and its checkpoint are one model, although their files differ."""
+    path = write_gguf(tmp_path / "model.gguf")
+    named = write_gguf(tmp_path / "named.gguf", general__source__huggingface__repository="who/what")
+    own = fingerprint_of(str(path))
+    assert own is not None
+    # The checkpoint is elsewhere, and nobody knows in which revision.
+    assert fingerprint_of(str(named)) is None
+    write_gguf(path, head=False)
+    other = fingerprint_of(str(path))
+    assert other is not None
+    assert other.weights != own.weights
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert fingerprint_of(str(path)) == fingerprint_of(str(named)) == of_directory(tmp_path)
 
 
 def spec(weights: str, dtype: Any = "float32", **options: Any) -> RunSpec:
@@ -161,19 +192,52 @@ def spec(weights: str, dtype: Any = "float32", **options: Any) -> RunSpec:
     ("weights", "precision", "limits"),
     [
         ("F32", "float32", "float32"),
-        ("Q8_0", "int8 Q8_0", "int8"),
-        ("Q6_K", "int8 Q6_K", "int8"),
-        ("Q5_K", "int4 Q5_K", "int4"),
-        ("Q4_1", "int4 Q4_1", "int4"),
-        ("IQ2_XXS", "int4 IQ2_XXS", "int4"),
-        ("MXFP4", "int4 MXFP4", "int4"),
+        # What the products are rounded to comes from the loaded model.
+        ("F16", "float16", "float32"),
+        ("BF16", "bfloat16", "float32"),
+        ("Q8_0", "int8", "int8"),
+        ("Q6_K", "int6", "int8"),
+        ("Q5_K", "int5", "int4"),
+        ("Q4_1", "int4", "int4"),
+        ("Q4_K", "int4", "int4"),
+        ("IQ4_XS", "int4", "int4"),
+        ("MXFP4", "int4", "int4"),
+        ("IQ3_S", "int3", "int4"),
+        ("Q2_K", "int2", "int4"),
+        ("IQ2_XXS", "int2", "int4"),
+        ("TQ1_0", "int1", "int4"),
     ],
 )
 def test_the_precision_is_the_files(weights: str, precision: str, limits: str) -> None:
-    subject = spec(weights).subject
+    subject = spec(weights, dtype="float32").subject
     assert subject.options.precision == precision
     assert precision_of(subject) == limits
+    described = LlamaCppDescription(weights=weights, tensor_bytes={weights: 70, "F32": 1})
+    assert described.precision_class == precision
+    assert precision_of(spec("").subject, stored=described.precision_class) == limits
     assert weights in title_of_spec(spec(weights))
+
+
+@pytest.mark.parametrize("weights", ["F64", "I16", "Q_NEW"])
+def test_another_type_is_a_class_of_its_own(weights: str) -> None:
+    assert LlamaCppDescription(weights=weights).precision_class == weights.lower()
+
+
+def test_the_recipe_names_the_types_by_their_bytes() -> None:
+    sizes = {"Q8_0": 30_081_024, "F32": 140_544, "Q4_1": 66_355_200}
+    assert LlamaCppDescription(weights="Q4_1", tensor_bytes=sizes).recipe_text == (
+        "GGUF Q4_1 69%, Q8_0 31% of the bytes"
+    )
+    assert LlamaCppDescription(weights="Q4_0", tensor_bytes={"Q4_0": 9}).recipe_text == "GGUF Q4_0"
+    # A file of floating point weights has no recipe.
+    assert LlamaCppDescription(weights="F16", tensor_bytes={"F16": 90, "F32": 1}).recipe_text is None
+
+
+def test_the_type_of_the_blocks_is_that_of_the_weights(tmp_path: Path) -> None:
+    """The table and the head of a small model can hold more values than its blocks."""
+    found = read_gguf(str(write_gguf(tmp_path / "model.gguf", vocabulary=1024)))
+    assert found.tensor_bytes["Q8_0"] > 2 * found.tensor_bytes["Q4_0"]
+    assert found.weights == "Q4_0"
 
 
 def test_what_changes_the_figures_changes_the_id() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import CommandLine
 from tests.records import accuracy_record, failed, latency_record, on_device, subject, write
+from xpubench.catalog import model
 from xpubench.environment import Environment
 from xpubench.record import Record, WeightsFingerprint
 from xpubench.runtimes.options import AppliedQuantization
@@ -44,9 +45,13 @@ def cells(xpubench: CommandLine, tmp_path: Path) -> Any:
     [
         ("Intel(R) Data Center GPU Max 1100", "xpu", "1", "max"),
         ("Intel(R) Arc(TM) 140V GPU (16GB)", "xpu", "1", "core-ultra"),
+        ("Intel(R) Arc(TM) Pro 140T GPU (16GB)", "xpu", "1", "core-ultra"),
+        ("Intel(R) Arc(TM) Pro 140V", "xpu", "1", "core-ultra"),
         ("Intel(R) Arc(TM) Graphics", "xpu", "1", "core-ultra"),
         ("Intel(R) Graphics [0x64a0]", "xpu", "1", "core-ultra"),
         ("Intel(R) Arc(TM) B580 Graphics", "xpu", "1", "b580"),
+        # A Pro card is another device, whose name begins alike.
+        ("Intel(R) Arc(TM) Pro B50 Graphics", "xpu", "1", "Intel Arc Pro B50"),
         # The cores of a processor are no GPU, and an emulated GPU is none either.
         ("Intel(R) Core(TM) Ultra 7 258V", "cpu", None, "CPU"),
         ("Intel(R) Xeon(R) CPU Max 9480", "cpu", None, "CPU"),
@@ -93,6 +98,10 @@ def openvino(**fields: Any) -> Record:
     return latency_record(subject(LLAMA, runtime="openvino", **fields))
 
 
+def llama_cpp(weights: str, model: str = LLAMA, **fields: Any) -> Record:
+    return latency_record(subject(model, runtime="llama-cpp", weights=weights, **fields))
+
+
 RECIPE = {"recipe": {"model": LLAMA, "weight_format": "int4", "group_size": 128}}
 
 
@@ -115,6 +124,15 @@ RECIPE = {"recipe": {"model": LLAMA, "weight_format": "int4", "group_size": 128}
         ),
         (loaded(latency_record(subject(LLAMA)), quantization=AppliedQuantization(weight_dtype="fp8")), None),
         (latency_record(subject(LLAMA, dtype="float32")), None),
+        (llama_cpp("Q4_1"), "int4"),
+        (llama_cpp("Q8_0"), "int8"),
+        (llama_cpp("F16", dtype="bfloat16"), "fp16"),
+        (failed(llama_cpp("F16", dtype="bfloat16"), "oom", "no"), "fp16"),
+        (failed(llama_cpp("Q4_K"), "oom", "no"), "int4"),
+        (llama_cpp("BF16"), "bf16"),
+        (llama_cpp("F32"), None),
+        *((llama_cpp(other), None) for other in ("Q6_K", "Q5_K", "Q3_K", "Q2_K", "IQ1_S")),
+        (loaded(llama_cpp(""), weights="Q4_0"), "int4"),
         (latency_record(subject(LLAMA, runtime="deepspeed", tp_size=2, dtype="bfloat16")), None),
     ],
 )
@@ -125,6 +143,41 @@ def test_the_precision_is_what_really_ran(cells: Any, record: Record, mode: str 
 def test_an_ir_counts_for_the_model_that_it_was_made_of(cells: Any) -> None:
     record = latency_record(subject("/models/llama-int4-ir", runtime="openvino"))
     assert list(cells(loaded(record, ir=RECIPE))) == [("max", "int4")]
+
+
+def test_a_gguf_counts_for_the_model_that_it_was_made_of(cells: Any) -> None:
+    record = llama_cpp("Q4_K", "/m/Llama-2-7b-hf-Q4_K_M.gguf")
+    assert list(cells(loaded(record, source=LLAMA))) == [("max", "int4")]
+
+
+@pytest.mark.parametrize("faults", [[], [{"stage": "load", "failure": "oom", "message": "full"}]])
+@pytest.mark.parametrize("place", ["models", "data/models"])
+def test_a_relative_path_is_a_directory_and_no_name_of_the_hub(
+    xpubench: CommandLine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+    faults: list[dict[str, Any]],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory = Path(place) / "Llama-2-7b-hf"
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(model(LLAMA).config()))
+    script = tmp_path / "script.json"
+    max_1550 = {"name": "Intel(R) Data Center GPU Max 1550"}
+    script.write_text(json.dumps({"device": max_1550, "faults": faults}))
+    flags = ["--runtime", "fake", "--fake-script", script, "--device", "xpu", "--greedy", "--input-tokens", 8]
+    few = ["--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1]
+    done = xpubench("generate", "-m", directory, *flags, *few)
+    assert done.code == bool(faults), done.err
+    found = json.loads(xpubench("report", "results", "--format", "json").out)
+    [line] = [row for row in found["matrix"]["rows"] if row["model"] == LLAMA]
+    assert [cell["mode"] for cell in line["cells"] if cell["entries"]] == ["fp16"]
+
+
+def test_a_name_of_the_hub_is_no_path(cells: Any) -> None:
+    """Another maker's model of that name is another model."""
+    assert cells(latency_record(subject("NousResearch/Llama-2-7b-hf"))) == {}
 
 
 def test_a_run_that_died_before_its_device_was_known_fails_where_the_others_ran(cells: Any) -> None:

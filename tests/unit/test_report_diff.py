@@ -177,6 +177,46 @@ def test_int4_of_two_stacks_is_one_work_and_the_recipes_are_told(
     assert (move["a"], move["b"], move["precision"]) == ("ipex on xpu", "openvino on xpu", "int4")
 
 
+def gguf(weights: str, model: str = LLAMA, dtype: str = "float32") -> Subject:
+    return subject(model, runtime="llama-cpp", weights=weights, dtype=dtype)
+
+
+def of_gguf(record: Record) -> Record:
+    """The record of a GGUF with most bytes in Q4_1, which knows what it was converted from."""
+    assert record.runtime is not None
+    told = {"weights": "Q4_1", "tensor_bytes": {"Q4_1": 66, "Q8_0": 34}, "source": LLAMA}
+    return msgspec.structs.replace(record, runtime=msgspec.structs.replace(record.runtime, **told))
+
+
+@pytest.mark.parametrize("model", [LLAMA, "/m/Llama-2-7b-hf-Q4_1.gguf"])
+def test_a_gguf_of_4_bits_pairs_with_int4(
+    xpubench: CommandLine, sides: tuple[Path, Path], model: str
+) -> None:
+    a, b = sides
+    rounds(a, subject(LLAMA, quantization=Quantization()))
+    rounds(b, gguf("Q4_1", model), 0.8, changed=of_gguf)
+    for other in ("Q8_0", "Q5_K", "Q3_K", "F16"):
+        rounds(b, gguf(other))
+    found = diff(xpubench, sides)
+    [pair] = found["pairs"]
+    assert pair["comparison"]["verdict"] == "faster"
+    assert pair["recipes"][1] == "GGUF Q4_1 66%, Q8_0 34% of the bytes"
+    assert len(found["only_b"]) == 4
+    [move] = found["moves"]
+    assert (move["a"], move["b"], move["precision"]) == ("pytorch on xpu", "llama-cpp on xpu", "int4")
+
+
+def test_a_gguf_of_16_bits_pairs_with_the_dtype_of_its_weights(
+    xpubench: CommandLine, sides: tuple[Path, Path]
+) -> None:
+    write(sides[0], latency_record(subject(LLAMA)))
+    for weights in ("F16", "BF16", "F32"):
+        write(sides[1], latency_record(gguf(weights, dtype="bfloat16")))
+    found = diff(xpubench, sides)
+    assert [pair["precision"] for pair in found["moves"]] == ["float16"]
+    assert (len(found["pairs"]), len(found["only_b"])) == (1, 2)
+
+
 def test_another_cache_is_the_same_work(xpubench: CommandLine, sides: tuple[Path, Path]) -> None:
     for side, runtime, cache in zip(sides, ("ipex", "pytorch"), ("static", "dynamic"), strict=True):
         record = latency_record(subject(LLAMA, runtime=runtime))

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import CommandLine
+from xpubench.run.suite import command_lines, read_suite
+from xpubench.runtimes.registry import listed, options_class
 
 RUN = "--device cpu --greedy --num-iter 2 --input-tokens 8 --max-new-tokens 2"
 
@@ -99,12 +101,43 @@ def test_a_suite_has_a_number_of_rounds_of_its_own(suite: Any, fake: str, tmp_pa
     assert len(records(tmp_path)) == 1
 
 
+def test_the_suite_of_all_stacks(
+    xpubench: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a directory without the environments of other stacks it runs those of this one."""
+    monkeypatch.chdir(tmp_path)
+    done = xpubench("suite", "stacks", "--dry-run", "--flags", "--device cpu")
+    assert done.code == 0, done.err
+    runs = [line for line in done.out.splitlines() if "smollm2-135m · pytorch" in line]
+    # The latency and the accuracy, each in 16 bits and in INT4.
+    assert len(runs) == 4
+    assert "3 round(s)" in done.out
+    assert "without a bound" not in done.out
+
+
+def test_the_stacks_are_compared_in_tokens_divergence_and_accuracy() -> None:
+    read = read_suite("stacks")
+    lines = [" ".join(line.flags) for line in command_lines(read, None, [])]
+    for name in listed():
+        if options_class(name).shards is not None:
+            continue
+        own = [line for line in lines if f"--runtime {name} " in f"{line} "]
+        accuracies = [line for line in own if "--acc-tasks lambada_smoke" in line]
+        latencies = [line for line in own if "--max-new-tokens" in line]
+        hides = options_class(name).hides_logits is not None
+        assert len(latencies) >= 1, name
+        assert len(accuracies) == (0 if hides else len(latencies)), name
+        assert all(("--reference cpu-float32" in line) != hides for line in latencies), name
+
+
 def test_the_plan_of_a_platform_says_how_long_it_takes(xpubench: CommandLine) -> None:
     flags = ("--flags", "--device cpu")
     done = xpubench("validate", "--dry-run", "--platform", "b580", *flags)
     assert done.code == 0, done.err
     assert "platform: Arc B580; 3 models of the guide's table, 12 processes" in done.out
     assert "the roofline's lower bound" in done.out
+    # The peak of a CPU is in no data sheet, but measured.
+    assert "without a bound" not in done.out
     assert "bloom" not in done.out
     # OPT is validated in float16 alone.
     opt = xpubench("validate", "--dry-run", "--platform", "max", "--models", "opt-6.7b", *flags).out
@@ -128,9 +161,11 @@ def test_validate_writes_the_page_and_goes_on_where_it_stopped(xpubench: Command
     (tmp_path / "script.json").write_text("{}")
     flags = f"--runtime fake --fake-script {tmp_path}/script.json --device cpu"
     results = tmp_path / "results"
-    where = ("--platform", "b580", "--models", "Meta-Llama-3-8B", "--results-dir", results)
+    where = ("--platform", "core-ultra", "--models", "Meta-Llama-3-70B", "--results-dir", results)
     command = ("validate", *where, "--flags", flags)
     done = xpubench(*command)
+    before, _, _ = done.out.partition("runs to make")
+    assert "time: " in before
     # The passages of the accuracy runs are on the hub, which tests do not ask.
     assert done.code == 1
     kinds = [(record["spec"]["kind"], record["status"]) for record in records(tmp_path)]
@@ -138,4 +173,27 @@ def test_validate_writes_the_page_and_goes_on_where_it_stopped(xpubench: Command
     assert len(kinds) == 4
     assert (results / "report.html").read_text().startswith("<!DOCTYPE html>")
     again = xpubench(*command)
+    assert "time: nothing is left to run" in again.out
     assert "0 of 4 runs to make" in again.out
+
+
+def references_in(plan: str) -> list[str]:
+    return [line for line in plan.splitlines() if "lambada_standard" in line and "float32" in line]
+
+
+def test_validate_makes_the_reference_where_none_is_published(xpubench: CommandLine) -> None:
+    def plan(*names: str, flags: str = "--device cpu") -> str:
+        command = ("validate", "--dry-run", "--platform", "max", "--models", *names, "--flags", flags)
+        done = xpubench(*command)
+        assert done.code == 0, done.err
+        return done.out
+
+    small = plan("Llama-3.2-1B", "Llama-2-7b-hf")
+    assert len(references_in(small)) == 1
+    assert "of 1 of them no accuracy is published" in small
+    assert references_in(plan("Llama-2-7b-hf")) == []
+    # 282 GB of float32 weights fit into no machine of a test.
+    too_large = plan("Meta-Llama-3-70B")
+    assert references_in(too_large) == []
+    assert "xpubench reference -m meta-llama/Meta-Llama-3-70B --results-dir results" in too_large
+    assert references_in(plan("Llama-3.2-1B", flags="--device cpu --dummy-weights")) == []

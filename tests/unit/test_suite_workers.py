@@ -347,6 +347,29 @@ def test_the_plan_has_the_roofline_of_this_machine(xpubench: CommandLine, tmp_pa
 def test_a_device_without_a_data_sheet_is_measured_for_the_plan(suite: SuiteRunner) -> None:
     plan = suite.run({"device": {"name": "Prototype", "bandwidth_gb_per_s": 123}}, "--dry-run")
     assert "Prototype, 123.0 GB/s (measured just now" in plan.out
+    assert "TFLOP/s" not in plan.out
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "peak"),
+    [
+        ("Prototype", "bfloat16", "2 TFLOP/s (measured just now"),
+        # A data sheet without a peak, one with that of 16 bits, and the same in float32.
+        ("Intel(R) Arc(TM) A750 Graphics", "bfloat16", "2 TFLOP/s (measured just now"),
+        ("Intel(R) Arc(TM) B580 Graphics", "bfloat16", "116 TFLOP/s (derived"),
+        ("Intel(R) Arc(TM) B580 Graphics", "float32", "2 TFLOP/s (measured just now"),
+    ],
+)
+def test_a_peak_that_no_data_sheet_has_is_measured_for_the_plan(
+    xpubench: CommandLine, tmp_path: Path, name: str, dtype: str, peak: str
+) -> None:
+    device = {"name": name, "peak_tflop_per_s": 2}
+    (tmp_path / "script.json").write_text(json.dumps({"device": device}))
+    flags = f"--device xpu --dtype {dtype} --runtime fake --fake-script {tmp_path}/script.json"
+    models = ("--models", "meta-llama/Llama-2-7b-hf", "--results-dir", tmp_path / "none")
+    plan = xpubench("suite", "accuracy", "--dry-run", *models, "--flags", flags)
+    assert peak in plan.out
+    assert "without a bound" not in plan.out
 
 
 def test_a_suite_that_is_killed_at_any_moment_loses_no_finished_run(tmp_path: Path) -> None:

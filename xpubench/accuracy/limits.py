@@ -1,6 +1,7 @@
 """How far a run may be from its reference before the user is warned, and before it is no result."""
 
 import math
+import re
 from typing import Literal
 
 import msgspec
@@ -28,17 +29,20 @@ LIMITS = {
     "int4": ReferenceLimits(kl_warning=0.2, kl_failure=1.0, agreement_warning=0.8, agreement_failure=0.5),
 }
 COARSER = list(LIMITS)
+INTEGERS = re.compile(r"int(\d+)")
+# Quantized weights of fewer bits have the limits of INT4.
+LEAST_INT8_BITS = 6
 
 
 def precision_of(subject: Subject, rounding: str | None = None, stored: str | None = None) -> str:
     """The coarsest precision that a run's weights and activations go through, one of `LIMITS`. `rounding` is
     what the loaded model says of its activations, and `stored` of its weights."""
     found = {subject.dtype, rounding or subject.dtype}
-    weights = subject.options.precision or ""
-    if subject.quantization is not None or stored == "int4" or "int4" in weights.lower():
+    if subject.quantization is not None:
         found.add("int4")
-    elif stored == "int8" or "int8" in weights.lower():
-        found.add("int8")
+    for weights in (subject.options.precision or "", stored or ""):
+        if (bits := INTEGERS.match(weights.lower())) is not None:
+            found.add("int8" if int(bits[1]) >= LEAST_INT8_BITS else "int4")
     return max(found, key=COARSER.index)
 
 

@@ -1,6 +1,7 @@
 """Flags that commands share, and the way from parsed flags to run specs."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from itertools import product
 from math import prod
@@ -60,7 +61,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, ranks: bool) -> None:
     group = parser.add_argument_group("model")
     add = group.add_argument
     note = "a hub id, a local directory, or smollm2-135m, which needs no hub"
-    add("-m", "--model-id", required=True, metavar="MODEL", help=note)
+    add("-m", "--model-id", type=model_name, required=True, metavar="MODEL", help=note)
     add("--sub-model-name", metavar="NAME", help=NO_EFFECT)
     add("--dtype", choices=list(DTYPE_BYTES), help="default: float16 on xpu and cuda, bfloat16 on cpu")
     add("--dummy-weights", action="store_true", help="random weights: speed without a hub or a tokenizer")
@@ -298,6 +299,13 @@ def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None
         return recipe
     given = {field for flag, field in RECIPE_FLAGS.items() if getattr(args, flag) is not None}
     return checkpoint_recipe(Path(args.woq_checkpoint_path), recipe, args.model_id, method, given=given)
+
+
+def model_name(text: str) -> str:
+    """The model that a flag names. A relative path of what lies here begins with ./ from then on, because a
+    record's readers could not tell models/NAME from a name of the hub."""
+    looks_like_the_hub = "/" in text and not text.startswith(("/", ".", "~"))
+    return f"./{text}" if looks_like_the_hub and os.path.exists(text) else text
 
 
 def named_directory(text: str) -> Path:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 import msgspec
 
-from xpubench.cli.options import DEVICES, add_loading_flags, add_recipe_flags, default_dtype, recipe_from
+from xpubench.cli.options import (
+    DEVICES,
+    add_loading_flags,
+    add_recipe_flags,
+    default_dtype,
+    model_name,
+    recipe_from,
+)
 from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
 from xpubench.process.output import own_stdout
@@ -35,7 +42,7 @@ NOT_CALIBRATED = ("woq_algo", "scale_dtype", "compute_dtype", "woq_head", "woq_k
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags to its parser."""
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a hub id, a local directory, or smollm2-135m")
+    add("model", type=model_name, metavar="MODEL", help="a hub id, a local directory, or smollm2-135m")
     add("output", type=Path, metavar="OUT", help="the directory of the quantized model")
     group = parser.add_argument_group("recipe")
     add_recipe_flags(group)

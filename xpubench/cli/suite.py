@@ -136,10 +136,15 @@ def stack_of(read: suite.Suite, asked: str | None, flags: list[str]) -> str:
         return DEFAULT
     if not read.stacks:
         raise UserError("this suite has no flags by stack; leave out --stack")
-    named, _ = _parser(any(grid.ranks for grid in read.grid)).parse_known_args(["-m", "any", *flags])
+    named = named_in(flags, ranks=any(grid.ranks for grid in read.grid))
     choice = choose(asked, read.stacks, named.runtime, named.device, lambda: findings(machine_facts()))
     print(sentence(choice, read.stacks), flush=True)
     return choice.runtime
+
+
+def named_in(flags: list[str], *, ranks: bool = False) -> argparse.Namespace:
+    """What more flags of a suite's command lines say, without those that it does not know."""
+    return _parser(ranks).parse_known_args(["-m", "any", *flags])[0]
 
 
 def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace, runner: Runner) -> int:

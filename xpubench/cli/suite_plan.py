@@ -6,9 +6,10 @@ from pathlib import Path
 from xpubench.cli.tables import print_table
 from xpubench.compare.title import title_of_spec
 from xpubench.report.text import NONE, gb, number
-from xpubench.run.order import Order
+from xpubench.run.order import Order, Spec
 from xpubench.run.suite_plan import (
     USUAL_SHARES,
+    Devices,
     Outlook,
     catalog_device_of,
     defects_met,
@@ -27,9 +28,7 @@ MINUTE_S, HOUR_S = 60.0, 3600.0
 def print_plan(orders: Sequence[Order], directories: Sequence[Path]) -> None:
     """A table of the runs, with the time that the finished ones took and the least that the others can."""
     specs = [spec for order in orders for spec in order.specs]
-    # One subject for each device.
-    subjects = {spec.subject.device: spec.subject for spec in reversed(specs)}
-    devices = {name: catalog_device_of(subject) for name, subject in subjects.items()}
+    devices = _devices(specs)
     runs = outlooks(specs, directories, devices)
     print_table(COLUMNS, (_cells(run, len(directories)) for run in runs))
     pending, first, last = sum(run.pending for run in runs), directories[0], directories[-1]
@@ -41,15 +40,29 @@ def print_plan(orders: Sequence[Order], directories: Sequence[Path]) -> None:
         "Memory is an estimate. Token times are the roofline's, the least at the bandwidth below; where no "
         "peak is known, the first token's is that of one pass over the weights."
     )
-    for name, device in devices.items():
+    for (name, dtype), device in devices.items():
         if device is None:
             print(f"{name}: none here, so no roofline; `xpubench plan --device` takes a data sheet")
         else:
             speed = f"{device.bandwidth_gb_per_s:,.1f} GB/s ({device.bandwidth_source})"
-            print(f"{name}: {device.name}, {speed}")
+            peak = device.peak_tflop_per_s
+            products = "" if peak is None else f", {peak:,.3g} TFLOP/s ({device.peak_source})"
+            print(f"{name} in {dtype}: {device.name}, {speed}{products}")
     for one in dict.fromkeys(defect for spec in specs for defect in defects_met(spec)):
         print(f"known defect, {one.where}: {one.text} ({one.source})")
     print(_time_line(runs))
+
+
+def print_time(orders: Sequence[Order], directories: Sequence[Path]) -> None:
+    """Prints the plan's line on the time alone."""
+    specs = [spec for order in orders for spec in order.specs]
+    print(_time_line(outlooks(specs, directories, _devices(specs))), flush=True)
+
+
+def _devices(specs: Sequence[Spec]) -> Devices:
+    """The devices of the specs, each looked at once for a dtype."""
+    subjects = {(spec.subject.device, spec.subject.dtype): spec.subject for spec in reversed(specs)}
+    return {key: catalog_device_of(subject) for key, subject in subjects.items()}
 
 
 def _cells(run: Outlook, rounds: int) -> list[str]:

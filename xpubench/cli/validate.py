@@ -1,19 +1,24 @@
 """Run what the guide's table asks of this machine's platform, and write the report."""
 
 import argparse
+from collections.abc import Sequence
+from multiprocessing import get_context
 from pathlib import Path
 
 from xpubench.catalog import CatalogModel, models
-from xpubench.catalog import model as model_of
+from xpubench.catalog.architecture import architecture_of
 from xpubench.catalog.platforms import platform_of, platform_title, platforms
+from xpubench.cli.reference import DTYPE
 from xpubench.cli.report import check_page, write_out
-from xpubench.cli.suite import add_run_flags, directories_of, orders_of, run_and_tell, stack_of
+from xpubench.cli.suite import add_run_flags, directories_of, named_in, orders_of, run_and_tell, stack_of
+from xpubench.cli.suite_plan import print_time
 from xpubench.errors import UserError, unknown
 from xpubench.results import PAGE
 from xpubench.run import suite
 from xpubench.run.order import Order
 from xpubench.run.supervisor import find_mpirun
-from xpubench.runtimes.registry import loader
+from xpubench.runtimes.registry import DEFAULT, loader
+from xpubench.spec import DTYPE_BYTES
 
 # By the mode of the guide's table the built-in suites that measure it.
 SUITES = {"fp16": ("benchmark", "accuracy"), "int4": ("benchmark-woq", "accuracy-woq")}
@@ -23,6 +28,8 @@ OVER_RANKS, RANKS_PLATFORM = ("benchmark-ds", "accuracy-ds"), "max"
 GUIDE_TASK, PUBLISHED_TASK = "lambada_standard", "lambada_openai"
 # The suite whose flags tell the machine's device.
 PROBE = "benchmark"
+# A float32 run is made where its weights take at most this share of the device's memory.
+FITTING_SHARE = 0.8
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +43,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the suites of the table, as one list that an earlier call may have begun, and writes the page;
-    0 when every run is well, 1 when one failed."""
+    """Runs the suites of the table and the references, as one list that an earlier call may have begun, and
+    writes the page; 0 when every run is well, 1 when one failed."""
     if not args.dry_run:
         check_page(args.results_dir / PAGE, PAGE)
     directories = directories_of(args, 1)
@@ -55,7 +62,12 @@ def run(args: argparse.Namespace) -> int:
     ]
     if not orders:
         raise UserError(f"the guide's table asks nothing of {platform_title(platform)} with these --models")
-    _say_what([one.id for one in asked], platform, len(orders))
+    _say_what(asked, platform, len(orders))
+    references, too_large = _references(asked, flags)
+    orders += references
+    _say_references(references, too_large, args.results_dir)
+    if not args.dry_run:
+        _say_how_long(orders, directories)
     code = run_and_tell(orders, directories, args)
     if not args.dry_run:
         _write_page(args.results_dir)
@@ -107,16 +119,70 @@ def _platform(asked: str | None, stack: str, flags: list[str]) -> str:
     return found
 
 
-def _say_what(names: list[str], platform: str, processes: int) -> None:
-    models_here = f"{len(names)} models of the guide's table"
+def _references(asked: Sequence[CatalogModel], flags: list[str]) -> tuple[list[Order], list[str]]:
+    """The orders of the float32 runs that accuracies are compared with, as `xpubench reference` makes them,
+    of the models without a published one; and the ids of those models whose float32 weights do not fit on
+    the device. There are none where the weights are random."""
+    given = named_in(flags)
+    wanting = [one for one in asked if not {GUIDE_TASK, PUBLISHED_TASK} & one.accuracy.keys()]
+    if given.dummy_weights or not wanting:
+        return [], []
+    more = ["--runtime", DEFAULT, "--dtype", DTYPE, "--accuracy-only", "--acc-tasks", GUIDE_TASK]
+    more += [] if given.device is None else ["--device", given.device]
+    more += ["--allow-pickle"] * given.allow_pickle + ["--trust-remote-code"] * given.trust_remote_code
+    commands = [suite.CommandLine(flags=["-m", one.id, *more], ranks=None) for one in wanting]
+    orders = orders_of(suite.read_suite(PROBE), commands)
+    memory_bytes = _memory_bytes(orders[0])
+    fitting = [_float32_bytes(one) <= FITTING_SHARE * memory_bytes for one in wanting]
+    return (
+        [order for order, fits in zip(orders, fitting, strict=True) if fits],
+        [one.id for one, fits in zip(wanting, fitting, strict=True) if not fits],
+    )
+
+
+def _memory_bytes(order: Order) -> int:
+    """The memory of the order's device; 0 where it is not here."""
+    subject = order.specs[0].subject
+    runtime = loader(subject.runtime)
+    try:
+        runtime.set_up()
+        return runtime.device(subject).facts().total_memory_bytes or 0
+    except UserError:
+        return 0
+
+
+def _float32_bytes(model: CatalogModel) -> int:
+    architecture = architecture_of(model.config())
+    assert architecture is not None, model.id
+    return architecture.parameter_count * DTYPE_BYTES[DTYPE]
+
+
+def _say_what(asked: Sequence[CatalogModel], platform: str, processes: int) -> None:
+    models_here = f"{len(asked)} models of the guide's table"
     print(f"platform: {platform_title(platform)}; {models_here}, {processes} processes")
-    without = [name for name in names if PUBLISHED_TASK not in model_of(name).accuracy]
-    if without:
+
+
+def _say_references(made: Sequence[Order], too_large: Sequence[str], results: Path) -> None:
+    if made:
         print(
-            f"of {len(without)} of them no accuracy is published, and their cells say `no reference` until "
-            f"xpubench reference -m MODEL has made one: {', '.join(without)}",
-            flush=True,
+            f"of {len(made)} of them no accuracy is published: a process more for each makes the reference, "
+            f"the whole task in {DTYPE}"
         )
+    if too_large:
+        print(
+            f"of {len(too_large)} of them no accuracy is published, and their {DTYPE} weights do not fit "
+            "here; their cells say `no reference` until a larger machine has made one:"
+        )
+    for name in too_large:
+        print(f"  xpubench reference -m {name} --results-dir {results}")
+    print(end="", flush=True)
+
+
+def _say_how_long(orders: list[Order], directories: list[Path]) -> None:
+    # Another process measures the device, so that this one holds none of its memory during the runs.
+    other = get_context("spawn").Process(target=print_time, args=(orders, directories))
+    other.start()
+    other.join()
 
 
 def _write_page(results: Path) -> None:

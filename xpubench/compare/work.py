@@ -18,7 +18,7 @@ import msgspec
 
 from xpubench.catalog import find_model
 from xpubench.record import Record
-from xpubench.spec import AccuracySpec, Quantization
+from xpubench.spec import DTYPE_BYTES, AccuracySpec, Quantization
 
 # A precision class of quantized weights is their type; the dtype that computes may then differ.
 QUANTIZED = ("int", "fp8")
@@ -127,7 +127,7 @@ def precision_class(record: Record) -> str:
     if subject.quantization is not None:
         return "int4"
     asked = subject.options.precision or ""
-    return asked if asked.startswith(QUANTIZED) else subject.dtype
+    return asked if asked.startswith(QUANTIZED) or asked in DTYPE_BYTES else subject.dtype
 
 
 def recipe_text(record: Record) -> str | None:
@@ -162,7 +162,8 @@ def _source(record: Record) -> str:
 
 
 def _is_path(name: str) -> bool:
-    return name.startswith(("/", ".", "~"))
+    # A name of the hub has one slash at most, and relative paths that look like one were recorded with ./.
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1
 
 
 def _digest(record: Record) -> str | None:

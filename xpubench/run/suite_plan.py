@@ -21,12 +21,13 @@ from xpubench.runtimes import registry
 from xpubench.runtimes.defects import known_defects
 from xpubench.spec import LEAST_PAIRS, AccuracySpec, RunSpec, Subject
 
-# LAMBADA's test sets have so many passages, of 74 words and 340 characters each in the mean.
-LAMBADA_ITEMS, LAMBADA_TOKENS = 5153, 90
+# The passages of a task and the tokens of one: LAMBADA's have 74 words and 340 characters in the mean.
+PASSAGES = dict.fromkeys(TEST_SETS, (5153, 90)) | {"lambada_smoke": (60, 30)}
 # The shares of the bandwidth that published runs of decoding reach.
 USUAL_SHARES = (0.3, 0.7)
-# This machine's devices by their names; None for a device that it does not have.
-Devices = Mapping[str, CatalogDevice | None]
+MEASURED = "measured just now, less where other work runs"
+# This machine's devices by their names and the dtype of their peak; None for one that it does not have.
+Devices = Mapping[tuple[str, str], CatalogDevice | None]
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ def outlooks(specs: Sequence[Spec], directories: Sequence[Path], devices: Device
     found = []
     for spec in specs:
         done = [records for path in directories if (records := _done(path, spec))]
-        device = devices.get(spec.subject.device)
+        device = devices.get((spec.subject.device, spec.subject.dtype))
         plan = _plan(spec, device)
         least_s, took_s = _least_s(spec, plan, device), _took_s(done[-1]) if done else None
         pending = len(directories) - len(done)
@@ -93,7 +94,8 @@ def defects_met(spec: Spec) -> list[Defect]:
 
 def catalog_device_of(subject: Subject) -> CatalogDevice | None:
     """The device that the subject's runtime finds here, by its data sheet, else by the bandwidth that it
-    reaches now; None where the runtime finds none."""
+    reaches now. Where no data sheet has the peak in the subject's dtype, it is that of matrix products in
+    that dtype or in float32 now, whichever is higher. None where the runtime finds no device."""
     loader = registry.loader(subject.runtime)
     try:
         loader.set_up()
@@ -101,16 +103,21 @@ def catalog_device_of(subject: Subject) -> CatalogDevice | None:
     except UserError:
         return None
     facts = device.facts()
-    if known := identify_device(facts.name, facts.total_memory_bytes):
-        return known
-    return CatalogDevice(
+    known = identify_device(facts.name, facts.total_memory_bytes) or CatalogDevice(
         id=subject.device,
         name=facts.name,
         reported=[],
         memory_bytes=facts.total_memory_bytes or 0,
         bandwidth_gb_per_s=device.bandwidth(subject.dtype).ceiling_gb_per_s,
-        bandwidth_source="measured just now, less where other work runs",
+        bandwidth_source=MEASURED,
     )
+    # The peaks of data sheets are those of 16 bits.
+    if known.peak_tflop_per_s is not None and subject.dtype != "float32":
+        return known
+    # Stacks compute in float32 where a CPU has no faster products of 16 bits.
+    peaks = [device.matrix_peak(dtype) for dtype in dict.fromkeys((subject.dtype, "float32"))]
+    reached = max((peak.tflop_per_s for peak in peaks if peak is not None), default=None)
+    return msgspec.structs.replace(known, peak_tflop_per_s=reached, peak_source=MEASURED)
 
 
 def _least_s(spec: Spec, plan: Plan | None, device: CatalogDevice | None) -> float | None:
@@ -132,17 +139,18 @@ def _least_s(spec: Spec, plan: Plan | None, device: CatalogDevice | None) -> flo
 
 
 def _scoring_s(spec: AccuracySpec, device: CatalogDevice | None) -> float | None:
-    """The time of the floating point operations of LAMBADA's passages at the device's peak; None of other
-    tasks, and where no peak is known."""
-    if spec.task.name not in TEST_SETS or device is None or device.peak_tflop_per_s is None:
+    """The time of the floating point operations of a LAMBADA task's passages at the device's peak; None of
+    other tasks, and where no peak is known."""
+    if spec.task.name not in PASSAGES or device is None or device.peak_tflop_per_s is None:
         return None
     try:
         architecture = architecture_of(config_of(spec.subject.model))
     except UserError:
         return None
-    if architecture is None or spec.subject.dtype == "float32":
+    if architecture is None:
         return None
-    flop = architecture.prefill_flop(sequences=spec.task.limit or LAMBADA_ITEMS, tokens=LAMBADA_TOKENS)
+    passages, tokens = PASSAGES[spec.task.name]
+    flop = architecture.prefill_flop(sequences=spec.task.limit or passages, tokens=tokens)
     return flop / (device.peak_tflop_per_s * 1e12)
 
 

@@ -10,10 +10,12 @@ import msgspec
 
 from xpubench.catalog import SMOLLM2
 from xpubench.errors import UserError, first_line
+from xpubench.record import WeightsFingerprint
 from xpubench.runtimes.base import Origin
 from xpubench.weights.embedded import smollm2_gguf
 
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+HUB_ADDRESS = re.compile(r"https://huggingface\.co/([\w.-]+/[\w.-]+)/?")
 # The reader raises these for a file that is not a complete GGUF, because it slices by the sizes that it reads
 # from the file.
 BROKEN = (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError)
@@ -25,9 +27,10 @@ HEAD = "output.weight"
 
 class Gguf(msgspec.Struct, frozen=True, kw_only=True):
     """The header of a GGUF. `files` is a single file or the shards of a split one. `weights` is the type that
-    most values have, `matrix_types` are the types of all matrices, and `tensor_bytes` are the bytes of the
-    tensors of each type. In a mixture of experts, `step_weight_bytes` counts as many experts as one sequence
-    uses."""
+    most values have, without the embeddings and the output head, `matrix_types` are the types of all
+    matrices, and `tensor_bytes` are the bytes of the tensors of each type. In a mixture of experts,
+    `step_weight_bytes` counts as many experts as one sequence uses. `source` is the hub's repository that the
+    header says it was made from."""
 
     files: tuple[Path, ...]
     architecture: str
@@ -80,14 +83,33 @@ def config_of_gguf(gguf: Gguf) -> dict[str, Any]:
 
 def origin_of(model: str) -> Origin | None:
     """The checkpoint that a GGUF was made from: the one beside it, or the repository that its header names;
-    None where neither is known."""
+    None where neither is known. RunFailure `bad_model` where the one beside it is incomplete."""
     if model.lower() == SMOLLM2:
         return Origin(model=SMOLLM2)
     gguf = read_gguf(model)
-    directory = gguf.files[0].parent
-    if (directory / "config.json").is_file():
+    if (directory := _checkpoint_beside(gguf)) is not None:
         return Origin(model=str(directory))
     return None if gguf.source is None else Origin(model=gguf.source)
+
+
+def fingerprint_of(model: str) -> WeightsFingerprint | None:
+    """The fingerprint of the checkpoint that a GGUF was made from, None where that is not here; of a GGUF
+    whose checkpoint nobody knows its own. Raises as `origin_of` does."""
+    from xpubench.weights.fingerprint import of_directory, of_files
+
+    gguf = read_gguf(model)
+    if (directory := _checkpoint_beside(gguf)) is not None:
+        return of_directory(directory)
+    return of_files(config_of_gguf(gguf), list(gguf.files)) if gguf.source is None else None
+
+
+def _checkpoint_beside(gguf: Gguf) -> Path | None:
+    """The directory of a GGUF where it holds a checkpoint too: a config alone is none."""
+    from xpubench.weights.source import pickle_files, weight_files
+
+    directory = gguf.files[0].parent
+    has_config = (directory / "config.json").is_file()
+    return directory if has_config and (weight_files(directory) or pickle_files(directory)) else None
 
 
 @cache
@@ -138,7 +160,8 @@ def _read(files: tuple[Path, ...], modified_ns: tuple[int, ...]) -> Gguf:
             raise UserError(f"{file} is not a complete GGUF: {first_line(error)}") from error
         for tensor in reader.tensors:
             kind = tensor.tensor_type.name
-            values[kind] += tensor.n_elements
+            if tensor.name not in (*TABLES, HEAD):
+                values[kind] += tensor.n_elements
             sizes[kind] += tensor.n_bytes
             by_name[tensor.name] = tensor.n_bytes
             if len(tensor.shape) > 1:
@@ -154,8 +177,16 @@ def _read(files: tuple[Path, ...], modified_ns: tuple[int, ...]) -> Gguf:
         tensor_bytes=dict(sizes),
         weight_bytes=sum(sizes.values()),
         step_weight_bytes=_step_bytes(by_name, architecture, fields),
-        source=fields.get("general.source.huggingface.repository"),
+        source=_source(fields),
     )
+
+
+def _source(fields: dict[str, Any]) -> str | None:
+    """The hub's repository that a header names as its source, by its id or its address."""
+    if (repository := fields.get("general.source.huggingface.repository")) is not None:
+        return str(repository)
+    address = HUB_ADDRESS.fullmatch(str(fields.get("general.source.repo_url")))
+    return address[1] if address else None
 
 
 def _step_bytes(by_name: dict[str, int], architecture: str, fields: dict[str, Any]) -> int:

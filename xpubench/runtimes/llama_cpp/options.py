@@ -17,6 +17,11 @@ CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"
 READER = "xpubench.runtimes.llama_cpp.gguf_file:read_gguf"
 WHOLE_CACHE_TYPES = ("f32", "f16", "bf16")
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# The names of quantized types, each with the bits of a value: 4 in Q4_1, Q4_K, IQ4_XS and MXFP4. The scales
+# and minima of its blocks come on top. Those of TQ1_0 are ternary.
+QUANTIZED = re.compile(r"(?:I?Q|TQ|MXFP|NVFP)(\d)")
+# A type with a smaller share of a GGUF's bytes is not named in its recipe.
+LEAST_SHARE = 0.01
 FLAGS = (
     flag(
         "--cache-type-k", choices=get_args(CacheType), help="type of the keys in the KV cache (default: f16)"
@@ -53,15 +58,18 @@ class LlamaPerf(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LlamaCppDescription(RuntimeDescription, kw_only=True, frozen=True, tag="llama-cpp"):
-    """A loaded GGUF: its files, llama.cpp's description of it, and the bytes of its tensors of each type.
-    `build` is llama.cpp's description of itself, `devices` are all devices that it found, and `device` is the
-    one that runs the layers (None for the CPU). `flash_attention` is None where llama.cpp decides and does
-    not report it. The sizes of the context and `perf` belong to the last workload; `perf` is None for
-    batches, because llama.cpp counts their steps as prompts."""
+    """A loaded GGUF: its files, llama.cpp's description of it, the type of most of its weights, the bytes of
+    its tensors of each type, and the checkpoint that it was converted from, where that is known. `build` is
+    llama.cpp's description of itself, `devices` are all devices that it found, and `device` is the one that
+    runs the layers (None for the CPU). `flash_attention` is None where llama.cpp decides and does not report
+    it. The sizes of the context and `perf` belong to the last workload; `perf` is None for batches, because
+    llama.cpp counts their steps as prompts."""
 
     files: list[str] = []
     model: str | None = None
+    weights: str = ""
     tensor_bytes: dict[str, int] = {}
+    source: str | None = None
     build: str | None = None
     devices: list[GgmlDevice] = []
     device: str | None = None
@@ -74,11 +82,29 @@ class LlamaCppDescription(RuntimeDescription, kw_only=True, frozen=True, tag="ll
     batch_tokens: int | None = None
     perf: LlamaPerf | None = None
 
+    @property
+    def precision_class(self) -> str | None:
+        return precision_of_type(self.weights)
+
+    @property
+    def recipe_text(self) -> str | None:
+        """The types with their shares of the bytes; None for floating point weights."""
+        if not QUANTIZED.match(self.weights):
+            return None
+        total = sum(self.tensor_bytes.values())
+        by_size = sorted(self.tensor_bytes.items(), key=lambda one: -one[1])
+        shares = [f"{name} {size / total:.0%}" for name, size in by_size if size >= LEAST_SHARE * total]
+        return f"GGUF {', '.join(shares)} of the bytes" if len(shares) > 1 else f"GGUF {self.weights}"
+
+    @property
+    def made_from(self) -> str | None:
+        return self.source
+
 
 class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"):
-    """The options of llama.cpp. `weights` is the type that most of the GGUF's values have, by llama.cpp's
-    name for it, empty where the file could not be read. Where `n_gpu_layers` is None, a GPU gets all layers,
-    and where `threads` is None, llama.cpp uses as many threads as torch."""
+    """The options of llama.cpp. `weights` is the type that most values of the GGUF's blocks have, by
+    llama.cpp's name for it, empty where the file could not be read. Where `n_gpu_layers` is None, a GPU gets
+    all layers, and where `threads` is None, llama.cpp uses as many threads as torch."""
 
     loader: ClassVar[str] = "xpubench.runtimes.llama_cpp.runtime:LlamaCppRuntime"
     description: ClassVar[type[RuntimeDescription]] = LlamaCppDescription
@@ -123,10 +149,7 @@ class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"
 
     @property
     def precision(self) -> str | None:
-        """The dtype of the weights, or the class of their quantization with the GGUF's own name for it."""
-        if not self.weights:
-            return None
-        return FLOATS.get(self.weights) or f"{'int4' if _bits(self.weights) < 6 else 'int8'} {self.weights}"
+        return precision_of_type(self.weights)
 
     def weight_bytes(self, model: str, parameters: int) -> int | None:
         return None if (header := _header(model)) is None else int(header.weight_bytes)
@@ -137,6 +160,16 @@ class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"
         return k if k == v else f"{k}/{v}"
 
 
+def precision_of_type(weights: str) -> str | None:
+    """The precision class of weights of a GGUF's type: the dtype, or `int` with the bits of a quantized
+    value, so that only a type of 4 bits is int4 and only one of 8 is int8. Another type's own name is its
+    class; None for an empty one."""
+    if weights in FLOATS:
+        return FLOATS[weights]
+    bits = QUANTIZED.match(weights)
+    return f"int{bits[1]}" if bits else weights.lower() or None
+
+
 def _header(model: str) -> Any:
     """The header of the GGUF that a model names (`gguf_file.Gguf`). None where there is none: the run then
     reports it, so that a suite goes on with its other models."""
@@ -144,9 +177,3 @@ def _header(model: str) -> Any:
         return resolve_name(READER)(model)
     except (UserError, RunFailure):
         return None
-
-
-def _bits(weights: str) -> int:
-    """The bits of a quantized type's values, from its name: 4 for Q4_1 and MXFP4, 2 for IQ2_XXS."""
-    found = re.search(r"\d", weights)
-    return int(found[0]) if found else 0

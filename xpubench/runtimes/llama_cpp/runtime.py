@@ -9,6 +9,7 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
+from xpubench.catalog import SMOLLM2
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.device import available_devices
 from xpubench.measure.ledger.measured import Measured
@@ -32,7 +33,7 @@ from xpubench.runtimes.base import (
 )
 from xpubench.runtimes.llama_cpp.context import MICRO_BATCH_TOKENS, LlamaContext
 from xpubench.runtimes.llama_cpp.device import backend_devices, device_of, gpu_of
-from xpubench.runtimes.llama_cpp.gguf_file import Gguf, config_of_gguf, origin_of, read_gguf
+from xpubench.runtimes.llama_cpp.gguf_file import Gguf, config_of_gguf, fingerprint_of, origin_of, read_gguf
 from xpubench.runtimes.llama_cpp.ledger import explain
 from xpubench.runtimes.llama_cpp.library import build, cpu_doubts, last_error, library
 from xpubench.runtimes.llama_cpp.options import FLOATS, LlamaCppDescription, LlamaCppOptions, LlamaPerf
@@ -112,7 +113,10 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
 
     @classmethod
     def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
-        return fingerprint_of(subject)
+        from xpubench.weights.fingerprint import of_subject
+
+        # That of the embedded model is of the checkpoint which it is dequantized to.
+        return of_subject(subject) if subject.model.lower() == SMOLLM2 else fingerprint_of(subject.model)
 
     @property
     def scorer(self) -> Scorer | None:
@@ -225,6 +229,8 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
             step_weight_bytes=self.gguf.step_weight_bytes,
             files=[file.name for file in self.gguf.files],
             model=self._words(),
+            weights=self.gguf.weights,
+            source=origin.model if (origin := origin_of(self.subject.model)) is not None else None,
             tensor_bytes=self.gguf.tensor_bytes,
             build=build(),
             devices=[one.facts() for one in backend_devices()],
@@ -294,15 +300,3 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
 def llama_cpp_options(subject: Subject) -> LlamaCppOptions:
     assert isinstance(subject.options, LlamaCppOptions)
     return subject.options
-
-
-def fingerprint_of(subject: Subject) -> WeightsFingerprint | None:
-    """The fingerprint of the GGUF or, for the embedded one, that of the checkpoint which it is dequantized
-    to."""
-    from xpubench.catalog import SMOLLM2
-    from xpubench.weights.fingerprint import of_files, of_subject
-
-    if subject.model.lower() == SMOLLM2:
-        return of_subject(subject)
-    gguf = read_gguf(subject.model)
-    return of_files(config_of_gguf(gguf), list(gguf.files))
