@@ -105,9 +105,10 @@ def run(
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What all runs of a loaded subject share. `blocks` is the number of decoder blocks, and `checksum` that
-    of the weights after the load."""
+    of the weights after the load. `bandwidth` and `peak` are None where the model runs on another device than
+    the one that was measured."""
 
-    bandwidth: Bandwidth
+    bandwidth: Bandwidth | None
     peak: MatrixPeak | None
     card: DeviceCard
     validation: str
@@ -159,13 +160,16 @@ def _set(
     session.check_operators()
     check_weights(reference, session.fingerprint)
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
-    bandwidth = facts.device.bandwidth(subject.dtype)
+    bandwidth: Bandwidth | None = facts.device.bandwidth(subject.dtype)
     peak = facts.device.matrix_peak(subject.dtype)
     card = session.card(bandwidth.ceiling_gb_per_s)
     if reference == CPU_FLOAT32:
         session.progress.say("generating the reference on the CPU in float32")
         expected = cpu_reference(session.specs[0], facts.architecture)
     session.load()
+    if session.generator.elsewhere is not None:
+        bandwidth = peak = None
+    facts = session.facts
     description = session.generator.describe()
     if facts.architecture is not None and own_weights(facts.architecture, subject) is not None:
         stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
@@ -244,8 +248,11 @@ def _measure(
     description = generator.describe()
     inputs = _summary_inputs(session, setting, spec, input_tokens, of_loads)
     inputs = msgspec.structs.replace(inputs, load_s=median(one.load_s for one in samples.loads))
-    bandwidth = session.facts.device.bandwidth_again(spec.subject.dtype, setting.bandwidth)
-    summary, warnings = summarize_run(samples, with_ceilings(inputs, bandwidth))
+    bandwidth = setting.bandwidth
+    if bandwidth is not None:
+        bandwidth = session.facts.device.bandwidth_again(spec.subject.dtype, bandwidth)
+        inputs = with_ceilings(inputs, bandwidth)
+    summary, warnings = summarize_run(samples, inputs)
     expectation = expectation_of(session, setting.card, spec, setting.description, summary)
     progress.say("looking at the timed tokens")
     with watched.checking():
