@@ -160,16 +160,14 @@ def _set(
     session.check_operators()
     check_weights(reference, session.fingerprint)
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
-    bandwidth: Bandwidth | None = facts.device.bandwidth(subject.dtype)
-    peak = facts.device.matrix_peak(subject.dtype)
+    bandwidth, peak = facts.device.bandwidth(subject.dtype), facts.device.matrix_peak(subject.dtype)
     card = session.card(bandwidth.ceiling_gb_per_s)
     if reference == CPU_FLOAT32:
         session.progress.say("generating the reference on the CPU in float32")
         expected = cpu_reference(session.specs[0], facts.architecture)
     session.load()
-    if session.generator.elsewhere is not None:
-        bandwidth = peak = None
     facts = session.facts
+    on_device = session.generator.elsewhere is None
     description = session.generator.describe()
     if facts.architecture is not None and own_weights(facts.architecture, subject) is not None:
         stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
@@ -185,8 +183,8 @@ def _set(
     if facts.architecture is None:
         doubts.append("the planner does not know this architecture: no plan and no MBU")
     return Setting(
-        bandwidth=bandwidth,
-        peak=peak,
+        bandwidth=bandwidth if on_device else None,
+        peak=peak if on_device else None,
         card=card,
         validation=status_of(subject.model, facts.config.get("model_type")),
         checks=Checks(session.generator, reference, expected, limits),
