@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
 def _weight_format(text: str) -> str:
     if text in UNTRIED_FORMATS:
         raise argparse.ArgumentTypeError(
-            f"{text} is not supported: its export was never tested here; give int4, or run an IR of optimum-cli"
+            f"{text} is not supported: its export was never tested here; give int4, or run optimum-cli's IR"
         )
     return text
 
