@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 
 class Goal(NamedTuple):
-    """`figure` must be at most `limit`; `detail` holds the raw sides of a ratio. `low` is the lower end of
-    the figure's 95% interval: a goal is missed where it lies above the limit too, and else unclear."""
+    """`figure` must be at most `limit`; `detail` holds the raw sides of a ratio. `low` and
+    `high` are the ends of what the figure may be: its 95% interval, or what it can become with the
+    measurements that are still wanted. A goal is missed where `low` lies above the limit too, reached where
+    `high` does not, and else unclear. Without them the figure alone decides."""
 
     name: str
     figure: float
@@ -14,11 +16,12 @@ class Goal(NamedTuple):
     unit: str
     detail: str
     low: float | None = None
+    high: float | None = None
 
     @property
     def verdict(self) -> str:
         if self.figure <= self.limit:
-            return "ok"
+            return "unclear" if self.high is not None and self.high > self.limit else "ok"
         return "unclear" if self.low is not None and self.low <= self.limit else "MISSED"
 
     def __str__(self) -> str:

@@ -122,5 +122,6 @@ def main() -> None:
     report("done")
 
 
-if __name__ == "__main__":
+# As an interpreter it is asked first, with -c, whether it runs workers.
+if __name__ == "__main__" and "-c" not in sys.argv:
     main()

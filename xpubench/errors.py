@@ -7,6 +7,7 @@ FailureClass = Literal[
     "oom", "timeout", "crash", "unsupported", "bad_model", "numerics", "short_output", "interrupted"
 ]
 MOST_LISTED = 12
+LONGEST_PATH = 255
 
 
 class UserError(ValueError):
@@ -33,6 +34,12 @@ def unknown(kind: str, name: str, known: list[str]) -> UserError:
     else:
         hint = "no known one is similar"
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+def shortened(path: object) -> str:
+    """The text of a path, of which a message shows the beginning alone where it is longer than names are."""
+    text = str(path)
+    return text if len(text) <= LONGEST_PATH else f"{text[:LONGEST_PATH]}..."
 
 
 def first_line(error: BaseException) -> str:

@@ -3,13 +3,11 @@
 import msgspec
 
 from xpubench.catalog.architecture import Architecture
-from xpubench.explanation import DeviceCard, Expectation, Spread
+from xpubench.explanation import Cause, DeviceCard, Expectation, Spread
 from xpubench.spec import Workload
 
 # The interval reaches so much beyond the card's own spread, for what the model leaves out.
 MODEL_ERROR = 1.15
-# Above this share of the time, products slower than the ceiling are named as kernels.
-SLOW_KERNELS = 0.6
 
 
 class StepWork(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,16 +94,16 @@ def expected(
     middle = parts(ceiling_gb_per_s, "middle", "middle")
     fast = whole(*parts(ceiling_gb_per_s, "high", "low")) / MODEL_ERROR
     slow = sum(parts(slow_gb_per_s, "low", "high")) * MODEL_ERROR
-    return Expectation(
+    found = Expectation(
         next_token_ms=whole(*middle) / 1e6,
         interval_ms=(fast / 1e6, slow / 1e6),
         card=card.source,
         weights_ms=middle[0] / 1e6,
         attention_ms=middle[1] / 1e6,
         host_ms=middle[2] / 1e6,
-        message=_bound(middle, card),
         device_card=card,
     )
+    return msgspec.structs.replace(found, message=_largest(found))
 
 
 def beside_measured(found: Expectation, next_token_ms: float) -> Expectation:
@@ -125,7 +123,20 @@ def beside_measured(found: Expectation, next_token_ms: float) -> Expectation:
     return msgspec.structs.replace(found, ratio=ratio, message=message)
 
 
-def _bound(parts: tuple[float, float, float], card: DeviceCard) -> str:
-    """What the largest of weights, attention and host makes of the expected latency."""
-    weights = "kernel-bound" if card.product_share.middle < SLOW_KERNELS else "bandwidth-bound"
-    return max(zip(parts, (weights, "attention-bound", "host-bound"), strict=True))[1]
+def with_cause(found: Expectation, cause: Cause) -> Expectation:
+    """The expectation beside a measured latency, with what bounds the token by its ledger in the place of
+    the largest part of the expected latency."""
+    word = {"kernels": "kernel", "launches": "launch"}.get(cause, cause)
+    told = (found.message or "").removesuffix(_largest(found))
+    return msgspec.structs.replace(found, message=f"{told}{word}-bound by its ledger")
+
+
+def _largest(found: Expectation) -> str:
+    """The largest part of the expected latency, in words: weights, attention or host."""
+    share = 0.0 if found.device_card is None else found.device_card.product_share.middle
+    parts = (
+        (found.weights_ms or 0.0, f"products with weights at {share:.0%} of the bandwidth"),
+        (found.attention_ms or 0.0, "attention"),
+        (found.host_ms or 0.0, "the host's work"),
+    )
+    return f"the largest part of it {max(parts)[1]}"

@@ -3,12 +3,13 @@
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from xpubench.errors import UserError
+from xpubench.errors import UserError, shortened
 from xpubench.files import write_aside
 from xpubench.record import Record, encode, read_record
 
@@ -121,9 +122,22 @@ def writable(record: Record, path: Path) -> Record:
     return record
 
 
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """UserError where the system refuses what the block asks of the path, such as one that is too long or
+    that lies in a directory that may not be entered."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {shortened(path)}: {error.strerror}") from error
+
+
 def rounds_of(directory: Path) -> list[Path]:
-    """The directories of the rounds of a suite or of several runtimes, in their order."""
-    named = [path for path in directory.glob(f"{ROUND}*/") if path.name.removeprefix(ROUND).isdecimal()]
+    """The directories of the rounds of a suite or of several runtimes, in their order; UserError where the
+    directory cannot be looked for."""
+    with readable(directory):
+        below = list(directory.glob(f"{ROUND}*/"))
+    named = [path for path in below if path.name.removeprefix(ROUND).isdecimal()]
     return sorted(named, key=lambda path: int(path.name.removeprefix(ROUND)))
 
 
@@ -141,7 +155,8 @@ def _files(directory: Path, left_out: list[tuple[str, str]]) -> Iterator[Found]:
         with os.scandir(directory) as entries:
             names = sorted(entry.name for entry in entries if entry.is_file())
     except OSError as error:
-        raise UserError(f"cannot read the results directory {directory}: {error.strerror}") from error
+        named = shortened(directory)
+        raise UserError(f"cannot read the results directory {named}: {error.strerror}") from error
     stems = {name.removesuffix(".json") for name in names if name.endswith(".json")}
     for name in names:
         path = directory / name

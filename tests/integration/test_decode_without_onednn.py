@@ -1,5 +1,6 @@
 """`--no-onednn-decode`: oneDNN is off in the steps of one token alone, and the record says so."""
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,18 @@ def test_onednn_is_off_in_the_steps_of_one_token_alone(
     assert without["output"] == stock["output"]
     assert without["id"] != stock["id"]
     assert without["spec"]["subject"]["options"]["onednn_decode"] is False
+
+
+@pytest.mark.skipif(
+    not Path("/proc/cpuinfo").exists() or platform.machine() != "x86_64", reason="names of x86-64's features"
+)
+def test_a_record_says_with_what_onednn_computes_bfloat16(generate: CommandLine, tiny_llama: Path) -> None:
+    text = Path("/proc/cpuinfo").read_text()
+    features = set(next(line for line in text.splitlines() if line.startswith("flags")).split())
+    told = run(generate, tiny_llama)["runtime"]["onednn_bfloat16"]
+    # Before AVX-512, oneDNN computes bfloat16 only with AVX-NE-CONVERT.
+    assert (told == "none") == features.isdisjoint({"avx512bw", "avx_ne_convert"})
+    assert (told == "amx") == ("amx_tile" in features)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,99 @@ def test_workers_run_alone_where_memory_holds_one(live: Callable[..., Outcome]) 
     assert (done.code, "newly failing: oom" in done.out) == (1, True)
 
 
+# An interpreter whose first worker has the script of its first argument, and later ones that of the second.
+CHANGING = """#!/bin/sh
+if [ "$1" != -c ]; then
+  if [ -e {there} ]; then cp {second} {script}; else cp {first} {script}; touch {there}; fi
+fi
+exec {python} "$@"
+"""
+
+
+@pytest.fixture
+def changing(tmp_path: Path) -> Callable[..., Path]:
+    """`changing(first, second)`: an interpreter of B with which its script is another from the second on."""
+
+    def make(first: dict[str, Any], second: dict[str, Any]) -> Path:
+        names = {"there": tmp_path / "there", "script": tmp_path / "b.json"}
+        for name, script in (("first", first), ("second", second)):
+            names[name] = tmp_path / f"{name}.json"
+            names[name].write_text(json.dumps(script))
+        python = tmp_path / "changing"
+        python.write_text(CHANGING.format(python=sys.executable, **names))
+        python.chmod(0o755)
+        return python
+
+    return make
+
+
+FULL = times(1.0) | {"faults": [{"stage": "load", "error": "MemoryError"}]}
+
+
+def test_blocks_of_workers_that_ran_alone_say_what_it_costs(
+    live: Callable[..., Outcome], changing: Callable[..., Path], tmp_path: Path
+) -> None:
+    python = changing(FULL, times(1.1, -0.003))
+    done = live(times(1.0, 0.003), times(1.0), "--b-python", python, "--json")
+    (run,) = json.loads(done.out)["runs"]
+    assert (done.code, run["verdict"], run["blocks_alone"]) == (1, "slower", 5)
+    assert "in 5 of the blocks the sides ran one after the other" in run["reason"]
+    assert "more blocks are needed" in run["reason"]
+    kept = [
+        json.loads(path.read_text())["status"]
+        for side in "ab"
+        for path in (tmp_path / "live" / side).glob("round-*/*[0-9a-f].json")
+    ]
+    assert kept == ["ok"] * 10
+
+
+def test_a_worker_that_dies_is_not_judged_by_an_earlier_record(tmp_path: Path) -> None:
+    """The block is made again in its directory, where B's first attempt has left a record that went well."""
+    sides = []
+    for name in "AB":
+        script = tmp_path / f"{name}.json"
+        script.write_text(json.dumps(FULL if name == "A" else times(1.0)))
+        subject = records.subject("smollm2-135m", runtime="fake", device="cpu", script=str(script))
+        workload = Workload(input_tokens=8, new_tokens=4)
+        spec = RunSpec(subject=subject, workload=workload, protocol=Protocol(num_iter=3, num_warmup=WARMUP))
+        sides.append(Side(name=name, order=Order(specs=[spec], results=""), python=sys.executable))
+    directories = tmp_path / "a", tmp_path / "b"
+
+    def statuses(*, alone: bool) -> list[str]:
+        made = run_block((sides[0], sides[1]), directories, random.Random(1), lambda text: None, alone=alone)
+        return [record.status for record in made]
+
+    assert statuses(alone=False) == ["oom", "ok"]
+    (tmp_path / "A.json").write_text(json.dumps(times(1.0)))
+    dying = times(1.0) | {"faults": [{"stage": "load", "signal": 9}]}
+    (tmp_path / "B.json").write_text(json.dumps(dying))
+    assert statuses(alone=True) == ["ok", "crash"]
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize(
+    ("python", "words"),
+    [
+        ("/nonexistent/python", "the interpreter /nonexistent/python is not there"),
+        ("/bin/false", "the interpreter /bin/false runs no worker of this tool (exit code 1)"),
+        ("EMPTY", "No module named"),
+    ],
+)
+def test_an_interpreter_that_runs_no_worker_is_no_regression(
+    live: Callable[..., Outcome], tmp_path: Path, side: str, python: str, words: str
+) -> None:
+    """Neither side is started."""
+    if python == "EMPTY":
+        path = tmp_path / "python"
+        path.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
+        path.chmod(0o755)
+        python = str(path)
+    done = live(times(1.0), times(1.0), f"--{side}-python", python)
+    assert (done.code, words in done.error_line) == (2, True)
+    assert "block 1" not in done.err
+    assert not (tmp_path / "live" / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

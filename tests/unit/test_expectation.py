@@ -11,7 +11,15 @@ from tests.conftest import CommandLine
 from xpubench import catalog
 from xpubench.catalog.architecture import Architecture
 from xpubench.environment import DeviceFacts, Environment
-from xpubench.expectation import MODEL_ERROR, StepWork, assumed_card, beside_measured, expected, step_work
+from xpubench.expectation import (
+    MODEL_ERROR,
+    StepWork,
+    assumed_card,
+    beside_measured,
+    expected,
+    step_work,
+    with_cause,
+)
 from xpubench.explanation import DeviceCard, Spread
 from xpubench.measure.host import cpu_name
 from xpubench.measure.kept_cards import all_kept_cards, card_key, keep_card, kept_card
@@ -46,7 +54,7 @@ def test_a_synchronous_device_takes_the_sum() -> None:
     assert [found.weights_ms, found.attention_ms, found.host_ms] == pytest.approx(parts)
     assert found.next_token_ms == pytest.approx(sum(parts))
     assert found.interval_ms == pytest.approx((sum(parts) / MODEL_ERROR, sum(parts) * MODEL_ERROR))
-    assert found.message == "kernel-bound"
+    assert found.message == "the largest part of it products with weights at 50% of the bandwidth"
 
 
 def test_an_asynchronous_device_takes_the_larger_of_device_and_host() -> None:
@@ -54,14 +62,14 @@ def test_an_asynchronous_device_takes_the_larger_of_device_and_host() -> None:
     assert found.next_token_ms == pytest.approx(20 + 1.31072)
     slow_host = expected(WORK, card(asynchronous=True, block_ns=exactly(1e6)), ceiling_gb_per_s=100)
     assert slow_host.next_token_ms == pytest.approx(33)
-    assert slow_host.message == "host-bound"
+    assert slow_host.message == "the largest part of it the host's work"
     assert slow_host.interval_ms[1] == pytest.approx((33 + 20 + 1.31072) * MODEL_ERROR)
 
 
 def test_attention_takes_latency_where_its_bytes_are_few() -> None:
     found = expected(WORK, card(attention_ns=exactly(500.0)), ceiling_gb_per_s=1000)
     assert found.attention_ms == pytest.approx(32 * 1000 * 500 / 1e6)
-    assert found.message == "attention-bound"
+    assert found.message == "the largest part of it attention"
 
 
 def test_a_batch_that_computes_more_than_it_reads_takes_the_peak() -> None:
@@ -86,7 +94,7 @@ def test_the_interval_has_the_ends_of_card_and_bandwidth() -> None:
 @pytest.mark.parametrize(
     ("measured_ms", "words"),
     [
-        (25.0, "as expected: 25.00 ms, expected 25.51 ms (22.18 to 29.34), kernel-bound"),
+        (25.0, "as expected: 25.00 ms, expected 25.51 ms (22.18 to 29.34), the largest part of it products"),
         (30.0, "18% above what this machine can do: 30.00 ms"),
         (20.0, "22% below what was expected: 20.00 ms"),
     ],
@@ -96,6 +104,13 @@ def test_a_measured_latency_beside_it(measured_ms: float, words: str) -> None:
     assert found.message is not None
     assert found.message.startswith(words)
     assert found.ratio == pytest.approx(measured_ms / found.next_token_ms)
+
+
+def test_the_cause_of_a_ledger_is_told_beside_the_expectation() -> None:
+    found = with_cause(beside_measured(expected(WORK, card(), ceiling_gb_per_s=100), 30.0), "host")
+    assert found.message is not None
+    assert found.message.startswith("18% above what this machine can do: 30.00 ms, expected 25.51 ms")
+    assert found.message.endswith("(22.18 to 29.34), host-bound by its ledger")
 
 
 def test_the_work_of_a_step() -> None:
@@ -120,7 +135,7 @@ def test_a_record_has_the_expectation_by_the_stacks_card(scripted: CommandLine) 
     found = scripted_expectation(scripted, own)
     assert found["card"] == "measured"
     assert found["message"].startswith("as expected: 1.00 ms")
-    assert found["message"].endswith("host-bound")
+    assert found["message"].endswith("the largest part of it the host's work")
     assert found["ratio"] == pytest.approx(found["measured_ms"] / found["next_token_ms"])
     assert found["device_card"]["block_ns"]["middle"] == 3e4
     slow = scripted_expectation(scripted, card(block_ns=exactly(1e4), step_ns=exactly(0)))

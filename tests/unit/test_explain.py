@@ -79,6 +79,32 @@ def test_a_ledger_of_threads_that_waited_for_a_processor_is_refused(scripted: Co
     assert explanation["next"]["refused"] is None
 
 
+def test_the_expectation_names_the_cause_of_a_ledger_that_is_not_refused(scripted: CommandLine) -> None:
+    def message(**changes: Any) -> str:
+        record = scripted(measured(**changes), "--explain").records[0]
+        found: str = record["expectation"]["message"]
+        return found
+
+    assert message().endswith(", kernel-bound by its ledger")
+    assert "largest part" not in message()
+    # A refused ledger, and a stack that shows no operators, have no cause.
+    assert "ledger" not in message(cpu_share=0.5)
+    assert "ledger" not in message(next={"parts": {"stack": 980_000.0, "host": 20_000.0}})
+    # The expectation is of a next token.
+    assert "ledger" not in message(next=None)
+    assert "ledger" not in scripted({}).records[0]["expectation"]["message"]
+
+
+def test_the_depths_say_what_an_attention_bound_token_pays_for(scripted: CommandLine) -> None:
+    parts = {"weights": 500_000.0, "attention": 500_000.0}
+    found = scripted(measured(next={"parts": parts}), "--explain", "--depths", "8", "16").records[0]
+    verdict, depth = found["explanation"]["verdict"], found["explanation"]["depth"]
+    assert verdict["cause"] == "attention"
+    assert verdict["message"].endswith(f"; over the depths {depth['message']}")
+    found = scripted(measured(), "--explain", "--depths", "8", "16").records[0]
+    assert "depths" not in found["explanation"]["verdict"]["message"]
+
+
 def test_a_runtime_that_shows_nothing_gets_a_note(scripted: CommandLine) -> None:
     (record,) = scripted({}, "--explain").records
     assert record["status"] == "ok"

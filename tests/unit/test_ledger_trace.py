@@ -86,6 +86,24 @@ def test_a_kernel_belongs_to_the_operator_that_launched_it(kind: Kind) -> None:
     assert next_token(trace.text()).parts["attention"] == pytest.approx(50e3)
 
 
+@pytest.mark.parametrize("kind", ["xpu", "cuda"])
+def test_calls_that_take_no_time_of_the_token_are_counted(kind: Kind) -> None:
+    # The host launched all kernels while the device still worked on the first one, and is idle between them.
+    trace = TraceBuilder(kind)
+    trace.mark("begin", 0)
+    trace.mark("step", 100)
+    for index in range(8):
+        trace.call("launch", 102 + index, 102.5 + index, index)
+    trace.kernel("gemm", 101, 130, 99)
+    for index in range(8):
+        trace.kernel("gemm", 140 + 20 * index, 150 + 20 * index, index)
+    trace.mark("step", 300)
+    token = next_token(trace.text())
+    calls = {one.part: one.calls for one in token.operators}
+    assert calls["launches"] == 8
+    assert token.parts["idle"] == pytest.approx(80e3)
+
+
 def cpu_trace(**changes: float) -> bytes:
     trace = TraceBuilder("cpu")
     trace.mark("begin", 0)
@@ -150,6 +168,61 @@ def test_events_lengthen_the_operator_that_they_lie_in() -> None:
     assert token.events == 10
 
 
+def operators_us(*names: str, device: Kind | None = None) -> dict[str, Any]:
+    """The parts of a step of these operators, each 10 us long, on a CPU or as kernels of a device."""
+    trace = TraceBuilder(device or "cpu")
+    trace.mark("begin", 0)
+    for start in (1000, 2000):
+        trace.mark("step", start)
+        for index, name in enumerate(names, start=1):
+            at = start + 20 * index
+            trace.operator(name, at, at + 10)
+            if device is not None:
+                trace.call("launch", at + 1, at + 2, start + index)
+                trace.kernel("gemm", at + 3, at + 13, start + index)
+    trace.mark("step", 3000)
+    found = parts_us(next_token(trace.text()))
+    return {name: us for name, us in found.items() if name not in ("host", "launches", "idle")}
+
+
+LAYER = ("aten::mm", "aten::bmm", "aten::mul", "aten::add", "aten::_softmax", "aten::bmm", "aten::mm")
+
+
+@pytest.mark.parametrize("device", [None, "xpu", "cuda"])
+def test_products_around_a_softmax_are_attention(device: Kind | None) -> None:
+    found = operators_us(*LAYER, *LAYER, device=device)
+    assert found == {"weights": 40, "attention": 60, "other_kernels": 40}
+
+
+@pytest.mark.parametrize("device", [None, "xpu", "cuda"])
+def test_the_rotary_embeddings_product_is_no_attention(device: Kind | None) -> None:
+    found = operators_us("aten::bmm", "aten::cat", "aten::cos", "aten::sin", *LAYER, device=device)
+    assert found == {"weights": 20, "attention": 30, "other_kernels": 40 + 20}
+
+
+def test_products_of_experts_are_weights() -> None:
+    router = ("aten::mm", "aten::softmax", "aten::topk", "aten::bmm", "aten::silu", "aten::bmm")
+    found = operators_us("aten::_scaled_dot_product_flash_attention_for_cpu", *router, *router)
+    # The softmax of a router is counted as attention, its neighbours are not.
+    assert found == {"weights": 60, "attention": 30, "other_kernels": 40}
+
+
+def test_products_in_a_matrix_product_around_a_softmax_are_attention() -> None:
+    trace = TraceBuilder("cpu")
+    trace.mark("begin", 0)
+    trace.mark("step", 100)
+    for at, outer, inner in (
+        (110, "aten::matmul", "aten::bmm"),
+        (130, "aten::softmax", "aten::_softmax"),
+        (150, "aten::matmul", "aten::bmm"),
+        (170, "aten::linear", "aten::mm"),
+    ):
+        trace.operator(outer, at, at + 14)
+        trace.operator(inner, at + 2, at + 12)
+    trace.mark("step", 200)
+    assert parts_us(next_token(trace.text())) == {"attention": 30, "weights": 10, "host": 60}
+
+
 def test_a_disturbed_step_does_not_count() -> None:
     trace = TraceBuilder("cpu")
     trace.mark("begin", 0)
@@ -190,7 +263,9 @@ def test_a_trace_without_marks_is_refused() -> None:
         ("torch_ipex::fast_rms_norm", "other_kernels"),
         ("mkldnn::_linear_pointwise", "weights"),
         ("aten::_scaled_dot_product_flash_attention_for_cpu", "attention"),
-        ("aten::bmm", "attention"),
+        ("aten::bmm", "weights"),
+        ("graph_0_cpp_fused_bmm_cos_sin_1", "other_kernels"),
+        ("graph_0_cpp_fused__softmax_bmm_1", "attention"),
         ("aten::add_", "other_kernels"),
         ("aten::cat", "other_kernels"),
         ("aten::topk", "other_kernels"),

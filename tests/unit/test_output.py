@@ -1,5 +1,6 @@
 """Output that cannot be written is one line and an exit code that is no verdict."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -112,3 +113,81 @@ def test_a_device_stays(recorded: Path) -> None:
     assert "cannot write device: No space left on device" in line
     assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
     assert device.is_symlink()
+
+
+LONG = "a" * 5000
+# A process without these capabilities may enter no directory whose mode forbids it, even as root.
+WITHOUT = "-dac_override,-dac_read_search"
+AS_OWNER = ("setpriv", f"--bounding-set={WITHOUT}", f"--inh-caps={WITHOUT}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "A", LONG],
+        ["compare", LONG, "A"],
+        ["compare", f"{LONG}/a.json", "A"],
+        ["compare", "A", "A", "--history", LONG],
+        ["compare", "--live", "-m gpt2", "-m opt", "--results-dir", LONG],
+        ["history", LONG, "--model", "gpt2"],
+        ["report", LONG, "-o", "report.html"],
+        ["report", LONG, "--format", "md"],
+        ["report", "--diff", "A", LONG, "--format", "md"],
+        ["report", "A", "--format", "md", "-o", LONG],
+    ],
+    ids=lambda arguments: " ".join(arguments).replace(LONG, "LONG"),
+)
+def test_a_path_that_is_too_long(recorded: Path, xpubench: CommandLine, arguments: list[str]) -> None:
+    """Not the exit code 1 of a traceback, which is that of a slower run."""
+    done = xpubench(*(str(recorded / one) if one in ("A", LONG) else one for one in arguments))
+    assert (done.code, "File name too long" in done.error_line) == (2, True)
+    assert len(done.error_line) < 400
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "closed/m/a.json", "closed/m/b.json"],
+        ["compare", "A", "closed/m"],
+        ["compare", "A", "A", "--history", "closed/m"],
+        ["report", "closed/m", "--format", "md"],
+        ["report", "--diff", "A", "closed/m", "--format", "md"],
+        ["report", "A", "--format", "md", "-o", "closed/m/report.md"],
+        ["history", "closed/m", "--model", "gpt2"],
+    ],
+    ids=" ".join,
+)
+def test_a_directory_that_may_not_be_entered(recorded: Path, arguments: list[str]) -> None:
+    (recorded / "closed" / "m").mkdir(parents=True)
+    (recorded / "closed").chmod(0)
+    try:
+        done = subprocess.run(
+            [*(AS_OWNER if os.geteuid() == 0 else ()), sys.executable, "-m", "xpubench", *arguments],
+            cwd=recorded,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        (recorded / "closed").chmod(0o755)
+    assert (done.returncode, "Permission denied" in one_line(done)) == (2, True)
+
+
+def test_answers_beside_a_record_with_a_long_name(recorded: Path, xpubench: CommandLine) -> None:
+    """The name of the file with the answers, which is longer than the record's, is too long."""
+    path = records.write(recorded, records.latency_record(records.subject()), "b" * 250)
+    done = xpubench("compare", path, path)
+    assert (done.code, done.err, "File name too long" in done.out) == (3, "", True)
+
+
+def test_a_file_of_another_kind_of_error_is_named(
+    recorded: Path, xpubench: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the place in which the system refuses a file."""
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "A/some file")
+
+    monkeypatch.setattr("xpubench.cli.compare.compare_paths", refused)
+    done = xpubench("compare", recorded / "A", recorded / "A")
+    assert (done.code, done.error_line) == (2, "error: cannot use A/some file: Input/output error")

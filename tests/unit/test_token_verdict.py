@@ -56,6 +56,38 @@ def test_the_part_farthest_beyond_its_limit_is_the_cause(
     assert said in verdict["message"]
 
 
+def test_the_device_idle_behind_its_queue_is_told_apart_from_the_drivers_calls(scripted: CommandLine) -> None:
+    parts = {"weights": 0.5, "launches": 0.1, "idle": 0.4}
+    message = explanation(scripted, parts, calls={"launches": 8.0})["verdict"]["message"]
+    assert "10% in 8 calls of the driver" in message
+    assert "40% while the device is idle" in message
+    message = explanation(scripted, {"weights": 0.5, "launches": 0.5})["verdict"]["message"]
+    assert "idle" not in message
+
+
+def test_a_stack_that_shows_no_operators_gets_no_cause_and_no_advice(scripted: CommandLine) -> None:
+    verdict = explanation(scripted, {"stack": 0.98, "host": 0.02})["verdict"]
+    assert verdict["cause"] == "unclear"
+    assert verdict["share"] == pytest.approx(0.98)
+    assert "98% of the token lies inside the stack's own call" in verdict["message"]
+    assert "Python" not in verdict["message"]
+    assert verdict["advice"] == []
+
+
+def test_what_lies_outside_of_a_stack_without_operators_can_bound_it(scripted: CommandLine) -> None:
+    verdict = explanation(scripted, {"stack": 0.3, "host": 0.7})["verdict"]
+    assert verdict["cause"] == "host"
+    assert "70% of the token lies outside" in verdict["message"]
+    assert verdict["advice"] == []
+
+
+def test_the_stacks_own_call_is_not_said_to_be_python(scripted: CommandLine) -> None:
+    verdict = explanation(scripted, {"weights": 0.4, "stack": 0.5, "host": 0.1})["verdict"]
+    assert verdict["cause"] == "host"
+    assert "50% in the stack's own call outside of its operators" in verdict["message"]
+    assert "10% in Python" in verdict["message"]
+
+
 def test_waits_for_the_device_are_counted(scripted: CommandLine) -> None:
     parts = {"weights": 0.3, "synchronization": 0.1, "host": 0.6}
     verdict = explanation(scripted, parts, calls={"synchronization": 32.0})["verdict"]
@@ -96,16 +128,24 @@ def test_a_token_that_waits_for_a_processor_is_bound_by_the_clock(scripted: Comm
 
 
 def test_advice_names_what_is_not_done_yet() -> None:
-    from xpubench.runtimes.pytorch.options import PyTorchOptions
+    from xpubench.runtimes.pytorch.options import OneDnnBfloat16, PyTorchDescription, PyTorchOptions
     from xpubench.spec import Quantization, Subject, Workload
 
-    def advice(cause: str, *, batch: int = 1, cache: Any = "dynamic", **more: Any) -> str:
+    def advice(
+        cause: str,
+        *,
+        batch: int = 1,
+        cache: Any = "dynamic",
+        onednn: OneDnnBfloat16 | None = "vectors",
+        **more: Any,
+    ) -> str:
         given = {name: more.pop(name) for name in ("dtype", "quantization") if name in more}
         settings: dict[str, Any] = {"model": "m", "device": "cpu", "dtype": "bfloat16"} | given
         options = PyTorchOptions(**more)
         subject = Subject(**settings, options=options)
         workload = Workload(input_tokens=8, new_tokens=4, batch_size=batch, cache=cache)
-        return " ".join(options.advice(cause, subject, workload))
+        description = PyTorchDescription(onednn_bfloat16=onednn)
+        return " ".join(options.advice(cause, subject, workload, description))
 
     assert "--torch-compile --use-static-cache" in advice("host")
     assert "--use-static-cache" not in advice("host", cache="static")
@@ -116,6 +156,10 @@ def test_advice_names_what_is_not_done_yet() -> None:
         {"dtype": "float32"},
         {"batch": 4},
         {"quantization": Quantization()},
+        # oneDNN has no bfloat16 on this CPU, has AMX, or is not known.
+        {"onednn": "none"},
+        {"onednn": "amx"},
+        {"onednn": None},
     ):
         assert advice("kernels", **done) == ""
     assert advice("bandwidth") == ""

@@ -17,6 +17,7 @@ from xpubench.errors import UserError
 from xpubench.progress import log_line
 from xpubench.record import Record
 from xpubench.results import ROUND, rounds_of
+from xpubench.run.environments import check_runs_workers
 from xpubench.run.live import WARMUP, Side, run_block
 from xpubench.run.suite import words
 from xpubench.spec import RunSpec
@@ -61,8 +62,11 @@ def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
     homes = [args.results_dir / name for name in ("a", "b")]
     if any(rounds_of(home) for home in homes):
         raise UserError(f"{args.results_dir} holds an earlier comparison; choose another --results-dir")
+    for side in sides:
+        if side.python != sys.executable:
+            check_runs_workers(side.python, side.variables)
     blocks: tuple[list[Record], list[Record]] = ([], [])
-    draw, alone = random.Random(), False
+    draw, alone, alone_blocks = random.Random(), False, 0
     for number in range(1, args.budget + 1):
         directories = homes[0] / f"{ROUND}{number}", homes[1] / f"{ROUND}{number}"
         made = run_block(sides, directories, draw, log_line, alone=alone)
@@ -72,9 +76,10 @@ def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
                 "memory holds one worker alone: they run one after the other now, and more blocks are needed"
             )
             made = run_block(sides, directories, draw, log_line, alone=True)
-        for side, record in zip(blocks, made, strict=True):
-            side.append(record)
-        found = compare_blocks(*blocks, rules.limits, rules.primary)
+        alone_blocks += alone
+        for records, record in zip(blocks, made, strict=True):
+            records.append(record)
+        found = compare_blocks(*blocks, rules.limits, rules.primary, alone_blocks)
         log_line(f"block {number}: {found.verdict}: {found.reason}")
         if found.verdict != "inconclusive":
             break

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import xpubench
-from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.errors import RunFailure, UserError, shortened, unknown
 from xpubench.process import signals
 from xpubench.process.output import quiet
 from xpubench.runtimes.registry import COMMANDS as RUNTIME_COMMANDS
@@ -63,7 +63,7 @@ def script(name: str) -> int:
 def guarded(work: Callable[[], int]) -> int:
     """The exit code of the work; an error in it becomes one line. SIGTERM and SIGHUP end it as Ctrl-C does,
     with exit code 128 and the signal's number. An output that cannot be written has an exit code of its own,
-    so that nobody takes it for a verdict."""
+    and a file that the system refuses that of wrong use, so that nobody takes either for a verdict."""
     with signals.as_interruptions():
         try:
             return _flushed(work)
@@ -80,7 +80,9 @@ def guarded(work: Callable[[], int]) -> int:
             problem = f"cannot write {text!a} in the encoding {error.encoding}; set PYTHONIOENCODING=utf-8"
             return _say(problem, _unwritten())
         except OSError as error:
-            if error.errno not in LOST or error.filename is not None:
+            if error.filename is not None:
+                return _say(f"cannot use {shortened(error.filename)}: {error.strerror}", WRONG_USE)
+            if error.errno not in LOST:
                 raise
             return _say(f"cannot write the output: {error.strerror}", _unwritten())
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
-from xpubench.errors import UserError
+from xpubench.errors import UserError, shortened
 from xpubench.files import write_aside
 from xpubench.report.diff import diff
 from xpubench.report.machine import as_csv, as_json
@@ -57,7 +57,8 @@ def write_out(content: bytes, output: Path | None) -> None:
     try:
         write_aside(output, content)
     except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}; name another with -o") from error
+        named = shortened(output)
+        raise UserError(f"cannot write {named}: {error.strerror}; name another with -o") from error
     print(output)
 
 

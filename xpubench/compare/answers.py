@@ -8,6 +8,7 @@ import msgspec
 
 from xpubench.compare.run import RunComparison
 from xpubench.errors import UserError
+from xpubench.results import readable
 
 # What a check file is called beside `ID.json`; `xpubench.accuracy.divergence.Trace` says what it holds.
 SUFFIX = ".check.npz"
@@ -27,10 +28,13 @@ def with_answers(run: RunComparison, base: Path, new: Path) -> RunComparison:
 
 def other_answers(base: Path, new: Path) -> str | None:
     """How the answers beside two records differ in their tokens; None where these are the same, where a
-    record has none beside it, or where the prompts are others. UserError for a file that is not whole."""
+    record has none beside it, or where the prompts are others. UserError for a file that is not whole or
+    cannot be read."""
     files = [path.with_name(path.stem + SUFFIX) for path in (base, new)]
-    if not all(map(Path.is_file, files)):
-        return None
+    for file in files:
+        with readable(file):
+            if not file.is_file():
+                return None
     import numpy as np
 
     one, other = map(_read, files)

@@ -25,20 +25,20 @@ class Changes(msgspec.Struct, frozen=True):
 def changes(values: Floats, least: float) -> Changes:
     """The steps of at least `least` in a series of shape [runs], or its drift. A step is where the cumulated
     sum of the ranks is farther from that of a random order than in all but 1% of permutations; each part is
-    then searched again (binary segmentation). Where a line explains the series better than the steps do, it
-    is a drift."""
+    then searched again (binary segmentation). Where a line explains the series better than the steps do, or
+    where none is that large than one level and than the likeliest step, it is a drift."""
     if len(values) < MIN_RUNS:
         return Changes()
-    places = sorted(_places(values, 0, least))
-    if not places and not _significant(values):
+    likeliest = _significant(values)
+    if likeliest is None:
         return Changes()
-    levels = np.split(values, places)
+    places = sorted(_places(values, 0, least))
+    rivals = [places] if places else [[], [likeliest]]
     line = np.polyval(np.polyfit(np.arange(len(values)), values, 1), np.arange(len(values)))
-    of_steps = np.concatenate([level - np.median(level) for level in levels])
-    if _cost(values - line, 2) < _cost(of_steps, 2 * len(places) + 1):
+    if _cost(values - line, 2) < min(_cost_of_levels(values, rival) for rival in rivals):
         drift = float(line[-1] - line[0])
         return Changes(drift=drift if abs(drift) >= least else None)
-    medians = [float(np.median(level)) for level in levels]
+    medians = [float(np.median(level)) for level in np.split(values, places)]
     sizes = (after - before for before, after in pairwise(medians))
     return Changes(steps=dict(zip(places, sizes, strict=True)))
 
@@ -84,6 +84,12 @@ def _critical(n: int) -> float:
         np.tile(np.arange(n, dtype=np.float64), (PERMUTATIONS, 1)), axis=1
     )
     return float(np.quantile(_sums(orders).max(axis=1), 1 - LEVEL))
+
+
+def _cost_of_levels(values: Floats, places: list[int]) -> float:
+    """The cost of levels that begin at the places and last until the next."""
+    residuals = [level - np.median(level) for level in np.split(values, places)]
+    return _cost(np.concatenate(residuals), 2 * len(places) + 1)
 
 
 def _cost(residuals: Floats, parameters: int) -> float:

@@ -19,6 +19,10 @@ from xpubench.measure.sequential import always_valid_halves, widths
 from xpubench.record import Iteration, Record
 
 LEAST_BLOCKS = 5
+ALONE = (
+    "the sides ran one after the other, as memory holds one worker alone: what differs between two times of "
+    "the machine is in them, and more blocks are needed"
+)
 
 
 def _next_token(one: Iteration) -> float | None:
@@ -38,11 +42,11 @@ GENERATIONS: dict[FigureName, Callable[[Iteration], float | None]] = {
 
 
 def compare_blocks(
-    base: Sequence[Record], new: Sequence[Record], limits: Limits, primary: FigureName
+    base: Sequence[Record], new: Sequence[Record], limits: Limits, primary: FigureName, alone: int = 0
 ) -> RunComparison:
     """Compares two runs over the blocks so far, at least one. The primary figure is judged by an interval
     that holds at all looks together, the others as those of rounds that took turns are. Only the last block
-    may have failed."""
+    may have failed. In the last `alone` blocks the workers ran one after the other."""
     if any(side[-1].status != "ok" for side in (base, new)):
         failed = compare_runs(base[-1:], new[-1:], limits, primary, EarlierRuns())
         if failed.verdict != "no longer failing":
@@ -57,8 +61,12 @@ def compare_blocks(
     values = [block_value(*block, name) for block in zip(base, new, strict=True)]
     judged = judge_blocks(name, values, getattr(limits, FIGURES[name].limit))
     reason = f"{FIGURES[name].title}, ratio {judged.text} over {len(values)} blocks: {judged.reason}"
+    if alone:
+        reason += f"; in {alone} of the blocks {ALONE}"
     parts = time_change(base, new, name, judged)
-    return msgspec.structs.replace(found, verdict=judged.verdict, reason=reason, primary=judged, parts=parts)
+    return msgspec.structs.replace(
+        found, verdict=judged.verdict, reason=reason, primary=judged, parts=parts, blocks_alone=alone
+    )
 
 
 def block_value(base: Record, new: Record, name: FigureName) -> float:

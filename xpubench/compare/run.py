@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from xpubench.compare.accuracy import AccuracyComparison, compare_accuracies
+from xpubench.compare.divergences import farther, other_references
 from xpubench.compare.environments import EnvironmentDifference, Environments, differences
 from xpubench.compare.figures import FIGURES, FigureName, unusable
 from xpubench.compare.judgement import Judgement, Verdict
@@ -20,9 +21,6 @@ from xpubench.spec import AccuracySpec, RunSpec
 
 RunVerdict = Verdict | Literal["newly failing", "failing in both", "no longer failing", "missing"]
 
-# A smaller loss of agreement with the reference's tokens, in percentage points, is not mentioned.
-AGREEMENT_POINTS = 1.0
-
 
 class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     """A run and its base. `primary` is the figure that gives the verdict, one of `figures` or, of accuracy
@@ -31,7 +29,8 @@ class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     limits. `differs` names the fields of the subject that are not the same, with both values, `environment`
     the digests of the checkpoints and the facts of the environments, and `warnings` holds those of both
     sides' records. `adjusted_p` is the
-    p-value of the primary figure after Benjamini and Hochberg's adjustment for the number of runs."""
+    p-value of the primary figure after Benjamini and Hochberg's adjustment for the number of runs, and
+    `blocks_alone` the number of a live comparison's blocks in which the sides ran one after the other."""
 
     id: str
     title: str
@@ -48,22 +47,27 @@ class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
     top1_agreement: float | None = None
     mean_kl: float | None = None
     adjusted_p: float | None = None
+    blocks_alone: int = 0
 
 
 def compare_runs(
     base: Sequence[Record], new: Sequence[Record], limits: Limits, primary: FigureName, earlier: EarlierRuns
 ) -> RunComparison:
     """Compares two latency runs or two accuracy runs, each given by its rounds, at least one. Rounds of the
-    base that failed are left out where others went well; a round of the new run that failed is a failure.
-    `earlier` tells the noise between processes where a side is a single one. The last round counts for
-    accuracy, divergence and tokens."""
+    base that failed are left out where others went well, and a round of the new run that failed is then a
+    failure; runs fail in both only where all rounds of the base failed. `earlier` tells the noise between
+    processes where a side is a single one. The last round counts for accuracy, divergence and tokens."""
     after = new[-1]
     shared: dict[str, Any] = {
         "id": after.id,
         "title": title_of(after),
         "differs": _differing(base[-1], after),
         "environment": differences(Environments(base), Environments(new)),
-        "warnings": [*_warnings("base", base), *_warnings("new", new)],
+        "warnings": [
+            *_warnings("base", base),
+            *_warnings("new", new),
+            *other_references(base[-1], after),
+        ],
     }
     if failing := _failing(base, new):
         return RunComparison(**shared, verdict=failing[0], reason=failing[1])
@@ -128,26 +132,17 @@ def _compare_latency(
         primary=decisive,
         parts=time_change(base, new, name, decisive),
         figures=figures,
-        beyond=[*beyond, *_other_tokens(base[-1], after)],
+        beyond=[*beyond, *_other_tokens(base[-1], after), *farther(base[-1], after)],
         top1_agreement=after.divergence.top1_agreement if after.divergence else None,
         mean_kl=after.divergence.mean_kl if after.divergence else None,
     )
 
 
 def _other_tokens(base: Record, new: Record) -> list[str]:
-    """Remarks on the tokens of the same prompt, and on the distance of both runs from the same reference."""
-    found = []
-    assert isinstance(base.spec, RunSpec)
-    assert isinstance(new.spec, RunSpec)
+    """A remark where the tokens of the same prompt are others."""
     place = first_other_token(base, new)
-    if place:
-        count = len(new.output.first_token_ids) if new.output is not None else 0
-        found.append(f"other tokens for the same prompt, from token {place} of {count}")
-    if base.divergence is not None and new.divergence is not None:
-        lost = 100 * (base.divergence.top1_agreement - new.divergence.top1_agreement)
-        if lost > AGREEMENT_POINTS:
-            found.append(f"top-1 agreement with the reference {lost:.1f} points lower")
-    return found
+    count = len(new.output.first_token_ids) if new.output is not None else 0
+    return [f"other tokens for the same prompt, from token {place} of {count}"] if place else []
 
 
 def first_other_token(base: Record, new: Record) -> int | None:
@@ -166,15 +161,17 @@ def first_other_token(base: Record, new: Record) -> int | None:
 def _failing(base: Sequence[Record], new: Sequence[Record]) -> tuple[RunVerdict, str] | None:
     """The verdict on runs that failed; None where both can be compared."""
     before, after = ([record for record in side if record.status != "ok"] for side in (base, new))
-    if after and before:
-        return "failing in both", f"{before[-1].status} before, {after[-1].status} now"
-    if after:
-        rounds = f" in {len(after)} of {len(new)} rounds" if len(new) > 1 else ""
-        message = after[-1].failure.message if after[-1].failure else ""
-        return "newly failing", f"{after[-1].status}{rounds}: {message}"
     if len(before) == len(base):
-        return "no longer failing", f"{before[-1].status} before"
-    return None
+        if not after:
+            return "no longer failing", f"{before[-1].status} before"
+        some = f" in {len(after)} of {len(new)} rounds" if len(after) < len(new) else ""
+        return "failing in both", f"{before[-1].status} before, {after[-1].status} now{some}"
+    if not after:
+        return None
+    rounds = f" in {len(after)} of {len(new)} rounds" if len(new) > 1 else ""
+    earlier = f", of the base in {len(before)} of {len(base)}" if before else ""
+    message = after[-1].failure.message if after[-1].failure else ""
+    return "newly failing", f"{after[-1].status}{rounds}{earlier}: {message}"
 
 
 def _not_comparable(base: Record, new: Record) -> str | None:

@@ -16,11 +16,10 @@ from xpubench.compare.work import exact_key, work_keys
 from xpubench.errors import UserError
 from xpubench.measure.sequential import ALPHA
 from xpubench.record import Record, read_records
-from xpubench.results import Found, records_in, rounds_of, writable
+from xpubench.results import Found, readable, records_in, rounds_of, writable
 
-# The verdicts that fail a comparison, and those of runs that were not compared.
+# The verdicts that fail a comparison.
 BAD: frozenset[RunVerdict] = frozenset({"slower", "worse", "newly failing", "missing"})
-NOT_COMPARED: frozenset[RunVerdict] = frozenset({"failing in both", "missing"})
 FAILED, NOT_COMPARABLE, INCONCLUSIVE = 1, 2, 3
 
 
@@ -95,14 +94,11 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
 
 
 def verdict_exit_code(verdicts: set[RunVerdict]) -> int:
-    """2 when none was compared, else 1 when a run is slower, less accurate, newly failing or missing, else 2
-    when one cannot be compared, else 3 when one is inconclusive, else 0. Runs that fail in both do not
-    count."""
-    if verdicts <= NOT_COMPARED:
-        return NOT_COMPARABLE
+    """1 when a run is slower, less accurate, newly failing or missing, else 2 when one cannot be compared or
+    none was, else 3 when one is inconclusive, else 0. Runs that fail in both do not count."""
     if verdicts & BAD:
         return FAILED
-    if "not comparable" in verdicts:
+    if "not comparable" in verdicts or verdicts <= {"failing in both"}:
         return NOT_COMPARABLE
     return INCONCLUSIVE if "inconclusive" in verdicts else 0
 
@@ -160,12 +156,14 @@ def _may_lack(record: Record, globs: Sequence[str]) -> bool:
 
 def _runs(path: Path, left_out: list[tuple[str, str]]) -> Runs:
     """The runs of a directory or a file by their ids, each with its rounds. `DIR/ID.json` also names the run
-    of that id in the rounds of DIR."""
-    if path.is_dir():
+    of that id in the rounds of DIR. UserError where there is no record or none can be read."""
+    with readable(path):
+        is_directory, is_there = path.is_dir(), path.exists()
+    if is_directory:
         records = list(records_in([path], left_out))
     else:
-        rounds = [one / path.name for one in rounds_of(path.parent) if (one / path.name).exists()]
-        files = [path] if path.exists() or not rounds else rounds
+        rounds = [one / path.name for one in rounds_of(path.parent)]
+        files = [path] if is_there else [file for file in rounds if file.exists()] or [path]
         records = [Found(file, writable(record, file)) for file in files for record in read_records(file)]
     if not records:
         raise UserError(f"no records in {path}")

@@ -64,7 +64,7 @@ def notes(found: Comparisons) -> list[str]:
     ]
     told: defaultdict[str, list[str]] = defaultdict(list)
     for run in found.runs:
-        for line in _beside(run):
+        for line in beside(run):
             told[line].append(run.title)
     for line, titles in told.items():
         which = f" ({titles[0] if len(titles) == 1 else f'{len(titles)} runs'})" if several else ""
@@ -83,13 +83,15 @@ def _needed(judged: Judgement) -> str:
     return f"{judged.to_decide} {'rounds' if judged.unit == 'ratio' else 'items'}"
 
 
-def _beside(run: RunComparison) -> Iterable[str]:
+def beside(run: RunComparison, most: int | None = MOST_DIFFERENCES) -> Iterable[str]:
+    """Lines on what changed or differs beside the verdict of a run, with at most so many facts of the
+    environments, by default few enough for a terminal."""
     if run.beyond:
         yield f"beyond their limits: {'; '.join(run.beyond)}"
     if run.differs:
         yield f"differs in {'; '.join(run.differs)}"
     if run.environment:
-        shown = [f"{one.name} {one.a} → {one.b}" for one in run.environment[:MOST_DIFFERENCES]]
+        shown = [f"{one.name} {one.a} → {one.b}" for one in run.environment[:most]]
         more = len(run.environment) - len(shown)
         yield f"other environment: {'; '.join(shown)}{f' and {more} more' if more else ''}"
     if run.top1_agreement is not None:

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import msgspec
 
 from xpubench.compare.runs import BAD, Comparisons
+from xpubench.report.comparison import beside
 from xpubench.report.tables import DataTable
 
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -38,7 +39,8 @@ def as_csv(table: DataTable) -> bytes:
 def as_junit(found: Comparisons) -> bytes:
     """One test case for each run: slower, less accurate, newly failing and missing ones fail, those that
     cannot be compared are errors, and those that are inconclusive, fail in both, or that the new set may
-    lack, are skipped."""
+    lack, are skipped. Each one's output says what else changed or differs, all facts of the environments and
+    the warnings of both sides."""
     suite = Element("testsuite", name="xpubench compare", tests=str(len(found.runs) + len(found.only_base)))
     for run in found.runs:
         case = SubElement(suite, "testcase", classname="xpubench", name=_xml(run.title))
@@ -48,7 +50,7 @@ def as_junit(found: Comparisons) -> bytes:
             SubElement(case, "error", message=_xml(run.reason), type="not-comparable")
         elif run.verdict in ("inconclusive", "failing in both"):
             SubElement(case, "skipped", message=_xml(f"{run.verdict}: {run.reason}"))
-        SubElement(case, "system-out").text = _xml("; ".join([run.reason, *run.beyond, *run.differs]))
+        SubElement(case, "system-out").text = _xml("\n".join([run.reason, *beside(run, None)]))
     for title in found.only_base:
         case = SubElement(suite, "testcase", classname="xpubench", name=_xml(title))
         SubElement(case, "skipped", message="only in the base")

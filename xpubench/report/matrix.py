@@ -6,8 +6,9 @@ from typing import Literal
 
 import msgspec
 
-from xpubench.catalog import CatalogModel, accuracy_limit_points, find_model, models
+from xpubench.catalog import CatalogModel, find_model, models
 from xpubench.catalog.platforms import platform_title, platforms
+from xpubench.compare.accuracy import below_reference
 from xpubench.compare.row import Mode, RunRow
 from xpubench.report.references import AccuracyReference, references_of
 from xpubench.report.text import percent
@@ -235,11 +236,10 @@ def _verdict(
 
 
 def _below(run: RunRow, reference: AccuracyReference) -> bool:
-    """Whether an accuracy on a whole test set, whose items are no sample, is below a reference by more
-    than the model's limit."""
+    """Whether an accuracy on a whole test set is below a reference."""
     if run.acc is None or run.acc_partial:
         return False
-    return 100 * (reference.acc - run.acc) > accuracy_limit_points(run.checkpoint)
+    return below_reference(run.acc, reference.acc, run.checkpoint)
 
 
 def _missing(latencies: Sequence[RunRow], accuracies: Sequence[RunRow], references: References) -> str:

@@ -3,13 +3,13 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from shutil import which
 
 import msgspec
 
-from xpubench.errors import UserError
+from xpubench.errors import UserError, shortened
 from xpubench.run.order import Order
 from xpubench.run.suite import SuiteEnvironment
 from xpubench.run.supervisor import PACKAGES
@@ -17,6 +17,7 @@ from xpubench.runtimes.registry import options_class
 
 PROBE = "import importlib.metadata, sys; importlib.metadata.version(sys.argv[1])"
 DEVICE = "from xpubench.measure.device import available_devices; print(available_devices()[0])"
+WORKER = "import xpubench.run.worker"
 PROBE_S = 120.0
 
 
@@ -39,6 +40,30 @@ def placed(order: Order, environment: SuiteEnvironment | None, *, optional: bool
         return msgspec.structs.replace(order, python=python, variables=variables)
     names = " nor ".join(python or sys.executable for python in dict.fromkeys(pythons))
     return f"{runtime} is left out: neither {names} has {package}"
+
+
+def check_runs_workers(python: str, variables: Mapping[str, str]) -> None:
+    """UserError where an interpreter, with these variables in its environment, cannot run a worker: no run
+    of it would tell anything of what is measured. No stack is imported."""
+    if which(python) is None:
+        raise UserError(f"the interpreter {shortened(python)} is not there, or is no program")
+    try:
+        done = subprocess.run(
+            [python, "-c", WORKER],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROBE_S,
+            check=False,
+            env=os.environ | variables,
+        )
+        lines = done.stderr.decode(errors="replace").splitlines()
+        problem = "" if done.returncode == 0 else lines[-1] if lines else f"exit code {done.returncode}"
+    except OSError as error:
+        problem = error.strerror or "the system refuses it"
+    except subprocess.TimeoutExpired:
+        problem = f"no answer within {PROBE_S:g} s"
+    if problem:
+        raise UserError(f"the interpreter {python} runs no worker of this tool ({problem}); install it there")
 
 
 @cache

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from xpubench.explanation import Explanation
+from xpubench.expectation import with_cause
+from xpubench.explanation import Cause, DepthCurve, Explanation
 from xpubench.measure.ledger.explanation import explanation_of
 from xpubench.measure.ledger.facts import facts_of
 from xpubench.measure.ledger.measured import MOST_GENERATIONS
@@ -11,6 +12,9 @@ from xpubench.run.depth import depth_curve
 from xpubench.run.session import Session
 from xpubench.runtimes.base import TokenIds
 from xpubench.spec import RunSpec
+
+# What a verdict says where a ledger is refused, or shows too little.
+NO_CAUSE: tuple[Cause, ...] = ("clock", "unclear")
 
 
 def explained(
@@ -29,11 +33,15 @@ def explained(
         session.progress.say(f"measuring the next token at depths of {', '.join(map(str, depths))}")
         try:
             curve = depth_curve(session, record, depths)
-            found = msgspec.structs.replace(found, depth=curve)
+            found = _with_depth(found, curve)
         except Exception as error:
             warnings.append(f"no curve over depths: {_words(error)}")
+    expectation, cause = record.expectation, _cause(found)
+    if expectation is not None and cause is not None:
+        expectation = with_cause(expectation, cause)
     return msgspec.structs.replace(
         record,
+        expectation=expectation,
         explanation=None if found == Explanation() else found,
         warnings=[*record.warnings, *warnings],
     )
@@ -46,6 +54,22 @@ def _ledgers(session: Session[RunSpec], record: Record, prompt_ids: TokenIds) ->
         return Explanation(notes=[f"{session.subject.runtime} does not show where its tokens' time goes"])
     facts = facts_of(record, session.facts.architecture)
     return explanation_of(explainer.explain(prompt_ids, workload), facts)
+
+
+def _with_depth(found: Explanation, curve: DepthCurve) -> Explanation:
+    """The explanation with the curve, which says what attention pays for where that bounds the token."""
+    verdict = found.verdict
+    if verdict is not None and verdict.cause == "attention":
+        message = f"{verdict.message}; over the depths {curve.message}"
+        verdict = msgspec.structs.replace(verdict, message=message)
+    return msgspec.structs.replace(found, verdict=verdict, depth=curve)
+
+
+def _cause(found: Explanation) -> Cause | None:
+    """What bounds the next token, where its ledger says so."""
+    if found.next is None or found.verdict is None or found.verdict.cause in NO_CAUSE:
+        return None
+    return found.verdict.cause
 
 
 def _words(error: Exception) -> str:

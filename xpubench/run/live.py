@@ -43,6 +43,8 @@ class Resident:
         self.waiting = False
         self._side, self._results, self._say = side, results, say
         self._spec = side.order.specs[0]
+        # An earlier worker's record would stand for this one's where it dies.
+        results.record_path(self._spec.id).unlink(missing_ok=True)
         self._failure: Failure | None = None
         self._kills = out_of_memory_kills()
         order = msgspec.structs.replace(side.order, results=str(results.path))

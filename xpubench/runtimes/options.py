@@ -210,9 +210,12 @@ class RuntimeOptions(
         """The precision of the weights, where the options choose it instead of the subject's dtype."""
         return None
 
-    def advice(self, cause: str, subject: "Subject", workload: "Workload") -> list[str]:
+    def advice(
+        self, cause: str, subject: "Subject", workload: "Workload", description: RuntimeDescription | None
+    ) -> list[str]:
         """What this runtime's own flags can do for a token that `cause` bounds, one of
-        `xpubench.explanation.Cause`: only what the run does not do already."""
+        `xpubench.explanation.Cause`, of a model that was loaded as described: only what the run does not do
+        already."""
         return []
 
     def weight_bytes(self, model: str, parameters: int) -> int | None:

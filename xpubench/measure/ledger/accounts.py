@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from xpubench.explanation import PartName
+from xpubench.measure.ledger.batched import parts_of_batched
 from xpubench.measure.ledger.operators import (
     is_composed,
     is_fused,
@@ -92,19 +93,29 @@ def _placed(activities: list[Activity], on_device: bool) -> list[Call]:
             or is_fused(activity.name)
         )
     }
+    batched = parts_of_batched(
+        (index, one.name)
+        for index, one in enumerate(activities)
+        if one.kind not in CALL_KINDS and index not in delegating
+    )
     placed: list[Call] = []
     for index, (activity, parent) in enumerate(zip(activities, parents, strict=True)):
         around = None if parent is None else placed[parent].kernels
-        placed.append(_call(activity, parent, around, index in delegating, on_device))
+        own = batched.get(index) or part_of_operator(activity.name)
+        placed.append(_call(activity, own, parent, around, index in delegating, on_device))
     return placed
 
 
 def _call(
-    activity: Activity, parent: int | None, around: PartName | None, delegates: bool, on_device: bool
+    activity: Activity,
+    own: PartName | None,
+    parent: int | None,
+    around: PartName | None,
+    delegates: bool,
+    on_device: bool,
 ) -> Call:
     if activity.kind in CALL_KINDS:
         return Call(Owner(activity.name, part_of_call(activity.name)), around, parent)
-    own = part_of_operator(activity.name)
     if own == "host":
         return Call(Owner(activity.name, "host"), around, parent)
     kernels = around if around in ("attention", "collectives") else own or around

@@ -11,7 +11,7 @@ BETWEEN_KERNELS: tuple[Cause, ...] = ("host", "launches")
 def advice_on(cause: Cause, ledger: Ledger, facts: RunFacts) -> list[str]:
     """What to try, first what the runtime itself offers. Advice that the run follows already is left out."""
     subject, workload = facts.spec.subject, facts.spec.workload
-    lines = subject.options.advice(cause, subject, workload)
+    lines = subject.options.advice(cause, subject, workload, facts.runtime)
     if cause in (*BETWEEN_KERNELS, "kernels"):
         lines += _other_runtimes(cause, facts)
     if cause == "bandwidth":

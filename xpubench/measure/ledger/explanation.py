@@ -6,6 +6,10 @@ from xpubench.measure.ledger.ledger import ledger_of
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.ledger.verdict import verdict_of
 
+WAITS_NOT_KNOWN = (
+    "it is not known whether the threads had a processor when they wanted one: the kernel has no schedstat"
+)
+
 
 def explanation_of(measured: Measured, facts: RunFacts) -> Explanation:
     """The ledgers of the first and of a next token, and the verdict on the next one's, or on the first one's
@@ -20,5 +24,5 @@ def explanation_of(measured: Measured, facts: RunFacts) -> Explanation:
         next=following,
         verdict=None if judged is None else verdict_of(judged, facts),
         generations=measured.generations,
-        notes=measured.notes,
+        notes=measured.notes + [WAITS_NOT_KNOWN] * (share is None),
     )

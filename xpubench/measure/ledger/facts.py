@@ -5,6 +5,7 @@ import msgspec
 from xpubench.catalog.architecture import Architecture
 from xpubench.measure.ledger.middle import middle_mean
 from xpubench.record import Record, Samples
+from xpubench.runtimes.options import RuntimeDescription
 from xpubench.spec import RunSpec
 
 
@@ -12,10 +13,11 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The latencies of the first and of the next token in nanoseconds, each the mean of the middle half of
     the timed ones, so that a disturbed token does not count; the bytes of weights and of KV cache that a step
     must read; the bandwidth ceiling in GB/s; the floating point operations of the prompt's pass and of a
-    step's products with weights; the peak rate of matrix products in TFLOP/s. None stands for what is not
-    known."""
+    step's products with weights; the peak rate of matrix products in TFLOP/s; what was really loaded. None
+    stands for what is not known."""
 
     spec: RunSpec
+    runtime: RuntimeDescription | None = None
     first_ns: float | None = None
     next_ns: float | None = None
     weight_bytes: int | None = None
@@ -37,6 +39,7 @@ def facts_of(record: Record, architecture: Architecture | None) -> RunFacts:
     step = record.latency.step_bytes if record.latency else None
     return RunFacts(
         spec=record.spec,
+        runtime=record.runtime,
         first_ns=_mean(first_tokens(record.samples)),
         next_ns=_mean(next_tokens(record.samples)),
         weight_bytes=weights,

@@ -43,10 +43,12 @@ OPERATORS: tuple[tuple[PartName, str], ...] = (
     ("collectives", r"(gloo|nccl|xccl|oneccl|mpi|c10d|record_param_comms|_c10d_functional)(:|$|_).*"),
     ("collectives", r"deepspeed(_comm)?::.*(all_reduce|allreduce|all_gather|broadcast).*"),
     ("attention", r"aten::(_?scaled_dot_product_\w+|_flash_attention\w*|_efficient_attention\w*)"),
-    ("attention", r"aten::(_?safe_softmax|_softmax|softmax|bmm|baddbmm|bmm_out|_cudnn_attention\w*)"),
+    ("attention", r"aten::(_?safe_softmax|_softmax|softmax|_cudnn_attention\w*)"),
     ("attention", r"(torch_ipex|ipex)::.*(sdp|SDP|masked_multihead|attention|flash|softmax).*"),
     ("attention", r"(flash_attn|vllm_flash_attn|xformers|flex)\w*::.*"),
     ("weights", r"aten::(linear|mm|addmm|matmul|mv|addmv|_addmm_activation|_int_mm|_scaled_mm|_grouped_mm)"),
+    # The operators around them can say that they are something else (`xpubench.measure.ledger.batched`).
+    ("weights", r"aten::(bmm|baddbmm|bmm_out)"),
     ("weights", r"aten::(_weight_int\d+pack_mm\w*|_scaled_grouped_mm\w*|einsum|mkldnn_linear\w*|addbmm)"),
     ("weights", r"aten::(_fused_moe\w*|_dyn_quant_matmul\w*|conv1d|_?convolution|mkldnn_convolution)"),
     ("weights", r"(torchao|quantized|onednn|mkldnn|fbgemm)::.*(linear|mm|gemm|matmul|convert_weight).*"),
@@ -106,7 +108,10 @@ FUSED_OTHER = re.compile(
     r"clone|sum|to|expand|unsqueeze|arange|le|lt|ge|bitwise|scalar|argmax|aminmax|tanh|sigmoid|full|norm)(_|$)"
 )
 FUSED_PARTS: tuple[tuple[PartName, str], ...] = (
-    ("attention", r"(attention|softmax|bmm)"),
+    ("attention", r"(attention|softmax)"),
+    # The angles of the rotary embedding are a product of positions and frequencies.
+    ("other_kernels", r"(^|_)bmm_.*(cos|sin)(_|$)"),
+    ("attention", r"bmm"),
     ("weights", r"(^|_)(mm|addmm|linear|int4pack|int8pack)(_|$)"),
 )
 SYNCHRONIZING = re.compile(r"(synchroni[sz]e|Events?Wait|QueueFinish|EventQuery)", re.IGNORECASE)

@@ -7,13 +7,13 @@ from time import perf_counter_ns
 
 from xpubench.measure.host import TASKS, read_text
 
-# A thread that ran for a smaller share of the time does no work that the other threads wait for.
+# A thread that wanted a processor for a smaller share of the time does no work that the others wait for.
 COMPUTING = 0.05
 
 
 class Waits:
-    """For several blocks of code, the share of each block's time in which the threads did not have to wait
-    for a processor."""
+    """For several blocks of code, the share of the time in which a thread wanted a processor and had one:
+    run / (run + wait), of the thread with the smallest share."""
 
     def __init__(self) -> None:
         self._shares: list[float] = []
@@ -24,19 +24,23 @@ class Waits:
         before, start_ns = _times(), perf_counter_ns()
         yield
         wall_ns = perf_counter_ns() - start_ns
-        waited = [
-            wait_ns - before.get(thread, (0, 0))[1]
-            for thread, (run_ns, wait_ns) in _times().items()
-            if run_ns - before.get(thread, (0, 0))[0] > COMPUTING * wall_ns
+        after = _times()
+        grown = [_grown(times, before.get(thread, (0, 0))) for thread, times in after.items()]
+        shares = [
+            run_ns / (run_ns + wait_ns) for run_ns, wait_ns in grown if run_ns + wait_ns > COMPUTING * wall_ns
         ]
-        if waited:
-            self._shares.append(1 - min(max(waited) / wall_ns, 1.0))
+        if after:
+            self._shares.append(min(shares, default=1.0))
 
     @property
     def share(self) -> float | None:
-        """The smallest share of any computing thread in any block; None where the kernel does not report
-        it."""
+        """The smallest share of any thread in any block, 1 where no thread wanted a processor for long; None
+        where the kernel does not report it."""
         return min(self._shares, default=None)
+
+
+def _grown(after: tuple[int, int], before: tuple[int, int]) -> tuple[int, int]:
+    return after[0] - before[0], after[1] - before[1]
 
 
 def _times() -> dict[str, tuple[int, int]]:

@@ -20,7 +20,7 @@ def _mean(windows: list[Account], event_ns: float) -> MeasuredToken:
     times: dict[Owner, float] = {}
     operators, parts = [], dict[PartName, float]()
     events = sum(sum(one.events.values()) for one in windows) / len(windows)
-    for owner in dict.fromkeys(owner for one in windows for owner in one.times):
+    for owner in dict.fromkeys(owner for one in windows for owner in (*one.times, *one.calls)):
         cost = event_ns * sum(one.events.get(owner, 0.0) for one in windows) / len(windows)
         time = sum(one.times.get(owner, 0.0) for one in windows) / len(windows)
         times[owner] = max(time - cost, 0.0)

@@ -10,6 +10,7 @@ from xpubench.explanation import Cause, Ledger, PartName, TokenVerdict
 from xpubench.measure.ledger.advice import advice_on
 from xpubench.measure.ledger.facts import RunFacts
 from xpubench.measure.ledger.ledger import LEAST_CPU_SHARE
+from xpubench.measure.ledger.operators import KERNELS
 
 # Products with weights that reach this share of a roof of the roofline model are bound by it: by the
 # bandwidth or by the matrix units.
@@ -34,17 +35,29 @@ GROUPS = (
     Group("kernels", ("other_kernels", "unknown_kernels"), 0.35),
     Group("bandwidth", ("weights", "kv_cache"), 0.60),
 )
+# Of a stack that shows none of its operators, only what lies outside of its own call is known. Its call has
+# the limit of the products with weights, which it holds.
+HIDDEN_GROUPS = (
+    Group("host", ("host", "synchronization"), 0.35),
+    Group("unclear", ("stack",), 0.60),
+)
 
 
 def verdict_of(ledger: Ledger, facts: RunFacts) -> TokenVerdict:
     """The verdict on a ledger. The group with the largest ratio of its share to its limit decides, even where
-    every share is below its limit."""
+    every share is below its limit. A stack that shows none of its operators gets no advice."""
     if ledger.refused is not None:
         return _refused(ledger, facts)
     shares = {part.name: part.ns / ledger.sum_ns for part in ledger.parts}
-    sums = [sum(shares.get(name, 0.0) for name in group.parts) for group in GROUPS]
-    index = max(range(len(GROUPS)), key=lambda one: sums[one] / GROUPS[one].limit)
-    cause, share = GROUPS[index].cause, sums[index]
+    hidden = "stack" in shares and not any(name in shares for name in KERNELS)
+    sums = {
+        group: sum(shares.get(name, 0.0) for name in group.parts)
+        for group in (HIDDEN_GROUPS if hidden else GROUPS)
+    }
+    nearest = max(sums, key=lambda group: sums[group] / group.limit)
+    cause, share = nearest.cause, sums[nearest]
+    if hidden:
+        return TokenVerdict(cause=cause, share=share, message=_hidden(cause, share))
     if cause == "bandwidth":
         cause, message = _roof(ledger, facts, share)
     else:
@@ -61,6 +74,13 @@ def _refused(ledger: Ledger, facts: RunFacts) -> TokenVerdict:
         message=f"no verdict: {ledger.refused}",
         advice=advice_on(cause, ledger, facts),
     )
+
+
+def _hidden(cause: Cause, share: float) -> str:
+    if cause == "host":
+        return f"host-bound: {share:.0%} of the token lies outside of the stack's own computation"
+    inside = f"{share:.0%} of the token lies inside the stack's own call"
+    return f"not known: {inside}, and the stack does not show what its time goes to"
 
 
 def _roof(ledger: Ledger, facts: RunFacts, share: float) -> tuple[Cause, str]:
@@ -96,11 +116,18 @@ def _message(cause: Cause, share: float, ledger: Ledger) -> str:
     if cause == "attention":
         return f"attention-bound: {share:.0%} of the token is attention beyond the bytes of its cache"
     if cause == "launches":
-        return f"launch-bound: {share:.0%} of the token goes to {calls['launches']:.0f} calls of the driver"
+        driver, idle = times.get("launches", 0), times.get("idle", 0)
+        behind = f", and {idle:.0%} while the device is idle behind its queue" if idle else ""
+        called = f"{driver:.0%} in {calls['launches']:.0f} calls of the driver"
+        return f"launch-bound: {share:.0%} of the token goes to launching, {called}{behind}"
     if cause == "host":
         syncs = calls["synchronization"]
         waits = f", which waits for the device {syncs:.0f} times" if syncs > 2 else ""
-        return f"host-bound: {share:.0%} of the token is Python, dispatch and the generation loop{waits}"
+        python, stack = "Python, dispatch and the generation loop", times.get("stack", 0)
+        if stack:
+            own = f"{stack:.0%} in the stack's own call outside of its operators"
+            return f"host-bound: {share:.0%} of the token, {own} and {share - stack:.0%} in {python}{waits}"
+        return f"host-bound: {share:.0%} of the token is {python}{waits}"
     top = max(
         (one for one in ledger.operators if one.part in ("other_kernels", "unknown_kernels")),
         key=lambda one: one.ns,

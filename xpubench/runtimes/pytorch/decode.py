@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from xpubench.runtimes.pytorch.options import OneDnnBfloat16
+
 Forward = Callable[..., Any]
 
 
@@ -13,6 +15,13 @@ def is_decode(named: dict[str, Any]) -> bool:
     """Whether a call of `forward` with these named arguments is a step of one token for each sequence."""
     input_ids = named.get("input_ids")
     return input_ids is not None and input_ids.shape[1] == 1
+
+
+def onednn_bfloat16() -> OneDnnBfloat16:
+    """What oneDNN computes bfloat16 products with on this CPU."""
+    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "none"
+    return "amx" if torch.cpu._is_amx_tile_supported() else "vectors"
 
 
 class DecodeWithoutOneDnn:

@@ -1,7 +1,7 @@
 """The flags, options and description of stock PyTorch."""
 
 import argparse
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import msgspec
 
@@ -19,6 +19,8 @@ COMPILE_FLAGS = (
 ONEDNN_FLAG = flag(
     "--no-onednn-decode", action="store_true", help="on a CPU: compute the steps of one token without oneDNN"
 )
+# What oneDNN computes bfloat16 products with on a CPU: nothing of its own, vector units, or AMX tiles.
+OneDnnBfloat16 = Literal["none", "vectors", "amx"]
 
 
 class CompileCounters(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,14 +35,16 @@ class CompileCounters(msgspec.Struct, frozen=True, kw_only=True):
 class TransformersDescription(RuntimeDescription, kw_only=True, frozen=True):
     """A model under transformers' `generate`: its class, the implementation of its attention, what
     torch.compile did, and with `--no-onednn-decode` the number of steps of one token, since the workload was
-    prepared, in which torch said that oneDNN was off (None without the flag). Of a checkpoint that this tool
-    quantized with data, `calibrated` is the recipe in words and `source` the checkpoint that it was made
-    from."""
+    prepared, in which torch said that oneDNN was off (None without the flag). `onednn_bfloat16` is what
+    oneDNN computes bfloat16 products with on a CPU: none where it has no bfloat16 there, vectors or amx. Of a
+    checkpoint that this tool quantized with data, `calibrated` is the recipe in words and `source` the
+    checkpoint that it was made from."""
 
     model_class: str | None = None
     attention: str | None = None
     compile: CompileCounters | None = None
     steps_without_onednn: int | None = None
+    onednn_bfloat16: OneDnnBfloat16 | None = None
     calibrated: str | None = None
     source: str | None = None
 
@@ -83,12 +87,16 @@ class PyTorchOptions(RuntimeOptions, kw_only=True, frozen=True, tag="pytorch"):
         # The ids of runs on the default runtime do not name it.
         return self.set_fields()
 
-    def advice(self, cause: str, subject: "Subject", workload: "Workload") -> list[str]:
+    def advice(
+        self, cause: str, subject: "Subject", workload: "Workload", description: RuntimeDescription | None
+    ) -> list[str]:
         lines = []
         if cause in ("host", "launches") and self.torch_compile is None:
             static = " --use-static-cache" * (workload.cache != "static")
             lines.append(f"try --torch-compile{static}: the steps are not compiled")
-        can = self.onednn_decode and ONEDNN_FLAG in self.flags
+        told = description.onednn_bfloat16 if isinstance(description, TransformersDescription) else None
+        # Without bfloat16 in oneDNN the flag changes nothing, and nobody has tried it beside AMX.
+        can = self.onednn_decode and ONEDNN_FLAG in self.flags and told == "vectors"
         if cause == "kernels" and can and _one_bfloat16_row(subject, workload):
             lines.append(f"try {ONEDNN_FLAG.name}: oneDNN's bfloat16 kernel is slow for one row")
         return lines

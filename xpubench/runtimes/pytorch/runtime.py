@@ -24,7 +24,7 @@ from xpubench.record import SyncPolicy, WeightsFingerprint
 from xpubench.runtimes.base import Explainer, Generation, Loader, Origin, Scorer, TokenIds, Verification
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
-from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward
+from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward, onednn_bfloat16
 from xpubench.runtimes.pytorch.event_cost import event_cost_ns
 from xpubench.runtimes.pytorch.explain import profiled_generation
 from xpubench.runtimes.pytorch.generate import (
@@ -316,6 +316,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             "step_weight_bytes": self._step_weight_bytes,
             "compile": None if _backend(self.subject) is None else compile_counters(),
             "steps_without_onednn": None if self._decode is None else self._decode.steps,
+            "onednn_bfloat16": onednn_bfloat16() if self.subject.device == "cpu" else None,
             "revision": self.loaded.revision,
             "quantization": self.loaded.quantization,
             "calibrated": None if kept is None else kept.recipe.title,

@@ -1,0 +1,78 @@
+"""Runs of which rounds failed, and runs that one set lacks: what they make of a comparison."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests import records
+from tests.conftest import CommandLine
+from xpubench.record import Record
+
+
+def rounds(directory: Path, failing: set[int], *, second: bool) -> None:
+    """Five rounds of a run, of which some failed."""
+
+    def crashed(record: Record) -> Record:
+        return records.failed(record, "crash", "it broke")
+
+    for number in range(1, 6):
+        records.round_of(
+            directory, number, second=second, changed=crashed if number in failing else lambda one: one
+        )
+
+
+NONE, ONE, OTHER, ALL = set[int](), {2}, {4}, {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["with another run", "alone"])
+@pytest.mark.parametrize(
+    ("base", "new", "words", "code"),
+    [
+        (NONE, ONE, "newly failing: crash in 1 of 5 rounds: it broke", 1),
+        (NONE, ALL, "newly failing: crash in 5 of 5 rounds: it broke", 1),
+        (ONE, NONE, "base: 1 of 5 rounds failed and are left out", 0),
+        (ONE, OTHER, "newly failing: crash in 1 of 5 rounds, of the base in 1 of 5: it broke", 1),
+        (ONE, ALL, "newly failing: crash in 5 of 5 rounds, of the base in 1 of 5: it broke", 1),
+        (ALL, NONE, "no longer failing: crash before", 0),
+        (ALL, ONE, "failing in both: crash before, crash now in 1 of 5 rounds", None),
+        (ALL, ALL, "failing in both: crash before, crash now", None),
+    ],
+)
+def test_rounds_that_failed(
+    xpubench: CommandLine,
+    tmp_path: Path,
+    base: set[int],
+    new: set[int],
+    words: str,
+    code: int | None,
+    others: bool,
+) -> None:
+    """Without a code, the run does not count, and alone it is nothing compared."""
+    rounds(tmp_path / "a", base, second=False)
+    rounds(tmp_path / "b", new, second=True)
+    if others:
+        for number in range(1, 6):
+            for side in "ab":
+                of = records.subject("gpt2")
+                records.round_of(tmp_path / side, number, of=of, second=side == "b")
+    done = xpubench("compare", tmp_path / "a", tmp_path / "b", "--json")
+    run = next(one for one in json.loads(done.out)["runs"] if "gpt2" not in one["title"])
+    assert words in [f"{run['verdict']}: {run['reason']}", *run["warnings"]]
+    assert done.code == (code if code is not None else 0 if others else 2)
+
+
+def test_a_set_that_lacks_every_run_fails(xpubench: CommandLine, tmp_path: Path) -> None:
+    """Also where what is left of both sets fails in both."""
+    records.write(tmp_path / "a", records.latency_record(records.subject("gpt2")))
+    rounds(tmp_path / "a", ALL, second=False)
+    rounds(tmp_path / "b", ALL, second=True)
+    done = xpubench("compare", tmp_path / "a", tmp_path / "b")
+    assert (done.code, "missing" in done.out, "failing in both" in done.out) == (1, True, True)
+    done = xpubench("compare", tmp_path / "a", tmp_path / "b", "--allow-missing", "gpt2")
+    assert done.code == 2
+    records.write(tmp_path / "c", records.latency_record(records.subject("opt-125m")))
+    done = xpubench("compare", tmp_path / "a", tmp_path / "c")
+    assert (done.code, done.out.count("the new set lacks it")) == (1, 2)
+    done = xpubench("compare", tmp_path / "a", tmp_path / "c", "--allow-missing", "*")
+    assert (done.code, "no run is in both" in done.out) == (2, True)
