@@ -1,15 +1,19 @@
 """A suite that rank 0 hands out to three other ranks."""
 
 import json
+import os
 import re
 import signal
+import subprocess
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.distributed.conftest import OverRanks
+from tests.conftest import ROOT
+from tests.distributed.conftest import OverRanks, environment, job
 
 SIZES = range(8, 14)
 
@@ -49,6 +53,65 @@ def test_every_run_is_made_once_and_a_dead_worker_costs_its_own(mpirun: OverRank
     again = mpirun(4, *command, "--results-dir", results)
     assert "0 of 6 runs to make" in again.out
     assert "rank 1" not in again.out
+
+
+# Each rank in a working directory of its own, with the number of its process beside it.
+APART = (
+    "import os, runpy, sys; rank, here = os.environ['PMI_RANK'], sys.argv.pop(1); "
+    "open(f'{here}/pid-{rank}', 'w').write(str(os.getpid())); "
+    "os.makedirs(f'{here}/{rank}', exist_ok=True); os.chdir(f'{here}/{rank}'); "
+    "runpy.run_module('xpubench', run_name='__main__', alter_sys=True)"
+)
+
+
+def test_results_on_other_disks_are_gathered(mpirun: OverRanks, tmp_path: Path) -> None:
+    """The ranks' directories of the same relative name are different ones, as on machines without a shared
+    directory."""
+    command = (
+        *("-c", APART, tmp_path),
+        "suite",
+        suite(tmp_path),
+        "--executor",
+        "mpi",
+        "--results-dir",
+        "own",
+    )
+    done = mpirun(3, *command)
+    assert done.code == 0, done.err
+    assert statuses(tmp_path / "0" / "own") == {"ok": 6}
+    others = [statuses(tmp_path / rank / "own")["ok"] for rank in ("1", "2")]
+    assert sum(others) == 6
+    assert all(others)
+    again = mpirun(3, *command)
+    assert "0 of 6 runs to make" in again.out
+
+
+def test_a_killed_rank_ends_the_job_and_the_next_one_goes_on(mpirun: OverRanks, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    command = (
+        *("-c", APART, tmp_path),
+        "suite",
+        suite(tmp_path),
+        "--executor",
+        "mpi",
+        "--results-dir",
+        results,
+    )
+    with subprocess.Popen(
+        job(3, *command), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as first:
+        while not list(results.glob("*.json")):
+            assert first.poll() is None
+            time.sleep(0.1)
+        os.kill(int((tmp_path / "pid-2").read_text()), signal.SIGKILL)
+        assert first.wait(timeout=120) != 0
+    kept = {path: path.stat().st_mtime_ns for path in results.glob("*.json")}
+    assert 1 <= len(kept) < len(SIZES)
+    again = mpirun(3, *command)
+    assert again.code == 0, again.err
+    assert f"{len(SIZES) - len(kept)} of 6 runs to make" in again.out
+    assert statuses(results) == {"ok": 6}
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
 @pytest.mark.parametrize(

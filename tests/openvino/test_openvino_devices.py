@@ -2,7 +2,7 @@
 name, beside properties by the names that the plugins of GPUs and NPUs have."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -10,11 +10,13 @@ openvino = pytest.importorskip("openvino")
 
 from tests.conftest import CommandLine  # noqa: E402  # after the check that there is something to test
 from xpubench.runtimes.openvino import device  # noqa: E402
+from xpubench.runtimes.openvino.options import shares  # noqa: E402
 
 GIB = 2**30
 PROPERTIES = {
     "GPU.1": {
         "FULL_DEVICE_NAME": "Intel(R) Arc(TM) B580 Graphics (dGPU)",
+        "DEVICE_TYPE": openvino.properties.device.Type.DISCRETE,
         "GPU_DRIVER_VERSION": "25.40.1",
         "DEVICE_UUID": "8680be20000000000300000000000000",
         "GPU_DEVICE_TOTAL_MEM_SIZE": 12 * GIB,
@@ -30,8 +32,24 @@ PROPERTIES = {
 OWN = {name for properties in PROPERTIES.values() for name in properties}
 
 
+class Compiled:
+    """A compiled model that says that it runs on these devices."""
+
+    def __init__(self, model: Any, devices: list[str]) -> None:
+        self._model, self._devices = model, devices
+
+    def get_property(self, name: str) -> Any:
+        return self._devices if name == "EXECUTION_DEVICES" else self._model.get_property(name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+
 class RenamedCore(openvino.Core):  # type: ignore[misc, name-defined]  # OpenVINO is not installed everywhere
-    """A core with a second GPU and an NPU, which are the CPU under their names."""
+    """A core with a second GPU and an NPU, which are the CPU under their names. What distributes work to them
+    computes on the CPU too, and says that it runs on `ran_on`, where that is not empty."""
+
+    ran_on: ClassVar[list[str]] = []
 
     @property
     def available_devices(self) -> list[str]:
@@ -48,13 +66,16 @@ class RenamedCore(openvino.Core):  # type: ignore[misc, name-defined]  # OpenVIN
         super().set_property("CPU" if name in PROPERTIES else name, properties)
 
     def compile_model(self, model: Any, name: str, config: dict[str, Any]) -> Any:
-        return super().compile_model(model, "CPU" if name in PROPERTIES else name, config)
+        share = shares(name)
+        compiled = super().compile_model(model, f"{share}:CPU" if share else "CPU", config)
+        return Compiled(compiled, self.ran_on) if share and self.ran_on else compiled
 
 
 @pytest.fixture
 def renamed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(openvino, "Core", RenamedCore)
     monkeypatch.setattr(device, "BUFFER_BYTES", 2**26)
+    monkeypatch.setattr(device, "PEAK_SIZE", 256)
 
 
 def run(xpubench: CommandLine, ir: Path, tmp_path: Path, *flags: str) -> Any:
@@ -98,6 +119,101 @@ def test_xpu_is_a_gpu_of_openvino_without_torch(
     assert record["environment"]["device"]["kind"] == "xpu"
 
 
+@pytest.mark.usefixtures("renamed")
+@pytest.mark.parametrize(
+    ("name", "kind", "measured"),
+    [
+        # AUTO prefers a discrete GPU, then an integrated one, and leaves out the NPU.
+        ("AUTO", "xpu", "GPU.1"),
+        ("AUTO", "cpu", "CPU"),
+        ("AUTO:-CPU", "xpu", "GPU.1"),
+        ("MULTI:-CPU", "xpu", "GPU.1"),
+        ("AUTO:-GPU.1", "xpu", "GPU.0"),
+        ("AUTO:-GPU", "cpu", "CPU"),
+        ("HETERO:CPU,GPU.1", "cpu", "CPU"),
+        ("MULTI:NPU,GPU.1", "npu", "NPU"),
+    ],
+)
+def test_which_device_is_measured_where_several_may_run(name: str, kind: str, measured: str) -> None:
+    assert device.measured_device(name, kind) == measured
+    if "-" not in name and name != "AUTO":
+        assert device.candidates(name)[0] == measured
+
+
+@pytest.mark.usefixtures("renamed")
+@pytest.mark.parametrize(
+    ("name", "kind", "told", "where"),
+    [
+        ("AUTO", "xpu", ["GPU.1"], None),
+        ("AUTO:GPU,CPU", "xpu", ["GPU.0"], None),
+        ("AUTO:GPU.1,CPU", "xpu", ["GPU.0"], "GPU.0"),
+        ("AUTO:CPU,GPU.1", "cpu", ["GPU.1"], "GPU.1"),
+        ("MULTI:GPU.1,CPU", "xpu", ["GPU.1", "CPU"], "GPU.1, CPU"),
+        # AUTO's parentheses hold a device that starts while the chosen one is being prepared.
+        ("AUTO:CPU,GPU.1", "cpu", ["(CPU)"], "(CPU)"),
+        # GenAI does not tell.
+        ("AUTO", "xpu", None, "AUTO"),
+        ("AUTO:-GPU", "cpu", None, None),
+        ("GPU.1", "xpu", None, None),
+    ],
+)
+def test_what_ran_and_what_was_measured(
+    name: str, kind: str, told: list[str] | None, where: str | None
+) -> None:
+    assert device.ran_elsewhere(name, kind, told) == where
+
+
+FIGURES = (
+    *("mbu_measured", "mbu_datasheet", "mbu_measured_interval", "bandwidth_measured_gb_per_s"),
+    *("bandwidth_datasheet_gb_per_s", "peak_tflop_per_s", "prompt_share_of_peak"),
+)
+
+
+@pytest.mark.usefixtures("renamed")
+@pytest.mark.parametrize(
+    ("name", "kind", "dtype", "measured", "ran_on"),
+    [
+        ("AUTO", "xpu", "float16", "GPU.1", "CPU"),
+        ("AUTO:CPU,GPU.1", "cpu", "bfloat16", "CPU", "GPU.1"),
+    ],
+)
+def test_no_figure_of_a_device_that_did_not_run(
+    xpubench: CommandLine,
+    llama_ir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    kind: str,
+    dtype: str,
+    measured: str,
+    ran_on: str,
+) -> None:
+    monkeypatch.setattr(RenamedCore, "ran_on", [ran_on])
+    done = run(xpubench, llama_ir, tmp_path, "--runtime", "openvino-base", "--ov-device", name)
+    assert done.code == 0, done.err
+    (record,) = done.records
+    subject, found = record["spec"]["subject"], record["environment"]["device"]
+    assert (subject["device"], subject["dtype"]) == (kind, dtype)
+    assert found == dict.fromkeys(found) | {"kind": kind, "name": ran_on}
+    assert any(f"ran on {ran_on}, and {measured} was measured: no MBU" in one for one in record["warnings"])
+    assert [record["summary"][figure] for figure in FIGURES] == [None] * len(FIGURES)
+    assert (record["bandwidth"], record["peak"], record["expectation"]) == (None, None, None)
+
+
+@pytest.mark.usefixtures("renamed")
+def test_the_figures_of_the_device_that_auto_ran_on(
+    xpubench: CommandLine, llama_ir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RenamedCore, "ran_on", ["GPU.1"])
+    done = run(xpubench, llama_ir, tmp_path, "--runtime", "openvino-base", "--ov-device", "AUTO")
+    assert done.code == 0, done.err
+    (record,) = done.records
+    assert record["environment"]["device"]["name"] == "Intel(R) Arc(TM) B580 Graphics (dGPU)"
+    assert record["summary"]["mbu_measured"] > 0
+    assert record["summary"]["bandwidth_datasheet_gb_per_s"] == 456
+    assert not any("no MBU" in one for one in record["warnings"])
+
+
 @pytest.mark.parametrize(
     ("runtime", "name"),
     [("openvino", "MULTI:CPU"), ("openvino-base", "HETERO:CPU"), ("openvino-genai", "AUTO:CPU")],
@@ -110,6 +226,7 @@ def test_devices_that_share_work_out(
     (record,) = done.records
     assert record["spec"]["subject"]["options"]["device"] == name
     assert record["environment"]["device"]["kind"] == "cpu"
+    assert record["summary"]["mbu_measured"] > 0
 
 
 def test_what_openvino_refuses_on_devices_that_share_is_unsupported(
@@ -223,6 +340,23 @@ def test_a_pipeline_on_an_npu(
         (["--runtime", "openvino-base", "--ov-device", "AUTO:GPU.7,CPU"], "did you mean"),
         (["--runtime", "openvino-base", "--ov-device", "CUP"], "did you mean CPU"),
         (["--runtime", "openvino-base", "--ov-device", "GPU", "--device", "cpu"], "leave one of the two out"),
+        # A list that an NPU is part of is one for an NPU too, wherever it stands.
+        (["--runtime", "openvino-base", "--ov-device", "AUTO:CPU,NPU"], "openvino-genai runs them there"),
+        (["--runtime", "openvino", "--ov-device", "HETERO:CPU,NPU"], "openvino-genai runs them there"),
+        ([*GENAI[:2], "--ov-device", "AUTO:CPU,NPU", "--ov-scheduler", "cache_size=1"], "--ov-scheduler"),
+        (["--runtime", "openvino-base", "--ov-device", "MULTI"], "such as MULTI:GPU,CPU"),
+        (["--runtime", "openvino-base", "--ov-device", "HETERO"], "such as HETERO:GPU,CPU"),
+        (["--runtime", "openvino-base", "--ov-device", "HETERO:-CPU"], "such as HETERO:GPU,CPU"),
+        (["--runtime", "openvino-base", "--ov-device", "AUTO:-CPU,-GPU"], "leaves no device"),
+        (["--runtime", "openvino-base", "--ov-device", "AUTO:-CPU", "--device", "cpu"], "no cpu"),
+        (
+            [
+                *("--runtime", "openvino-base", "--ov-device", "AUTO"),
+                "--ov-config",
+                "MULTI_DEVICE_PRIORITIES=CPU",
+            ],
+            "--ov-device AUTO:CPU",
+        ),
     ],
 )
 def test_wrong_names_and_what_a_device_does_not_do(

@@ -164,3 +164,21 @@ def test_a_tokenizer_that_becomes_another_one(
     told = f"of 320 texts {found['other_ids']} have other token ids"
     assert any(told in warning for warning in record["warnings"])
     assert record["output"] != before
+
+
+def test_an_autoround_checkpoint(xpubench: CommandLine, tmp_path: Path) -> None:
+    """With auto-round beside it, which is no part of the environment."""
+    pytest.importorskip("auto_round", reason="the package auto-round is not installed")
+    model = save_model(tmp_path / "speaker", "llama", vocab_size=320)
+    save_tokenizer(model)
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("\n".join(json.dumps({"text": f"{number} {' '.join(TEXTS)}"}) for number in range(40)))
+    shape = ("--nsamples", 4, "--seqlen", 32, "--group_size", 32, "--iters", 2)
+    flags = ("--algorithm", "autoround", "--dataset", texts, *shape)
+    done = xpubench("quantize", model, tmp_path / "int4", *flags)
+    assert done.code == 0, done.err
+    done = xpubench("export", tmp_path / "int4", tmp_path / "ir")
+    assert done.code == 1
+    assert "unsupported: OpenVINO does not keep the auto-round weights" in done.error_line
+    assert "export the float model" in done.error_line
+    assert not (tmp_path / "ir").exists()

@@ -22,6 +22,8 @@ OTHERS = {"--prepend-rank", "--bind-to", "--allow-run-as-root", "--nproc-per-nod
 OTHERS |= {"--branch"}
 # Those of the matrix of docs/ipex-xpu.md, a program of the tests.
 OTHERS |= {"--missing", "--profiles"}
+# Slurm's.
+OTHERS |= {"--nodes", "--ntasks", "--ntasks-per-node", "--exclusive", "--mpi", "--kill-on-bad-exit"}
 # Those of `benchmarks.ledger` and `benchmarks.checks`.
 OTHERS |= {"--only", "--dtypes", "--processes"}
 

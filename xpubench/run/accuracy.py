@@ -61,6 +61,8 @@ def run(
             session.progress.say(f"measuring the matrix products of {session.subject.device}")
             peak = session.facts.device.matrix_peak(session.subject.dtype)
             session.load()
+            if session.generator.elsewhere is not None:
+                peak = None
         except BaseException as error:
             yield from session.fail_all(error)
             return

@@ -106,9 +106,10 @@ def run(
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What all runs of a loaded subject share. `blocks` is the number of decoder blocks, and `checksum` that
-    of the weights after the load. `earlier` is the time of the checks so far that no run has counted."""
+    of the weights after the load. `earlier` is the time of the checks so far that no run has counted.
+    `bandwidth` and `peak` are None where the model runs on another device than the one that was measured."""
 
-    bandwidth: Bandwidth
+    bandwidth: Bandwidth | None
     peak: MatrixPeak | None
     card: DeviceCard
     validation: str
@@ -161,8 +162,7 @@ def _set(
     session.check_operators()
     check_weights(reference, session.fingerprint)
     session.progress.say(f"measuring the memory bandwidth of {subject.device}")
-    bandwidth = facts.device.bandwidth(subject.dtype)
-    peak = facts.device.matrix_peak(subject.dtype)
+    bandwidth, peak = facts.device.bandwidth(subject.dtype), facts.device.matrix_peak(subject.dtype)
     card = session.card(bandwidth.ceiling_gb_per_s)
     earlier = CheckTime()
     if reference == CPU_FLOAT32:
@@ -170,6 +170,8 @@ def _set(
         with earlier.counting():
             expected = cpu_reference(session.specs[0], facts.architecture)
     session.load()
+    facts = session.facts
+    on_device = session.generator.elsewhere is None
     with earlier.counting():
         checksum = session.generator.checksum()
     description = session.generator.describe()
@@ -187,8 +189,8 @@ def _set(
     if facts.architecture is None:
         doubts.append("the planner does not know this architecture: no plan and no MBU")
     return Setting(
-        bandwidth=bandwidth,
-        peak=peak,
+        bandwidth=bandwidth if on_device else None,
+        peak=peak if on_device else None,
         card=card,
         validation=status_of(subject.model, facts.config.get("model_type")),
         checks=Checks(session.generator, reference, expected, limits),
@@ -251,8 +253,11 @@ def _measure(
     description = generator.describe()
     inputs = _summary_inputs(session, setting, spec, input_tokens, of_loads)
     inputs = msgspec.structs.replace(inputs, load_s=median(one.load_s for one in samples.loads))
-    bandwidth = session.facts.device.bandwidth_again(spec.subject.dtype, setting.bandwidth)
-    summary, warnings = summarize_run(samples, with_ceilings(inputs, bandwidth))
+    bandwidth = setting.bandwidth
+    if bandwidth is not None:
+        bandwidth = session.facts.device.bandwidth_again(spec.subject.dtype, bandwidth)
+        inputs = with_ceilings(inputs, bandwidth)
+    summary, warnings = summarize_run(samples, inputs)
     expectation = expectation_of(session, setting.card, spec, setting.description, summary)
     progress.say("looking at the timed tokens")
     with watched.checking():

@@ -9,7 +9,7 @@ import msgspec
 
 from xpubench.catalog import CatalogDevice, identify_device
 from xpubench.catalog.architecture import Architecture, architecture_of
-from xpubench.environment import Environment
+from xpubench.environment import DeviceFacts, Environment
 from xpubench.errors import RunFailure, UserError
 from xpubench.expectation import assumed_card
 from xpubench.explanation import DeviceCard
@@ -137,6 +137,10 @@ class Session(ExitStack, Generic[AnySpec]):
         load_s = (perf_counter_ns() - start_ns) / 1e9
         self.loaded = Load(load_s=load_s, **resident_memory()._asdict())
         self.is_loaded = True
+        if (where := self.generator.elsewhere) is not None:
+            device = DeviceFacts(kind=subject.device, name=where)
+            self.environment = msgspec.structs.replace(self.environment, device=device)
+            self.facts = msgspec.structs.replace(self.facts, catalog_device=None)
 
     def failed(self, error: BaseException, specs: list[AnySpec]) -> list[Record]:
         """The records of runs that one error or interruption ended. A UserError is raised again, because the

@@ -149,6 +149,11 @@ class Generator(Protocol):
     def explainer(self) -> Explainer | None:
         return None
 
+    @property
+    def elsewhere(self) -> str | None:
+        """Where the model runs, if that is not only the device that `Loader.device` measures; None else."""
+        return None
+
     def prepare(self, workload: Workload) -> None:
         """Forgets what an earlier workload left behind, such as a larger static cache. RunFailure
         `unsupported` for a workload that the stack cannot run."""

@@ -16,7 +16,6 @@ from xpubench.runtimes.openvino.recipe import Backup, ExportRecipe, Fallback, Se
 MODEL_TASK = "text-generation-with-past"
 # The flags of optimum-cli that have no meaning here, with the reason.
 REFUSED = {
-    "--int8": "optimum-cli no longer has it; give --weight-format int8",
     "--cache_dir": "set the variable HF_HUB_CACHE to the cache of the hub's files",
     "--quant-mode": "activations are not quantized; give --weight-format",
     "--smooth-quant-alpha": "activations are not quantized",
@@ -28,6 +27,8 @@ REFUSED = {
     "--model-kwargs": "the export passes no arguments to the model",
     "--subfolder": "give the directory that holds the checkpoint",
 }
+# The formats of optimum-cli whose export was never tried here.
+UNTRIED_FORMATS = ("mxfp4", "nf4", "cb4")
 
 
 class Refuse(argparse.Action):
@@ -48,11 +49,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("place", nargs="?", metavar="MODEL", help="a hub id, a directory, or smollm2-135m")
     parser.add_argument("out", metavar="OUT", type=Path, help="the directory to write")
     parser.add_argument("-m", "--model", metavar="MODEL", help="the model, as optimum-cli takes it")
-    parser.add_argument(
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument(
         "--weight-format",
+        type=_weight_format,
         choices=get_args(WeightFormat),
         help="default: fp16, or int8 above a billion parameters, as in Optimum; int4 without further flags "
         "has the settings that Optimum keeps for a known model",
+    )
+    weights.add_argument(
+        "--int8",
+        action="store_const",
+        const="int8",
+        dest="weight_format",
+        help="as --weight-format int8, as earlier versions of optimum-cli have it",
     )
     symmetry = parser.add_mutually_exclusive_group()
     symmetry.add_argument("--sym", action="store_true", default=None, help="symmetric int8 or int4")
@@ -121,6 +131,14 @@ def run(args: argparse.Namespace) -> int:
         recipe = msgspec.structs.replace(recipe, weight_format=chosen)
     print(export(recipe, args.out.expanduser(), log_line))
     return 0
+
+
+def _weight_format(text: str) -> str:
+    if text in UNTRIED_FORMATS:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not supported: its export was never tested here; give int4, or run optimum-cli's IR"
+        )
+    return text
 
 
 def _recipe(args: argparse.Namespace) -> ExportRecipe:

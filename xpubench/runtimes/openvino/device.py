@@ -14,7 +14,7 @@ from xpubench.measure.device import TorchDevice
 from xpubench.measure.host import CpuClock, available_host_bytes, cpu_clock, reset_host_peak
 from xpubench.record import Bandwidth, CeilingSample, MatrixPeak, PeakSample, now
 from xpubench.runtimes.base import Device
-from xpubench.runtimes.openvino.options import KINDS, family, named_devices
+from xpubench.runtimes.openvino.options import KINDS, excluded_devices, family, named_devices, shares
 from xpubench.runtimes.openvino.stack import import_openvino
 
 REPEATS, REPEATS_AFTER, WARM_UP = 15, 5, 2
@@ -195,11 +195,65 @@ def _matrix_peak(name: str, dtype: str) -> MatrixPeak | None:
     return found.shown(highest_peak(device.facts(), None, dtype, sample))
 
 
-def device_named(name: str) -> Device:
-    """The device whose facts and bandwidth a run records. Where the name lists several, such as
-    `AUTO:GPU,CPU`, it is the first one. The CPU is measured by torch, in the same way for all stacks."""
-    first = (named_devices(name) or ["CPU"])[0]
-    return TorchDevice("cpu") if family(first) == "CPU" else OpenVinoDevice(first)
+def candidates(name: str) -> list[str]:
+    """The devices that may run a model under a name, the preferred one first. AUTO without a list has those
+    that it does not exclude, in the order of OpenVINO's documentation: discrete GPUs, integrated ones, CPU,
+    and an NPU only where it is listed.
+
+    https://docs.openvino.ai/2025/openvino-workflow/running-inference/inference-devices-and-modes/auto-device-selection.html
+    """
+    if named := named_devices(name):
+        return named
+    core, excluded = import_openvino().Core(), excluded_devices(name)
+
+    def rank(one: str) -> int:
+        if family(one) != "GPU":
+            return 2
+        try:
+            told = core.get_property(one, "DEVICE_TYPE")
+        except RuntimeError:
+            return 1
+        return 0 if str(getattr(told, "name", told)).upper() == "DISCRETE" else 1
+
+    able = [one for one in core.available_devices if family(one) in ("CPU", "GPU")]
+    allowed = [one for one in able if not any(out in (one, family(one)) for out in excluded)]
+    if not allowed:
+        raise UserError(f"{name} leaves no device here (there is: {', '.join(able)})")
+    return sorted(allowed, key=rank)
+
+
+def measured_device(name: str, kind: str) -> str:
+    """The preferred device of a kind under a name, whose facts and bandwidth a run records."""
+    found = candidates(name)
+    for one in found:
+        if KINDS[family(one)] == kind:
+            return one
+    raise UserError(f"OpenVINO's {name} has no {kind} here but {', '.join(found)}; leave out --device {kind}")
+
+
+def device_named(name: str, kind: str) -> Device:
+    """The device of a kind that is measured under a name. The CPU is measured by torch, in the same way for
+    all stacks."""
+    one = measured_device(name, kind)
+    return TorchDevice("cpu") if family(one) == "CPU" else OpenVinoDevice(one)
+
+
+def ran_elsewhere(name: str, kind: str, told: list[str] | None) -> str | None:
+    """Where a model runs, if not on the measured device alone: by its property EXECUTION_DEVICES, or the name
+    itself where that is not shown (`told` is None) and several devices may run it. None else, and for a name
+    that stands for one device."""
+    if shares(name) is None:
+        return None
+    measured = measured_device(name, kind)
+    if told is None:
+        return name if len(candidates(name)) > 1 else None
+    # AUTO's parentheses hold a device that helps until the chosen one is ready.
+    return None if list(map(_indexed, told)) == [_indexed(measured)] else ", ".join(told)
+
+
+def _indexed(name: str) -> str:
+    """A name with its index: GPU is GPU.0."""
+    return name if "." in name else f"{name}.0"
 
 
 def check_device(name: str) -> None:

@@ -178,7 +178,9 @@ def _check_kept(method: str, target: Path, recipe: ExportRecipe) -> None:
     constants = (op for op in ops if op.get_type_name() == "Constant")
     if not any(op.get_element_type().get_type_name() in ("i4", "u4") for op in constants):
         raise RunFailure(
-            "unsupported", f"OpenVINO does not keep the {method} weights of {recipe.model} in INT4"
+            "unsupported",
+            f"OpenVINO does not keep the {method} weights of {recipe.model} in INT4; export the float model "
+            "with --weight-format int4",
         )
 
 

@@ -16,7 +16,7 @@ from xpubench.measure.times import TokenTimes
 from xpubench.record import Drafting, SyncPolicy
 from xpubench.runtimes.base import Explainer, Generation, Scorer, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
-from xpubench.runtimes.openvino.options import IR_FILE, GenAiOptions
+from xpubench.runtimes.openvino.options import IR_FILE, GenAiOptions, may_use_npu
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
 from xpubench.spec import Subject, Workload
@@ -54,7 +54,7 @@ class GenAiRuntime(OpenVinoRuntime):
         arguments = self.asked | lengths
         self._scheduler: str | None = None
         batches = arguments.get("ATTENTION_BACKEND", CONTINUOUS_BATCHING) == CONTINUOUS_BATCHING
-        if batches and subject.device != "npu":
+        if batches and not may_use_npu(options.device):
             scheduler = _scheduler(self._genai, options.scheduler)
             self._scheduler = scheduler.to_string()
             arguments["scheduler_config"] = scheduler
@@ -77,10 +77,10 @@ class GenAiRuntime(OpenVinoRuntime):
         super().check(subject)
         options = _options_of(subject)
         _scheduler(import_optional("openvino_genai"), options.scheduler)
-        if subject.device == "npu" and options.scheduler:
+        if may_use_npu(options.device) and options.scheduler:
             raise UserError("GenAI has no scheduler on an NPU; leave out --ov-scheduler")
         for name in options.config.keys() & NPU_LENGTHS.keys():
-            if subject.device != "npu":
+            if not may_use_npu(options.device):
                 raise UserError(f"GenAI has the property {name} only on an NPU; leave it out")
             if not options.config[name].isdecimal():
                 raise UserError(f"--ov-config {name} takes a number of tokens, not {options.config[name]!r}")
@@ -93,7 +93,7 @@ class GenAiRuntime(OpenVinoRuntime):
         super().prepare(workload)
         if workload.num_beams > 1 and self._drafts:
             raise RunFailure("unsupported", "GenAI drafts tokens only in greedy search; give --greedy")
-        if self.subject.device == "npu":
+        if may_use_npu(_options_of(self.subject).device):
             self._check_npu(workload)
 
     def _check_npu(self, workload: Workload) -> None:

@@ -15,6 +15,8 @@ DEVICES = {"cpu": "CPU", "xpu": "GPU", "npu": "NPU"}
 KINDS = {name: kind for kind, name in DEVICES.items()}
 # OpenVINO's devices that distribute the work to others, such as AUTO:GPU,CPU.
 SHARING = ("AUTO", "MULTI", "HETERO")
+# The property that the list in such a name sets.
+PRIORITIES = "MULTI_DEVICE_PRIORITIES"
 # From the finest to the coarsest.
 DTYPES = ("float32", "float16", "bfloat16")
 STORED = {"fp32": "float32", "fp16": "float16", "int8": "int8", "int4": "int4"}
@@ -155,23 +157,32 @@ class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
 
     @classmethod
     def device_kind(cls, args: argparse.Namespace, device: str) -> str:
-        if args.ov_device is None:
+        name = args.ov_device
+        if name is None:
             return device
-        for one in named_devices(args.ov_device):
+        named = named_devices(name)
+        for one in named:
             if family(one) not in KINDS:
                 raise unknown("device of OpenVINO", one, [*KINDS, *SHARING])
-        chosen = [KINDS[family(one)] for one in named_devices(args.ov_device)]
-        if args.device is not None and chosen and args.device not in chosen:
+        if not named and (name == "MULTI" or shares(name) == "HETERO"):
             raise UserError(
-                f"--ov-device {args.ov_device} is not --device {args.device}; leave one of the two out"
+                f"{shares(name)} chooses no devices itself; name them, such as {shares(name)}:GPU,CPU"
             )
-        return (chosen or [args.device or "cpu"])[0]
+        kinds = [KINDS[family(one)] for one in named]
+        if args.device is not None and kinds and args.device not in kinds:
+            raise UserError(f"--ov-device {name} is not --device {args.device}; leave one of the two out")
+        # AUTO prefers a GPU, as the first of OpenVINO's devices is, unless its name excludes all of them.
+        without_gpus = args.device is None and "GPU" in excluded_devices(name)
+        return args.device or (kinds or ["cpu" if without_gpus else device])[0]
 
     @classmethod
     def from_args(cls, args: argparse.Namespace, device: str) -> Self:
-        if device not in DEVICES and args.ov_device is None:
+        if device not in DEVICES:
             raise UserError(f"OpenVINO does not run on {device}; give --device cpu or xpu, or --ov-device")
-        return cls(device=args.ov_device or DEVICES[device], **cls.fields_from(args))
+        options = cls(device=args.ov_device or DEVICES[device], **cls.fields_from(args))
+        if listed := options.config.get(PRIORITIES):
+            raise UserError(f"name the devices in --ov-device AUTO:{listed} instead of {PRIORITIES}")
+        return options
 
     @classmethod
     def from_version_1(cls, subject: dict[str, Any]) -> dict[str, Any]:
@@ -260,6 +271,17 @@ def named_devices(device: str) -> list[str]:
     listed = device.partition(":")[2].split(",")
     # A minus excludes a device from AUTO's choice, and parentheses hold a device's number of requests.
     return [one.split("(")[0] for one in listed if one and not one.startswith("-")]
+
+
+def excluded_devices(device: str) -> list[str]:
+    """The devices that a name excludes: CPU for AUTO:-CPU."""
+    listed = device.partition(":")[2].split(",") if shares(device) else []
+    return [one[1:] for one in listed if one.startswith("-")]
+
+
+def may_use_npu(device: str) -> bool:
+    """Whether a name has an NPU among its devices. AUTO uses one only where it is listed."""
+    return "NPU" in map(family, named_devices(device))
 
 
 def pairs(name: str, given: list[str] | None) -> dict[str, str]:

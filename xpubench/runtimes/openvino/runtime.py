@@ -14,8 +14,8 @@ from xpubench.process.child import run_child
 from xpubench.record import WeightsFingerprint
 from xpubench.runtimes.base import Device, Generator, Loader, Origin
 from xpubench.runtimes.openvino import ir
-from xpubench.runtimes.openvino.device import check_device, device_named
-from xpubench.runtimes.openvino.options import INFERENCE, IR_FILE, WeightFormat, family
+from xpubench.runtimes.openvino.device import check_device, device_named, measured_device, ran_elsewhere
+from xpubench.runtimes.openvino.options import INFERENCE, IR_FILE, WeightFormat, family, may_use_npu
 from xpubench.runtimes.openvino.recipe import (
     ExportOrder,
     ExportRecipe,
@@ -75,7 +75,7 @@ class OpenVinoRuntime(Loader, Generator):
     def device(cls, subject: Subject) -> Device:
         name = ir.options_of(subject).device
         check_device(name)
-        return device_named(name)
+        return device_named(name, subject.device)
 
     @classmethod
     def check(cls, subject: Subject) -> None:
@@ -85,7 +85,7 @@ class OpenVinoRuntime(Loader, Generator):
             )
         options, core = ir.options_of(subject), import_openvino().Core()
         check_device(options.device)
-        if subject.device == "npu" and not cls.runs_on_npu:
+        if may_use_npu(options.device) and not cls.runs_on_npu:
             raise UserError(
                 "an NPU runs no language models with dynamic shapes; --runtime openvino-genai runs them there"
             )
@@ -166,6 +166,11 @@ class OpenVinoRuntime(Loader, Generator):
         dtypes = [INFERENCE.get(name, "int8") for name in names] + ["int8"] * quantized
         return max(dtypes, key=UNIT_ROUNDOFF.__getitem__)
 
+    @property
+    def elsewhere(self) -> str | None:
+        told = (self.applied() or {}).get("EXECUTION_DEVICES")
+        return ran_elsewhere(ir.options_of(self.subject).device, self.subject.device, told)
+
     def kv_value_bytes(self, head_dim: int) -> float:
         return ir.kv_value_bytes(self.subject, self._compiled, head_dim)
 
@@ -196,6 +201,11 @@ class OpenVinoRuntime(Loader, Generator):
             found.append(f"the KV cache is {cache}, OpenVINO's default; --ov-config KV_CACHE_PRECISION=f32")
         if self.tokenizer == "openvino":
             found += doubts_of_tokenizer(self.kept or {})
+        if (where := self.elsewhere) is not None:
+            name = ir.options_of(self.subject).device
+            measured = measured_device(name, self.subject.device)
+            ran = f"one of the devices of {name}" if where == name else where
+            found.append(f"the model ran on {ran}, and {measured} was measured: no MBU; name one device")
         return found
 
     def checksum(self) -> int | None:

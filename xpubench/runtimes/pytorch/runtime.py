@@ -73,6 +73,10 @@ class PyTorchRuntime(TransformersScorer, Loader):
         return self
 
     @property
+    def elsewhere(self) -> str | None:
+        return None
+
+    @property
     def rounding(self) -> str:
         return self.computes_in
 
