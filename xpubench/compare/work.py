@@ -162,8 +162,8 @@ def _source(record: Record) -> str:
 
 
 def _is_path(name: str) -> bool:
-    # A name of the hub has one slash at most, and relative paths that look like one were recorded with ./.
-    return name.startswith(("/", ".", "~")) or name.count("/") > 1
+    # Relative paths that look like a name of the hub are recorded with ./.
+    return name.startswith(("/", ".", "~"))
 
 
 def _digest(record: Record) -> str | None:
