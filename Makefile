@@ -119,9 +119,11 @@ bench-ranks: .venv/.done
 test-ranks: .venv/.done
 	.venv/bin/python -m pytest tests/distributed
 
+# OLDEST_TESTS=PATHS runs some of them.
+OLDEST_TESTS ?= tests/unit tests/integration tests/contract
 test-oldest: export OMP_NUM_THREADS = 1
 test-oldest: .venv-oldest/.done
-	.venv-oldest/bin/python -m pytest $(SIDE_BY_SIDE) tests/unit tests/integration tests/contract
+	.venv-oldest/bin/python -m pytest $(SIDE_BY_SIDE) $(OLDEST_TESTS)
 
 test-ipex: .venv-ipex/.done
 	.venv-ipex/bin/python -m pytest tests/ipex
