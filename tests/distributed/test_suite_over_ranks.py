@@ -64,18 +64,15 @@ APART = (
 )
 
 
+def apart(directory: Path, results: Path | str) -> tuple[object, ...]:
+    """The words after the interpreter of a rank in a working directory of its own below the directory."""
+    return ("-c", APART, directory, "suite", suite(directory), "--executor", "mpi", "--results-dir", results)
+
+
 def test_results_on_other_disks_are_gathered(mpirun: OverRanks, tmp_path: Path) -> None:
     """The ranks' directories of the same relative name are different ones, as on machines without a shared
     directory."""
-    command = (
-        *("-c", APART, tmp_path),
-        "suite",
-        suite(tmp_path),
-        "--executor",
-        "mpi",
-        "--results-dir",
-        "own",
-    )
+    command = apart(tmp_path, "own")
     done = mpirun(3, *command)
     assert done.code == 0, done.err
     assert statuses(tmp_path / "0" / "own") == {"ok": 6}
@@ -88,15 +85,7 @@ def test_results_on_other_disks_are_gathered(mpirun: OverRanks, tmp_path: Path) 
 
 def test_a_killed_rank_ends_the_job_and_the_next_one_goes_on(mpirun: OverRanks, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    command = (
-        *("-c", APART, tmp_path),
-        "suite",
-        suite(tmp_path),
-        "--executor",
-        "mpi",
-        "--results-dir",
-        results,
-    )
+    command = apart(tmp_path, results)
     with subprocess.Popen(
         job(3, *command), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as first:

@@ -19,11 +19,10 @@ from xpubench.files import model_aside
 from xpubench.progress import Progress
 from xpubench.weights.fingerprint import of_directory
 from xpubench.weights.int4.recipes import CALIBRATED_FILE, CalibratedDescription, CalibratedRecipe
-from xpubench.weights.pretrained import load_pretrained
+from xpubench.weights.pretrained import QUANTIZERS, load_pretrained
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source, Wanted, source_of
 
-INSTALL = "pip install 'auto-round>=0.16'"
 # What auto-round computes in where it quantizes on a CPU without bfloat16, here on every machine.
 CALIBRATION_DTYPE = "float32"
 SEED = 42
@@ -107,7 +106,9 @@ def _library() -> Any:
     try:
         import auto_round
     except ImportError as error:
-        raise UserError(f"AutoRound and AWQ need the package auto-round: {INSTALL}") from error
+        raise UserError(
+            f"AutoRound and AWQ need the package auto-round: {QUANTIZERS['auto-round']}"
+        ) from error
     return auto_round
 
 
