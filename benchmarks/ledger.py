@@ -5,15 +5,16 @@
 
 `sums` compares the parts of a next token with the time of tokens that were not profiled, in fresh processes,
 on OpenVINO too where `make test-openvino` has made its environment;
-`planted` plants slow-downs and asks for the verdict; `quota` limits the process's CPU time; `traces` reads
-traces of xpu and cuda that are made by hand; `cost` is what `--explain` takes; `advice` tries each advice
-that a clean run gets. Ledgers that were refused as the processor was taken away make a goal unclear, not
-missed.
+`planted` plants slow-downs and asks for the verdict; `ranks` does so over two ranks; `quota` limits the
+process's CPU time; `traces` reads traces of xpu and cuda that are made by hand; `cost` is what `--explain`
+takes; `advice` tries each advice that a clean run gets. Ledgers that were refused as the processor was taken
+away make a goal unclear, not missed.
 """
 
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ import numpy as np
 
 from benchmarks.goal import Goal, show
 from benchmarks.ledger_traces import run as traces
+from benchmarks.slowed_ranks import PARTS as SLOWED_RANKS
 from xpubench.measure.ledger.ledger import LEAST_CPU_SHARE, MOST_DIFFERENCE
 from xpubench.measure.ledger.measured import MOST_GENERATIONS
 from xpubench.record import Record, read_record
@@ -35,6 +37,7 @@ from xpubench.spec import Subject, Workload
 
 ROOT = Path(__file__).parent.parent
 SHAPE = ("--greedy", "--input-tokens", "64", "--max-new-tokens", "24", "--num-iter", "6", "--num-warmup", "1")
+GENERATE = ("-m", "xpubench", "generate")
 SMOLLM2 = "smollm2-135m"
 PRECISIONS = {
     "float32": ("--dtype", "float32"),
@@ -82,7 +85,7 @@ def sums(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
     """How far the parts' sum is from the unprofiled tokens', at most, over fresh processes."""
     for case in _cases(arguments, directory):
         found = [
-            explained(case.flags, case.threads, directory, python=case.python)
+            explained(case.flags, case.threads, directory, command=(case.python, *GENERATE))
             for _ in range(arguments.processes)
         ]
         ledgers = [one.explanation.next for one in found if one.explanation and one.explanation.next]
@@ -164,10 +167,34 @@ def _verdict(
     name: str, causes: Sequence[str], flags: Sequence[str], directory: Path, cgroup: Path | None = None
 ) -> Goal:
     record = explained(flags, 1, directory, cgroup)
-    verdict = record.explanation.verdict if record.explanation else None
-    cause, said = (verdict.cause, verdict.message) if verdict else ("none", "no verdict")
+    cause, said = _said(record)
     expected = " or ".join(causes)
     return Goal(f"wrong verdicts, {name}: {expected}", cause not in causes, 0, "", f"{cause}: {said}")
+
+
+def _said(record: Record) -> tuple[str, str]:
+    """The cause and the message of the record's verdict."""
+    verdict = record.explanation.verdict if record.explanation else None
+    return (verdict.cause, verdict.message) if verdict else ("none", "no verdict")
+
+
+def ranks(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
+    """Whether two ranks of which the sums are slow, or one is late, get that verdict and that part."""
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    mpirun = shutil.which("mpirun", path=tools)
+    if mpirun is None:
+        print("ranks: left out, as there is no mpirun; make venv brings one")
+        return
+    for kind, part in SLOWED_RANKS.items():
+        for setting, flags in SETTINGS.items():
+            command = (mpirun, "-np", "2", sys.executable, "-m", "benchmarks.slowed_ranks", kind)
+            record = explained(("-m", SMOLLM2, *flags), 1, directory, command=command)
+            cause, said = _said(record)
+            ledger = record.explanation.next if record.explanation else None
+            times: dict[str, float] = {one.name: one.ns for one in ledger.parts} if ledger else {}
+            larger = max(("collectives", "waiting"), key=lambda name: times.get(name, 0.0))
+            name = f"wrong verdicts, 2 ranks, {kind}, {setting}: communication, mostly {part}"
+            yield Goal(name, (cause, larger) != ("communication", part), 0, "", f"{cause}, {larger}: {said}")
 
 
 def quota(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
@@ -227,14 +254,14 @@ def explained(
     threads: int,
     directory: Path,
     cgroup: Path | None = None,
-    python: str = sys.executable,
+    command: Sequence[str] = (sys.executable, *GENERATE),
 ) -> Record:
-    """The record of a run with `--explain` in a process of its own, in that cgroup."""
+    """The record of a run of the command with `--explain` in a process of its own, in that cgroup."""
     with tempfile.TemporaryDirectory(dir=directory) as results:
-        command = ["generate", "--device", "cpu", *SHAPE, *flags, "--explain", "--results-dir", results]
+        words = [*command, "--device", "cpu", *SHAPE, *flags, "--explain", "--results-dir", results]
         enter = f"echo $$ > {cgroup}/tasks && " if cgroup else ""
         subprocess.run(
-            ["sh", "-c", f'{enter}exec "$0" "$@"', python, "-m", "xpubench", *command],
+            ["sh", "-c", f'{enter}exec "$0" "$@"', *words],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdout=subprocess.DEVNULL,
@@ -248,6 +275,7 @@ def explained(
 PARTS = {
     "sums": sums,
     "planted": planted,
+    "ranks": ranks,
     "quota": quota,
     "traces": traces,
     "cost": cost,

@@ -276,6 +276,8 @@ def test_a_trace_without_marks_is_refused() -> None:
         ("gloo:all_reduce", "collectives"),
         ("deepspeed_comm::inference_all_reduce_", "collectives"),
         ("c10d::allreduce_", "collectives"),
+        ("RowParallel", "collectives"),
+        ("ColumnParallel", "host"),
         ("graph_0_cpp_fused_mm_silu_4", "weights"),
         ("aten::quadratic_nonsense", None),
         ("acme::mm", None),

@@ -30,6 +30,8 @@ HOST = (
     r"(PythonDispatchMode|PythonSubclass|PythonTLSSnapshot|FuncTorch\w*)",
     r"xpubench::.*",
     r"(ProfilerStep|Optimizer\.|DataLoader|enumerate).*",
+    # DeepSpeed's layers whose results no other rank has a part in.
+    r"(Async)?ColumnParallel|ScatterToTensorParallelRegion",
 )
 # Operators that leave their work to other operators, so that their own time is the host's dispatch.
 COMPOSED = (
@@ -42,6 +44,8 @@ COMPOSED = (
 OPERATORS: tuple[tuple[PartName, str], ...] = (
     ("collectives", r"(gloo|nccl|xccl|oneccl|mpi|c10d|record_param_comms|_c10d_functional)(:|$|_).*"),
     ("collectives", r"deepspeed(_comm)?::.*(all_reduce|allreduce|all_gather|broadcast).*"),
+    # DeepSpeed's layers wait in their own time for the collective that they started.
+    ("collectives", r"RowParallel|GatherFromTensorParallelRegion"),
     ("attention", r"aten::(_?scaled_dot_product_\w+|_flash_attention\w*|_efficient_attention\w*)"),
     ("attention", r"aten::(_?safe_softmax|_softmax|softmax|_cudnn_attention\w*)"),
     ("attention", r"(torch_ipex|ipex)::.*(sdp|SDP|masked_multihead|attention|flash|softmax).*"),
