@@ -7,6 +7,7 @@ answers in two accuracy records.
 """
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
@@ -41,6 +42,16 @@ FIXED_PLAN = 24
 CELLS, REPORTS, TRULY_SLOWER = 40, 500, 4
 ITEMS, ORDERS, ACCURACY_LIMIT = 5_153, 50, 0.03
 SERIES, RUNS = 1_000, 60
+BOOTSTRAP = """
+import resource
+from time import process_time
+import numpy as np
+from xpubench.measure.bootstrap import resampled_medians
+rows = np.random.default_rng(0).normal(size=(20_000, 128))
+start = process_time()
+resampled_medians(rows, seed=0)
+print(process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+"""
 
 
 def normal(source: np.random.Generator, shape: tuple[int, ...]) -> Floats:
@@ -316,6 +327,14 @@ def history() -> Iterator[Goal]:
     yield Goal("steps of 3% at 1% noise that are not found", 100 * (1 - found_at_1), 10, "%", "normal noise")
 
 
+def bootstrap() -> Iterator[Goal]:
+    """The interval of a median over many iterations, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", BOOTSTRAP], capture_output=True, text=True, check=True)
+    seconds, peak_mb = map(float, done.stdout.split())
+    yield Goal("the bootstrap of 20,000 iterations of 128 tokens", seconds, 10, " s", "processor time")
+    yield Goal("its peak of memory", peak_mb, 500, " MB", "with the interpreter's")
+
+
 def _changes(series: Floats) -> Iterator[Changes]:
     return (changes(one, log(1.02)) for one in series)
 
@@ -327,6 +346,7 @@ def run() -> Iterator[Goal]:
     yield from live()
     yield from accuracy()
     yield from history()
+    yield from bootstrap()
 
 
 def main() -> int:

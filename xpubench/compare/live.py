@@ -89,8 +89,7 @@ def judge_blocks(figure: FigureName, values: Sequence[float], limit: float) -> J
     count, estimate = len(values), fmean(values)
     if count < LEAST_BLOCKS:
         reason = f"{LEAST_BLOCKS} blocks are the least that decide"
-        judged = without_interval(figure, exp(estimate), limit, reason)
-        return msgspec.structs.replace(judged, to_decide=LEAST_BLOCKS)
+        return without_interval(figure, exp(estimate), limit, reason, LEAST_BLOCKS)
     deviation = stdev(values)
     half = deviation * float(widths(np.array([count]))[0])
     interval = Interval(

@@ -12,7 +12,7 @@ import msgspec
 from xpubench.compare.environments import lasting_facts
 from xpubench.compare.figures import FIGURES, Figure, FigureName, unusable
 from xpubench.compare.intervals import MIN_HISTORY, Noise, by_history, paired, pooled, welch
-from xpubench.compare.judgement import Judgement, judge_ratio, without_interval
+from xpubench.compare.judgement import ROUNDS_FOR_SAME, Judgement, judge_ratio, without_interval
 from xpubench.record import Iteration, Record, Samples
 from xpubench.spec import RunSpec
 
@@ -107,7 +107,8 @@ def judge_figures(
         else:
             reason = _too_little(noise.freedom if noise else 0) + _loads_apart(base[-1], new[-1])
             reason += _over_loads(base[-1], new[-1], figure, limit)
-            found[name] = without_interval(name, exp(fmean(after) - fmean(before)), limit, reason)
+            change = exp(fmean(after) - fmean(before))
+            found[name] = without_interval(name, change, limit, reason, ROUNDS_FOR_SAME)
     return found
 
 
