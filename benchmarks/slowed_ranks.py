@@ -6,34 +6,33 @@ mpirun -np 2 python -m benchmarks.slowed_ranks late-rank FLAGS
 import os
 import sys
 from collections.abc import Callable
+from time import sleep
 from typing import Any
 
-import torch
-import torch.distributed as dist
+from deepspeed.comm.torch import TorchBackend
 
 from xpubench.cli.tensor_parallel import main
 from xpubench.distributed.launch import launch_of
 from xpubench.distributed.runtime import TensorParallelRuntime
-from xpubench.runtimes.fake.faults import Moment
-from xpubench.runtimes.fake.slow_downs import SLOW_DOWNS
 
-# Each sum over the ranks also sums so many bytes of zeros.
-MORE_BYTES = 1 << 21
+# Each sum over the ranks takes so much longer, or each pass of the late rank.
+LONGER_S, LATE_S = 3e-3, 0.2
 
 
 def slow_all_reduce() -> None:
-    """All ranks sum slowly, as over a slow link."""
-    all_reduce, zeros = dist.all_reduce, torch.zeros(MORE_BYTES // 4)
+    """All ranks sum slowly, as over a slow link, which leaves the processors free."""
+    for name in ("all_reduce", "inference_all_reduce"):
+        plain = getattr(TorchBackend, name)
 
-    def slowly(tensor: torch.Tensor, *arguments: Any, **named: Any) -> Any:
-        all_reduce(zeros)
-        return all_reduce(tensor, *arguments, **named)
+        def slowly(*arguments: Any, plain: Callable[..., Any] = plain, **named: Any) -> Any:
+            sleep(LONGER_S)
+            return plain(*arguments, **named)
 
-    dist.all_reduce = slowly
+        setattr(TorchBackend, name, slowly)
 
 
 def late_rank() -> None:
-    """The last rank takes several times as long for each pass, so that the others wait for it."""
+    """The last rank sleeps after each pass, so that the others wait for it."""
     launch = launch_of(os.environ)
     assert launch is not None
     if launch.rank == 0:
@@ -42,7 +41,7 @@ def late_rank() -> None:
 
     def late(cls: Any, *arguments: Any) -> Any:
         runtime = load(cls, *arguments)
-        SLOW_DOWNS["busy-python"](runtime.model, Moment())
+        runtime.model.register_forward_hook(lambda *_: sleep(LATE_S))
         return runtime
 
     TensorParallelRuntime.load = classmethod(late)  # type: ignore[method-assign,assignment]

@@ -165,6 +165,19 @@ def test_advice_names_what_is_not_done_yet() -> None:
     assert advice("bandwidth") == ""
 
 
+def test_ranks_without_a_processor_are_advised_to_sum_through_memory() -> None:
+    from xpubench.distributed.options import DeepSpeedOptions
+    from xpubench.spec import Subject, Workload
+
+    workload = Workload(input_tokens=8, new_tokens=4)
+    for shared_memory in (False, True):
+        options = DeepSpeedOptions(shared_memory=shared_memory)
+        subject = Subject(model="m", device="cpu", dtype="bfloat16", options=options, tp_size=2)
+        lines = options.advice("clock", subject, workload, None)
+        assert ["--shm" in line for line in lines] == [True] * (not shared_memory)
+        assert options.advice("host", subject, workload, None) == []
+
+
 def test_other_runtimes_are_named_only_where_they_can_run(scripted: CommandLine) -> None:
     advice = explanation(scripted, {"weights": 0.3, "host": 0.7})["verdict"]["advice"]
     assert any("--runtime openvino" in line for line in advice)

@@ -1,7 +1,7 @@
 """The flags, options and descriptions of the runtimes that share one model among ranks."""
 
 import argparse
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import msgspec
 
@@ -9,6 +9,9 @@ from xpubench.errors import UserError
 from xpubench.runtimes.ipex import options as ipex
 from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
 from xpubench.runtimes.pytorch.options import PyTorchOptions, TransformersDescription
+
+if TYPE_CHECKING:
+    from xpubench.spec import Subject, Workload
 
 SHM_HELP = "on one host's CPU: sum through shared memory"
 FLAGS = (
@@ -78,6 +81,17 @@ class DeepSpeedOptions(RuntimeOptions, kw_only=True, frozen=True, tag="deepspeed
         if args.shared_memory and device != "cpu":
             raise UserError("--shm is for ranks on a CPU; leave it out")
         return cls(**cls.fields_from(args))
+
+    def advice(
+        self, cause: str, subject: "Subject", workload: "Workload", description: RuntimeDescription | None
+    ) -> list[str]:
+        # The threads of gloo send and sum beside those that compute.
+        if cause == "clock" and subject.device == "cpu" and not self.shared_memory:
+            return [
+                "try --shm on one host (a CPU without AVX-512 has it in float32 alone), or give each rank a core "
+                "more than its threads: gloo has threads of its own"
+            ]
+        return []
 
 
 class DeepSpeedIpexOptions(DeepSpeedOptions, kw_only=True, frozen=True, tag="deepspeed-ipex"):

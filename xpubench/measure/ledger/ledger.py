@@ -57,7 +57,8 @@ def _refusal(ledger: Ledger, unprofiled_ns: float | None) -> str | None:
     if ledger.cpu_share is not None and ledger.cpu_share < LEAST_CPU_SHARE:
         return (
             f"the threads had a processor for {ledger.cpu_share:.0%} of the time in which they wanted one, "
-            f"and a ledger needs {LEAST_CPU_SHARE:.0%}: other work or a quota takes the rest"
+            f"and a ledger needs {LEAST_CPU_SHARE:.0%}: other work, a quota or more threads than cores take "
+            "the rest"
         )
     if abs(ledger.difference) <= MOST_DIFFERENCE:
         return None
