@@ -88,8 +88,8 @@ class DeepSpeedOptions(RuntimeOptions, kw_only=True, frozen=True, tag="deepspeed
         # The threads of gloo send and sum beside those that compute.
         if cause == "clock" and subject.device == "cpu" and not self.shared_memory:
             return [
-                "try --shm on one host, which a CPU without AVX-512 has in float32 alone, or give each rank a "
-                "core more than its threads: gloo has threads of its own"
+                "try --shm on one host, which a CPU without AVX-512 has in float32 alone, or give each rank "
+                "a core more than its threads: gloo has threads of its own"
             ]
         return []
 
