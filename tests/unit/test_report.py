@@ -290,6 +290,27 @@ def test_odd_values_inside_a_record_harm_nothing(
     assert "<script>alert" not in "".join((tmp_path / one).read_text() for one in ("html", "diff", "history"))
 
 
+@pytest.mark.parametrize(
+    ("command", "name", "begins"),
+    [
+        (("report",), "a.md", "# "),
+        (("report",), "a.JSON", "{"),
+        (("report", "--diff"), "a.csv", "model,"),
+        (("history", "--model", LLAMA), "a.md", "# "),
+        (("report",), "a.txt", "<!doctype html>"),
+        (("report", "--format", "md"), "a.html", "# "),
+    ],
+)
+def test_the_name_of_the_file_chooses_the_format(
+    xpubench: CommandLine, results: Path, tmp_path: Path, command: tuple[str, ...], name: str, begins: str
+) -> None:
+    write(results, latency_record(subject(LLAMA)))
+    sides = [results] * (1 + ("--diff" in command))
+    done = xpubench(command[0], *sides, *command[1:], "-o", tmp_path / name)
+    assert done.code == 0, done.err
+    assert (tmp_path / name).read_text().lower().startswith(begins)
+
+
 def test_a_hostile_name_is_text_in_every_format(xpubench: CommandLine, results: Path, tmp_path: Path) -> None:
     write(results, failed(latency_record(subject(HOSTILE)), "crash", HOSTILE))
     write(results, latency_record(subject("=cmd|' /C calc'!A0 | x")))

@@ -4,7 +4,7 @@ import argparse
 from itertools import groupby
 from pathlib import Path
 
-from xpubench.cli.report import add_output_flags, check_page, plain_form, write_out
+from xpubench.cli.report import add_output_flags, check_page, format_of, plain_form, write_out
 from xpubench.cli.tables import print_table, printable
 from xpubench.compare.history import History, history
 from xpubench.report.markdown import history_markdown
@@ -15,12 +15,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the command's flags to its parser."""
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="a directory of records")
     parser.add_argument("--model", required=True, metavar="MODEL", help="the model's name in the records")
-    add_output_flags(parser, default=None, note="html with -o, else a table on the terminal")
+    add_output_flags(parser, note="by the name of FILE, else html; without FILE a table on the terminal")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the history."""
-    form = args.format or ("html" if args.output else "table")
+    form = format_of(args) or "table"
     if form == "html":
         check_page(args.output, "history.html")
     found = history(args.directories, args.model)

@@ -16,6 +16,7 @@ from xpubench.report.overview import overview
 from xpubench.report.tables import DataTable, diff_table, runs_table
 
 _View = TypeVar("_View")
+FORMATS = ("html", "md", "csv", "json")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -23,18 +24,28 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIR", help="a directory of records")
     note = "runs of the same work side by side: the first directory and the others, or the stacks in one"
     parser.add_argument("--diff", action="store_true", help=note)
-    add_output_flags(parser, default="html", note="html")
+    add_output_flags(parser, note="by the name of FILE, else html")
 
 
-def add_output_flags(parser: argparse.ArgumentParser, *, default: str | None, note: str) -> None:
+def add_output_flags(parser: argparse.ArgumentParser, *, note: str) -> None:
     """Adds the flags of the file and the format."""
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file to write")
-    formats = ("html", "md", "csv", "json")
-    parser.add_argument("--format", choices=formats, default=default, help=f"default: {note}")
+    parser.add_argument("--format", choices=FORMATS, help=f"default: {note}")
+
+
+def format_of(args: argparse.Namespace) -> str | None:
+    """The format that was asked for, else that of the file's name, html for another one; None without
+    both."""
+    if args.format is not None or args.output is None:
+        chosen: str | None = args.format
+        return chosen
+    suffix = args.output.suffix.lower().lstrip(".")
+    return suffix if suffix in FORMATS else "html"
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the report."""
+    args.format = format_of(args) or "html"
     if args.format == "html":
         check_page(args.output, "report.html")
     write_out((_diff if args.diff else _report)(args), args.output)
