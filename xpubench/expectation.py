@@ -12,13 +12,15 @@ MODEL_ERROR = 1.15
 
 class StepWork(msgspec.Struct, frozen=True, kw_only=True):
     """What a decoding step does: the bytes of weights that it reads, those of a position in a block over all
-    sequences, the number of blocks, the mean number of positions, and the operations of its products."""
+    sequences, the number of blocks, the mean number of positions, the operations of its products, and the
+    number of sums over ranks."""
 
     weight_bytes: int
     position_bytes: float
     blocks: int
     positions: float
     flop: int
+    sums: int = 0
 
 
 def step_work(
@@ -27,9 +29,11 @@ def step_work(
     input_tokens: int,
     weight_bytes: int,
     kv_value_bytes: float,
+    ranks: int = 1,
 ) -> StepWork:
     """The work of the mean step of a workload. `weight_bytes` are those that a step of one sequence reads, of
-    an architecture that is one rank's part."""
+    an architecture that is one rank's part. AutoTP sums over the ranks after the attention and after the MLP
+    of each block, and after the output head."""
     sequences = workload.batch_size * workload.num_beams
     block_values = 2 * architecture.num_kv_heads * architecture.head_dim
     return StepWork(
@@ -38,13 +42,15 @@ def step_work(
         blocks=architecture.num_layers,
         positions=input_tokens + max(workload.new_tokens - 2, 0) / 2,
         flop=2 * sequences * architecture.step_weight_parameters,
+        sums=2 * architecture.num_layers + 1 if ranks > 1 else 0,
     )
 
 
 def assumed_card(*, asynchronous: bool) -> DeviceCard:
     """The card of a device and a stack that nobody measured. Its ends are assumptions: products at 35 to 95%
-    of the bandwidth, 5 us a block for a compiled graph to 600 us for eager Python on a slow host, and up to
-    25 ns a position and block for attention, as on an Arc Pro B70 (llama.cpp, issues 26581 and 28721)."""
+    of the bandwidth, 5 us a block for a compiled graph to 600 us for eager Python on a slow host, up to 25 ns
+    a position and block for attention, as on an Arc Pro B70 (llama.cpp, issues 26581 and 28721), and 5 us a
+    sum over ranks, for links between devices, to 1 ms, for gloo on a host with busy cores."""
     return DeviceCard(
         source="datasheet",
         asynchronous=asynchronous,
@@ -53,6 +59,7 @@ def assumed_card(*, asynchronous: bool) -> DeviceCard:
         step_ns=Spread(low=5e4, middle=5e5, high=3e6),
         attention_ns=Spread(low=0.0, middle=3.0, high=25.0),
         attention_share=Spread(low=0.1, middle=0.5, high=0.9),
+        sum_ns=Spread(low=5e3, middle=5e4, high=1e6),
     )
 
 
@@ -69,16 +76,18 @@ def expected(
     weights = max(bytes / (product_share x ceiling), operations / peak)
     attention = blocks x positions x max(attention_ns, bytes of a position / (attention_share x ceiling))
     host = blocks x block_ns + step_ns
+    sums = sums over ranks x sum_ns
 
-    Their sum where the host waits for each operator, as on a CPU; the larger of weights + attention and host
-    on an asynchronous device. It assumes that blocks cost alike whatever their architecture, that products of
-    several rows cost no more than those of one until they reach the peak, and that attention grows in
-    proportion to the context. The interval takes the card's fast ends with the ceiling and its slow ends with
-    the lowest bandwidth that was seen, its upper end on an asynchronous device the sum, and 15% beyond both.
+    Their sum where the host waits for each operator, as on a CPU; the larger of weights + attention + sums
+    and host on an asynchronous device. It assumes that blocks cost alike whatever their architecture, that
+    products of several rows cost no more than those of one until they reach the peak, and that attention
+    grows in proportion to the context. The interval takes the card's fast ends with the ceiling and its slow
+    ends with the lowest bandwidth that was seen, its upper end on an asynchronous device the sum, and 15%
+    beyond both.
     """
     slow_gb_per_s = lowest_gb_per_s or ceiling_gb_per_s
 
-    def parts(ceiling: float, rate: str, cost: str) -> tuple[float, float, float]:
+    def parts(ceiling: float, rate: str, cost: str) -> tuple[float, float, float, float]:
         reads, attends = getattr(card.product_share, rate), getattr(card.attention_share, rate)
         # GB/s are bytes a nanosecond, and TFLOP/s 1,000 operations a nanosecond.
         weights = work.weight_bytes / (reads * ceiling)
@@ -86,10 +95,12 @@ def expected(
             weights = max(weights, work.flop / (peak_tflop_per_s * 1e3))
         position = max(getattr(card.attention_ns, cost), work.position_bytes / (attends * ceiling))
         host = work.blocks * getattr(card.block_ns, cost) + getattr(card.step_ns, cost)
-        return weights, work.blocks * work.positions * position, host
+        attention = work.blocks * work.positions * position
+        return weights, attention, host, work.sums * getattr(card.sum_ns, cost)
 
-    def whole(weights: float, attention: float, host: float) -> float:
-        return max(weights + attention, host) if card.asynchronous else weights + attention + host
+    def whole(weights: float, attention: float, host: float, sums: float) -> float:
+        device = weights + attention + sums
+        return max(device, host) if card.asynchronous else device + host
 
     middle = parts(ceiling_gb_per_s, "middle", "middle")
     fast = whole(*parts(ceiling_gb_per_s, "high", "low")) / MODEL_ERROR
@@ -101,6 +112,7 @@ def expected(
         weights_ms=middle[0] / 1e6,
         attention_ms=middle[1] / 1e6,
         host_ms=middle[2] / 1e6,
+        sums_ms=middle[3] / 1e6 if work.sums else None,
         device_card=card,
     )
     return msgspec.structs.replace(found, message=_largest(found))
@@ -132,11 +144,12 @@ def with_cause(found: Expectation, cause: Cause) -> Expectation:
 
 
 def _largest(found: Expectation) -> str:
-    """The largest part of the expected latency, in words: weights, attention or host."""
+    """The largest part of the expected latency, in words: weights, attention, host or sums over ranks."""
     share = 0.0 if found.device_card is None else found.device_card.product_share.middle
     parts = (
         (found.weights_ms or 0.0, f"products with weights at {share:.0%} of the bandwidth"),
         (found.attention_ms or 0.0, "attention"),
         (found.host_ms or 0.0, "the host's work"),
+        (found.sums_ms or 0.0, "the sums over ranks"),
     )
     return f"the largest part of it {max(parts)[1]}"

@@ -133,11 +133,12 @@ class DeviceCard(msgspec.Struct, frozen=True, kw_only=True):
     the time of a decoder block without weights and context: Python, dispatch, launches and small kernels.
     `step_ns` is the time of a step without any block. `attention_ns` is the time of attention for each
     position and block where heads have few bytes, and `attention_share` the share of the ceiling at which
-    attention reads heads with many bytes. Where the device is `asynchronous`, the host runs ahead of it.
-    `dtype`, the device, `threads`, `stack`, `options` (those of the stack in words, empty for its defaults),
-    `versions` and `variables` say for which runs it was measured, and `ceiling_gb_per_s` beside which one.
-    `samples_ns` are the next token latencies in the generations of each model, and `product_gb_per_s` the
-    rates at which the products read."""
+    attention reads heads with many bytes. `sum_ns` is the time in which the ranks sum what one token
+    has, on the one that takes longest; 0 without ranks. Where the device is `asynchronous`, the host runs
+    ahead of it. `dtype`, the device, `threads`, `stack`, `options` (those of the stack in words, empty for
+    its defaults), `versions` and `variables` say for which runs it was measured, and `ceiling_gb_per_s`
+    beside which one. `samples_ns` are the next token latencies in the generations of each model, and
+    `product_gb_per_s` the rates at which the products read."""
 
     source: Literal["measured", "datasheet"]
     asynchronous: bool
@@ -146,6 +147,7 @@ class DeviceCard(msgspec.Struct, frozen=True, kw_only=True):
     step_ns: Spread
     attention_ns: Spread
     attention_share: Spread
+    sum_ns: Spread = Spread(low=0.0, middle=0.0, high=0.0)
     created: str | None = None
     dtype: str | None = None
     device_kind: str | None = None
@@ -175,6 +177,7 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     weights_ms: float | None = None
     attention_ms: float | None = None
     host_ms: float | None = None
+    sums_ms: float | None = None
     device_card: DeviceCard | None = None
 
 

@@ -67,6 +67,10 @@ def test_record_of_two_ranks(mpirun: OverRanks, tiny: tuple[object, ...], tmp_pa
         assert 0 < rank["collectives_ns"] < rank["generation_ns"]
     ranks = record["runtime"]["ranks"]
     assert [rank["rank"] for rank in ranks] == [0, 1]
+    # Two layers. The expected latency has the sums as they were measured.
+    found = record["expectation"]
+    assert found["sums_ms"] == pytest.approx(5 * found["device_card"]["sum_ns"]["middle"] / 1e6)
+    assert 0 < found["device_card"]["sum_ns"]["middle"] != 5e4
     # The plan is of the rank with the most.
     assert record["plan"]["weight_bytes"] == max(rank["weight_bytes"] for rank in ranks)
 

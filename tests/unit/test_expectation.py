@@ -52,6 +52,24 @@ def card(**changes: Any) -> DeviceCard:
     return DeviceCard(**figures | changes)
 
 
+def test_ranks_add_their_sums_to_the_device_s_time() -> None:
+    workload = Workload(input_tokens=1024, new_tokens=32)
+    alone, shared = (step_work(LLAMA.part(ranks), workload, 1024, 10**9, 2, ranks) for ranks in (1, 2))
+    assert (alone.sums, shared.sums) == (0, 2 * 32 + 1)
+    for asynchronous in (False, True):
+        figures = card(asynchronous=asynchronous, sum_ns=Spread(low=1e5, middle=2e5, high=4e5))
+        with_sums, without = (
+            expected(work, figures, ceiling_gb_per_s=100)
+            for work in (shared, msgspec.structs.replace(shared, sums=0))
+        )
+        assert with_sums.sums_ms == pytest.approx(65 * 0.2)
+        assert without.sums_ms is None
+        assert with_sums.next_token_ms - without.next_token_ms == pytest.approx(65 * 0.2)
+        assert with_sums.interval_ms[1] - without.interval_ms[1] == pytest.approx(65 * 0.4 * MODEL_ERROR)
+    slow = expected(shared, card(sum_ns=exactly(1e6)), ceiling_gb_per_s=100)
+    assert slow.message == "the largest part of it the sums over ranks"
+
+
 def test_a_synchronous_device_takes_the_sum() -> None:
     found = expected(WORK, card(), ceiling_gb_per_s=100)
     # 10^9 bytes at 50 GB/s; a position's 4,096 bytes at 100 GB/s take 41 ns, which is more than 5.

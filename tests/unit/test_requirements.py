@@ -4,7 +4,8 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -76,13 +77,15 @@ def module_path(name: str) -> Path | None:
     return None
 
 
-def names_in(path: Path) -> Iterator[str]:
+@cache
+def names_in(path: Path) -> tuple[str, ...]:
     """What a module imports, and the modules of the package that its strings name."""
-    yield from imports_of(path)
-    for node in ast.walk(ast.parse(path.read_text())):
-        text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
-        if match := NAMED.fullmatch(text):
-            yield match[1]
+    texts = (
+        node.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    return (*imports_of(path), *(match[1] for text in texts if (match := NAMED.fullmatch(text))))
 
 
 def reached(skipped: tuple[str, ...]) -> dict[str, str]:

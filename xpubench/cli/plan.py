@@ -85,7 +85,8 @@ def _expectation(
         return None
     part = architecture.part(subject.tp_size)
     stored = stored_weights(part, subject).step
-    work = step_work(part, workload, workload.input_tokens or 0, stored, DTYPE_BYTES[subject.dtype])
+    values, ranks = DTYPE_BYTES[subject.dtype], subject.tp_size
+    work = step_work(part, workload, workload.input_tokens or 0, stored, values, ranks)
     return expected(work, card, ceiling_gb_per_s=card.ceiling_gb_per_s)
 
 

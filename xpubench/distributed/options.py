@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import msgspec
 
 from xpubench.errors import UserError
+from xpubench.explanation import Spread
 from xpubench.runtimes.ipex import options as ipex
 from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
 from xpubench.runtimes.pytorch.options import PyTorchOptions, TransformersDescription
@@ -37,12 +38,18 @@ class RankFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 class ShardedDescription(TransformersDescription, kw_only=True, frozen=True, tag="deepspeed"):
     """A sharded model: the backend of its collectives, whether they use shared memory, whether each rank read
-    only its slices, and its ranks."""
+    only its slices, the time in which the ranks sum one token's hidden state, on the one that takes longest,
+    and its ranks."""
 
     backend: str | None = None
     shared_memory: bool = False
     reads_slices: bool | None = None
+    sum_ns: Spread | None = None
     ranks: list[RankFacts] = []
+
+    @property
+    def time_of_a_sum(self) -> Spread | None:
+        return self.sum_ns
 
 
 class ShardedIpexDescription(ShardedDescription, kw_only=True, frozen=True, tag="deepspeed-ipex"):

@@ -18,9 +18,11 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from xpubench.catalog.architecture import architecture_of, head_shares
 from xpubench.distributed import autotp, rendezvous
+from xpubench.distributed.all_reduce import measure_sum
 from xpubench.distributed.options import DeepSpeedOptions, RankFacts
 from xpubench.distributed.shards import CheckpointWeights, DummyWeights, Shard, sharded_model
 from xpubench.errors import RunFailure, UserError
+from xpubench.explanation import Spread
 from xpubench.failures import classify
 from xpubench.measure.device import TorchDevice
 from xpubench.measure.host import peak_host_bytes
@@ -224,8 +226,18 @@ class TensorParallelRuntime(PyTorchRuntime):
             "backend": dist.get_backend(),
             "shared_memory": _options_of(self.subject).shared_memory,
             "reads_slices": self.reads_slices,
+            "sum_ns": self._sum_ns() if self.job.size > 1 else None,
             "ranks": self.job.gather(own),
         }
+
+    def _sum_ns(self) -> Spread:
+        """The time of a sum as the model itself sums: through DeepSpeed, in the model's dtype."""
+        import deepspeed.comm
+
+        hidden_size = self.model.config.get_text_config().hidden_size
+        states = torch.zeros(1, 1, hidden_size, dtype=self.model.dtype, device=self.model.device)
+        add_up = partial(deepspeed.comm.inference_all_reduce, states)
+        return measure_sum(add_up, super().synchronize, self.job.gather)
 
     @together
     def close(self) -> None:

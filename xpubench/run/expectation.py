@@ -26,6 +26,7 @@ def expectation_of(
         summary.input_tokens,
         description.step_weight_bytes,
         session.generator.kv_value_bytes(architecture.head_dim),
+        spec.subject.tp_size,
     )
     found = expected(
         work,

@@ -175,6 +175,8 @@ def _set(
     with earlier.counting():
         checksum = session.generator.checksum()
     description = session.generator.describe()
+    if description.time_of_a_sum is not None:
+        card = msgspec.structs.replace(card, sum_ns=description.time_of_a_sum)
     if facts.architecture is not None and own_weights(facts.architecture, subject) is not None:
         stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
         for spec in session.specs:

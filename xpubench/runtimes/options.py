@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 import msgspec
 
 from xpubench.errors import UserError
+from xpubench.explanation import Spread
 
 if TYPE_CHECKING:
     from xpubench.spec import Subject, Workload
@@ -74,6 +75,11 @@ class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True, tag_field="n
         """How the weights were quantized, where the subject's own recipe does not say it."""
         told = self.quantization.library if self.quantization is not None else {}
         return ", ".join(f"{name} {value}" for name, value in sorted(told.items())) or None
+
+    @property
+    def time_of_a_sum(self) -> Spread | None:
+        """How long the ranks take to sum one token's hidden state, in ns; None where none share the model."""
+        return None
 
     @property
     def made_from(self) -> str | None:
