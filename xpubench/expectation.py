@@ -49,8 +49,8 @@ def step_work(
 def assumed_card(*, asynchronous: bool) -> DeviceCard:
     """The card of a device and a stack that nobody measured. Its ends are assumptions: products at 35 to 95%
     of the bandwidth, 5 us a block for a compiled graph to 600 us for eager Python on a slow host, up to 25 ns
-    a position and block for attention, as on an Arc Pro B70 (llama.cpp, issues 26581 and 28721), and 5 us a
-    sum over ranks, for links between devices, to 1 ms, for gloo on a host with busy cores."""
+    a position and block for attention, as on an Arc Pro B70 (llama.cpp, issues 26581 and 28721), and 5 to
+    200 us a sum over the ranks of devices, or to 1 ms over those of a CPU with busy cores."""
     return DeviceCard(
         source="datasheet",
         asynchronous=asynchronous,
@@ -59,7 +59,7 @@ def assumed_card(*, asynchronous: bool) -> DeviceCard:
         step_ns=Spread(low=5e4, middle=5e5, high=3e6),
         attention_ns=Spread(low=0.0, middle=3.0, high=25.0),
         attention_share=Spread(low=0.1, middle=0.5, high=0.9),
-        sum_ns=Spread(low=5e3, middle=5e4, high=1e6),
+        sum_ns=Spread(low=5e3, middle=5e4, high=2e5 if asynchronous else 1e6),
     )
 
 
