@@ -113,6 +113,21 @@ def test_a_run_of_the_embedded_model(generate: CommandLine) -> None:
     assert step_bytes == pytest.approx(gguf.weight_bytes + cache, rel=1e-6)
 
 
+def test_its_time_lies_in_the_library_or_outside_of_it(generate: CommandLine) -> None:
+    flags = ("--runtime", "llama-cpp", "--threads", 1, "--max-new-tokens", 12, "--explain", "--json")
+    record = record_of(generate(SMOLLM2, *flags))
+    found, ledger = record["explanation"], record["explanation"]["next"]
+    parts = {one["name"]: one["ns"] for one in ledger["parts"]}
+    assert set(parts) == {"stack", "host"}
+    # The library computes; Python only takes the most probable token.
+    assert parts["stack"] > parts["host"] > 0
+    assert any("does not show its operators" in note for note in found["notes"])
+    # On a busy machine the ledger may be refused.
+    assert found["verdict"]["cause"] in ("unclear", "clock")
+    if ledger["refused"] is None:
+        assert "inside" in found["verdict"]["message"]
+
+
 def test_a_directory_and_its_file(generate: CommandLine, float16: Path) -> None:
     by_file, by_directory = (
         generate(model, "--runtime", "llama-cpp", "--json") for model in (float16, float16.parent)
