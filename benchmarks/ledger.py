@@ -27,7 +27,6 @@ import numpy as np
 
 from benchmarks.goal import Goal, show
 from benchmarks.ledger_traces import run as traces
-from benchmarks.slowed_ranks import PARTS as SLOWED_RANKS
 from xpubench.measure.ledger.ledger import LEAST_CPU_SHARE, MOST_DIFFERENCE
 from xpubench.measure.ledger.measured import MOST_GENERATIONS
 from xpubench.record import Record, read_record
@@ -64,6 +63,8 @@ SETTINGS = {
     "bfloat16, static cache": ("--dtype", "bfloat16", "--use-static-cache"),
     "float32, 2 sequences": ("--dtype", "float32", "--batch-size", "2"),
 }
+# Which part of a token each slow-down of `benchmarks.slowed_ranks` lengthens.
+SLOWED_RANKS = {"slow-all-reduce": "collectives", "late-rank": "waiting"}
 # A CPU without AVX-512 sums only float32 through shared memory.
 RANKS_SETTINGS = {
     "float32": ("--dtype", "float32"),

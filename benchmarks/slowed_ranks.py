@@ -47,8 +47,6 @@ def late_rank() -> None:
     TensorParallelRuntime.load = classmethod(late)  # type: ignore[method-assign,assignment]
 
 
-# Which part of a token each slow-down lengthens.
-PARTS = {"slow-all-reduce": "collectives", "late-rank": "waiting"}
 KINDS: dict[str, Callable[[], None]] = {"slow-all-reduce": slow_all_reduce, "late-rank": late_rank}
 
 if __name__ == "__main__":
