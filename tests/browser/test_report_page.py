@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -331,6 +332,17 @@ def test_the_page_of_a_comparison(tmp_path: Path, open_page: Open) -> None:
     assert column(page, "B is") == ["slower"] * (1 + len(HOSTILE))
     page.locator("[data-figure] .main-svg").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_comparison_shows_each_side_s_divergence(tmp_path: Path, open_page: Open) -> None:
+    for number, (side, kl) in enumerate({"a": 0.00012, "b": 0.0345}.items()):
+        found = Divergence(
+            reference="cpu-float32", top1_agreement=0.99, mean_kl=kl, first_divergence=[None], positions=64
+        )
+        record = latency_record(subject(LLAMA), next_ms=20 + number)
+        write(tmp_path / side, msgspec.structs.replace(record, divergence=found))
+    page = open_page(_page(tmp_path, diff_page(diff([tmp_path / "a", tmp_path / "b"]))))
+    assert (column(page, "KL A, nats"), column(page, "KL B, nats")) == (["0.0001"], ["0.0345"])
 
 
 def test_the_page_of_a_history(tmp_path: Path, open_page: Open) -> None:
