@@ -13,6 +13,7 @@ pytest.importorskip("openvino_genai")
 
 from tests.conftest import CommandLine  # after the check that there is something to test
 from tests.openvino.models import RUNTIMES, save_model, tokens
+from xpubench.record import read_record
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,20 @@ def test_divergence_of_a_float32_ir_is_nothing(generate: CommandLine, llama_ir: 
     assert record["divergence"]["mean_kl"] < 1e-5
     assert record["runtime"]["applied"]["INFERENCE_PRECISION_HINT"] == "f32"
     assert record["runtime"]["applied"]["KV_CACHE_PRECISION"] == "f32"
+
+
+def test_the_runtimes_of_one_ir_compute_in_one_precision(
+    generate: CommandLine, llama_ir: Path, tmp_path: Path
+) -> None:
+    """A CPU without bfloat16 computes in float32, which GenAI's pipeline does not show."""
+    results, classes = tmp_path / "results", []
+    for runtime in ("openvino-base", "openvino-genai"):
+        flags = ("--runtime", runtime, "--dtype", "bfloat16", "--results-dir", results, "--json")
+        (record,) = generate(llama_ir, *flags).records
+        loaded = read_record(results / f"{record['id']}.json").runtime
+        assert loaded is not None
+        classes.append(loaded.precision_class)
+    assert classes[0] == classes[1] is not None
 
 
 def test_precisions_that_differ_from_what_was_asked(generate: CommandLine, llama_ir: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from tests.conftest import CommandLine
 from tests.records import ENVIRONMENT, accuracy_record, failed, latency_record, round_of, subject, write
 from xpubench.record import Output, Record, WeightsFingerprint
+from xpubench.runtimes.ipex.options import IpexDescription
+from xpubench.runtimes.options import AppliedQuantization
 from xpubench.spec import Quantization, RunSpec, Subject
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
@@ -105,6 +108,20 @@ def test_a_failed_run_has_no_ratio(xpubench: CommandLine, sides: tuple[Path, Pat
     assert pair["b"]["status"] == "oom"
 
 
+def test_the_figures_are_those_of_the_rounds_that_count(
+    xpubench: CommandLine, sides: tuple[Path, Path]
+) -> None:
+    """A round of the base that was interrupted is left out where others went well, in both places."""
+    for number in (1, 2, 3):
+        round_of(sides[0], number, of=subject(LLAMA, runtime="ipex"))
+        round_of(sides[1], number, of=subject(LLAMA, device="cuda"), second=True)
+    stopped = partial(failed, failure_class="interrupted", message="by the user")
+    round_of(sides[0], 4, of=subject(LLAMA, runtime="ipex"), changed=stopped)
+    [pair] = diff(xpubench, sides)["pairs"]
+    assert pair["comparison"]["figures"]["next_token"]["change"] == pytest.approx(1, rel=0.05)
+    assert (pair["a"]["status"], pair["a"]["next_token_ms"]) == ("ok", pytest.approx(20, rel=0.05))
+
+
 def test_what_differs_in_the_environments(xpubench: CommandLine, sides: tuple[Path, Path]) -> None:
     a, b = sides
     record = latency_record(subject(LLAMA))
@@ -175,6 +192,20 @@ def test_int4_of_two_stacks_is_one_work_and_the_recipes_are_told(
     assert len(found["only_b"]) == 1
     [move] = found["moves"]
     assert (move["a"], move["b"], move["precision"]) == ("ipex on xpu", "openvino on xpu", "int4")
+
+
+def test_a_recipe_is_told_in_words_with_the_type_that_really_ran(
+    xpubench: CommandLine, sides: tuple[Path, Path]
+) -> None:
+    """IPEX records what neural-compressor says of itself, which nobody reads in a table."""
+    told = AppliedQuantization(weight_dtype="int4_clip", library={"bits": 4, "model_path": ""})
+    of = subject(LLAMA, runtime="ipex", quantization=Quantization(weight_dtype="int4_fullrange"))
+    loaded = msgspec.structs.replace(IpexDescription(), quantization=told)
+    write(sides[0], msgspec.structs.replace(latency_record(of), runtime=loaded))
+    write(sides[1], latency_record(subject(LLAMA, quantization=Quantization())))
+    [pair] = diff(xpubench, sides)["pairs"]
+    assert pair["recipes"][0].startswith("RTN int4_clip groups of ")
+    assert "model_path" not in pair["recipes"][0]
 
 
 def gguf(weights: str, model: str = LLAMA, dtype: str = "float32") -> Subject:

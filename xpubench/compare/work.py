@@ -133,8 +133,11 @@ def precision_class(record: Record) -> str:
 def recipe_text(record: Record) -> str | None:
     """How the weights were quantized, in words; None where they were not, or nobody knows."""
     recipe, loaded = record.spec.subject.quantization, record.runtime
-    told = loaded.recipe_text if loaded is not None else None
-    return told or (None if recipe is None else _own_recipe(recipe))
+    if recipe is not None:
+        applied = loaded.quantization if loaded is not None else None
+        kind = recipe.weight_dtype if applied is None else applied.weight_dtype or recipe.weight_dtype
+        return _own_recipe(msgspec.structs.replace(recipe, weight_dtype=kind))
+    return loaded.recipe_text if loaded is not None else None
 
 
 def _own_recipe(recipe: Quantization) -> str:

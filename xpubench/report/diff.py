@@ -20,9 +20,9 @@ from xpubench.runtimes.registry import OPTIONS
 
 
 class RunPair(msgspec.Struct, frozen=True, kw_only=True):
-    """Two runs of one work, each by its last round, and how B compares with A. `work` is the name that
-    both models share. `first_other_token` is that of the untimed generation, from 1, and 0 where all
-    tokens are equal. `recipes` tells how the weights of both were quantized, where they were."""
+    """Two runs of one work, each by its last round that counts, and how B compares with A. `model` is the
+    name that both models share. `first_other_token` is that of the untimed generation, from 1, and 0 where
+    all tokens are equal. `recipes` tells how the weights of both were quantized, where they were."""
 
     a: RunRow
     b: RunRow
@@ -128,17 +128,23 @@ def _compared(pairs: list[tuple[str, Rounds, Rounds]]) -> list[RunPair]:
         earlier.add(base, "a")
         earlier.add(new, "b")
     judged = adjusted([compare_runs(base, new, rules.limits, rules.primary, earlier) for base, new in sides])
-    return [
-        RunPair(
-            a=_row(a),
-            b=_row(b),
-            model=model,
-            comparison=one,
-            first_other_token=first_other_token(a[-1].record, b[-1].record),
-            recipes=(recipe_text(a[-1].record), recipe_text(b[-1].record)),
-        )
-        for (model, a, b), one in zip(pairs, judged, strict=True)
-    ]
+    return [_pair(model, _counted(a), b[-1], one) for (model, a, b), one in zip(pairs, judged, strict=True)]
+
+
+def _pair(model: str, a: Found, b: Found, comparison: RunComparison) -> RunPair:
+    return RunPair(
+        a=row_of(a.record, a.path, a.record.id),
+        b=row_of(b.record, b.path, b.record.id),
+        model=model,
+        comparison=comparison,
+        first_other_token=first_other_token(a.record, b.record),
+        recipes=(recipe_text(a.record), recipe_text(b.record)),
+    )
+
+
+def _counted(base: Rounds) -> Found:
+    """The last round of the base that counts: failed ones do where all failed."""
+    return next((found for found in reversed(base) if found.record.status == "ok"), base[-1])
 
 
 def _row(run: Rounds) -> RunRow:

@@ -178,7 +178,12 @@ class GenAiRuntime(OpenVinoRuntime):
 
     def described(self) -> dict[str, Any]:
         caching = _options_of(self.subject).scheduler.get("enable_prefix_caching", "false")
-        more = {"scheduler": self._scheduler, "prefix_caching": json.loads(caching.lower()) is True}
+        device = _options_of(self.subject).device
+        more = {
+            "scheduler": self._scheduler,
+            "prefix_caching": json.loads(caching.lower()) is True,
+            "granted": ir.granted_precision(self._core, device, self.asked),
+        }
         return super().described() | more
 
     def close(self) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
+
 from xpubench.errors import UserError
 from xpubench.runtimes.openvino.options import OpenVinoOptions, shares
 from xpubench.runtimes.openvino.stack import import_openvino
@@ -93,6 +95,21 @@ def applied(compiled: Any, asked: dict[str, Any]) -> dict[str, Any]:
     known = supported(compiled)
     names = dict.fromkeys([*READ_BACK, *asked])
     return {name: _plain(compiled.get_property(name)) for name in names if name in known}
+
+
+def granted_precision(core: Any, device: str, asked: dict[str, Any]) -> str | None:
+    """The inference precision that the device gives a model that asks for one so, by a model of one operator;
+    None where the device compiles none."""
+    from openvino import Model, opset13
+
+    given = opset13.parameter([1, 1], dtype=np.float32)
+    hint = {name: asked[name] for name in ("INFERENCE_PRECISION_HINT",) if name in asked}
+    try:
+        compiled = core.compile_model(Model([opset13.relu(given)], [given]), device, hint)
+    except RuntimeError:
+        return None
+    told = applied(compiled, hint).get("INFERENCE_PRECISION_HINT")
+    return None if told is None else str(told)
 
 
 def weight_sizes(model: Any) -> tuple[int, int]:

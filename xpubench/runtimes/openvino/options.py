@@ -75,9 +75,13 @@ class OpenVinoDescription(RuntimeDescription, kw_only=True, frozen=True):
         stored = self.stored or STORED.get(self._recipe.get("weight_format", ""))
         if stored is not None and stored not in DTYPES:
             return stored
-        computed = INFERENCE.get(str((self.applied or self.asked).get("INFERENCE_PRECISION_HINT")))
+        computed = INFERENCE.get(str(self._inference_precision))
         known = [one for one in (stored, computed) if one is not None]
         return max(known, key=DTYPES.index, default=None)
+
+    @property
+    def _inference_precision(self) -> object:
+        return (self.applied or self.asked).get("INFERENCE_PRECISION_HINT")
 
     @property
     def recipe_text(self) -> str | None:
@@ -109,10 +113,16 @@ class OptimumDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="op
 
 class GenAiDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="openvino-genai"):
     """An IR in GenAI's pipeline: the settings of its scheduler (None without continuous batching), and
-    whether prompts reuse the cache of a prefix that they share with an earlier one."""
+    whether prompts reuse the cache of a prefix that they share with an earlier one. The pipeline does not
+    show its model: `granted` is the inference precision that its device gives any model that asks so."""
 
     scheduler: str | None = None
     prefix_caching: bool | None = None
+    granted: str | None = None
+
+    @property
+    def _inference_precision(self) -> object:
+        return self.granted or super()._inference_precision
 
 
 class OpenVinoBaseDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="openvino-base"):
