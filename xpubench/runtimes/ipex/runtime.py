@@ -242,6 +242,14 @@ class IpexRuntime(PyTorchRuntime):
             if "re-install IPEX" in str(error):
                 raise UserError(f"this build of IPEX has no {subject.device}; {INSTALL}") from error
             raise
+        except AssertionError as error:
+            # IPEX asserts what it needs of the processor.
+            if "cpu support" not in str(error):
+                raise
+            message = (
+                f"IPEX computes no {subject.dtype} on this CPU ({first_line(error)}); try --dtype float32"
+            )
+            raise RunFailure("unsupported", message) from error
         self.model = model
         self.optimized_blocks = optimized_blocks(model, subject.device, self.blocks)
         self.optimized = ipex_options(subject).ipex_optimize and self.optimized_blocks == self.blocks > 0
