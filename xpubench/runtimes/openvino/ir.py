@@ -102,13 +102,14 @@ def granted_precision(core: Any, device: str, asked: dict[str, Any]) -> str | No
     None where the device compiles none."""
     from openvino import Model, opset13
 
+    name = "INFERENCE_PRECISION_HINT"
+    hint = {name: asked[name]} if name in asked else {}
     given = opset13.parameter([1, 1], dtype=np.float32)
-    hint = {name: asked[name] for name in ("INFERENCE_PRECISION_HINT",) if name in asked}
     try:
         compiled = core.compile_model(Model([opset13.relu(given)], [given]), device, hint)
     except RuntimeError:
         return None
-    told = applied(compiled, hint).get("INFERENCE_PRECISION_HINT")
+    told = applied(compiled, hint).get(name)
     return None if told is None else str(told)
 
 
