@@ -197,17 +197,8 @@ def ranks(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
         return
     for kind, part in SLOWED_RANKS.items():
         for setting, flags in RANKS_SETTINGS.items():
-            command = (
-                mpirun,
-                "-np",
-                "2",
-                "-bind-to",
-                "core",
-                sys.executable,
-                "-m",
-                "benchmarks.slowed_ranks",
-                kind,
-            )
+            two = (mpirun, *("-np", "2", "-bind-to", "core"))
+            command = (*two, sys.executable, "-m", "benchmarks.slowed_ranks", kind)
             record = explained(("-m", SMOLLM2, *flags, *OVER_RANKS), 1, directory, command=command)
             cause, said = _said(record)
             ledger = record.explanation.next if record.explanation else None

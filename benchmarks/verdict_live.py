@@ -41,7 +41,7 @@ SMOLLM2 = (
     "-m smollm2-135m --device cpu --dtype float32 --greedy --input-tokens 16 --max-new-tokens 8 "
     "--num-iter 6 --num-warmup 2"
 )
-# A block of SmolLM2 takes about a minute on one core, so that its comparisons end after fewer of them.
+# A block of SmolLM2 takes over a minute on one core, so that its comparisons end after fewer of them.
 SMOLLM2_BUDGET = 10
 
 

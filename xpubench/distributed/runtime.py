@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -226,12 +226,14 @@ class TensorParallelRuntime(PyTorchRuntime):
             "backend": dist.get_backend(),
             "shared_memory": _options_of(self.subject).shared_memory,
             "reads_slices": self.reads_slices,
-            "sum_ns": self._sum_ns() if self.job.size > 1 else None,
+            "sum_ns": self._sum_ns if self.job.size > 1 else None,
             "ranks": self.job.gather(own),
         }
 
+    @cached_property
     def _sum_ns(self) -> Spread:
-        """The time of a sum as the model itself sums: through DeepSpeed, in the model's dtype."""
+        """The time of a sum as the model itself sums: through DeepSpeed, in the model's dtype. All ranks ask
+        for it first at the same moment."""
         import deepspeed.comm
 
         hidden_size = self.model.config.get_text_config().hidden_size
