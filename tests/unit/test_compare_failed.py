@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests import records
 from tests.conftest import CommandLine
@@ -76,3 +77,21 @@ def test_a_set_that_lacks_every_run_fails(xpubench: CommandLine, tmp_path: Path)
     assert (done.code, done.out.count("the new set lacks it")) == (1, 2)
     done = xpubench("compare", tmp_path / "a", tmp_path / "c", "--allow-missing", "*")
     assert (done.code, "no run is in both" in done.out) == (2, True)
+
+
+def test_a_round_that_is_left_out_differs_in_nothing(xpubench: CommandLine, tmp_path: Path) -> None:
+    """What stands beside the verdict is about the rounds that it is of."""
+
+    def elsewhere(record: Record) -> Record:
+        environment = replace(record.environment, python="3.13.0")
+        other = replace(record, environment=environment, warnings=["the machine was busy"])
+        return records.failed(other, "interrupted", "by the user")
+
+    for number in range(1, 6):
+        records.round_of(tmp_path / "a", number)
+        records.round_of(tmp_path / "b", number, second=True)
+    records.round_of(tmp_path / "a", 6, changed=elsewhere)
+    [run] = json.loads(xpubench("compare", tmp_path / "a", tmp_path / "b", "--json").out)["runs"]
+    assert (run["environment"], run["verdict"]) == ([], "same")
+    assert run["warnings"][-1] == "base: 1 of 6 rounds failed and are left out"
+    assert "busy" not in str(run["warnings"])

@@ -61,20 +61,21 @@ def compare_runs(
     failure; runs fail in both only where all rounds of the base failed. `earlier` tells the noise between
     processes where a side is a single one. The last round counts for accuracy, divergence and tokens."""
     after = new[-1]
+    well = [record for record in base if record.status == "ok"]
+    counting = well or base
     shared: dict[str, Any] = {
         "id": after.id,
         "title": title_of(after),
-        "differs": _differing(base[-1], after),
-        "environment": differences(Environments(base), Environments(new)),
+        "differs": _differing(counting[-1], after),
+        "environment": differences(Environments(counting), Environments(new)),
         "warnings": [
-            *_warnings("base", base),
+            *_warnings("base", counting),
             *_warnings("new", new),
-            *other_references(base[-1], after),
+            *other_references(counting[-1], after),
         ],
     }
     if failing := _failing(base, new):
         return RunComparison(**shared, verdict=failing[0], reason=failing[1])
-    well = [record for record in base if record.status == "ok"]
     if len(well) < len(base):
         shared["warnings"].append(
             f"base: {len(base) - len(well)} of {len(base)} rounds failed and are left out"
