@@ -4,9 +4,6 @@ comparison, with its tokens and its KL divergence from stock's.
     python -m benchmarks.cpu_options [BLOCKS [DTYPE ...]]
 """
 
-import json
-import shlex
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,10 +13,10 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.live import BLOCKS, compared, printed
 from xpubench.measure.host import transparent_huge_pages
 
 MODEL = "smollm2-135m"
-BLOCKS = 8
 DTYPES = ("bfloat16", "float32")
 SHAPE = ("--input-tokens", "128", "--max-new-tokens", "32", "--num-iter", "5", "--num-warmup", "1")
 COLUMNS = ("option", "next token", "first token", "verdict", "top-1", "mean KL", "tokens of the same prompt")
@@ -55,29 +52,14 @@ def run(blocks: int, dtypes: tuple[str, ...]) -> Iterator[Table]:
         stock = ("-m", MODEL, "--greedy", "--device", "cpu", "--dtype", dtype, *SHAPE)
         with tempfile.TemporaryDirectory() as directory:
             results = Path(directory) / "stock"
-            record = _json("generate", *stock, "--results-dir", str(results), "--json")
+            record = printed("generate", *stock, "--results-dir", str(results), "--json")
             reference = ("--reference", str(results / f"{record['id']}.json"))
             for option in OPTIONS:
-                found = _compared(stock + reference, option, Path(directory) / option.name, blocks)
+                base, place = stock + reference, Path(directory) / option.name
+                more = (*base, *option.flags)
+                found = compared(base, more, place, new_variables=option.variables, blocks=blocks)
                 table.add_row(option.name, *_cells(found))
         yield table
-
-
-def _compared(stock: tuple[str, ...], option: Option, results: Path, blocks: int) -> dict[str, Any]:
-    """The live comparison of an option with stock, as the JSON of `xpubench compare` holds it."""
-    base, new = shlex.join(stock), shlex.join((*stock, *option.flags))
-    variables = ("--b-env", *option.variables) if option.variables else ()
-    places = ("--budget", str(blocks), "--results-dir", str(results))
-    found = _json("compare", "--live", base, new, *variables, *places, "--json")
-    compared: dict[str, Any] = found["runs"][0]
-    return compared
-
-
-def _json(*arguments: str) -> dict[str, Any]:
-    """The JSON that a command prints."""
-    done = subprocess.run([sys.executable, "-m", "xpubench", *arguments], stdout=subprocess.PIPE, check=False)
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def _cells(found: dict[str, Any]) -> list[str]:

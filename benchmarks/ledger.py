@@ -27,6 +27,7 @@ import numpy as np
 
 from benchmarks.goal import Goal, show
 from benchmarks.ledger_traces import run as traces
+from benchmarks.live import compared
 from xpubench.measure.ledger.ledger import LEAST_CPU_SHARE, MOST_DIFFERENCE
 from xpubench.measure.ledger.measured import MOST_GENERATIONS
 from xpubench.record import Record, read_record
@@ -239,25 +240,32 @@ def cost(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
 
 
 def advice(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
-    """What each advice of a clean run changes, where its flags are PyTorch's own."""
+    """What each advice of a clean run changes in a live comparison, where its flags are PyTorch's own."""
     for name in arguments.dtypes:
         flags = ("-m", SMOLLM2, *PRECISIONS[name])
-        before = explained(flags, 1, directory)
-        verdict = before.explanation.verdict if before.explanation else None
-        for line in verdict.advice if verdict else ():
+        record = explained(flags, 1, directory)
+        verdict = record.explanation.verdict if record.explanation else None
+        if verdict is None or not verdict.advice:
+            print(f"{name}: no advice: {verdict.message if verdict else 'no verdict'}", flush=True)
+            continue
+        for line in verdict.advice:
             tried = tuple(word.strip(":,") for word in line.split() if word.startswith("--"))
             if "--runtime" in tried:
-                print(f"{name}: not tried here: {line}")
+                print(f"{name}: not tried here: {line}", flush=True)
                 continue
-            after = explained((*flags, *tried), 1, directory)
-            ratio = _next_ms(after) / _next_ms(before)
-            yield Goal(f"next token with the advice / without, {name}", ratio, 1.0, "", line)
-
-
-def _next_ms(record: Record) -> float:
-    assert record.latency is not None
-    assert record.latency.next_token_ms is not None
-    return record.latency.next_token_ms.median
+            base = ("--device", "cpu", *SHAPE, *flags)
+            found = compared(
+                base,
+                (*base, *tried),
+                directory / f"live-{name}{''.join(tried)}",
+                variables=("OMP_NUM_THREADS=1",),
+            )
+            figure = found["primary"]
+            detail = f"{found['verdict']}: {line}"
+            ends = {"low": figure["low"], "high": figure["high"]}
+            yield Goal(
+                f"next token with the advice / without, {name}", figure["change"], 1.0, "", detail, **ends
+            )
 
 
 def explained(
