@@ -21,7 +21,7 @@ const CELLS = {
   number: (value, { digits }) => make("td", { class: "number" }, number(value, digits)),
   interval: (value, { digits }) => intervalCell(value, digits),
   date: (value) => make("td", { class: "date" }, value.slice(0, 10), make("small", {}, value.slice(11, 16))),
-  long: (value) => make("td", { class: "text long" }, value ?? NONE),
+  long: (value) => make("td", { class: "text long" }, make("div", {}, value ?? NONE)),
   text: (value) => make("td", { class: "text" }, value ?? NONE),
 };
 
