@@ -25,7 +25,7 @@ from xpubench.spec import LEAST_PAIRS, AccuracySpec, RunSpec, Subject
 PASSAGES = dict.fromkeys(TEST_SETS, (5153, 90)) | {"lambada_smoke": (60, 30)}
 # The shares of the bandwidth that published runs of decoding reach.
 USUAL_SHARES = (0.3, 0.7)
-MEASURED = "measured just now, less where other work runs"
+MEASURED = "the most that it has shown, measured just now too"
 # This machine's devices by their names and the dtype of their peak; None for one that it does not have.
 Devices = Mapping[tuple[str, str], CatalogDevice | None]
 
@@ -93,9 +93,10 @@ def defects_met(spec: Spec) -> list[Defect]:
 
 
 def catalog_device_of(subject: Subject) -> CatalogDevice | None:
-    """The device that the subject's runtime finds here, by its data sheet, else by the bandwidth that it
-    reaches now. Where no data sheet has the peak in the subject's dtype, it is that of matrix products in
-    that dtype or in float32 now, whichever is higher. None where the runtime finds no device."""
+    """The device that the subject's runtime finds here, by its data sheet, else by the highest bandwidth that
+    it has shown, now or before, as other work can only lower it. Where no data sheet has the peak in the
+    subject's dtype, it is the highest of matrix products in that dtype or in float32. None where the runtime
+    finds no device."""
     loader = registry.loader(subject.runtime)
     try:
         loader.set_up()
@@ -108,7 +109,7 @@ def catalog_device_of(subject: Subject) -> CatalogDevice | None:
         name=facts.name,
         reported=[],
         memory_bytes=facts.total_memory_bytes or 0,
-        bandwidth_gb_per_s=device.bandwidth(subject.dtype).ceiling_gb_per_s,
+        bandwidth_gb_per_s=device.bandwidth(subject.dtype).highest_gb_per_s,
         bandwidth_source=MEASURED,
     )
     # The peaks of data sheets are those of 16 bits.
@@ -116,7 +117,7 @@ def catalog_device_of(subject: Subject) -> CatalogDevice | None:
         return known
     # Stacks compute in float32 where a CPU has no faster products of 16 bits.
     peaks = [device.matrix_peak(dtype) for dtype in dict.fromkeys((subject.dtype, "float32"))]
-    reached = max((peak.tflop_per_s for peak in peaks if peak is not None), default=None)
+    reached = max((peak.highest_tflop_per_s for peak in peaks if peak is not None), default=None)
     return msgspec.structs.replace(known, peak_tflop_per_s=reached, peak_source=MEASURED)
 
 
