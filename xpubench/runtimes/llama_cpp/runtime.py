@@ -230,14 +230,14 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
             # The output head counts as a layer.
             most = self.layers + 1
             gpu_layers = most if self.options.n_gpu_layers is None else min(self.options.n_gpu_layers, most)
-        context = self._context
+        context, given = self._context, read_gguf(self.subject.model)
         return LlamaCppDescription(
             weight_bytes=self.gguf.weight_bytes,
             step_weight_bytes=self.gguf.step_weight_bytes,
             files=[file.name for file in self.gguf.files],
             model=self._words(),
             weights=self.gguf.weights,
-            dequantized_from=read_gguf(self.subject.model).weights if self.options.dequantize else None,
+            dequantized_from=given.weights if given.files != self.gguf.files else None,
             source=origin.model if (origin := origin_of(self.subject.model)) is not None else None,
             tensor_bytes=self.gguf.tensor_bytes,
             build=build(),
