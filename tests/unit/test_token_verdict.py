@@ -56,6 +56,44 @@ def test_the_part_farthest_beyond_its_limit_is_the_cause(
     assert said in verdict["message"]
 
 
+def of_a_long_context(scripted: CommandLine, parts: dict[str, float]) -> dict[str, Any]:
+    """The verdict on a token of 1 ms whose parts, in ms, are these: at 1000 GB/s, 0.59 ms of its attention
+    are the bytes of 64 sequences' caches, and it reads 100 MB of weights."""
+    script = {
+        "explained": {
+            "method": "as scripted",
+            "next": {"parts": {name: ns * MS for name, ns in parts.items()}},
+        },
+        "step_weight_bytes": 100_000_000,
+        "every_token": [{"next_token_ns": [int(MS)]}],
+    }
+    flags = ("--batch-size", 64, "--input-tokens", 200, "--dtype", "float32")
+    (record,) = scripted(script, "--explain", *flags).records
+    found: dict[str, Any] = record["explanation"]["verdict"]
+    return found
+
+
+def test_a_large_cache_is_judged_and_told_beside_the_weights(scripted: CommandLine) -> None:
+    # Products at 500 GB/s and a cache at 1000.
+    verdict = of_a_long_context(scripted, {"weights": 0.2, "attention": 0.6, "host": 0.2})
+    assert verdict["cause"] == "bandwidth"
+    assert (
+        "79% of the token is in products with weights and in reading the KV cache (20% and 59%)"
+        in (verdict["message"])
+    )
+    assert verdict["advice"] == []
+    # A cache that is read faster than the ceiling makes up for no slow product.
+    verdict = of_a_long_context(scripted, {"weights": 0.6, "attention": 0.2, "host": 0.2})
+    assert verdict["cause"] == "kernels"
+    assert "which read 375.0 GB/s, 38% of the device's 1000.0" in verdict["message"]
+
+
+def test_a_ledger_with_a_cache_and_without_products_has_a_verdict(scripted: CommandLine) -> None:
+    verdict = of_a_long_context(scripted, {"attention": 0.7, "unknown_kernels": 0.3})
+    assert verdict["cause"] == "bandwidth"
+    assert "(0% and 59%)" in verdict["message"]
+
+
 def test_the_device_idle_behind_its_queue_is_told_apart_from_the_drivers_calls(scripted: CommandLine) -> None:
     parts = {"weights": 0.5, "launches": 0.1, "idle": 0.4}
     message = explanation(scripted, parts, calls={"launches": 8.0})["verdict"]["message"]

@@ -15,7 +15,7 @@ def advice_on(cause: Cause, ledger: Ledger, facts: RunFacts) -> list[str]:
     if cause in (*BETWEEN_KERNELS, "kernels"):
         lines += _other_runtimes(cause, facts)
     if cause == "bandwidth":
-        lines += _fewer_bytes(facts)
+        lines += _fewer_bytes(ledger, facts)
     if cause == "communication":
         lines += _over_ranks(ledger)
     if cause == "clock":
@@ -34,12 +34,15 @@ def _other_runtimes(cause: Cause, facts: RunFacts) -> list[str]:
     return [f"try --runtime {names[0]}, where it is installed: {why}"]
 
 
-def _fewer_bytes(facts: RunFacts) -> list[str]:
+def _fewer_bytes(ledger: Ledger, facts: RunFacts) -> list[str]:
     subject = facts.spec.subject
     if subject.quantization is not None or subject.options.precision is not None or subject.tp_size > 1:
         return []
     if subject.dtype == "float32" and subject.device != "cpu":
         return ["try --dtype bfloat16: the weights are then half the bytes"]
+    times = {part.name: part.ns for part in ledger.parts}
+    if times.get("weights", 0) < times.get("kv_cache", 0):
+        return []
     needed = subject.options.int4_dtypes.get(subject.device, subject.dtype)
     if subject.options.int4_method is None or needed != subject.dtype or subject.dtype == "float32":
         return []
