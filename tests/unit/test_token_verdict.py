@@ -1,10 +1,18 @@
 """The verdict on a token, and its advice, from what a scripted runtime measures."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import CommandLine
+from tests.records import ledger, subject
+from xpubench.explanation import Cause
+from xpubench.measure.ledger.advice import advice_on
+from xpubench.measure.ledger.facts import RunFacts
+from xpubench.runtimes.options import AppliedQuantization
+from xpubench.runtimes.pytorch.options import OneDnnBfloat16, PyTorchDescription, PyTorchOptions
+from xpubench.spec import Cache, Protocol, Quantization, RunSpec, Subject, Workload
 
 MS = 1e6
 
@@ -166,10 +174,7 @@ def test_a_token_that_waits_for_a_processor_is_bound_by_the_clock(scripted: Comm
 
 
 def test_advice_names_what_is_not_done_yet() -> None:
-    from xpubench.runtimes.pytorch.options import OneDnnBfloat16, PyTorchDescription, PyTorchOptions
-    from xpubench.spec import Quantization, Subject, Workload
-
-    def advice(
+    def advised(
         cause: str,
         *,
         batch: int = 1,
@@ -185,10 +190,10 @@ def test_advice_names_what_is_not_done_yet() -> None:
         description = PyTorchDescription(onednn_bfloat16=onednn)
         return " ".join(options.advice(cause, subject, workload, description))
 
-    assert "--torch-compile --use-static-cache" in advice("host")
-    assert "--use-static-cache" not in advice("host", cache="static")
-    assert advice("host", torch_compile="inductor") == ""
-    assert "--no-onednn-decode" in advice("kernels")
+    assert "--torch-compile --use-static-cache" in advised("host")
+    assert "--use-static-cache" not in advised("host", cache="static")
+    assert advised("host", torch_compile="inductor") == ""
+    assert "--no-onednn-decode" in advised("kernels")
     for done in (
         {"onednn_decode": False},
         {"dtype": "float32"},
@@ -199,8 +204,8 @@ def test_advice_names_what_is_not_done_yet() -> None:
         {"onednn": "amx"},
         {"onednn": None},
     ):
-        assert advice("kernels", **done) == ""
-    assert advice("bandwidth") == ""
+        assert advised("kernels", **done) == ""
+    assert advised("bandwidth") == ""
 
 
 def test_ranks_without_a_processor_are_advised_to_sum_through_memory() -> None:
@@ -223,13 +228,55 @@ def test_other_runtimes_are_named_only_where_they_can_run(scripted: CommandLine)
     assert not any("--runtime" in line for line in advice)
 
 
+INT4_CHECKPOINT = PyTorchDescription(
+    onednn_bfloat16="vectors",
+    quantization=AppliedQuantization(weight_dtype="int4", library={"method": "gptq"}),
+)
+
+
+def advice(cause: Cause, cache: Cache = "dynamic", loaded: Any = None, **of: Any) -> str:
+    """The advice on a run on a CPU in bfloat16, but for the subject's fields in `of`."""
+    spec = RunSpec(
+        subject=subject(**{"device": "cpu", "dtype": "bfloat16"} | of),
+        workload=Workload(input_tokens=8, new_tokens=4, cache=cache),
+        protocol=Protocol(),
+    )
+    return " ".join(advice_on(cause, ledger("next", {"weights": 1.0}), RunFacts(spec=spec, runtime=loaded)))
+
+
+def test_what_is_quantized_or_cannot_be_is_not_advised_to_be_quantized() -> None:
+    assert "--woq" in advice("bandwidth", loaded=PyTorchDescription())
+    assert advice("bandwidth", loaded=INT4_CHECKPOINT) == ""
+    assert "--no-onednn-decode" not in advice("kernels", loaded=INT4_CHECKPOINT)
+    assert advice("bandwidth", lora="/adapter") == ""
+
+
+def test_an_ir_runs_as_it_is_whatever_the_dtype(tmp_path: Path) -> None:
+    of: dict[str, Any] = {"device": "xpu", "dtype": "float32", "runtime": "openvino-base"}
+    assert "--dtype bfloat16" in advice("bandwidth", **of)
+    (tmp_path / "openvino_model.bin").write_bytes(b"weights")
+    assert advice("bandwidth", model=str(tmp_path), **of) == ""
+
+
+def test_another_runtime_is_advised_only_where_it_takes_the_run() -> None:
+    another = "--runtime openvino"
+    for cause in ("host", "kernels"):
+        assert another in advice(cause)
+        assert another not in advice(cause, weights="dummy")
+    # Compiled for a static cache, a step is one graph already, of the same kernels.
+    for cause, helps in (("host", False), ("kernels", True)):
+        assert (another in advice(cause, "static", torch_compile="inductor")) == helps
+    assert another in advice("host", torch_compile="inductor")
+    assert "--weight-format int4 instead of --woq" in advice("kernels", quantization=Quantization())
+
+
 def test_fewer_bytes_are_advised_once(scripted: CommandLine) -> None:
     bound = {"weights": 0.75, "host": 0.25}
 
-    def advice(*flags: str) -> list[str]:
+    def advised(*flags: str) -> list[str]:
         found: list[str] = explanation(scripted, bound, "--dtype", *flags)["verdict"]["advice"]
         return found
 
-    assert any("--woq" in line for line in advice("bfloat16"))
-    assert advice("bfloat16", "--woq") == []
-    assert advice("float32") == []
+    assert any("--woq" in line for line in advised("bfloat16"))
+    assert advised("bfloat16", "--woq") == []
+    assert advised("float32") == []
