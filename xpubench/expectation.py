@@ -41,7 +41,7 @@ def step_work(
         position_bytes=sequences * block_values * kv_value_bytes,
         blocks=architecture.num_layers,
         positions=input_tokens + max(workload.new_tokens - 2, 0) / 2,
-        flop=2 * sequences * architecture.step_weight_parameters,
+        flop=architecture.product_flop(sequences=sequences, tokens=1),
         sums=2 * architecture.num_layers + 1 if ranks > 1 else 0,
     )
 

@@ -7,6 +7,7 @@ import pytest
 
 from xpubench import catalog
 from xpubench.catalog.architecture import Architecture
+from xpubench.expectation import step_work
 from xpubench.plan import Plan, decode_bytes_per_step, plan_of, stored_weights
 from xpubench.runtimes.llama_cpp.options import LlamaCppOptions
 from xpubench.runtimes.openvino.options import OptimumOptions, WeightFormat
@@ -148,6 +149,10 @@ def test_a_mixture_reads_the_experts_that_it_takes() -> None:
     workload = Workload(input_tokens=1, new_tokens=1)
     step = decode_bytes_per_step(mixtral, workload, 0, 2 * mixtral.step_weight_parameters, kv_value_bytes=2)
     assert step == pytest.approx(2 * taken)
+    # A step of 8 sequences reads nearly all experts, and each sequence computes with its own two.
+    assert mixtral.product_flop(sequences=8, tokens=1) == pytest.approx(8 * 2 * taken)
+    work = step_work(mixtral, Workload(input_tokens=1, new_tokens=1, batch_size=8), 1, 10**9, 2)
+    assert work.flop == mixtral.product_flop(sequences=8, tokens=1)
     flop = mixtral.prefill_flop(sequences=1, tokens=128)
     assert flop == pytest.approx(2 * 128 * 12.6e9, rel=0.05)
 

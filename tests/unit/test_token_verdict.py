@@ -153,6 +153,40 @@ def test_a_step_of_many_sequences_can_be_bound_by_computing(scripted: CommandLin
     assert record["explanation"]["verdict"]["cause"] == "compute"
 
 
+def test_a_mixture_computes_with_the_experts_of_each_token(scripted: CommandLine) -> None:
+    sizes = {"hidden_size": 1024, "intermediate_size": 4096, "vocab_size": 300, "num_hidden_layers": 4}
+    heads = {"num_attention_heads": 16, "num_key_value_heads": 16, "max_position_embeddings": 128}
+    experts = {"num_local_experts": 16, "num_experts_per_tok": 1}
+    config: dict[str, Any] = {"model_type": "mixtral", **sizes, **heads, **experts}
+    token = {"parts": {"weights": 0.9 * MS, "host": 0.1 * MS}}
+    script = {
+        "config": config,
+        "explained": {"method": "as scripted", "next": token},
+        "step_weight_bytes": 1_800_000_000,
+        "device": {"bandwidth_gb_per_s": 2000.0, "peak_tflop_per_s": 4.0},
+        "every_token": [{"next_token_ns": [int(MS)]}],
+    }
+    # 8 of 67 million parameters with their experts are 1.1 GFLOP, 27% of the peak; with all experts 358%.
+    (record,) = scripted(script, "--explain", "--batch-size", 8).records
+    assert record["explanation"]["verdict"]["cause"] == "kernels"
+
+
+def test_attention_does_not_count_among_the_products_of_a_prompt(scripted: CommandLine) -> None:
+    token = {"parts": {"weights": 8 * MS, "host": 2 * MS}}
+    script = {
+        "explained": {"method": "as scripted", "first": token},
+        "step_weight_bytes": 1_000_000,
+        "device": {"peak_tflop_per_s": 1000.0},
+        "every_token": [{"first_token_ns": int(10 * MS)}],
+    }
+    # SmolLM2's products with 8,000 tokens are 1.7 TFLOP, and its attention 2.2 TFLOP.
+    flags = ("--explain", "--input-tokens", 8000, "--max-new-tokens", 1)
+    (record,) = scripted(script, *flags).records
+    verdict = record["explanation"]["verdict"]
+    assert verdict["cause"] == "kernels"
+    assert "the products at 21% of the measured matrix-product peak" in verdict["message"]
+
+
 def test_a_refused_ledger_has_no_advice_but_on_the_processor(scripted: CommandLine) -> None:
     verdict = explanation(scripted, {"weights": 0.5, "host": 0.6})["verdict"]
     assert verdict["cause"] == "unclear"

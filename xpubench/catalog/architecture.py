@@ -93,15 +93,20 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         """Bytes of the KV cache. A sliding window could make it smaller, which this ignores."""
         return int(sequences * positions * self.kv_values_per_token * value_bytes)
 
-    def prefill_flop(self, *, sequences: int, tokens: int) -> int:
-        """Floating point operations of a prompt's pass: 2 for each parameter and token (the output head
-        runs for the last token only), and 4 for each head dimension and each pair of a token and an
-        earlier one that it attends to."""
+    def product_flop(self, *, sequences: int, tokens: int) -> int:
+        """Floating point operations of the products with weights when each sequence has so many tokens, 1 in
+        a decoding step: 2 for each token and parameter that it uses (the output head runs for the last token
+        only)."""
         left = self.sparse_layers * (self.experts - self.experts_per_token) * self.expert_parameters
-        dense = 2 * (self.num_layers * self.layer_parameters + self.other_parameters - left) * tokens
+        used = self.num_layers * self.layer_parameters + self.other_parameters - left
+        return 2 * sequences * (used * tokens + self.head_parameters)
+
+    def prefill_flop(self, *, sequences: int, tokens: int) -> int:
+        """Floating point operations of a prompt's pass: those of the products with weights, and 4 for each
+        head dimension and each pair of a token and an earlier one that it attends to."""
         pairs = tokens * (tokens + 1) // 2
         attention = 4 * self.num_layers * self.num_heads * self.head_dim * pairs
-        return sequences * (dense + attention + 2 * self.head_parameters)
+        return self.product_flop(sequences=sequences, tokens=tokens) + sequences * attention
 
     def part(self, ranks: int) -> "Architecture":
         """The sizes on the first of several ranks, which holds the most: its attention heads, its share of
