@@ -81,11 +81,15 @@ def test_the_bytes_are_those_of_the_tensors(tmp_path: Path, head: bool, weights:
     assert options.weight_bytes(str(tmp_path), parameters=10**9) == weights
 
 
-def test_a_step_reads_the_experts_that_one_sequence_uses(tmp_path: Path) -> None:
+def test_the_bytes_of_a_step_have_all_experts_of_which_the_architecture_knows_the_share(
+    tmp_path: Path,
+) -> None:
     found = read_gguf(str(write_gguf(tmp_path / "model.gguf", experts=8)))
     experts = 8 * 128 * HIDDEN // 32 * 18
     assert found.weight_bytes == 2 * EMBEDDING + MATRIX + NORM + experts
-    assert found.step_weight_bytes == EMBEDDING + MATRIX + NORM + experts // 4
+    assert found.step_weight_bytes == EMBEDDING + MATRIX + NORM + experts
+    assert found.mixture == {"num_local_experts": 8, "num_experts_per_tok": 2, "model_type": "mixtral"}
+    assert read_gguf(str(write_gguf(tmp_path / "dense.gguf"))).mixture == {}
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:

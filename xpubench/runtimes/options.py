@@ -5,6 +5,7 @@ A runtime's module of options imports only this one, `xpubench.errors` and the s
 """
 
 import argparse
+import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import msgspec
@@ -243,6 +244,19 @@ class RuntimeOptions(
         """A lower bound of the bytes that `parameters` weights take, where the runtime stores them otherwise
         than the subject's dtype and recipe say; None where it does not."""
         return None
+
+    @property
+    def least_kv_value_bytes(self) -> float | None:
+        """A lower bound of the bytes of a value in the KV cache, where the runtime stores it otherwise than
+        in the subject's dtype; None where it does not."""
+        return None
+
+
+def type_bytes(name: str) -> float:
+    """The bytes of a value of a type that has its bits in its name, such as u8, f16 or q4_0, without scales;
+    1 where it has none."""
+    bits = re.search(r"\d+", name)
+    return int(bits[0]) / 8 if bits else 1.0
 
 
 def default_dtype(device: str) -> Literal["bfloat16", "float16"]:

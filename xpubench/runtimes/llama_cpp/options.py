@@ -8,7 +8,14 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import msgspec
 
 from xpubench.errors import RunFailure, UserError
-from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, default_dtype, flag
+from xpubench.runtimes.options import (
+    Flag,
+    RuntimeDescription,
+    RuntimeOptions,
+    default_dtype,
+    flag,
+    type_bytes,
+)
 
 # The types that the KV cache can have, by the names that llama.cpp's own flags use.
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
@@ -172,6 +179,10 @@ class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"
         if self.dequantize:
             return None  # They take what the dtype says.
         return None if (header := _header(model)) is None else int(header.weight_bytes)
+
+    @property
+    def least_kv_value_bytes(self) -> float | None:
+        return (type_bytes(self.cache_type_k) + type_bytes(self.cache_type_v)) / 2
 
     @property
     def _cache(self) -> str:
