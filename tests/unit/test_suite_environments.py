@@ -63,6 +63,34 @@ def test_a_worker_runs_in_the_environment_of_its_grid(suite: Any, fake: str, tmp
     assert (tmp_path / "ran").exists()
 
 
+def test_the_runtime_looks_for_its_device_in_the_environment_of_its_grid(
+    suite: Any, fake: str, tmp_path: Path
+) -> None:
+    """There the runtime finds an xpu, of which torch knows nothing."""
+    stack = tmp_path / "here" / "stack"
+    stack.mkdir(parents=True)
+    (stack / "sitecustomize.py").write_text(
+        "from xpubench.runtimes.fake.runtime import FakeRuntime\n"
+        "FakeRuntime.first_device = classmethod(lambda cls: 'xpu')\n"
+    )
+    python = stack / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{stack}:$PYTHONPATH" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    flags = fake.replace("--device cpu", "")
+    done = suite('[environments.other]\npython = "stack/python"\n' + grid(flags, 'environment = "other"'))
+    assert done.code == 0, done.out
+    assert [record["spec"]["subject"]["device"] for record in records(tmp_path)] == ["xpu"]
+
+
+def test_a_stack_that_an_environment_lacks_is_said_by_its_runs(suite: Any, tmp_path: Path) -> None:
+    lacking = grid(f"--runtime openvino-base {RUN}".replace("--device cpu", ""), 'environment = "own"')
+    done = suite(f'[environments.own]\npython = "{sys.executable}"\n' + lacking)
+    assert done.code == 1
+    [record] = records(tmp_path)
+    assert record["status"] == "unsupported"
+    assert "requirements-openvino.txt" in record["failure"]["message"]
+
+
 def test_an_optional_stack_that_is_not_here_is_left_out_and_named(
     suite: Any, fake: str, tmp_path: Path
 ) -> None:

@@ -184,7 +184,7 @@ def _order(command: suite.CommandLine, environment: suite.SuiteEnvironment | Non
     if others:
         raise UserError("a command line of a suite has one runtime: name one --runtime, and vary it")
     python = environment.python if environment is not None else None
-    found = first_device_of(python) if args.device is None and python is not None else None
+    found = first_device_of(python, runtime) if args.device is None and python is not None else None
     device = args.device or found or generation.device_of_worker(runtime)
     if command.ranks is None:
         return generation.order_for(args, runtime, device)
