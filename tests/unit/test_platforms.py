@@ -17,6 +17,8 @@ from xpubench.spec import Quantization
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
 STANDARD = "lambada_standard"
+ADAPTER = "/adapters/chat"
+RAN = latency_record(subject(LLAMA))
 
 
 @pytest.fixture
@@ -140,6 +142,15 @@ def test_the_precision_is_what_really_ran(cells: Any, record: Record, mode: str 
     assert list(cells(record)) == ([("max", mode)] if mode else [])
 
 
+@pytest.mark.parametrize("lora", [{"lora": ADAPTER}, {"ir": {"recipe": {"model": LLAMA, "lora": ADAPTER}}}])
+def test_a_model_with_an_adapter_is_another_model(cells: Any, lora: dict[str, Any]) -> None:
+    """Its runs are in no cell of the model, whether the adapter is the run's or was merged before."""
+    if "ir" in lora:
+        assert cells(loaded(openvino(), **lora)) == {}
+    else:
+        assert cells(latency_record(subject(LLAMA, **lora)), accuracy_record(subject(LLAMA, **lora))) == {}
+
+
 def test_an_ir_counts_for_the_model_that_it_was_made_of(cells: Any) -> None:
     record = latency_record(subject("/models/llama-int4-ir", runtime="openvino"))
     assert list(cells(loaded(record, ir=RECIPE))) == [("max", "int4")]
@@ -194,9 +205,6 @@ def accuracy(acc: float, *, weights: str | None = None, **fields: Any) -> Record
     return accuracy_record(of, acc=acc, reference=None, items=1000, task=STANDARD, fingerprint=fingerprint)
 
 
-RAN = latency_record(subject(LLAMA))
-
-
 @pytest.mark.parametrize(
     ("records", "verdict", "reason"),
     [
@@ -204,7 +212,8 @@ RAN = latency_record(subject(LLAMA))
         ([accuracy(0.02), accuracy(0.66, dtype="float32")], "fail", "accuracy below the float32 run, 66.0 %"),
         ([accuracy(0.62), accuracy(0.66, dtype="float32")], "fail", "accuracy below the float32 run, 66.0 %"),
         ([accuracy(0.64), accuracy(0.66, dtype="float32")], "pass", ""),
-        # A float32 run that collapsed too, of other weights, of another task, or of another stack.
+        # A float32 run that collapsed too, of other weights, of another task, of another stack, or
+        # with an adapter.
         ([accuracy(0.02), accuracy(0.02, dtype="float32")], "partial", "no reference for the accuracy"),
         (
             [accuracy(0.64, weights="a"), accuracy(0.64, weights="b", dtype="float32")],
@@ -214,6 +223,11 @@ RAN = latency_record(subject(LLAMA))
         ([accuracy(0.64, weights="a"), accuracy(0.64, weights="a", dtype="float32")], "pass", ""),
         (
             [accuracy(0.64), accuracy(0.64, dtype="float32", runtime="ipex")],
+            "partial",
+            "no reference for the accuracy",
+        ),
+        (
+            [accuracy(0.64), accuracy(0.64, dtype="float32", lora=ADAPTER)],
             "partial",
             "no reference for the accuracy",
         ),

@@ -21,7 +21,7 @@ MODES: dict[str, Mode] = {"float16": "fp16", "int4": "int4", "bfloat16": "bf16",
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """One run. Latencies in ms with their 95% interval, memory in bytes, accuracies, MBU and the prompt's
     share of the peak from 0 to 1. `key` names the run in the page; ids that repeat get a number. `checkpoint`
-    and `weights_digest` tell which model it is, `precision_class` what really ran, and `platform` where, None
+    and `weights_digest` tell which model it is, `lora` the adapter on it, `precision_class` what really ran, and `platform` where, None
     where the record does not name the device. `tokens_checked` tells whether the timed tokens of a latency
     run were looked at, and `acc_partial` that the accuracy is not that of the task's whole test set.
     `bound_by` is the verdict on the tokens' time, and `next_parts` the parts of a next token's time as shares
@@ -43,6 +43,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     platform: str | None
     checkpoint: str
     weights_digest: str | None
+    lora: str | None
     precision: str
     precision_class: str
     mode: Mode | None
@@ -81,7 +82,7 @@ def row_of(record: Record, path: Path, key: str) -> RunRow:
     """The row of a record that lies in the file `path`."""
     spec, subject, device = record.spec, record.spec.subject, record.environment.device
     checkpoint, precision = checkpoint_name(record), precision_class(record)
-    known = find_model(checkpoint)
+    known, lora = find_model(checkpoint), _lora(record)
     return RunRow(
         key=key,
         directory=str(path.parent),
@@ -94,9 +95,10 @@ def row_of(record: Record, path: Path, key: str) -> RunRow:
         platform=platform_of(subject.device, device),
         checkpoint=checkpoint,
         weights_digest=record.fingerprint.weights if record.fingerprint else None,
+        lora=lora,
         precision=precision if precision in DTYPE_BYTES else f"{precision} {subject.dtype}",
         precision_class=precision,
-        mode=_mode(precision, subject.tp_size),
+        mode=_mode(precision, subject.tp_size) if lora is None else None,
         tokens_checked=_tokens_checked(record),
         ranks=subject.tp_size,
         workload=_workload(record),
@@ -111,8 +113,13 @@ def row_of(record: Record, path: Path, key: str) -> RunRow:
     )
 
 
+def _lora(record: Record) -> str | None:
+    """The adapter that was applied, or that was merged into the weights before they were loaded."""
+    return record.spec.subject.lora or (record.runtime.adapter if record.runtime is not None else None)
+
+
 def _mode(precision: str, ranks: int) -> Mode | None:
-    """The mode of the guide's table that a run belongs to, None where it belongs to none. Over ranks the
+    """The mode of the guide's table that a model's run belongs to, None where it belongs to none. Over ranks the
     guide's table has float16 only."""
     if ranks > 1:
         return "distributed" if precision == "float16" else None
