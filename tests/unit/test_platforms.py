@@ -198,6 +198,21 @@ def test_a_run_that_died_before_its_device_was_known_fails_where_the_others_ran(
     assert found["max", "fp16"]["ipex"] == ("fail", "latency: crash")
 
 
+def test_a_death_in_an_earlier_round_is_replaced_by_the_run_that_went_well(
+    xpubench: CommandLine, tmp_path: Path
+) -> None:
+    died = failed(RAN, "crash", "SIGSEGV")
+    died = msgspec.structs.replace(died, environment=Environment(), created="2020-01-01T00:00:00Z")
+    for number, latency in enumerate((died, RAN), 1):
+        write(tmp_path / f"round-{number}", latency)
+        write(tmp_path / f"round-{number}", accuracy_record(subject(LLAMA)))
+    found = json.loads(xpubench("report", tmp_path, "--format", "json").out)
+    [line] = [row for row in found["matrix"]["rows"] if row["model"] == LLAMA]
+    entries = {cell["platform"]: cell["entries"] for cell in line["cells"] if cell["entries"]}
+    assert {name: [one["verdict"] for one in there] for name, there in entries.items()} == {"max": ["pass"]}
+    assert found["failed"] == []
+
+
 def accuracy(acc: float, *, weights: str | None = None, **fields: Any) -> Record:
     """An accuracy on LAMBADA's standard passages, of which nothing is published."""
     fingerprint = None if weights is None else WeightsFingerprint(config="c" * 64, weights=weights * 64)

@@ -21,11 +21,11 @@ MODES: dict[str, Mode] = {"float16": "fp16", "int4": "int4", "bfloat16": "bf16",
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """One run. Latencies in ms with their 95% interval, memory in bytes, accuracies, MBU and the prompt's
     share of the peak from 0 to 1. `key` names the run in the page; ids that repeat get a number. `checkpoint`
-    and `weights_digest` tell which model it is, `lora` the adapter on it, `precision_class` what really ran, and `platform` where, None
-    where the record does not name the device. `tokens_checked` tells whether the timed tokens of a latency
-    run were looked at, and `acc_partial` that the accuracy is not that of the task's whole test set.
-    `bound_by` is the verdict on the tokens' time, and `next_parts` the parts of a next token's time as shares
-    of its latency, empty where there is no ledger or it was refused."""
+    and `weights_digest` tell which model it is, `lora` the adapter on it, `precision_class` what really ran,
+    and `platform` where, None where the record does not name the device. `tokens_checked` tells whether the
+    timed tokens of a latency run were looked at, and `acc_partial` that the accuracy is not that of the
+    task's whole test set. `bound_by` is the verdict on the tokens' time, and `next_parts` the parts of a next
+    token's time as shares of its latency, empty where there is no ledger or it was refused."""
 
     key: str
     id: str
@@ -119,8 +119,8 @@ def _lora(record: Record) -> str | None:
 
 
 def _mode(precision: str, ranks: int) -> Mode | None:
-    """The mode of the guide's table that a model's run belongs to, None where it belongs to none. Over ranks the
-    guide's table has float16 only."""
+    """The mode of the guide's table that a model's run belongs to, None where it belongs to none. Over ranks
+    the guide's table has float16 only."""
     if ranks > 1:
         return "distributed" if precision == "float16" else None
     return MODES.get(precision)

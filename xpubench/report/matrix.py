@@ -94,7 +94,7 @@ def matrix(runs: Iterable[RunRow]) -> Matrix:
     than the model's limit. It fails when an accuracy is below that, or no latency run or no accuracy run went
     well. Any other one is partial.
     """
-    last = _placed(newest(runs))
+    last = newest(runs)
     references = references_of(last)
     by_cell: dict[tuple[str, str, Mode], list[RunRow]] = defaultdict(list)
     for run in last:
@@ -146,7 +146,7 @@ def tally(found: Matrix) -> list[Tally]:
 def newest(runs: Iterable[RunRow]) -> list[RunRow]:
     """Among runs that share an id and a kind of device, the one that was made last."""
     last: dict[tuple[str, str], RunRow] = {}
-    for run in runs:
+    for run in _placed(list(runs)):
         key = (run.id, run.device_name)
         if key not in last or run.created >= last[key].created:
             last[key] = run
@@ -154,17 +154,22 @@ def newest(runs: Iterable[RunRow]) -> list[RunRow]:
 
 
 def _placed(runs: Sequence[RunRow]) -> list[RunRow]:
-    """The runs. Those that ended before their device was known get the platform of the other runs in their
-    directory on that kind of device, where these have only one platform."""
-    seen: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    """The runs. Those that ended before their device was known get that of the other runs in their directory
+    on that kind of device where there is one, or the platform alone where these have one platform."""
+    seen: defaultdict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     for run in runs:
         if run.platform is not None:
-            seen[run.directory, run.device].add(run.platform)
+            seen[run.directory, run.device].add((run.platform, run.device_name))
     placed = []
     for run in runs:
         there = seen[run.directory, run.device]
-        only = run.platform is None and len(there) == 1
-        placed.append(msgspec.structs.replace(run, platform=next(iter(there))) if only else run)
+        platforms_there = {platform for platform, _ in there}
+        if run.platform is None and len(platforms_there) == 1:
+            [platform] = platforms_there
+            name = next(iter(there))[1] if len(there) == 1 else run.device_name
+            placed.append(msgspec.structs.replace(run, platform=platform, device_name=name))
+        else:
+            placed.append(run)
     return placed
 
 
