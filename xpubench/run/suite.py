@@ -19,7 +19,7 @@ from xpubench.record import Record
 from xpubench.results import ROUND, ResultsDirectory
 from xpubench.run.order import Order, Spec
 from xpubench.run.supervisor import Attempt, find_mpirun, records_of
-from xpubench.runtimes.registry import DEFAULT
+from xpubench.runtimes.registry import DEFAULT, loader
 
 Ranks = Annotated[int, msgspec.Meta(ge=1)]
 Rerun = Literal["failed", "all"]
@@ -202,15 +202,22 @@ def wanted(results: ResultsDirectory, spec: Spec, rerun: Rerun | None) -> bool:
 
 
 def _other_weights(record: Record) -> bool:
-    directory = Path(record.spec.subject.model).expanduser()
+    subject = record.spec.subject
+    directory = Path(subject.model).expanduser()
     if record.fingerprint is None or not (directory / "config.json").is_file():
         return False
     from xpubench.weights.fingerprint import of_directory
+    from xpubench.weights.source import pickle_files, weight_files
 
     try:
-        return of_directory(directory) != record.fingerprint
+        # A converted model, such as an IR, has the fingerprint of its checkpoint, which its runtime knows.
+        is_checkpoint = weight_files(directory) or pickle_files(directory)
+        now = of_directory(directory) if is_checkpoint else loader(subject.runtime).fingerprint(subject)
+    except ImportError:  # the stack is in another environment
+        return False
     except (RunFailure, OSError, ValueError):  # the run itself says what is wrong
         return True
+    return now != record.fingerprint
 
 
 @contextmanager
