@@ -268,3 +268,83 @@ def test_the_summary_counts_what_was_measured(xpubench: CommandLine, tmp_path: P
         in done.out
     )
     assert "- CPU, FP16, pytorch: 0 models pass, 0 fail, 1 partial; the guide validated 0" in done.out
+
+
+def of(groups: int = 128, **recipe: Any) -> dict[str, Any]:
+    return {"quantization": Quantization(group_size=groups, **recipe)}
+
+
+IPEX = {"runtime": "ipex"}
+OPENVINO = {"runtime": "openvino"}
+OTHER_RECIPE = "accuracy of another recipe: "
+
+
+@pytest.mark.parametrize(
+    ("latency", "accuracies", "mode", "reason"),
+    [
+        (of(), [of()], "int4", ""),
+        (of(checkpoint="/quantized"), [of()], "int4", ""),
+        (
+            of(),
+            [of(32)],
+            "int4",
+            f"{OTHER_RECIPE}RTN int4_fullrange groups of 32 instead of RTN int4_fullrange groups of 128",
+        ),
+        (of(), [of(32), of()], "int4", ""),
+        (
+            of(),
+            [of(compute_dtype="int8")],
+            "int4",
+            f"{OTHER_RECIPE}compute_dtype int8 instead of the default",
+        ),
+        (
+            of(),
+            [of() | {"dtype": "float32"}],
+            "int4",
+            f"{OTHER_RECIPE}int4 float32 instead of int4 float16",
+        ),
+        (
+            IPEX,
+            [IPEX | {"ipex_optimize": False}],
+            "fp16",
+            f"{OTHER_RECIPE}ipex_optimize False instead of the default",
+        ),
+        (
+            IPEX | {"allow_unoptimized": True},
+            [IPEX],
+            "fp16",
+            f"{OTHER_RECIPE}the default instead of allow_unoptimized True",
+        ),
+        (IPEX | {"allow_unoptimized": True}, [IPEX | {"allow_unoptimized": True}], "fp16", ""),
+        (
+            OPENVINO | {"config": {"KV_CACHE_PRECISION": "u8"}},
+            [OPENVINO],
+            "fp16",
+            f"{OTHER_RECIPE}the default instead of config {{'KV_CACHE_PRECISION': 'u8'}}",
+        ),
+    ],
+)
+def test_an_accuracy_counts_for_latencies_of_its_recipe(
+    cells: Any, latency: dict[str, Any], accuracies: list[dict[str, Any]], mode: str, reason: str
+) -> None:
+    found = cells(
+        latency_record(subject(LLAMA, **latency)),
+        *(accuracy_record(subject(LLAMA, **one)) for one in accuracies),
+    )
+    [(verdict, told)] = found["max", mode].values()
+    assert (verdict, told) == ("partial" if reason else "pass", reason)
+
+
+def test_each_recipe_with_a_latency_needs_an_accuracy_of_its_own(cells: Any) -> None:
+    both = [latency_record(subject(LLAMA, **of(groups))) for groups in (32, 128)]
+    found = cells(*both, accuracy_record(subject(LLAMA, **of(32))))
+    verdict, reason = found["max", "int4"]["pytorch"]
+    assert verdict == "partial"
+    assert reason.endswith("groups of 32 instead of RTN int4_fullrange groups of 128")
+
+
+def test_an_ir_has_the_recipe_of_the_export_that_made_it(cells: Any) -> None:
+    """The one that was exported before, and the one that a run exports from the checkpoint."""
+    exported = loaded(latency_record(subject("/models/ir", **OPENVINO)), ir=RECIPE)
+    scored = accuracy_record(subject(LLAMA, weight_format="int4", **OPENVINO), runtime=exported.runtime)
+    assert cells(exported, scored)["max", "int4"] == {"openvino": ("pass", "")}
