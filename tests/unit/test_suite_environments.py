@@ -177,12 +177,27 @@ def test_the_plan_of_a_platform_says_how_long_it_takes(xpubench: CommandLine) ->
     [
         (["--platform", "b850"], "did you mean b580"),
         (["--platform", "b580", "--models", "opt-6.7b"], "asks nothing of Arc B580"),
+        (
+            ["--platform", "b580", "--models", "Llama-2-7b-hf", "Lama-3-8B"],
+            "unknown model 'Lama-3-8B'; did you",
+        ),
         ([], "none of the guide's platforms; --platform max"),
     ],
 )
 def test_what_cannot_be_validated(xpubench: CommandLine, flags: list[str], words: str) -> None:
     done = xpubench("validate", "--dry-run", "--flags", "--device cpu", *flags)
     assert (done.code, words in done.error_line) == (2, True), done.err
+
+
+def test_a_model_that_the_platforms_table_lacks_is_named(xpubench: CommandLine) -> None:
+    models = ("--models", "Llama-2-7b-hf", "opt-6.7b", "smollm2-135m")
+    done = xpubench("validate", "--dry-run", "--platform", "b580", *models, "--flags", "--device cpu")
+    assert done.code == 0, done.err
+    left_out = [line for line in done.out.splitlines() if line.startswith("left out")]
+    assert [line.partition(" on ")[2] for line in left_out] == ["Arc B580: smollm2-135m, facebook/opt-6.7b"]
+    everything = xpubench("validate", "--dry-run", "--platform", "b580", "--flags", "--device cpu")
+    assert "left out" not in everything.out
+    assert "1 models of the guide's table" in done.out
 
 
 def test_validate_writes_the_page_and_goes_on_where_it_stopped(xpubench: CommandLine, tmp_path: Path) -> None:
