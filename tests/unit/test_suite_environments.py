@@ -143,6 +143,45 @@ def test_the_suite_of_all_stacks(
     assert "without a bound" not in done.out
 
 
+def test_flags_of_one_kind_of_run_go_to_the_runs_of_that_kind(suite: Any, fake: str, tmp_path: Path) -> None:
+    alone = fake.replace(RUN, "--device cpu")
+    latency, accuracy = grid(f"{alone} {RUN}"), grid(f"{alone} --accuracy-only --acc-tasks lambada_smoke")
+    (tmp_path / "script.json").write_text('{"scores": true}')
+    done = suite(latency + accuracy, "--flags", "--max-new-tokens 3 --until-ci 50 --num-iter 8 --acc-iter 4")
+    assert done.code == 0, done.out
+    specs = {record["spec"]["kind"]: record["spec"] for record in records(tmp_path)}
+    assert specs["latency"]["workload"]["new_tokens"] == 3
+    assert specs["latency"]["protocol"]["until_ci"] == 0.5
+    assert specs["accuracy"]["task"]["limit"] == 4
+    # Of its own command line nothing is taken back.
+    own = suite(latency + grid(f"{alone} --accuracy-only --max-new-tokens 3"))
+    assert (own.code, "--max-new-tokens is for latency runs" in own.error_line) == (2, True)
+    for one, flags, words in (
+        (latency, "--acc-iter 4", "--acc-iter is for accuracy runs"),
+        (accuracy, "--max-new-tokens 3", "--max-new-tokens is for latency runs"),
+        (accuracy, "--explain", "--explain and --depths are for latency runs"),
+    ):
+        refused = suite(one, f"--flags={flags}")
+        assert (refused.code, words in refused.error_line) == (2, True), flags
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *("--max-new-tokens 8", "--depths 8 16", "--explain", "--profile", "--loads 2", "--acc-iter 4"),
+        *(
+            "--reference cpu-float32 --max-kl 0.5",
+            "--torch-compile --backend eager",
+            "--acc-tasks lambada_smoke",
+        ),
+        "--until-decided --reference record.json",
+    ],
+)
+def test_a_suite_of_both_kinds_takes_the_flags_of_either(xpubench: CommandLine, flags: str) -> None:
+    done = xpubench("suite", "smoke", "--dry-run", "--flags", f"--device cpu {flags}")
+    assert done.code == 0, done.err
+
+
 def test_the_stacks_are_compared_in_tokens_divergence_and_accuracy() -> None:
     read = read_suite("stacks")
     lines = [" ".join(line.flags) for line in command_lines(read, None, [])]
@@ -197,6 +236,13 @@ def test_a_model_that_the_platforms_table_lacks_is_named(xpubench: CommandLine) 
     assert [line.partition(" on ")[2] for line in left_out] == ["Arc B580: smollm2-135m, facebook/opt-6.7b"]
     everything = xpubench("validate", "--dry-run", "--platform", "b580", "--flags", "--device cpu")
     assert "left out" not in everything.out
+
+
+def test_validate_takes_the_flags_of_both_kinds_of_run(xpubench: CommandLine) -> None:
+    flags = ("--flags", "--device cpu --max-new-tokens 8 --acc-iter 4")
+    done = xpubench("validate", "--dry-run", "--platform", "b580", "--models", "Llama-2-7b-hf", *flags)
+    assert done.code == 0, done.err
+    assert "1024 in, 8 out" in done.out
     assert "1 models of the guide's table" in done.out
 
 

@@ -93,7 +93,7 @@ def _orders(read: suite.Suite, name: str, model: CatalogModel, stack: str, flags
     """The orders of one suite for one model, which is also scored on the task that has a published figure."""
     tasks = ["--acc-tasks", GUIDE_TASK, PUBLISHED_TASK] if PUBLISHED_TASK in model.accuracy else []
     more = [*(tasks if name.startswith("accuracy") else []), *flags]
-    return orders_of(read, suite.command_lines(read, [model.id], more, stack=stack))
+    return orders_of(read, suite.command_lines(read, [model.id], more, stack=stack), both_kinds=True)
 
 
 def _chosen(names: list[str] | None) -> list[CatalogModel]:
