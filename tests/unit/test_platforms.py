@@ -348,3 +348,24 @@ def test_an_ir_has_the_recipe_of_the_export_that_made_it(cells: Any) -> None:
     exported = loaded(latency_record(subject("/models/ir", **OPENVINO)), ir=RECIPE)
     scored = accuracy_record(subject(LLAMA, weight_format="int4", **OPENVINO), runtime=exported.runtime)
     assert cells(exported, scored)["max", "int4"] == {"openvino": ("pass", "")}
+
+
+def test_a_latency_of_random_weights_needs_no_accuracy_of_its_recipe(cells: Any) -> None:
+    dummy = latency_record(subject(LLAMA, weights="dummy", **of(32)))
+    trained = latency_record(subject(LLAMA, **of()))
+    found = cells(dummy, trained, accuracy_record(subject(LLAMA, **of())))
+    assert found["max", "int4"] == {"pytorch": ("pass", "")}
+
+
+def test_a_cell_shows_a_latency_and_an_accuracy_of_one_recipe(xpubench: CommandLine, tmp_path: Path) -> None:
+    newer = {"created": "2026-12-01T00:00:00Z"}
+    write(tmp_path, latency_record(subject(LLAMA, **of()), **newer))
+    write(tmp_path, latency_record(subject(LLAMA, **of(32))))
+    write(tmp_path, accuracy_record(subject(LLAMA, **of())))
+    write(tmp_path, accuracy_record(subject(LLAMA, **of(32)), **newer))
+    found = json.loads(xpubench("report", tmp_path, "--format", "json").out)
+    [line] = [row for row in found["matrix"]["rows"] if row["model"] == LLAMA]
+    [entry] = [one for cell in line["cells"] for one in cell["entries"]]
+    assert entry["verdict"] == "pass"
+    assert "RTN int4_fullrange groups of 128" in entry["latency"]["recipe"]
+    assert entry["latency"]["recipe"] == entry["accuracy"]["recipe"]
