@@ -181,7 +181,7 @@ def _set(
         stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
         for spec in session.specs:
             session.plans[spec.id] = plan_of(facts.architecture, spec, facts.catalog_device, stored)
-    precision = precision_of(subject, session.generator.rounding, description.precision_class)
+    precision = precision_of(subject, session.generator.rounding, description.went_through)
     limits = reference_limits(reference, precision, max_kl=max_kl, min_agreement=min_agreement)
     doubts = noise_warnings(session.environment)
     if session.operators is not None:

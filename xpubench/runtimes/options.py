@@ -5,7 +5,7 @@ A runtime's module of options imports only this one, `xpubench.errors` and the s
 """
 
 import argparse
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -69,6 +69,12 @@ class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True, tag_field="n
         if self.quantization is None:
             return None
         return (self.quantization.weight_dtype or "int4").partition("_")[0]
+
+    @property
+    def went_through(self) -> str | None:
+        """The coarsest precision class that the weights went through, which says how far the run may be from
+        a reference."""
+        return self.precision_class
 
     @property
     def recipe_text(self) -> str | None:
@@ -237,6 +243,12 @@ class RuntimeOptions(
         """A lower bound of the bytes that `parameters` weights take, where the runtime stores them otherwise
         than the subject's dtype and recipe say; None where it does not."""
         return None
+
+
+def default_dtype(device: str) -> Literal["bfloat16", "float16"]:
+    """The dtype of a run that names none: the guide's float16, but bfloat16 on a CPU, which is slow in
+    float16."""
+    return "bfloat16" if device == "cpu" else "float16"
 
 
 class Choose(argparse.Action):
