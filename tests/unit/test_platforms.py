@@ -358,7 +358,7 @@ def test_a_latency_of_random_weights_needs_no_accuracy_of_its_recipe(cells: Any)
 
 
 def test_a_cell_shows_a_latency_and_an_accuracy_of_one_recipe(xpubench: CommandLine, tmp_path: Path) -> None:
-    newer = {"created": "2026-12-01T00:00:00Z"}
+    newer: dict[str, Any] = {"created": "2026-12-01T00:00:00Z"}
     write(tmp_path, latency_record(subject(LLAMA, **of()), **newer))
     write(tmp_path, latency_record(subject(LLAMA, **of(32))))
     write(tmp_path, accuracy_record(subject(LLAMA, **of())))
