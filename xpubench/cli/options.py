@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 
 from xpubench.errors import UserError
 from xpubench.runtimes import registry
-from xpubench.runtimes.options import Choose
+from xpubench.runtimes.options import Choose, default_dtype
 from xpubench.runtimes.registry import DEFAULT, options_class
 from xpubench.spec import (
     DTYPE_BYTES,
@@ -138,11 +138,6 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     add("--num-fewshot", type=int, metavar="N", help="examples before each item")
     note = "end when the items so far, in an order drawn by --seed, decide against --reference"
     add("--until-decided", action="store_true", help=note)
-
-
-def default_dtype(device: str) -> Dtype:
-    """The guide's float16, but bfloat16 on a CPU, which is slow in float16."""
-    return "bfloat16" if device == "cpu" else "float16"
 
 
 def recipe_from(args: argparse.Namespace, runtime: str) -> Quantization:

@@ -191,7 +191,7 @@ def _set(
     if description.time_of_a_sum is not None:
         card = msgspec.structs.replace(card, sum_ns=description.time_of_a_sum)
     _plan_as_loaded(session, description)
-    precision = precision_of(subject, session.generator.rounding, description.precision_class)
+    precision = precision_of(subject, session.generator.rounding, description.went_through)
     limits = reference_limits(reference, precision, max_kl=max_kl, min_agreement=min_agreement)
     doubts = noise_warnings(session.environment)
     if session.operators is not None:
