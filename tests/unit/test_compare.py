@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, ttest_1samp, ttest_ind
+from scipy.stats import t as student_t
 
 from tests import records
 from tests.conftest import ROOT, CommandLine
@@ -180,6 +181,49 @@ def test_earlier_runs_tell_the_noise_between_processes(
         assert only_run(done)["primary"]["method"] == "t with the noise of earlier runs"
 
 
+@pytest.mark.parametrize(
+    ("repeats", "words"),
+    [
+        ((11, 0), "give the new run 0 of the 10 degrees of freedom"),
+        ((4, 11), "give the base 3 of the 10 degrees of freedom"),
+        ((0, 3), "give the base 0 and the new run 2 of the 10 degrees of freedom"),
+    ],
+)
+def test_the_noise_of_one_stack_is_not_that_of_another(
+    xpubench: CommandLine, tmp_path: Path, repeats: tuple[int, int], words: str
+) -> None:
+    """A quiet stack with a history, and another whose processes may differ by any amount."""
+    ours, theirs = records.subject(), records.subject(runtime="ipex")
+    for of, count in zip((ours, theirs), repeats, strict=True):
+        for number in range(1, count + 1):
+            records.round_of(tmp_path / "earlier", number, of=of)
+    records.round_of(tmp_path / "a", 20, of=ours)
+    records.round_of(tmp_path / "b", 20, of=theirs, slow=0.9, second=True)
+    done = xpubench("compare", tmp_path / "a", tmp_path / "b", "--history", tmp_path / "earlier", "--json")
+    run = only_run(done)
+    assert (done.code, run["verdict"], words in run["reason"]) == (3, "inconclusive", True)
+
+
+def test_the_noises_of_two_stacks_are_combined_as_welch_does(xpubench: CommandLine, tmp_path: Path) -> None:
+    ours, theirs = records.subject(), records.subject(runtime="ipex")
+    for number in range(1, 14):
+        records.round_of(tmp_path / "earlier", number, of=ours, slow=1 + 0.002 * (number % 3))
+        records.round_of(tmp_path / "earlier", number, of=theirs, slow=1 + 0.03 * (number % 4), second=True)
+    records.round_of(tmp_path / "a", 20, of=ours)
+    records.round_of(tmp_path / "b", 20, of=theirs, slow=1.3, second=True)
+    done = xpubench("compare", tmp_path / "a", tmp_path / "b", "--history", tmp_path / "earlier", "--json")
+    judged = only_run(done)["primary"]
+    variances = []
+    for of in (ours, theirs):
+        paths = (tmp_path / "earlier").glob(f"round-*/{records.latency_record(of).id}.json")
+        medians = [json.loads(path.read_text())["summary"]["next_token_ms"]["median"] for path in paths]
+        variances.append(np.log(medians).var(ddof=1))
+    freedom = sum(variances) ** 2 / sum(one**2 / 12 for one in variances)
+    high = np.log(judged["change"]) + student_t.ppf(0.975, freedom) * sum(variances) ** 0.5
+    assert (done.code, judged["method"]) == (1, "t with the noise of earlier runs")
+    assert judged["high"] == pytest.approx(np.exp(high))
+
+
 def test_an_earlier_run_counts_once(xpubench: CommandLine, tmp_path: Path) -> None:
     """Ten repeats in two directories are ten, whatever names the directories have."""
     for number in range(1, 11):
@@ -189,7 +233,7 @@ def test_an_earlier_run_counts_once(xpubench: CommandLine, tmp_path: Path) -> No
     records.round_of(tmp_path / "b", 20, second=True)
     earlier = ("--history", tmp_path / "earlier", tmp_path / "copy", tmp_path / "earlier")
     done = xpubench("compare", tmp_path / "a", tmp_path / "b", *earlier)
-    assert (done.code, "9 of the 10 degrees of freedom" in done.out) == (3, True)
+    assert (done.code, "give the run 9 of the 10 degrees of freedom" in done.out) == (3, True)
 
 
 def test_explained_runs_repeat_those_that_are_not_explained(xpubench: CommandLine, tmp_path: Path) -> None:

@@ -67,24 +67,20 @@ def paired(base: Sequence[float], new: Sequence[float]) -> Interval:
 def welch(base: Sequence[float], new: Sequence[float]) -> Interval:
     """Welch's interval of the difference of the means, new less base, of rounds that were run apart, with the
     degrees of freedom of Welch and Satterthwaite; at least two rounds a side."""
-    parts = [_variance(side) / len(side) for side in (base, new)]
-    total = fsum(parts)
-    freedom: float = min(len(base), len(new)) - 1
-    if total > 0:
-        freedom = total**2 / fsum(
-            part**2 / (len(side) - 1) for part, side in zip(parts, (base, new), strict=True)
-        )
-    return _interval(fmean(new) - fmean(base), sqrt(total), freedom, min(len(base), len(new)), "Welch's t")
+    noises = [Noise(sqrt(_variance(side)), len(side) - 1) for side in (base, new)]
+    return _of_two_noises(base, new, noises, "Welch's t")
 
 
-def by_history(base: Sequence[float], new: Sequence[float], noise: Noise) -> Interval:
-    """The interval of the difference of the means where the noise between processes is known from other
-    runs."""
+def by_history(
+    base: Sequence[float], new: Sequence[float], noise: Noise, of_new: Noise | None = None
+) -> Interval:
+    """The interval of the difference of the means where the noise between processes is known from other runs:
+    one noise for both sides, or the base's and that of the new run, which are combined as Welch does."""
+    method: Method = "t with the noise of earlier runs"
+    if of_new is not None:
+        return _of_two_noises(base, new, (noise, of_new), method)
     error = noise.deviation * sqrt(1 / len(base) + 1 / len(new))
-    rounds = min(len(base), len(new))
-    return _interval(
-        fmean(new) - fmean(base), error, noise.freedom, rounds, "t with the noise of earlier runs"
-    )
+    return _interval(fmean(new) - fmean(base), error, noise.freedom, min(len(base), len(new)), method)
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> Noise | None:
@@ -109,6 +105,19 @@ def rounds_to_decide(interval: Interval, limit: float) -> int | None:
     numbers = range(max(interval.rounds + 1, 3), MOST_ROUNDS + 1)
     place = bisect_left(numbers, True, key=decides)
     return numbers[place] if place < len(numbers) else None
+
+
+def _of_two_noises(
+    base: Sequence[float], new: Sequence[float], noises: Sequence[Noise], method: Method
+) -> Interval:
+    """The interval of the difference of the means, new less base, where each side has a noise of its own."""
+    counts = (len(base), len(new))
+    parts = [noise.deviation**2 / count for noise, count in zip(noises, counts, strict=True)]
+    total = fsum(parts)
+    freedom: float = min(noise.freedom for noise in noises)
+    if total > 0:
+        freedom = total**2 / fsum(part**2 / noise.freedom for part, noise in zip(parts, noises, strict=True))
+    return _interval(fmean(new) - fmean(base), sqrt(total), freedom, min(counts), method)
 
 
 def _interval(estimate: float, error: float, freedom: float, rounds: int, method: Method) -> Interval:

@@ -1,7 +1,7 @@
 """How the processes of two runs were run, and the interval that this allows."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from math import exp, log
@@ -69,17 +69,13 @@ class EarlierRuns:
                 self._known.add(process)
                 self._groups[record.id][side, *sorted(lasting_facts(record))].append(record)
 
-    def noise(self, base: Record, new: Record, figure: Figure) -> Noise | None:
-        """The noise of that figure between processes of either run on the machine that both ran on, over
-        all versions of its software; None where it was not repeated, or the machines differ."""
-        machine = _machine(new)
-        if machine is None or machine != _machine(base):
-            return None
+    def noise(self, run: Record, figure: Figure) -> Noise | None:
+        """The noise of that figure between processes of a run on its machine, over all versions of its
+        software; None where it was not repeated."""
         groups = [
             _logarithms(group, figure)
-            for run in {base.id, new.id} & self._groups.keys()
-            for group in self._groups[run].values()
-            if len(group) > 1 and _machine(group[0]) == machine
+            for group in self._groups.get(run.id, {}).values()
+            if len(group) > 1 and _machine(group[0]) == _machine(run)
         ]
         return pooled(groups)
 
@@ -101,21 +97,32 @@ def judge_figures(
             interval = paired(before, after) if turns else welch(before, after)
             found[name] = judge_ratio(name, interval, limit, figure.words)
             continue
-        noise = earlier.noise(base[-1], new[-1], figure)
-        if noise is not None and noise.freedom >= MIN_HISTORY:
-            found[name] = judge_ratio(name, by_history(before, after, noise), limit, figure.words)
+        noises = _noises(base[-1], new[-1], figure, earlier)
+        known = [noise for noise in noises.values() if noise is not None and noise.freedom >= MIN_HISTORY]
+        if len(known) == len(noises):
+            found[name] = judge_ratio(name, by_history(before, after, *known), limit, figure.words)
         else:
-            reason = _too_little(noise.freedom if noise else 0) + _loads_apart(base[-1], new[-1])
+            reason = _too_little(noises) + _loads_apart(base[-1], new[-1])
             reason += _over_loads(base[-1], new[-1], figure, limit)
             change = exp(fmean(after) - fmean(before))
             found[name] = without_interval(name, change, limit, reason, ROUNDS_FOR_SAME)
     return found
 
 
-def _too_little(freedom: int) -> str:
+def _noises(base: Record, new: Record, figure: Figure, earlier: EarlierRuns) -> dict[str, Noise | None]:
+    """What earlier runs of the machine that both ran on tell of the noise: one value where both are one run,
+    else one for each side. None where nothing is known, or the machines differ."""
+    sides = {"the run": new} if base.id == new.id else {"the base": base, "the new run": new}
+    one_machine = _machine(base) == _machine(new) is not None
+    return {side: earlier.noise(run, figure) if one_machine else None for side, run in sides.items()}
+
+
+def _too_little(noises: Mapping[str, Noise | None]) -> str:
+    freedoms = {side: noise.freedom if noise is not None else 0 for side, noise in noises.items()}
+    lacking = [f"{side} {freedom}" for side, freedom in freedoms.items() if freedom < MIN_HISTORY]
     return (
         "one process a side does not tell the noise between processes, and earlier runs of this machine give "
-        f"{freedom} of the {MIN_HISTORY} degrees of freedom that are needed"
+        f"{' and '.join(lacking)} of the {MIN_HISTORY} degrees of freedom that are needed"
     )
 
 
