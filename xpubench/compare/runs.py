@@ -78,7 +78,7 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
         earlier.add(ours, "base")
         earlier.add(theirs, "new")
         run = compare_runs(ours, theirs, rules.limits, rules.primary, earlier)
-        runs.append(with_answers(run, before[one][-1].path, after[other][-1].path))
+        runs.append(with_answers(run, counting(before[one]).path, after[other][-1].path))
     runs += [_missing(_last(before[one])) for one in lacking if one not in allowed]
     runs = adjusted(runs)
     judged = sum(run.adjusted_p is not None for run in runs)
@@ -91,6 +91,12 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
         false_by_chance=ALPHA * judged,
         exit_code=verdict_exit_code({run.verdict for run in runs}),
     )
+
+
+def counting(rounds: Sequence[Found]) -> Found:
+    """The last round that went well, or the last where all failed: that of a base which counts for what is
+    told of one round alone."""
+    return next((found for found in reversed(rounds) if found.record.status == "ok"), rounds[-1])
 
 
 def verdict_exit_code(verdicts: set[RunVerdict]) -> int:
@@ -134,7 +140,7 @@ def _runtimes(runs: Runs) -> set[str]:
 
 def _of_one_work(ours: Runs, theirs: Runs) -> list[tuple[str, str]]:
     """The ids of each base run and of each new run that did the same work on another stack."""
-    keys = work_keys([_last(rounds) for runs in (ours, theirs) for rounds in runs.values()])
+    keys = work_keys([counting(rounds).record for runs in (ours, theirs) for rounds in runs.values()])
     before, after = keys[: len(ours)], keys[len(ours) :]
     return [
         (one, other)

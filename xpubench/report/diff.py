@@ -11,7 +11,7 @@ from xpubench.compare.environments import EnvironmentDifference, Environments, d
 from xpubench.compare.processes import EarlierRuns
 from xpubench.compare.row import RunRow, row_of
 from xpubench.compare.run import RunComparison, compare_runs, first_other_token
-from xpubench.compare.runs import Rules, adjusted
+from xpubench.compare.runs import Rules, adjusted, counting
 from xpubench.compare.work import Work, exact_key, recipe_text, stack_key, work_keys
 from xpubench.errors import UserError
 from xpubench.report.migration import Move, moves
@@ -128,7 +128,7 @@ def _compared(pairs: list[tuple[str, Rounds, Rounds]]) -> list[RunPair]:
         earlier.add(base, "a")
         earlier.add(new, "b")
     judged = adjusted([compare_runs(base, new, rules.limits, rules.primary, earlier) for base, new in sides])
-    return [_pair(model, _counted(a), b[-1], one) for (model, a, b), one in zip(pairs, judged, strict=True)]
+    return [_pair(model, counting(a), b[-1], one) for (model, a, b), one in zip(pairs, judged, strict=True)]
 
 
 def _pair(model: str, a: Found, b: Found, comparison: RunComparison) -> RunPair:
@@ -140,11 +140,6 @@ def _pair(model: str, a: Found, b: Found, comparison: RunComparison) -> RunPair:
         first_other_token=first_other_token(a.record, b.record),
         recipes=(recipe_text(a.record), recipe_text(b.record)),
     )
-
-
-def _counted(base: Rounds) -> Found:
-    """The last round of the base that counts: failed ones do where all failed."""
-    return next((found for found in reversed(base) if found.record.status == "ok"), base[-1])
 
 
 def _row(run: Rounds) -> RunRow:
