@@ -1,7 +1,7 @@
 """How the processes of two runs were run, and the interval that this allows."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from math import exp, log
@@ -44,12 +44,14 @@ def interleaved(base: Sequence[Record], new: Sequence[Record]) -> bool:
     return in_turns and all(late - early <= ROUND_S for early, late in made)
 
 
+# Judges each figure of the processes of a base and of a new run.
+Judge = Callable[[Sequence[Record], Sequence[Record], Limits], dict[FigureName, Judgement]]
 # A side and the lasting facts of the environment, equal for processes that repeat each other.
 Repeated = tuple[object, ...]
 
 
 class EarlierRuns:
-    """Repeated runs, from which the noise between processes is known."""
+    """Repeated runs, from which the noise between processes is known where a side is a single one."""
 
     def __init__(self) -> None:
         self._groups: defaultdict[str, defaultdict[Repeated, list[Record]]]
@@ -79,34 +81,33 @@ class EarlierRuns:
         ]
         return pooled(groups)
 
-
-def judge_figures(
-    base: Sequence[Record], new: Sequence[Record], limits: Limits, earlier: EarlierRuns
-) -> dict[FigureName, Judgement]:
-    """The judgement on each figure that all processes of both sides have; the records must be usable. Rounds
-    that took turns are paired, others are not. Where a side is a single process, the noise of earlier runs
-    serves, and without enough of these there is no interval and no verdict."""
-    turns = interleaved(base, new)
-    found: dict[FigureName, Judgement] = {}
-    for name, figure in FIGURES.items():
-        before, after = (_logarithms(side, figure) for side in (base, new))
-        if [len(before), len(after)] != [len(base), len(new)]:
-            continue
-        limit = getattr(limits, figure.limit)
-        if min(len(before), len(after)) > 1:
-            interval = paired(before, after) if turns else welch(before, after)
-            found[name] = judge_ratio(name, interval, limit, figure.words)
-            continue
-        noises = _noises(base[-1], new[-1], figure, earlier)
-        known = [noise for noise in noises.values() if noise is not None and noise.freedom >= MIN_HISTORY]
-        if len(known) == len(noises):
-            found[name] = judge_ratio(name, by_history(before, after, *known), limit, figure.words)
-        else:
-            reason = _too_little(noises) + _loads_apart(base[-1], new[-1])
-            reason += _over_loads(base[-1], new[-1], figure, limit)
-            change = exp(fmean(after) - fmean(before))
-            found[name] = without_interval(name, change, limit, reason, ROUNDS_FOR_SAME)
-    return found
+    def judge(
+        self, base: Sequence[Record], new: Sequence[Record], limits: Limits
+    ) -> dict[FigureName, Judgement]:
+        """The judgement on each figure that all processes of both sides have; the records must be usable.
+        Rounds that took turns are paired, others are not. Where a side is a single process, the noise of
+        these earlier runs serves, and without enough of them there is no interval and no verdict."""
+        turns = interleaved(base, new)
+        found: dict[FigureName, Judgement] = {}
+        for name, figure in FIGURES.items():
+            before, after = (_logarithms(side, figure) for side in (base, new))
+            if [len(before), len(after)] != [len(base), len(new)]:
+                continue
+            limit = getattr(limits, figure.limit)
+            if min(len(before), len(after)) > 1:
+                interval = paired(before, after) if turns else welch(before, after)
+                found[name] = judge_ratio(name, interval, limit, figure.words)
+                continue
+            noises = _noises(base[-1], new[-1], figure, self)
+            known = [noise for noise in noises.values() if noise is not None and noise.freedom >= MIN_HISTORY]
+            if len(known) == len(noises):
+                found[name] = judge_ratio(name, by_history(before, after, *known), limit, figure.words)
+            else:
+                reason = _too_little(noises) + _loads_apart(base[-1], new[-1])
+                reason += _over_loads(base[-1], new[-1], figure, limit)
+                change = exp(fmean(after) - fmean(before))
+                found[name] = without_interval(name, change, limit, reason, ROUNDS_FOR_SAME)
+        return found
 
 
 def _noises(base: Record, new: Record, figure: Figure, earlier: EarlierRuns) -> dict[str, Noise | None]:

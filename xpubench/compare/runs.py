@@ -77,7 +77,7 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
         ours, theirs = ([found.record for found in rounds] for rounds in (before[one], after[other]))
         earlier.add(ours, "base")
         earlier.add(theirs, "new")
-        run = compare_runs(ours, theirs, rules.limits, rules.primary, earlier)
+        run = compare_runs(ours, theirs, rules.limits, rules.primary, earlier.judge)
         runs.append(with_answers(run, counting(before[one]).path, after[other][-1].path))
     runs += [_missing(_last(before[one])) for one in lacking if one not in allowed]
     runs = adjusted(runs)

@@ -127,7 +127,9 @@ def _compared(pairs: list[tuple[str, Rounds, Rounds]]) -> list[RunPair]:
     for base, new in sides:
         earlier.add(base, "a")
         earlier.add(new, "b")
-    judged = adjusted([compare_runs(base, new, rules.limits, rules.primary, earlier) for base, new in sides])
+    judged = adjusted(
+        [compare_runs(base, new, rules.limits, rules.primary, earlier.judge) for base, new in sides]
+    )
     return [_pair(model, counting(a), b[-1], one) for (model, a, b), one in zip(pairs, judged, strict=True)]
 
 
