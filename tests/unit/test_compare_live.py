@@ -2,8 +2,9 @@
 
 import random
 from math import exp
+from pathlib import Path
 
-
+from tests.conftest import CommandLine
 from tests.records import latency_record, subject
 from xpubench.compare.live import compare_blocks
 from xpubench.compare.processes import Limits
@@ -43,3 +44,14 @@ def test_other_figures_of_live_comparisons_are_named_beyond_their_limits() -> No
     found = compare_blocks(*blocks(6, 0.5, 0.01), Limits(), "peak_device")
     assert (found.verdict, found.primary) == ("same", found.figures["peak_device"])
     assert any(line.startswith("next token slower, ratio 1.6") for line in found.beyond)
+
+
+def test_sides_of_other_numbers_of_generations_are_refused_before_they_run(
+    xpubench: CommandLine, tmp_path: Path
+) -> None:
+    side = "-m smollm2-135m --device cpu --greedy --num-warmup 2 --num-iter"
+    results = ("--results-dir", tmp_path / "live")
+    done = xpubench("compare", "--live", f"{side} 5", f"{side} 10", *results)
+    assert (done.code, "same number of measured iterations" in done.error_line) == (2, True)
+    assert "not 3 and 8" in done.error_line
+    assert not (tmp_path / "live").exists()
