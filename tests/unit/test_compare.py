@@ -156,7 +156,9 @@ def test_one_process_a_side_has_no_verdict(compare: CommandLine) -> None:
     assert "0 of the 10 degrees of freedom" in done.out
     assert compare(BASE, slowed(1.5), "--inconclusive-ok").code == 0
     judged = only_run(compare(BASE, slowed(1.5), "--json"))["primary"]
-    assert (judged["low"], judged["to_decide"]) == (None, 3)
+    # `same` needs three rounds, and how many decide depends on noise that nobody knows.
+    assert (judged["low"], judged["to_decide"]) == (None, None)
+    assert "at least 3 rounds" in judged["reason"]
 
 
 def test_a_single_iteration_has_no_verdict(compare: CommandLine) -> None:

@@ -141,7 +141,7 @@ def _judge_perplexity(base: Accuracy, new: Accuracy) -> Judgement | None:
         if abs(interval.estimate - told) < PERPLEXITY_LIMIT / 2:
             return judge_ratio("perplexity", interval, PERPLEXITY_LIMIT, COST)
     reason = "the items' log-likelihoods do not give this ratio, and so no interval"
-    return without_interval("perplexity", exp(min(told, MOST_LOG)), PERPLEXITY_LIMIT, reason, None)
+    return without_interval("perplexity", exp(min(told, MOST_LOG)), PERPLEXITY_LIMIT, reason)
 
 
 def _gained_and_lost(base: Accuracy, new: Accuracy) -> tuple[int, int]:

@@ -95,8 +95,7 @@ def judge_blocks(figure: FigureName, values: Sequence[float], limit: float) -> J
     `to_decide` is the number of all blocks from which it would probably decide."""
     count, estimate = len(values), fmean(values)
     if count < LEAST_BLOCKS:
-        reason = f"{LEAST_BLOCKS} blocks are the least that decide"
-        return without_interval(figure, exp(estimate), limit, reason, LEAST_BLOCKS)
+        return without_interval(figure, exp(estimate), limit, f"at least {LEAST_BLOCKS} blocks are needed")
     deviation = stdev(values)
     half = deviation * float(widths(np.array([count]))[0])
     interval = Interval(

@@ -106,7 +106,7 @@ class EarlierRuns:
                 reason = _too_little(noises) + _loads_apart(base[-1], new[-1])
                 reason += _over_loads(base[-1], new[-1], figure, limit)
                 change = exp(fmean(after) - fmean(before))
-                found[name] = without_interval(name, change, limit, reason, ROUNDS_FOR_SAME)
+                found[name] = without_interval(name, change, limit, reason)
         return found
 
 
@@ -123,7 +123,8 @@ def _too_little(noises: Mapping[str, Noise | None]) -> str:
     lacking = [f"{side} {freedom}" for side, freedom in freedoms.items() if freedom < MIN_HISTORY]
     return (
         "one process a side does not tell the noise between processes, and earlier runs of this machine give "
-        f"{' and '.join(lacking)} of the {MIN_HISTORY} degrees of freedom that are needed"
+        f"{' and '.join(lacking)} of the {MIN_HISTORY} degrees of freedom that are needed; else run "
+        f"at least {ROUNDS_FOR_SAME} rounds"
     )
 
 
