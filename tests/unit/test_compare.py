@@ -255,6 +255,24 @@ def test_explained_runs_repeat_those_that_are_not_explained(xpubench: CommandLin
     assert "TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE absent → 1" in done.out
 
 
+@pytest.mark.parametrize("form", ["directories", "files"])
+def test_a_copy_is_no_round(xpubench: CommandLine, tmp_path: Path, form: str) -> None:
+    """One process a side, 8% apart, whose records lie in three places each."""
+    sides = [tmp_path / name for name in "ab"]
+    for side, record in zip(sides, (BASE, slowed(1.08)), strict=True):
+        if form == "files":
+            side.write_bytes(encode(record) * 3)
+        else:
+            for directory in (side, side / "round-1", side / "round-2"):
+                records.write(directory, record)
+    done = xpubench("compare", *sides, "--json")
+    assert (done.code, only_run(done)["verdict"]) == (3, "inconclusive")
+    left_out = json.loads(done.out)["left_out"]
+    assert [line.partition(": ")[2].split(" in ")[0] for line in left_out] == 4 * [
+        "a copy of a process's record"
+    ]
+
+
 def test_earlier_runs_of_another_machine_tell_nothing(xpubench: CommandLine, tmp_path: Path) -> None:
     host = records.ENVIRONMENT.host
     assert host is not None

@@ -118,6 +118,17 @@ def test_a_short_series_says_that_it_is_short(xpubench: CommandLine, tmp_path: P
     assert found["series"][0]["note"].startswith("8 of the 12 runs that a step needs")
 
 
+def test_a_copy_is_no_run_of_the_series(xpubench: CommandLine, tmp_path: Path) -> None:
+    """Six runs in three copies are six, of which none can show a step."""
+    for name in ("a", "b", "c"):
+        days(tmp_path / name, [20.0] * 3 + [24.0] * 3)
+    sides = [tmp_path / name for name in ("a", "b", "c")]
+    done = xpubench("history", *sides, "--model", LLAMA, "--format", "json")
+    found = json.loads(done.out)
+    assert [series["runs"] for series in found["series"]] == [6]
+    assert (marked(found), len(found["left_out"])) == ([], 12)
+
+
 def test_accuracy_and_latency_are_series_of_their_own(xpubench: CommandLine, tmp_path: Path) -> None:
     for day in range(24):
         made = f"2026-01-{1 + day:02}T00:00:00Z"

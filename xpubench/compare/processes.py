@@ -9,6 +9,7 @@ from statistics import fmean
 
 import msgspec
 
+from xpubench.compare.copies import process_key
 from xpubench.compare.environments import lasting_facts
 from xpubench.compare.figures import FIGURES, Figure, FigureName, unusable
 from xpubench.compare.intervals import MIN_HISTORY, Noise, by_history, paired, pooled, welch
@@ -56,15 +57,14 @@ class EarlierRuns:
     def __init__(self) -> None:
         self._groups: defaultdict[str, defaultdict[Repeated, list[Record]]]
         self._groups = defaultdict(lambda: defaultdict(list))
-        self._known: set[tuple[object, ...]] = set()
+        self._known: set[bytes] = set()
 
     def add(self, records: Sequence[Record], side: str) -> None:
         """Adds usable latency runs, each once. Those of one `side` with equal environments repeat each
         other."""
         for record in records:
             # A directory may be named twice, or hold a copy.
-            times = tuple(one.end_to_end_ns for one in record.samples.iterations)
-            process = (record.id, record.created, times)
+            process = process_key(record)
             if process in self._known or not isinstance(record.spec, RunSpec):
                 continue
             if record.status == "ok" and not unusable(record):

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from xpubench.compare.answers import with_answers
+from xpubench.compare.copies import without_copies
 from xpubench.compare.figures import FigureName
 from xpubench.compare.processes import EarlierRuns, Limits
 from xpubench.compare.run import RunComparison, RunVerdict, compare_runs
@@ -162,7 +163,8 @@ def _may_lack(record: Record, globs: Sequence[str]) -> bool:
 
 def _runs(path: Path, left_out: list[tuple[str, str]]) -> Runs:
     """The runs of a directory or a file by their ids, each with its rounds. `DIR/ID.json` also names the run
-    of that id in the rounds of DIR. UserError where there is no record or none can be read."""
+    of that id in the rounds of DIR. Copies of one process's record are left out. UserError where there is no
+    record or none can be read."""
     with readable(path):
         is_directory, is_there = path.is_dir(), path.exists()
     if is_directory:
@@ -174,6 +176,6 @@ def _runs(path: Path, left_out: list[tuple[str, str]]) -> Runs:
     if not records:
         raise UserError(f"no records in {path}")
     runs: Runs = defaultdict(list)
-    for found in records:
+    for found in without_copies(records, left_out):
         runs[exact_key(found.record)].append(found)
     return runs

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from xpubench.compare.copies import without_copies
 from xpubench.compare.environments import EnvironmentDifference, Environments, differences
 from xpubench.compare.processes import EarlierRuns
 from xpubench.compare.row import RunRow, row_of
@@ -88,11 +89,15 @@ def diff(directories: Sequence[Path]) -> Diff:
 def _sides(
     directories: Sequence[Path], left_out: list[tuple[str, str]]
 ) -> tuple[tuple[str, str], tuple[OfOneSide, OfOneSide]]:
-    """The name of each side, and its records."""
-    first = list(records_in(directories[:1], left_out, below=True))
+    """The name of each side, and its records without copies."""
+
+    def side(paths: Sequence[Path]) -> OfOneSide:
+        return list(without_copies(records_in(paths, left_out, below=True), left_out))
+
+    first = side(directories[:1])
     if len(directories) > 1:
         others = ", ".join(map(str, directories[1:]))
-        return (str(directories[0]), others), (first, list(records_in(directories[1:], left_out, below=True)))
+        return (str(directories[0]), others), (first, side(directories[1:]))
     there = {record.spec.subject.runtime for _, record in first}
     if len(there) < 2:
         raise UserError(f"{directories[0]} holds one stack, {', '.join(there)}; name a second directory")
