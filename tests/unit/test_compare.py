@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from math import log
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,6 +18,7 @@ from scipy.stats import t as student_t
 
 from tests import records
 from tests.conftest import ROOT, CommandLine
+from xpubench.compare.intervals import rounds_to_decide, welch
 from xpubench.environment import Environment
 from xpubench.record import Output, Record, Samples, WeightsFingerprint, encode
 from xpubench.report.comparison import COLUMNS
@@ -307,6 +309,28 @@ def test_what_is_inconclusive_says_what_would_decide(xpubench: CommandLine, tmp_
         records.round_of(tmp_path / "a", number)
         records.round_of(tmp_path / "b", number, slow=noise[(number - 1) % 3], second=True)
     assert xpubench("compare", tmp_path / "a", tmp_path / "b").code == 0
+
+
+def spread_evenly(count: int, deviation: float) -> list[float]:
+    """So many values around 0 with that sample standard deviation."""
+    values = np.linspace(-1, 1, count)
+    return list(values / values.std(ddof=1) * deviation)
+
+
+@pytest.mark.parametrize("counts", [(2, 20), (3, 20), (20, 3), (3, 3)])
+@pytest.mark.parametrize("noises", [(0.05, 0.05), (0.01, 0.1), (0.1, 0.01)])
+def test_as_many_rounds_of_both_decide_whatever_the_numbers_of_rounds_are(
+    counts: tuple[int, int], noises: tuple[float, float]
+) -> None:
+    limit = log(1.05)
+    rounds = rounds_to_decide(welch(*map(spread_evenly, counts, noises)), limit)
+    assert rounds is not None
+
+    def half_width(count: int) -> float:
+        return welch(*(spread_evenly(count, noise) for noise in noises)).high
+
+    # Student's quantile is that of one side's degrees of freedom, which asks for a few rounds more.
+    assert half_width(rounds) <= limit < half_width(rounds - 3)
 
 
 def stretched(record: Record, every: int, factor: int) -> Record:

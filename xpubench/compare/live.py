@@ -105,6 +105,7 @@ def judge_blocks(figure: FigureName, values: Sequence[float], limit: float) -> J
         error=deviation / sqrt(count),
         freedom=count - 1,
         rounds=count,
+        deviation=deviation,
         method="always-valid t",
     )
     judged = judge_ratio(figure, interval, limit, FIGURES[figure].words)
