@@ -1,5 +1,7 @@
 """Latency runs held against each other: verdicts, exit codes, and the forms for people and machines."""
 
+import csv
+import io
 import json
 import os
 import subprocess
@@ -305,6 +307,13 @@ def test_what_is_inconclusive_says_what_would_decide(xpubench: CommandLine, tmp_
     assert done.code == 3
     rounds = judged["to_decide"]
     assert 4 < rounds < 100
+    told = f"would show {judged['detectable']:.1%}; decides at {rounds} rounds"
+    done = xpubench("compare", tmp_path / "a", tmp_path / "b", "--format", "junit")
+    assert told in (ElementTree.fromstring(done.out).findtext("testcase/system-out") or "").splitlines()
+    [row] = csv.DictReader(
+        io.StringIO(xpubench("report", "--diff", tmp_path / "a", tmp_path / "b", "--format", "csv").out)
+    )
+    assert (row["would_show"], row["decides_at"]) == (f"{judged['detectable']:.1%}", f"{rounds} rounds")
     for number in range(4, rounds + 2 - rounds % 3):
         records.round_of(tmp_path / "a", number)
         records.round_of(tmp_path / "b", number, slow=noise[(number - 1) % 3], second=True)

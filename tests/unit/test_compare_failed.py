@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -77,8 +78,14 @@ def test_a_set_that_lacks_every_run_fails(xpubench: CommandLine, tmp_path: Path)
     records.write(tmp_path / "c", records.latency_record(records.subject("opt-125m")))
     done = xpubench("compare", tmp_path / "a", tmp_path / "c")
     assert (done.code, done.out.count("the new set lacks it")) == (1, 2)
-    done = xpubench("compare", tmp_path / "a", tmp_path / "c", "--allow-missing", "*")
-    assert (done.code, "no run is in both" in done.out) == (2, True)
+    nothing = ("compare", tmp_path / "a", tmp_path / "c", "--allow-missing", "*")
+    for form in ("table", "md"):
+        done = xpubench(*nothing, "--format", form)
+        assert (done.code, "not comparable: no run is in both" in done.out) == (2, True)
+    for arguments, count in ((nothing, "3"), (("compare", tmp_path / "b", tmp_path / "b"), "2")):
+        done = xpubench(*arguments, "--format", "junit")
+        suite = ElementTree.fromstring(done.out)
+        assert (done.code, suite.get("errors"), suite.get("tests")) == (2, "1", count)
 
 
 def test_a_round_that_is_left_out_differs_in_nothing(xpubench: CommandLine, tmp_path: Path) -> None:
