@@ -41,7 +41,7 @@ def step_work(
         position_bytes=sequences * block_values * kv_value_bytes,
         blocks=architecture.num_layers,
         positions=input_tokens + max(workload.new_tokens - 2, 0) / 2,
-        flop=2 * sequences * architecture.step_weight_parameters,
+        flop=architecture.product_flop(sequences=sequences, tokens=1),
         sums=2 * architecture.num_layers + 1 if ranks > 1 else 0,
     )
 
@@ -119,7 +119,8 @@ def expected(
 
 
 def beside_measured(found: Expectation, next_token_ms: float) -> Expectation:
-    """The expectation beside a measured latency: its ratio, and whether that lies within the interval."""
+    """The expectation beside a measured latency: its ratio, and whether that lies within the interval, or by
+    how much beyond which end."""
     low, high = found.interval_ms
     ratio = next_token_ms / found.next_token_ms
     told = f"expected {found.next_token_ms:.2f} ms ({low:.2f} to {high:.2f})"
@@ -128,11 +129,15 @@ def beside_measured(found: Expectation, next_token_ms: float) -> Expectation:
     if low <= next_token_ms <= high:
         verdict = "as expected"
     elif next_token_ms > high:
-        verdict = f"{ratio - 1:.0%} above what this machine can do"
+        verdict = f"{_share(next_token_ms / high - 1)} beyond what this machine can do"
     else:
-        verdict = f"{1 - ratio:.0%} below what was expected"
+        verdict = f"{_share(1 - next_token_ms / low)} below the least that was expected"
     message = f"{verdict}: {next_token_ms:.2f} ms, {told}, {found.message}"
     return msgspec.structs.replace(found, ratio=ratio, message=message)
+
+
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value >= 0.01 else "less than 1%"
 
 
 def with_cause(found: Expectation, cause: Cause) -> Expectation:

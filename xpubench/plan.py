@@ -20,7 +20,8 @@ DEPTH_TOKENS = 9
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes, and lower bounds of times. A field is None where the device or the figure that it needs is not
     known. `peak_bytes` adds an estimate of the prefill's activations to the weights and the KV cache;
-    `fits` compares weights and KV cache, which are exact, with the device's memory. `expectation` is that of
+    `fits` compares weights and KV cache, which are those of the loaded model in a record, and before a load
+    can be lower bounds of them, with the device's memory. `expectation` is that of
     `xpubench plan`. Over several ranks, all figures are those of the rank that holds the most, with a device
     of its own."""
 
@@ -59,10 +60,12 @@ def plan_of(
     spec: RunSpec,
     device: CatalogDevice | None,
     stored: StoredWeights | None = None,
+    kv_value_bytes: float | None = None,
 ) -> Plan | None:
     """The plan of a run, None where the architecture or, with a text prompt, the length is not known yet. The
-    weights are the `stored` ones of a loaded model, or those that the subject is known to store. UserError
-    where so many ranks cannot share the model.
+    weights are the `stored` ones of a loaded model and each value of its KV cache has `kv_value_bytes`;
+    without a loaded model, both are what the subject is known to store at least. UserError where so many
+    ranks cannot share the model.
 
     Roofline (Williams et al. 2009): a phase takes at least its bytes / the bandwidth and at least its
     operations / the peak; a decoding step is bound by its bytes. The prefill runs batch x beams sequences, as
@@ -75,9 +78,10 @@ def plan_of(
     sequences, dtype_bytes = workload.batch_size * workload.num_beams, DTYPE_BYTES[subject.dtype]
     stored = stored or stored_weights(architecture, subject)
     positions = input_tokens + workload.new_tokens
-    kv_cache = architecture.kv_cache_bytes(sequences=sequences, positions=positions, dtype_bytes=dtype_bytes)
+    value_bytes = kv_value_bytes or least_kv_value_bytes(subject)
+    kv_cache = architecture.kv_cache_bytes(sequences=sequences, positions=positions, value_bytes=value_bytes)
     activations = activation_bytes(architecture, sequences, input_tokens, dtype_bytes)
-    step_bytes = decode_bytes_per_step(architecture, workload, input_tokens, stored.step, dtype_bytes)
+    step_bytes = decode_bytes_per_step(architecture, workload, input_tokens, stored.step, value_bytes)
     prefill_flop = architecture.prefill_flop(sequences=sequences, tokens=input_tokens)
     first_ms, bound = _first_token(stored.step, prefill_flop, subject.dtype, device)
     return Plan(
@@ -115,24 +119,37 @@ def own_weights(architecture: Architecture, subject: Subject) -> StoredWeights |
 
 
 def stored_weights(architecture: Architecture, subject: Subject) -> StoredWeights:
-    """The weights as the runtime stores them, or as dtype and recipe do. A recipe stores the layers'
-    matrices with 4 bits a value and one scale a group, and the token table and the output head with one
-    byte a value, unless the recipe keeps them in high precision. The kernels' other fields beside the
-    scale, and modules that the recipe keeps in high precision by name, are not counted."""
+    """The weights as the runtime stores them, or as dtype and recipe do, or a quantized checkpoint. A recipe
+    stores the layers' matrices with 4 bits a value and one scale a group, and the token table and the output
+    head with one byte a value, unless the recipe keeps them in high precision. The kernels' other fields
+    beside the scale, and modules that the recipe keeps in high precision by name, are not counted. Of a
+    quantized checkpoint, the layers' matrices and an output head that is not tied have at least the bits that
+    its config names; scales, and matrices of more bits, are not counted."""
     if (own := own_weights(architecture, subject)) is not None:
         return own
-    dtype_bytes, recipe = DTYPE_BYTES[subject.dtype], subject.quantization
-    weights = architecture.parameter_count * dtype_bytes
-    step = architecture.step_weight_parameters * dtype_bytes
+    dtype_bytes, recipe, bits = DTYPE_BYTES[subject.dtype], subject.quantization, architecture.weight_bits
+    matrix: float = dtype_bytes
+    table = head = matrix
     if recipe is not None:
-        int4_bytes = 0.5 + DTYPE_BYTES[recipe.scale_dtype] / recipe.group_size
-        saved = int(architecture.num_layers * architecture.linear_parameters * (dtype_bytes - int4_bytes))
-        weights, step = weights - saved, step - saved
-    if recipe is not None and recipe.head == "int8":
-        table, head = architecture.embedding_parameters, architecture.head_parameters
-        weights -= (dtype_bytes - 1) * (table if architecture.tied else table + head)
-        step -= (dtype_bytes - 1) * head
-    return StoredWeights(weights=weights, step=step)
+        matrix = 0.5 + DTYPE_BYTES[recipe.scale_dtype] / recipe.group_size
+        if recipe.head == "int8":
+            table = head = 1
+    elif bits is not None and subject.weights == "pretrained":
+        matrix = bits / 8
+        head = head if architecture.tied else matrix
+    of_matrices = architecture.num_layers * architecture.linear_parameters * (dtype_bytes - matrix)
+    of_table = architecture.embedding_parameters * (dtype_bytes - table)
+    of_head = architecture.head_parameters * (dtype_bytes - head)
+    saved, saved_in_step = of_matrices + of_table, of_matrices + of_head
+    return StoredWeights(
+        weights=architecture.parameter_count * dtype_bytes - int(saved + of_head * (not architecture.tied)),
+        step=architecture.step_weight_parameters * dtype_bytes - int(saved_in_step),
+    )
+
+
+def least_kv_value_bytes(subject: Subject) -> float:
+    """The fewest bytes of a value in the KV cache: those of the dtype, where the runtime knows no others."""
+    return subject.options.least_kv_value_bytes or DTYPE_BYTES[subject.dtype]
 
 
 def decode_bytes_per_step(
@@ -198,7 +215,8 @@ def check_beam_count(architecture: Architecture | None, num_beams: int) -> None:
 def lack_of_memory(
     architecture: Architecture | None, spec: RunSpec, available_bytes: int | None
 ) -> RunFailure | None:
-    """The failure of a run whose weights and KV cache alone exceed the free memory; None where they fit."""
+    """The failure of a run whose weights and KV cache exceed the free memory, even with the fewest bytes
+    that they may have; None where they may fit."""
     if architecture is None or available_bytes is None:
         return None
     workload, subject = spec.workload, spec.subject
@@ -210,7 +228,7 @@ def lack_of_memory(
         sequences=workload.batch_size * workload.num_beams,
         # The length of a text is not known yet.
         positions=(workload.input_tokens or 0) + workload.new_tokens,
-        dtype_bytes=DTYPE_BYTES[subject.dtype],
+        value_bytes=least_kv_value_bytes(subject),
     )
     if weights + kv_cache <= available_bytes:
         return None

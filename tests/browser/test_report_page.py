@@ -345,6 +345,24 @@ def test_a_comparison_shows_each_side_s_divergence(tmp_path: Path, open_page: Op
     assert (column(page, "KL A, nats"), column(page, "KL B, nats")) == (["0.0001"], ["0.0345"])
 
 
+def test_a_long_reason_makes_no_row_tall(tmp_path: Path, open_page: Open) -> None:
+    """It scrolls in its cell, and a printed page has all of it."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    for number in (1, 2, 3):
+        round_of(a, number, of=subject(LLAMA))
+        round_of(b, number, of=subject(LLAMA, runtime="ipex"), slow=1.5, second=True)
+    page = open_page(_page(tmp_path, diff_page(diff([a, b]))))
+    reason = page.locator("[data-table] tbody td.long").last
+    assert len(reason.inner_text()) > 200
+    text = reason.locator("div")
+    box = reason.bounding_box()
+    assert box is not None
+    assert box["height"] < 120
+    assert text.evaluate("one => one.scrollHeight > one.clientHeight")
+    page.emulate_media(media="print")
+    assert text.evaluate("one => one.scrollHeight <= one.clientHeight")
+
+
 def test_the_page_of_a_history(tmp_path: Path, open_page: Open) -> None:
     for day in range(1, 25):
         record = latency_record(

@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.distributed.conftest import OverRanks, environment, job
+from tests.integration.test_suite import SHAPE, Directory, run_script
 
 SIZES = range(8, 14)
 
@@ -113,3 +114,13 @@ def test_what_cannot_be_handed_out_is_one_line(
     errors = [line for line in done.err.splitlines() if "error: " in line]
     assert (len(errors), words in errors[0]) == (1, True), done.err
     assert "Traceback" not in done.err
+
+
+def test_the_one_click_script(tiny_llama: Path, tmp_path: Path) -> None:
+    results = Directory(tmp_path / "results")
+    more = {"models": str(tiny_llama), "beam": "1", "dtype": "float32", "flags": "--dummy-weights"}
+    done = run_script("run_benchmark_ds.sh", results, **SHAPE, **more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = results.records
+    assert (record["status"], record["spec"]["subject"]["tp_size"]) == ("ok", 2)
+    assert record["spec"]["workload"]["input_tokens"] == 8

@@ -114,6 +114,9 @@ def test_it_runs_against_its_source(
     values = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
     packed = values // 2 + values // 32 * 2 + values // 64
     assert packed <= runtime["weight_bytes"] - 2 * 2 * 256 * 64 <= 4 / 3 * packed
+    # The plan is that of what was loaded.
+    assert record["plan"]["weight_bytes"] == runtime["weight_bytes"]
+    assert record["plan"]["step_bytes"] == record["summary"]["step_bytes"]
     applied = runtime["quantization"]
     assert (applied["weight_dtype"], applied["int4"], applied["compute_dtype"]) == ("int4", 14, "float16")
     assert applied["library"]["method"] == "auto-round"

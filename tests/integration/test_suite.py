@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -191,16 +190,6 @@ def test_the_one_click_scripts(
         workload, subject = record["spec"]["workload"], record["spec"]["subject"]
         assert (workload["input_tokens"], workload["new_tokens"]) == (8, 4)
         assert (subject.get("quantization") is not None) == ("woq" in script)
-
-
-@pytest.mark.skipif(find_spec("mpi4py") is None, reason="mpi4py is not installed here")
-def test_the_one_click_script_over_ranks(tiny_llama: Path, results: Directory) -> None:
-    more = {"models": str(tiny_llama), "beam": "1", "dtype": "float32", "flags": "--dummy-weights"}
-    done = run_script("run_benchmark_ds.sh", results, **SHAPE, **more)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = results.records
-    assert (record["status"], record["spec"]["subject"]["tp_size"]) == ("ok", 2)
-    assert record["spec"]["workload"]["input_tokens"] == 8
 
 
 def test_the_accuracy_script(suite: Path, results: Directory) -> None:

@@ -140,6 +140,31 @@ def test_a_directory_and_its_file(generate: CommandLine, float16: Path) -> None:
     assert record["runtime"]["files"] == [float16.name]
 
 
+def test_the_weights_in_the_dtype_of_the_run(
+    generate: CommandLine, float16: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The converted file is as the tests' own, stays in the cache, and comes from the same checkpoint."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    flags = ("--runtime", "llama-cpp", "--json")
+    first, again, given, own = (
+        generate(SMOLLM2, *flags, "--dequantize", "--dtype", "float16"),
+        generate(SMOLLM2, *flags, "--dequantize", "--dtype", "float16"),
+        generate(SMOLLM2, *flags),
+        generate(float16, *flags),
+    )
+    record, found = record_of(first), record_of(first)["runtime"]
+    assert (found["weights"], found["dequantized_from"], found["source"]) == ("F16", "Q4_1", SMOLLM2)
+    assert (found["weight_bytes"], tokens(first)) == (record_of(own)["runtime"]["weight_bytes"], tokens(own))
+    assert record["plan"]["weight_bytes"] == pytest.approx(found["weight_bytes"], rel=0.01)
+    assert record["spec"]["subject"]["options"]["weights"] == "F16"
+    assert record["fingerprint"] == record_of(given)["fingerprint"]
+    assert record["id"] != record_of(given)["id"]
+    assert record_of(given)["runtime"]["dequantized_from"] is None
+    assert "converting" in first.err
+    assert ("converting" in again.err, tokens(again)) == (False, tokens(first))
+    assert len(list((tmp_path / "cache" / "xpubench" / "gguf").rglob("*.gguf"))) == 1
+
+
 def test_tokens_are_the_most_probable_ones_of_the_own_logits(llama: Generator) -> None:
     ids = prompts(llama, 2, 12)
     found = greedy(llama, ids, 10)
@@ -314,9 +339,12 @@ def test_a_broken_file(generate: CommandLine, float16: Path, tmp_path: Path) -> 
 def test_a_whole_file_that_llama_cpp_does_not_load(generate: CommandLine, tmp_path: Path) -> None:
     from tests.unit.test_llama_cpp_options import write_gguf
 
-    done = generate(write_gguf(tmp_path / "model.gguf"), "--runtime", "llama-cpp")
+    path = write_gguf(tmp_path / "model.gguf")
+    done = generate(path, "--runtime", "llama-cpp")
     assert done.code == 1
     assert "bad_model" in done.error_line
+    done = generate(path, "--runtime", "llama-cpp", "--dequantize")
+    assert (done.code, "does not convert" in done.error_line) == (1, True), done.err
 
 
 def test_it_stands_beside_pytorch(generate: CommandLine) -> None:

@@ -11,8 +11,9 @@ from xpubench.accuracy import divergence
 from xpubench.accuracy.check import Checks
 from xpubench.accuracy.divergence import Trace
 from xpubench.errors import UserError
-from xpubench.record import ReferenceLimits
-from xpubench.runtimes.base import Generator, Logits, TokenIds
+from xpubench.measure.times import TokenTimes
+from xpubench.record import ReferenceLimits, SyncPolicy
+from xpubench.runtimes.base import Generation, Generator, Logits, TokenIds
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Protocol, RunSpec, Workload
 
@@ -82,6 +83,39 @@ def test_a_trace_survives_its_file(tmp_path: Path) -> None:
         divergence.load(path)
     with pytest.raises(UserError, match="make the reference again"):
         divergence.load(tmp_path / "y.check.npz")
+
+
+class OneSequence:
+    """A loaded model that hides its logits and takes one sequence of the shape that it was prepared for. Its
+    tokens count up from the last one of the prompt."""
+
+    prepared: Workload | None = None
+
+    def prepare(self, workload: Workload) -> None:
+        self.prepared = workload
+
+    def generate(self, prompt_ids: TokenIds, workload: Workload, sync_policy: SyncPolicy) -> Generation:
+        assert self.prepared == workload
+        assert prompt_ids.shape == (1, workload.input_tokens)
+        tokens = prompt_ids[:, -1:] + 1 + np.arange(workload.new_tokens)
+        times = TokenTimes(sync_policy=sync_policy, start_ns=0, token_ns=[], end_ns=1)
+        return Generation(tokens=tokens, times=times, logits=None)
+
+
+def test_a_device_that_takes_one_sequence_is_asked_for_one_at_a_time() -> None:
+    prompt_ids = np.array([[1, 2], [5, 6]])
+    tokens = np.array([[3, 4, 5], [7, 9, 9]])
+    top_logprobs = np.zeros((2, 3, 1), dtype=np.float32)
+    reference = Trace(
+        prompt_ids=prompt_ids, tokens=tokens, top_ids=tokens[..., None], top_logprobs=top_logprobs
+    )
+    workload = Workload(input_tokens=8, new_tokens=4, batch_size=4)
+    generator = cast("Generator", OneSequence())
+    own, found = divergence.compare_tokens("r", reference, generator, workload)
+    assert own.tolist() == [[3, 4, 5], [7, 8, 9]]
+    # Behind 7 comes 8, and behind 9 comes 10.
+    assert found.top1_agreement == pytest.approx(4 / 6)
+    assert found.first_divergence == [None, 1]
 
 
 class WrongFirstRow:

@@ -118,8 +118,10 @@ def test_the_interval_has_the_ends_of_card_and_bandwidth() -> None:
     ("measured_ms", "words"),
     [
         (25.0, "as expected: 25.00 ms, expected 25.51 ms (22.18 to 29.34), the largest part of it products"),
-        (30.0, "18% above what this machine can do: 30.00 ms"),
-        (20.0, "22% below what was expected: 20.00 ms"),
+        (30.0, "2% beyond what this machine can do: 30.00 ms, expected 25.51 ms (22.18 to 29.34)"),
+        (58.68, "100% beyond what this machine can do: 58.68 ms"),
+        (29.35, "less than 1% beyond what this machine can do: 29.35 ms"),
+        (20.0, "10% below the least that was expected: 20.00 ms, expected 25.51 ms (22.18 to 29.34)"),
     ],
 )
 def test_a_measured_latency_beside_it(measured_ms: float, words: str) -> None:
@@ -132,7 +134,7 @@ def test_a_measured_latency_beside_it(measured_ms: float, words: str) -> None:
 def test_the_cause_of_a_ledger_is_told_beside_the_expectation() -> None:
     found = with_cause(beside_measured(expected(WORK, card(), ceiling_gb_per_s=100), 30.0), "host")
     assert found.message is not None
-    assert found.message.startswith("18% above what this machine can do: 30.00 ms, expected 25.51 ms")
+    assert found.message.startswith("2% beyond what this machine can do: 30.00 ms, expected 25.51 ms")
     assert found.message.endswith("(22.18 to 29.34), host-bound by its ledger")
 
 
@@ -162,7 +164,7 @@ def test_a_record_has_the_expectation_by_the_stacks_card(scripted: CommandLine) 
     assert found["ratio"] == pytest.approx(found["measured_ms"] / found["next_token_ms"])
     assert found["device_card"]["block_ns"]["middle"] == 3e4
     slow = scripted_expectation(scripted, card(block_ns=exactly(1e4), step_ns=exactly(0)))
-    assert "above what this machine can do" in slow["message"]
+    assert "beyond what this machine can do" in slow["message"]
 
 
 def test_a_stack_that_nobody_measured_has_an_assumed_card_with_a_wide_interval(scripted: CommandLine) -> None:

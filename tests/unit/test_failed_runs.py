@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import CommandLine
+from xpubench import catalog
 from xpubench.record import read_record
 
 # A model that fits anywhere, of 128 positions.
@@ -27,6 +28,18 @@ def test_a_run_that_cannot_fit_says_so_before_it_loads(scripted: CommandLine) ->
     (record,) = done.records
     assert record["status"] == "oom"
     assert "not loaded: 704.99 GB of weights" in record["failure"]["message"]
+
+
+def test_a_quantized_checkpoint_that_fits_is_loaded(scripted: CommandLine) -> None:
+    config = catalog.model("meta-llama/Llama-2-7b-hf").config()
+    quantized = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    statuses = []
+    # An Arc B580, on which 13.48 GB would not fit, and a device on which no 4 bits do.
+    for more, free in ((quantized, 12_880_000_000), ({}, 12_880_000_000), (quantized, 3_000_000_000)):
+        script = {"config": config | more, "device": {"free_memory_bytes": free}}
+        (record,) = scripted(script, "--dtype", "float16").records
+        statuses.append(record["status"])
+    assert statuses == ["ok", "oom", "oom"]
 
 
 def test_one_shape_that_does_not_fit_does_not_stop_the_others(scripted: CommandLine) -> None:

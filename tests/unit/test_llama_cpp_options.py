@@ -10,12 +10,15 @@ from gguf.quants import quantize
 
 from tests.conftest import CommandLine
 from xpubench.accuracy.limits import precision_of
+from xpubench.cli.generation import add_flags
+from xpubench.cli.main import Parser
+from xpubench.cli.options import specs_from
 from xpubench.compare.title import title_of_spec
 from xpubench.errors import UserError
 from xpubench.runtimes.llama_cpp.gguf_file import files_of, fingerprint_of, origin_of, read_gguf
 from xpubench.runtimes.llama_cpp.library import unused_instructions
 from xpubench.runtimes.llama_cpp.options import LlamaCppDescription, LlamaCppOptions
-from xpubench.spec import Protocol, RunSpec, Subject, Workload
+from xpubench.spec import DTYPE_BYTES, Protocol, RunSpec, Subject, Workload
 from xpubench.weights.fingerprint import of_directory
 
 HIDDEN, VOCABULARY = 64, 96
@@ -78,11 +81,15 @@ def test_the_bytes_are_those_of_the_tensors(tmp_path: Path, head: bool, weights:
     assert options.weight_bytes(str(tmp_path), parameters=10**9) == weights
 
 
-def test_a_step_reads_the_experts_that_one_sequence_uses(tmp_path: Path) -> None:
+def test_the_bytes_of_a_step_have_all_experts_of_which_the_architecture_knows_the_share(
+    tmp_path: Path,
+) -> None:
     found = read_gguf(str(write_gguf(tmp_path / "model.gguf", experts=8)))
     experts = 8 * 128 * HIDDEN // 32 * 18
     assert found.weight_bytes == 2 * EMBEDDING + MATRIX + NORM + experts
-    assert found.step_weight_bytes == EMBEDDING + MATRIX + NORM + experts // 4
+    assert found.step_weight_bytes == EMBEDDING + MATRIX + NORM + experts
+    assert found.mixture == {"num_local_experts": 8, "num_experts_per_tok": 2, "model_type": "mixtral"}
+    assert read_gguf(str(write_gguf(tmp_path / "dense.gguf"))).mixture == {}
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
@@ -248,6 +255,7 @@ def test_what_changes_the_figures_changes_the_id() -> None:
         {"flash_attn": "on"},
         {"n_gpu_layers": 3},
         {"threads": 2},
+        {"dequantize": True},
     ]
     ids = [spec("F16", **one).id for one in changes] + [spec("Q4_0").id]
     assert len(set(ids)) == len(ids)
@@ -278,6 +286,35 @@ def test_flags_that_cannot_be(generate: CommandLine, tmp_path: Path, flags: list
 def test_its_flags_are_not_for_others(generate: CommandLine) -> None:
     done = generate("smollm2-135m", "--flash-attn", "on")
     assert (done.code, "choose --runtime llama-cpp" in done.error_line) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "precision", "weight_bytes"),
+    [
+        (["--device", "cpu"], "BF16", "bfloat16", 2),
+        (["--device", "cuda"], "F16", "float16", 2),
+        (["--device", "cpu", "--dtype", "float32"], "F32", "float32", 4),
+    ],
+)
+def test_dequantized_weights_have_the_dtype(
+    tmp_path: Path, flags: list[str], kind: str, precision: str, weight_bytes: int
+) -> None:
+    model = str(write_gguf(tmp_path / "model.gguf"))
+    parser = Parser(prog="run_generation.py")
+    add_flags(parser)
+    args = parser.parse_args(["-m", model, "--runtime", "llama-cpp", "--dequantize", *flags])
+    (found,) = specs_from(args, args.device)
+    assert isinstance(found.subject.options, LlamaCppOptions)
+    assert (found.subject.options.weights, found.subject.options.precision) == (kind, precision)
+    # The plan's bytes are those of the dtype, not of the file.
+    assert found.subject.options.weight_bytes(model, parameters=100) is None
+    assert DTYPE_BYTES[found.subject.dtype] == weight_bytes
+
+
+def test_dequantized_weights_may_be_as_far_from_a_reference_as_quantized_ones() -> None:
+    described = LlamaCppDescription(weights="F16", dequantized_from="Q4_1", tensor_bytes={"F16": 9})
+    assert (described.precision_class, described.recipe_text) == ("float16", None)
+    assert precision_of(spec("F16").subject, stored=described.went_through) == "int4"
 
 
 AVX512 = "flags\t\t: fpu fma f16c avx2 avx512f avx512_vnni\n"

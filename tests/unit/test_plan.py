@@ -2,12 +2,17 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from xpubench import catalog
 from xpubench.catalog.architecture import Architecture
+from xpubench.expectation import step_work
 from xpubench.plan import Plan, decode_bytes_per_step, plan_of, stored_weights
+from xpubench.runtimes.llama_cpp.options import LlamaCppOptions
 from xpubench.runtimes.openvino.options import OptimumOptions, WeightFormat
+from xpubench.runtimes.pytorch.options import PyTorchOptions
+from xpubench.runtimes.registry import Options
 from xpubench.spec import Dtype, Protocol, Quantization, RunSpec, Subject, Workload
 
 LLAMA_2_7B = Architecture.from_config(catalog.model("meta-llama/Llama-2-7b-hf").config())
@@ -46,6 +51,56 @@ def test_an_export_that_is_yet_to_be_made(
     options = OptimumOptions(weight_format=weight_format)
     subject = Subject(model="llama", device="cpu", dtype=dtype, options=options)
     assert stored_weights(LLAMA_2_7B, subject).weights == bytes_each * 6_738_415_616
+
+
+@pytest.mark.parametrize(
+    ("fields", "matrix_bits", "head_bits"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, 4, 4),
+        ({"quant_method": "awq", "w_bit": 8}, 8, 8),
+        # The fewest bits of any matrix.
+        (
+            {"quant_method": "auto-round", "bits": 4, "extra_config": {"model.layers.0.mlp": {"bits": 2}}},
+            2,
+            2,
+        ),
+        ({"config_groups": {"group_0": {"weights": {"num_bits": 4}}}}, 4, 4),
+        # A method that names no bits may have any.
+        ({"quant_method": "other"}, 1, 1),
+        (None, 16, 16),
+    ],
+)
+def test_a_quantized_checkpoint_has_the_bits_of_its_config(
+    fields: dict[str, Any] | None, matrix_bits: int, head_bits: int
+) -> None:
+    config = catalog.model("meta-llama/Llama-2-7b-hf").config() | {"quantization_config": fields}
+    subject = Subject(model="llama", device="xpu", dtype="float16")
+    found = stored_weights(Architecture.from_config(config), subject)
+    table, norms = 32_000 * 4096, 65 * 4096
+    matrices = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11_008)
+    step = matrices * matrix_bits // 8 + table * head_bits // 8 + 2 * norms
+    assert (found.weights, found.step) == (step + 2 * table, step)
+    # Its shape alone has random weights in the dtype.
+    dummy = msgspec.structs.replace(subject, weights="dummy")
+    assert stored_weights(Architecture.from_config(config), dummy).weights == 2 * 6_738_415_616
+
+
+def test_a_cache_counts_with_the_fewest_bytes_that_its_runtime_may_take() -> None:
+    def cache(options: Options) -> int:
+        subject = Subject(model="/no/such/model", device="cpu", dtype="float32", options=options)
+        workload = Workload(input_tokens=100, new_tokens=28)
+        found = plan_of(LLAMA_2_7B, RunSpec(subject=subject, workload=workload, protocol=Protocol()), None)
+        assert found is not None
+        return found.kv_cache_bytes
+
+    values = 128 * LLAMA_2_7B.kv_values_per_token
+    assert cache(PyTorchOptions()) == 4 * values
+    # The default of a CPU.
+    assert cache(OptimumOptions()) == values
+    assert cache(OptimumOptions(kv_cache_precision="f16")) == 2 * values
+    assert cache(OptimumOptions(config={"VALUE_CACHE_PRECISION": "u4"})) == values / 2
+    assert cache(LlamaCppOptions()) == 2 * values
+    assert cache(LlamaCppOptions(cache_type_k="q8_0", cache_type_v="iq4_nl")) == 0.75 * values
 
 
 def test_grouped_queries_shrink_the_kv_cache() -> None:
@@ -94,6 +149,10 @@ def test_a_mixture_reads_the_experts_that_it_takes() -> None:
     workload = Workload(input_tokens=1, new_tokens=1)
     step = decode_bytes_per_step(mixtral, workload, 0, 2 * mixtral.step_weight_parameters, kv_value_bytes=2)
     assert step == pytest.approx(2 * taken)
+    # A step of 8 sequences reads nearly all experts, and each sequence computes with its own two.
+    assert mixtral.product_flop(sequences=8, tokens=1) == pytest.approx(8 * 2 * taken)
+    work = step_work(mixtral, Workload(input_tokens=1, new_tokens=1, batch_size=8), 1, 10**9, 2)
+    assert work.flop == mixtral.product_flop(sequences=8, tokens=1)
     flop = mixtral.prefill_flop(sequences=1, tokens=128)
     assert flop == pytest.approx(2 * 128 * 12.6e9, rel=0.05)
 

@@ -17,6 +17,8 @@ from xpubench.spec import Quantization
 
 LLAMA = "meta-llama/Llama-2-7b-hf"
 STANDARD = "lambada_standard"
+ADAPTER = "/adapters/chat"
+RAN = latency_record(subject(LLAMA))
 
 
 @pytest.fixture
@@ -140,6 +142,15 @@ def test_the_precision_is_what_really_ran(cells: Any, record: Record, mode: str 
     assert list(cells(record)) == ([("max", mode)] if mode else [])
 
 
+@pytest.mark.parametrize("lora", [{"lora": ADAPTER}, {"ir": {"recipe": {"model": LLAMA, "lora": ADAPTER}}}])
+def test_a_model_with_an_adapter_is_another_model(cells: Any, lora: dict[str, Any]) -> None:
+    """Its runs are in no cell of the model, whether the adapter is the run's or was merged before."""
+    if "ir" in lora:
+        assert cells(loaded(openvino(), **lora)) == {}
+    else:
+        assert cells(latency_record(subject(LLAMA, **lora)), accuracy_record(subject(LLAMA, **lora))) == {}
+
+
 def test_an_ir_counts_for_the_model_that_it_was_made_of(cells: Any) -> None:
     record = latency_record(subject("/models/llama-int4-ir", runtime="openvino"))
     assert list(cells(loaded(record, ir=RECIPE))) == [("max", "int4")]
@@ -187,14 +198,26 @@ def test_a_run_that_died_before_its_device_was_known_fails_where_the_others_ran(
     assert found["max", "fp16"]["ipex"] == ("fail", "latency: crash")
 
 
+def test_a_death_in_an_earlier_round_is_replaced_by_the_run_that_went_well(
+    xpubench: CommandLine, tmp_path: Path
+) -> None:
+    died = failed(RAN, "crash", "SIGSEGV")
+    died = msgspec.structs.replace(died, environment=Environment(), created="2020-01-01T00:00:00Z")
+    for number, latency in enumerate((died, RAN), 1):
+        write(tmp_path / f"round-{number}", latency)
+        write(tmp_path / f"round-{number}", accuracy_record(subject(LLAMA)))
+    found = json.loads(xpubench("report", tmp_path, "--format", "json").out)
+    [line] = [row for row in found["matrix"]["rows"] if row["model"] == LLAMA]
+    entries = {cell["platform"]: cell["entries"] for cell in line["cells"] if cell["entries"]}
+    assert {name: [one["verdict"] for one in there] for name, there in entries.items()} == {"max": ["pass"]}
+    assert found["failed"] == []
+
+
 def accuracy(acc: float, *, weights: str | None = None, **fields: Any) -> Record:
     """An accuracy on LAMBADA's standard passages, of which nothing is published."""
     fingerprint = None if weights is None else WeightsFingerprint(config="c" * 64, weights=weights * 64)
     of = subject(LLAMA, **fields)
     return accuracy_record(of, acc=acc, reference=None, items=1000, task=STANDARD, fingerprint=fingerprint)
-
-
-RAN = latency_record(subject(LLAMA))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +227,8 @@ RAN = latency_record(subject(LLAMA))
         ([accuracy(0.02), accuracy(0.66, dtype="float32")], "fail", "accuracy below the float32 run, 66.0 %"),
         ([accuracy(0.62), accuracy(0.66, dtype="float32")], "fail", "accuracy below the float32 run, 66.0 %"),
         ([accuracy(0.64), accuracy(0.66, dtype="float32")], "pass", ""),
-        # A float32 run that collapsed too, of other weights, of another task, or of another stack.
+        # A float32 run that collapsed too, of other weights, of another task, of another stack, or
+        # with an adapter.
         ([accuracy(0.02), accuracy(0.02, dtype="float32")], "partial", "no reference for the accuracy"),
         (
             [accuracy(0.64, weights="a"), accuracy(0.64, weights="b", dtype="float32")],
@@ -214,6 +238,11 @@ RAN = latency_record(subject(LLAMA))
         ([accuracy(0.64, weights="a"), accuracy(0.64, weights="a", dtype="float32")], "pass", ""),
         (
             [accuracy(0.64), accuracy(0.64, dtype="float32", runtime="ipex")],
+            "partial",
+            "no reference for the accuracy",
+        ),
+        (
+            [accuracy(0.64), accuracy(0.64, dtype="float32", lora=ADAPTER)],
             "partial",
             "no reference for the accuracy",
         ),
@@ -239,3 +268,104 @@ def test_the_summary_counts_what_was_measured(xpubench: CommandLine, tmp_path: P
         in done.out
     )
     assert "- CPU, FP16, pytorch: 0 models pass, 0 fail, 1 partial; the guide validated 0" in done.out
+
+
+def of(groups: int = 128, **recipe: Any) -> dict[str, Any]:
+    return {"quantization": Quantization(group_size=groups, **recipe)}
+
+
+IPEX = {"runtime": "ipex"}
+OPENVINO = {"runtime": "openvino"}
+OTHER_RECIPE = "accuracy of another recipe: "
+
+
+@pytest.mark.parametrize(
+    ("latency", "accuracies", "mode", "reason"),
+    [
+        (of(), [of()], "int4", ""),
+        (of(checkpoint="/quantized"), [of()], "int4", ""),
+        (
+            of(),
+            [of(32)],
+            "int4",
+            f"{OTHER_RECIPE}RTN int4_fullrange groups of 32 instead of RTN int4_fullrange groups of 128",
+        ),
+        (of(), [of(32), of()], "int4", ""),
+        (
+            of(),
+            [of(compute_dtype="int8")],
+            "int4",
+            f"{OTHER_RECIPE}compute_dtype int8 instead of the default",
+        ),
+        (
+            of(),
+            [of() | {"dtype": "float32"}],
+            "int4",
+            f"{OTHER_RECIPE}int4 float32 instead of int4 float16",
+        ),
+        (
+            IPEX,
+            [IPEX | {"ipex_optimize": False}],
+            "fp16",
+            f"{OTHER_RECIPE}ipex_optimize False instead of the default",
+        ),
+        (
+            IPEX | {"allow_unoptimized": True},
+            [IPEX],
+            "fp16",
+            f"{OTHER_RECIPE}the default instead of allow_unoptimized True",
+        ),
+        (IPEX | {"allow_unoptimized": True}, [IPEX | {"allow_unoptimized": True}], "fp16", ""),
+        (
+            OPENVINO | {"config": {"KV_CACHE_PRECISION": "u8"}},
+            [OPENVINO],
+            "fp16",
+            f"{OTHER_RECIPE}the default instead of config {{'KV_CACHE_PRECISION': 'u8'}}",
+        ),
+    ],
+)
+def test_an_accuracy_counts_for_latencies_of_its_recipe(
+    cells: Any, latency: dict[str, Any], accuracies: list[dict[str, Any]], mode: str, reason: str
+) -> None:
+    found = cells(
+        latency_record(subject(LLAMA, **latency)),
+        *(accuracy_record(subject(LLAMA, **one)) for one in accuracies),
+    )
+    [(verdict, told)] = found["max", mode].values()
+    assert (verdict, told) == ("partial" if reason else "pass", reason)
+
+
+def test_each_recipe_with_a_latency_needs_an_accuracy_of_its_own(cells: Any) -> None:
+    both = [latency_record(subject(LLAMA, **of(groups))) for groups in (32, 128)]
+    found = cells(*both, accuracy_record(subject(LLAMA, **of(32))))
+    verdict, reason = found["max", "int4"]["pytorch"]
+    assert verdict == "partial"
+    assert reason.endswith("groups of 32 instead of RTN int4_fullrange groups of 128")
+
+
+def test_an_ir_has_the_recipe_of_the_export_that_made_it(cells: Any) -> None:
+    """The one that was exported before, and the one that a run exports from the checkpoint."""
+    exported = loaded(latency_record(subject("/models/ir", **OPENVINO)), ir=RECIPE)
+    scored = accuracy_record(subject(LLAMA, weight_format="int4", **OPENVINO), runtime=exported.runtime)
+    assert cells(exported, scored)["max", "int4"] == {"openvino": ("pass", "")}
+
+
+def test_a_latency_of_random_weights_needs_no_accuracy_of_its_recipe(cells: Any) -> None:
+    dummy = latency_record(subject(LLAMA, weights="dummy", **of(32)))
+    trained = latency_record(subject(LLAMA, **of()))
+    found = cells(dummy, trained, accuracy_record(subject(LLAMA, **of())))
+    assert found["max", "int4"] == {"pytorch": ("pass", "")}
+
+
+def test_a_cell_shows_a_latency_and_an_accuracy_of_one_recipe(xpubench: CommandLine, tmp_path: Path) -> None:
+    newer = {"created": "2026-12-01T00:00:00Z"}
+    write(tmp_path, latency_record(subject(LLAMA, **of()), **newer))
+    write(tmp_path, latency_record(subject(LLAMA, **of(32))))
+    write(tmp_path, accuracy_record(subject(LLAMA, **of())))
+    write(tmp_path, accuracy_record(subject(LLAMA, **of(32)), **newer))
+    found = json.loads(xpubench("report", tmp_path, "--format", "json").out)
+    [line] = [row for row in found["matrix"]["rows"] if row["model"] == LLAMA]
+    [entry] = [one for cell in line["cells"] for one in cell["entries"]]
+    assert entry["verdict"] == "pass"
+    assert "RTN int4_fullrange groups of 128" in entry["latency"]["recipe"]
+    assert entry["latency"]["recipe"] == entry["accuracy"]["recipe"]

@@ -63,6 +63,34 @@ def test_a_worker_runs_in_the_environment_of_its_grid(suite: Any, fake: str, tmp
     assert (tmp_path / "ran").exists()
 
 
+def test_the_runtime_looks_for_its_device_in_the_environment_of_its_grid(
+    suite: Any, fake: str, tmp_path: Path
+) -> None:
+    """There the runtime finds an xpu, of which torch knows nothing."""
+    stack = tmp_path / "here" / "stack"
+    stack.mkdir(parents=True)
+    (stack / "sitecustomize.py").write_text(
+        "from xpubench.runtimes.fake.runtime import FakeRuntime\n"
+        "FakeRuntime.first_device = classmethod(lambda cls: 'xpu')\n"
+    )
+    python = stack / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{stack}:$PYTHONPATH" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    flags = fake.replace("--device cpu", "")
+    done = suite('[environments.other]\npython = "stack/python"\n' + grid(flags, 'environment = "other"'))
+    assert done.code == 0, done.out
+    assert [record["spec"]["subject"]["device"] for record in records(tmp_path)] == ["xpu"]
+
+
+def test_a_stack_that_an_environment_lacks_is_said_by_its_runs(suite: Any, tmp_path: Path) -> None:
+    lacking = grid(f"--runtime openvino-base {RUN}".replace("--device cpu", ""), 'environment = "own"')
+    done = suite(f'[environments.own]\npython = "{sys.executable}"\n' + lacking)
+    assert done.code == 1
+    [record] = records(tmp_path)
+    assert record["status"] == "unsupported"
+    assert "requirements-openvino.txt" in record["failure"]["message"]
+
+
 def test_an_optional_stack_that_is_not_here_is_left_out_and_named(
     suite: Any, fake: str, tmp_path: Path
 ) -> None:
@@ -115,6 +143,45 @@ def test_the_suite_of_all_stacks(
     assert "without a bound" not in done.out
 
 
+def test_flags_of_one_kind_of_run_go_to_the_runs_of_that_kind(suite: Any, fake: str, tmp_path: Path) -> None:
+    alone = fake.replace(RUN, "--device cpu")
+    latency, accuracy = grid(f"{alone} {RUN}"), grid(f"{alone} --accuracy-only --acc-tasks lambada_smoke")
+    (tmp_path / "script.json").write_text('{"scores": true}')
+    done = suite(latency + accuracy, "--flags", "--max-new-tokens 3 --until-ci 50 --num-iter 8 --acc-iter 4")
+    assert done.code == 0, done.out
+    specs = {record["spec"]["kind"]: record["spec"] for record in records(tmp_path)}
+    assert specs["latency"]["workload"]["new_tokens"] == 3
+    assert specs["latency"]["protocol"]["until_ci"] == 0.5
+    assert specs["accuracy"]["task"]["limit"] == 4
+    # Of its own command line nothing is taken back.
+    own = suite(latency + grid(f"{alone} --accuracy-only --max-new-tokens 3"))
+    assert (own.code, "--max-new-tokens is for latency runs" in own.error_line) == (2, True)
+    for one, flags, words in (
+        (latency, "--acc-iter 4", "--acc-iter is for accuracy runs"),
+        (accuracy, "--max-new-tokens 3", "--max-new-tokens is for latency runs"),
+        (accuracy, "--explain", "--explain and --depths are for latency runs"),
+    ):
+        refused = suite(one, f"--flags={flags}")
+        assert (refused.code, words in refused.error_line) == (2, True), flags
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *("--max-new-tokens 8", "--depths 8 16", "--explain", "--profile", "--loads 2", "--acc-iter 4"),
+        *(
+            "--reference cpu-float32 --max-kl 0.5",
+            "--torch-compile --backend eager",
+            "--acc-tasks lambada_smoke",
+        ),
+        "--until-decided --reference record.json",
+    ],
+)
+def test_a_suite_of_both_kinds_takes_the_flags_of_either(xpubench: CommandLine, flags: str) -> None:
+    done = xpubench("suite", "smoke", "--dry-run", "--flags", f"--device cpu {flags}")
+    assert done.code == 0, done.err
+
+
 def test_the_stacks_are_compared_in_tokens_divergence_and_accuracy() -> None:
     read = read_suite("stacks")
     lines = [" ".join(line.flags) for line in command_lines(read, None, [])]
@@ -149,12 +216,34 @@ def test_the_plan_of_a_platform_says_how_long_it_takes(xpubench: CommandLine) ->
     [
         (["--platform", "b850"], "did you mean b580"),
         (["--platform", "b580", "--models", "opt-6.7b"], "asks nothing of Arc B580"),
+        (
+            ["--platform", "b580", "--models", "Llama-2-7b-hf", "Lama-3-8B"],
+            "unknown model 'Lama-3-8B'; did you",
+        ),
         ([], "none of the guide's platforms; --platform max"),
     ],
 )
 def test_what_cannot_be_validated(xpubench: CommandLine, flags: list[str], words: str) -> None:
     done = xpubench("validate", "--dry-run", "--flags", "--device cpu", *flags)
     assert (done.code, words in done.error_line) == (2, True), done.err
+
+
+def test_a_model_that_the_platforms_table_lacks_is_named(xpubench: CommandLine) -> None:
+    models = ("--models", "Llama-2-7b-hf", "opt-6.7b", "smollm2-135m")
+    done = xpubench("validate", "--dry-run", "--platform", "b580", *models, "--flags", "--device cpu")
+    assert done.code == 0, done.err
+    left_out = [line for line in done.out.splitlines() if line.startswith("left out")]
+    assert [line.partition(" on ")[2] for line in left_out] == ["Arc B580: smollm2-135m, facebook/opt-6.7b"]
+    everything = xpubench("validate", "--dry-run", "--platform", "b580", "--flags", "--device cpu")
+    assert "left out" not in everything.out
+
+
+def test_validate_takes_the_flags_of_both_kinds_of_run(xpubench: CommandLine) -> None:
+    flags = ("--flags", "--device cpu --max-new-tokens 8 --acc-iter 4")
+    done = xpubench("validate", "--dry-run", "--platform", "b580", "--models", "Llama-2-7b-hf", *flags)
+    assert done.code == 0, done.err
+    assert "1024 in, 8 out" in done.out
+    assert "1 models of the guide's table" in done.out
 
 
 def test_validate_writes_the_page_and_goes_on_where_it_stopped(xpubench: CommandLine, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, CommandLine, Outcome
+from xpubench.catalog import model
 from xpubench.failures import death_of
 from xpubench.measure.host import out_of_memory_kills
 from xpubench.run.order import Order
@@ -153,6 +154,23 @@ def test_the_plan_tells_what_finished_runs_took(suite: SuiteRunner) -> None:
     plan = suite.run({}, "--dry-run")
     assert "1 to run" in plan.out
     assert "time: about " in plan.out
+
+
+def test_a_converted_model_in_a_directory_is_done_until_it_is_another(
+    suite: SuiteRunner, tmp_path: Path
+) -> None:
+    """Its runtime alone knows the fingerprint of the checkpoint that it was made of."""
+    directory = tmp_path / "converted"
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(model("smollm2-135m").config()))
+    text = suite.file.read_text()
+    suite.file.write_text(text.replace("smollm2-135m", str(directory)))
+    made_of = {"fingerprint": {"config": "c" * 64, "weights": "a" * 64}}
+    assert suite.run(made_of).code == 0
+    assert suite.statuses == {"ok": SHAPES}
+    assert f"0 of {SHAPES} runs to make" in suite.run(made_of).out
+    made_of["fingerprint"]["weights"] = "b" * 64
+    assert f"{SHAPES} of {SHAPES} runs to make" in suite.run(made_of).out
 
 
 Misbehave = Callable[[Sequence[str]], list[Order]]

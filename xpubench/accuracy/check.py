@@ -97,6 +97,9 @@ def cpu_reference(spec: RunSpec, architecture: Architecture | None) -> divergenc
         allow_pickle=spec.subject.allow_pickle,
     )
     on_cpu = msgspec.structs.replace(spec, subject=subject)
+    if architecture is not None and subject.model != spec.subject.model:
+        # What a quantized checkpoint was made from is not quantized itself.
+        architecture = msgspec.structs.replace(architecture, weight_bits=None)
     if lack := lack_of_memory(architecture, on_cpu, free_host_bytes()):
         raise RunFailure(lack.failure_class, f"the reference on the CPU: {lack.message}")
     try:

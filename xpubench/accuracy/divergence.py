@@ -108,14 +108,14 @@ def compare_tokens(
 ) -> tuple[TokenIds, Divergence]:
     """The own tokens of a runtime that hides its logits, int64 (P, N), and its divergence, from tokens alone.
     Prompts that end in more and more of the reference's tokens force it along them, one new token each
-    time."""
+    time. Each prompt runs alone, because some devices take one sequence at a time."""
 
     def after(forced: int, new_tokens: int) -> TokenIds:
         prompts = np.concatenate([reference.prompt_ids, reference.tokens[:, :forced]], axis=1)
-        batch, length = prompts.shape
-        asked = Workload(input_tokens=length, new_tokens=new_tokens, batch_size=batch, cache=workload.cache)
-        found: TokenIds = generator.generate(prompts, asked, "end_to_end").tokens
-        return found
+        asked = Workload(input_tokens=prompts.shape[1], new_tokens=new_tokens, cache=workload.cache)
+        generator.prepare(asked)
+        found = [generator.generate(prompt[None], asked, "end_to_end").tokens for prompt in prompts]
+        return np.concatenate(found)
 
     steps = reference.tokens.shape[1]
     best = np.concatenate([after(forced, 1) for forced in range(steps)], axis=1)

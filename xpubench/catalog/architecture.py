@@ -1,6 +1,6 @@
 """Parameters, KV cache and work of a causal language model, from its transformers config alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -18,6 +18,9 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     uses `experts_per_token` of them. The layer's counts include all experts, and `intermediate_size` is
     that of one expert. Where only `sparse_layers` of the layers have experts, `other_parameters` is reduced
     by what the remaining layers lack.
+
+    `weight_bits` are the fewest bits in which a quantized checkpoint stores a value of its matrices; None
+    where the config is not that of one.
     """
 
     model_type: str
@@ -40,6 +43,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     experts_per_token: int = 1
     expert_parameters: int = 0
     sparse_layers: int = 0
+    weight_bits: int | None = None
 
     @classmethod
     def from_config(cls, config: Config) -> "Architecture":
@@ -48,7 +52,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         if model_type not in _BUILDERS:
             raise unknown("architecture", model_type, list(_BUILDERS))
         try:
-            return _BUILDERS[model_type](config)
+            found = _BUILDERS[model_type](config)
+            return msgspec.structs.replace(found, weight_bits=_weight_bits(config))
         except KeyError as error:
             raise UserError(f"the config of this {model_type} model has no {error}") from error
         except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -84,19 +89,24 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         """The number of elements that the keys and values of one token have, summed over all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_dim
 
-    def kv_cache_bytes(self, *, sequences: int, positions: int, dtype_bytes: int) -> int:
+    def kv_cache_bytes(self, *, sequences: int, positions: int, value_bytes: float) -> int:
         """Bytes of the KV cache. A sliding window could make it smaller, which this ignores."""
-        return sequences * positions * self.kv_values_per_token * dtype_bytes
+        return int(sequences * positions * self.kv_values_per_token * value_bytes)
+
+    def product_flop(self, *, sequences: int, tokens: int) -> int:
+        """Floating point operations of the products with weights when each sequence has so many tokens, 1 in
+        a decoding step: 2 for each token and parameter that it uses (the output head runs for the last token
+        only)."""
+        left = self.sparse_layers * (self.experts - self.experts_per_token) * self.expert_parameters
+        used = self.num_layers * self.layer_parameters + self.other_parameters - left
+        return 2 * sequences * (used * tokens + self.head_parameters)
 
     def prefill_flop(self, *, sequences: int, tokens: int) -> int:
-        """Floating point operations of a prompt's pass: 2 for each parameter and token (the output head
-        runs for the last token only), and 4 for each head dimension and each pair of a token and an
-        earlier one that it attends to."""
-        left = self.sparse_layers * (self.experts - self.experts_per_token) * self.expert_parameters
-        dense = 2 * (self.num_layers * self.layer_parameters + self.other_parameters - left) * tokens
+        """Floating point operations of a prompt's pass: those of the products with weights, and 4 for each
+        head dimension and each pair of a token and an earlier one that it attends to."""
         pairs = tokens * (tokens + 1) // 2
         attention = 4 * self.num_layers * self.num_heads * self.head_dim * pairs
-        return sequences * (dense + attention + 2 * self.head_parameters)
+        return self.product_flop(sequences=sequences, tokens=tokens) + sequences * attention
 
     def part(self, ranks: int) -> "Architecture":
         """The sizes on the first of several ranks, which holds the most: its attention heads, its share of
@@ -143,6 +153,20 @@ def head_shares(heads: int, kv_heads: int, ranks: int) -> list[tuple[int, int]]:
         raise UserError(f"{ranks} ranks cannot share the model's {both}: {hint}")
     shares = [kv_heads // ranks + (rank < kv_heads % ranks) for rank in range(ranks)]
     return [(heads * share // kv_heads, share) for share in shares]
+
+
+def _weight_bits(config: Config) -> int | None:
+    """The fewest bits that a checkpoint's `quantization_config` names, whatever library wrote it (GPTQ, AWQ,
+    AutoRound and compressed-tensors do), 1 where it names none; None where it has no such field."""
+    fields = config.get("quantization_config")
+    return min(_named_bits(fields), default=1) if isinstance(fields, dict) else None
+
+
+def _named_bits(fields: Any) -> Iterator[int]:
+    for name, value in fields.items() if isinstance(fields, dict) else ():
+        if name in _BITS and isinstance(value, int) and value > 0:
+            yield value
+        yield from _named_bits(value)
 
 
 def _first_share(size: int, ranks: int) -> int:
@@ -283,6 +307,7 @@ def _bloom(config: Config) -> Architecture:
 # Without experts, their layers are those of these models.
 _DENSE_LIKE = {"mixtral": "mistral", "qwen2_moe": "qwen2", "qwen3_moe": "qwen3"}
 _SIZES = ("hidden_size", "num_attention_heads", "intermediate_size")
+_BITS = ("bits", "num_bits", "w_bit")
 _MULTIPLE = 64
 _TIED = ("opt", "bloom")
 _WIDE_HEADS = ("qwen3", "glm", "glm4")

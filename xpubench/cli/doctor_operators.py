@@ -7,9 +7,9 @@ import msgspec
 
 from xpubench.catalog import config_of, identify_device
 from xpubench.catalog.architecture import Architecture
-from xpubench.cli.options import default_dtype
 from xpubench.cli.tables import print_table
 from xpubench.report.text import number
+from xpubench.runtimes.options import default_dtype
 from xpubench.spec import Quantization
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any, cast, get_args
 
 from xpubench.errors import UserError
 from xpubench.runtimes import registry
-from xpubench.runtimes.options import Choose
+from xpubench.runtimes.options import Choose, default_dtype
 from xpubench.runtimes.registry import DEFAULT, options_class
 from xpubench.spec import (
     DTYPE_BYTES,
@@ -37,6 +37,15 @@ DEFAULT_TASK = "lambada_standard"
 AUTO = 0
 NO_EFFECT = "accepted for the guide's scripts; has no effect"
 SHORT_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+# Flags that latency runs alone take: what they generate and how it is measured, how steps of one token are
+# computed, and what is looked at besides; then those that accuracy runs alone take.
+LATENCY_FLAGS = (
+    *("--prompt", "--use-static-cache", "--num-beams", "--input-tokens", "--max-new-tokens"),
+    *("--profile", "--num-warmup", "--until-ci", "--loads"),
+)
+STEP_FLAGS = ("--torch-compile", "--backend", "--no-onednn-decode")
+OBSERVING_FLAGS = ("--explain", "--depths", "--max-kl", "--min-agreement")
+ACCURACY_FLAGS = ("--acc-tasks", "--acc-iter", "--acc-data", "--num-fewshot", "--until-decided")
 RECIPE_FLAGS = {
     "woq_algo": "algorithm",
     "woq_dtype": "weight_dtype",
@@ -140,11 +149,6 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
     add("--until-decided", action="store_true", help=note)
 
 
-def default_dtype(device: str) -> Dtype:
-    """The guide's float16, but bfloat16 on a CPU, which is slow in float16."""
-    return "bfloat16" if device == "cpu" else "float16"
-
-
 def recipe_from(args: argparse.Namespace, runtime: str) -> Quantization:
     """The recipe that the flags name."""
     given: dict[str, Any] = {field: getattr(args, flag) for flag, field in RECIPE_FLAGS.items()}
@@ -158,11 +162,8 @@ def recipe_from(args: argparse.Namespace, runtime: str) -> Quantization:
 def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracySpec]:
     """One spec for each task, on the resolved device. UserError for flags that only a latency run has; those
     that the guide's scripts give in both, such as --greedy and --token-latency, have no effect."""
-    generating = ("--prompt", "--use-static-cache", "--num-beams", "--input-tokens", "--max-new-tokens")
-    measuring = ("--profile", "--num-warmup", "--until-ci", "--loads")
-    _refuse(args, "is for latency runs; leave it out with --accuracy-only", *generating, *measuring)
-    steps = ("--torch-compile", "--no-onednn-decode")
-    _refuse(args, "has no effect on whole texts, which are scored eagerly; leave it out", *steps)
+    _refuse(args, "is for latency runs; leave it out with --accuracy-only", *LATENCY_FLAGS)
+    _refuse(args, "has no effect on whole texts, which are scored eagerly; leave it out", *STEP_FLAGS)
     batch_sizes = args.batch_size or [AUTO]
     if len(batch_sizes) != 1:
         raise UserError("--accuracy-only takes one --batch-size")
@@ -183,8 +184,7 @@ def accuracy_specs_from(args: argparse.Namespace, device: str) -> list[AccuracyS
 def specs_from(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) -> list[RunSpec]:
     """One spec for each combination of the flags with several values, on the resolved device. The flags may
     also be those of the runtimes that are run `beside` this one."""
-    accuracy_flags = ("--acc-tasks", "--acc-iter", "--acc-data", "--num-fewshot", "--until-decided")
-    _refuse(args, "is for accuracy runs; give --accuracy-only too, or leave it out", *accuracy_flags)
+    _refuse(args, "is for accuracy runs; give --accuracy-only too, or leave it out", *ACCURACY_FLAGS)
     subject = _subject(args, device, beside)
     warmup = args.num_warmup
     if warmup is None:
@@ -224,10 +224,25 @@ def specs_from(args: argparse.Namespace, device: str, beside: Sequence[str] = ()
     return [RunSpec(subject=subject, workload=one, protocol=protocol) for one in dict.fromkeys(workloads)]
 
 
+def keep_to_kind(args: argparse.Namespace, own: argparse.Namespace) -> None:
+    """Sets the flags of the other kind of run alone, latency or accuracy, to their values in `own`."""
+    # An accuracy run has a reference with --until-decided alone.
+    reference = ("--reference",)
+    of_latency = (*LATENCY_FLAGS, *STEP_FLAGS, *OBSERVING_FLAGS, *(() if args.until_decided else reference))
+    of_accuracy = (*ACCURACY_FLAGS, *(reference if args.until_decided else ()))
+    for name in map(_dest, of_latency if args.accuracy_only else of_accuracy):
+        setattr(args, name, getattr(own, name))
+
+
 def _refuse(args: argparse.Namespace, why: str, *flags: str) -> None:
     for flag in flags:
-        if getattr(args, flag.strip("-").replace("-", "_")) not in (None, False):
+        if getattr(args, _dest(flag)) not in (None, False):
             raise UserError(f"{flag} {why}")
+
+
+def _dest(flag: str) -> str:
+    """The attribute of the parsed arguments that holds a flag's value."""
+    return flag.strip("-").replace("-", "_")
 
 
 def runtime_names(args: argparse.Namespace) -> list[str]:

@@ -11,7 +11,6 @@ from xpubench.cli.options import (
     DEVICES,
     add_loading_flags,
     add_recipe_flags,
-    default_dtype,
     model_name,
     recipe_from,
 )
@@ -21,7 +20,7 @@ from xpubench.process.output import own_stdout
 from xpubench.record import Divergence
 from xpubench.report.text import divergence_text, gb_with_unit
 from xpubench.runtimes import registry
-from xpubench.runtimes.options import Choose
+from xpubench.runtimes.options import Choose, default_dtype
 from xpubench.runtimes.registry import options_class
 from xpubench.spec import Dtype, Protocol, Quantization, RunSpec, Subject, Workload
 from xpubench.weights.int4.recipes import CalibratedRecipe

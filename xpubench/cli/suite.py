@@ -11,7 +11,7 @@ from pathlib import Path
 from xpubench.cli import generation, tensor_parallel
 from xpubench.cli.doctor import findings, machine_facts
 from xpubench.cli.main import Parser
-from xpubench.cli.options import named_directory, runtime_names
+from xpubench.cli.options import keep_to_kind, named_directory, runtime_names
 from xpubench.cli.stack import choose, sentence
 from xpubench.cli.suite_plan import print_plan
 from xpubench.compare.title import title_of
@@ -94,12 +94,20 @@ def directories_of(args: argparse.Namespace, rounds: int) -> list[Path]:
     return [args.results_dir] if rounds == 1 else directories
 
 
-def orders_of(read: suite.Suite, commands: Sequence[suite.CommandLine]) -> list[Order]:
-    """The order of each command line in its environment. Where a stack is not here, a line says so once."""
+def orders_of(
+    read: suite.Suite, commands: Sequence[suite.CommandLine], *, both_kinds: bool = False
+) -> list[Order]:
+    """The order of each command line in its environment. Where a stack is not here, a line says so once.
+    Among runs of both kinds, which may be those of other calls, flags from outside that one kind alone takes
+    are given to that kind alone."""
     orders, left_out = [], []
-    for command in commands:
+    parsed = [_parsed(command, *command.more) for command in commands]
+    both_kinds = both_kinds or len({args.accuracy_only for args in parsed}) > 1
+    for command, args in zip(commands, parsed, strict=True):
+        if both_kinds:
+            keep_to_kind(args, _parsed(command))
         environment = read.environments.get(command.environment or "")
-        order = placed(_order(command, environment), environment, optional=command.optional)
+        order = placed(_order(command, args, environment), environment, optional=command.optional)
         if isinstance(order, str):
             left_out.append(order)
         else:
@@ -176,15 +184,21 @@ def _run(orders: list[Order], directories: list[Path], args: argparse.Namespace,
     return 0 if set(statuses) == {"ok"} else 1
 
 
-def _order(command: suite.CommandLine, environment: suite.SuiteEnvironment | None) -> Order:
-    """The order that a command line gives, by the flags of its command, on the device that its environment
-    finds where none is named."""
-    args = _parser(command.ranks is not None).parse_args(command.flags)
+def _parsed(command: suite.CommandLine, *more: str) -> argparse.Namespace:
+    """The flags of a command line's grid, and `more`."""
+    return _parser(command.ranks is not None).parse_args([*command.flags, *more])
+
+
+def _order(
+    command: suite.CommandLine, args: argparse.Namespace, environment: suite.SuiteEnvironment | None
+) -> Order:
+    """The order that a command line gives, by its flags, on the device that its environment finds where none
+    is named."""
     runtime, *others = runtime_names(args)
     if others:
         raise UserError("a command line of a suite has one runtime: name one --runtime, and vary it")
     python = environment.python if environment is not None else None
-    found = first_device_of(python) if args.device is None and python is not None else None
+    found = first_device_of(python, runtime) if args.device is None and python is not None else None
     device = args.device or found or generation.device_of_worker(runtime)
     if command.ranks is None:
         return generation.order_for(args, runtime, device)

@@ -6,6 +6,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from xpubench.catalog import CatalogModel, models
+from xpubench.catalog import model as model_named
 from xpubench.catalog.architecture import architecture_of
 from xpubench.catalog.platforms import platform_of, platform_title, platforms
 from xpubench.cli.reference import DTYPE
@@ -47,11 +48,12 @@ def run(args: argparse.Namespace) -> int:
     writes the page; 0 when every run is well, 1 when one failed."""
     if not args.dry_run:
         check_page(args.results_dir / PAGE, PAGE)
+    chosen = _chosen(args.models)
     directories = directories_of(args, 1)
     flags = suite.words(args.flags)
     stack = stack_of(suite.read_suite(SUITES["fp16"][0]), args.stack, flags)
     platform = _platform(args.platform, stack, flags)
-    asked = [one for one in models() if platform in one.platforms and _chosen(one, args.models)]
+    asked = [one for one in chosen if platform in one.platforms]
     orders = [
         order
         for mode, names in SUITES.items()
@@ -62,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     ]
     if not orders:
         raise UserError(f"the guide's table asks nothing of {platform_title(platform)} with these --models")
+    if args.models is not None:
+        _say_lacking([one.id for one in chosen if one not in asked], platform)
     _say_what(asked, platform, len(orders))
     references, too_large = _references(asked, flags)
     orders += references
@@ -89,12 +93,13 @@ def _orders(read: suite.Suite, name: str, model: CatalogModel, stack: str, flags
     """The orders of one suite for one model, which is also scored on the task that has a published figure."""
     tasks = ["--acc-tasks", GUIDE_TASK, PUBLISHED_TASK] if PUBLISHED_TASK in model.accuracy else []
     more = [*(tasks if name.startswith("accuracy") else []), *flags]
-    return orders_of(read, suite.command_lines(read, [model.id], more, stack=stack))
+    return orders_of(read, suite.command_lines(read, [model.id], more, stack=stack), both_kinds=True)
 
 
-def _chosen(model: CatalogModel, names: list[str] | None) -> bool:
-    known = (model.id.lower(), model.id.lower().rpartition("/")[2])
-    return names is None or any(name.lower() in known for name in names)
+def _chosen(names: list[str] | None) -> list[CatalogModel]:
+    """The catalog's models, or those with the names; UserError for a name that it lacks."""
+    ids = None if names is None else {model_named(name).id for name in names}
+    return [one for one in models() if ids is None or one.id in ids]
 
 
 def _platform(asked: str | None, stack: str, flags: list[str]) -> str:
@@ -155,6 +160,12 @@ def _float32_bytes(model: CatalogModel) -> int:
     architecture = architecture_of(model.config())
     assert architecture is not None, model.id
     return architecture.parameter_count * DTYPE_BYTES[DTYPE]
+
+
+def _say_lacking(names: Sequence[str], platform: str) -> None:
+    if names:
+        where = platform_title(platform)
+        print(f"left out, because the guide's table does not ask for them on {where}: {', '.join(names)}")
 
 
 def _say_what(asked: Sequence[CatalogModel], platform: str, processes: int) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from xpubench.catalog import find_model
 from xpubench.catalog.platforms import platform_of
 from xpubench.compare.accuracy import below_published, other_items
-from xpubench.compare.work import checkpoint_name, precision_class
+from xpubench.compare.work import checkpoint_name, precision_class, recipe_text
 from xpubench.explanation import Cause, PartName
 from xpubench.record import LatencySummary, Record
 from xpubench.spec import DTYPE_BYTES, AccuracySpec
@@ -21,11 +21,12 @@ MODES: dict[str, Mode] = {"float16": "fp16", "int4": "int4", "bfloat16": "bf16",
 class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """One run. Latencies in ms with their 95% interval, memory in bytes, accuracies, MBU and the prompt's
     share of the peak from 0 to 1. `key` names the run in the page; ids that repeat get a number. `checkpoint`
-    and `weights_digest` tell which model it is, `precision_class` what really ran, and `platform` where, None
-    where the record does not name the device. `tokens_checked` tells whether the timed tokens of a latency
-    run were looked at, and `acc_partial` that the accuracy is not that of the task's whole test set.
-    `bound_by` is the verdict on the tokens' time, and `next_parts` the parts of a next token's time as shares
-    of its latency, empty where there is no ledger or it was refused."""
+    and `weights_digest` tell which model it is, `lora` the adapter on it, `precision_class` what really ran,
+    `recipe` the dtype, the quantization and the options that could change an accuracy, in words, and
+    `platform` where, None where the record does not name the device. `tokens_checked` tells whether the timed
+    tokens of a latency run were looked at, and `acc_partial` that the accuracy is not that of the task's
+    whole test set. `bound_by` is the verdict on the tokens' time, and `next_parts` the parts of a next
+    token's time as shares of its latency, empty where there is no ledger or it was refused."""
 
     key: str
     id: str
@@ -43,8 +44,10 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     platform: str | None
     checkpoint: str
     weights_digest: str | None
+    lora: str | None
     precision: str
     precision_class: str
+    recipe: list[str]
     mode: Mode | None
     weights: str
     ranks: int
@@ -81,7 +84,8 @@ def row_of(record: Record, path: Path, key: str) -> RunRow:
     """The row of a record that lies in the file `path`."""
     spec, subject, device = record.spec, record.spec.subject, record.environment.device
     checkpoint, precision = checkpoint_name(record), precision_class(record)
-    known = find_model(checkpoint)
+    known, lora = find_model(checkpoint), _lora(record)
+    shown = precision if precision in DTYPE_BYTES else f"{precision} {subject.dtype}"
     return RunRow(
         key=key,
         directory=str(path.parent),
@@ -94,9 +98,11 @@ def row_of(record: Record, path: Path, key: str) -> RunRow:
         platform=platform_of(subject.device, device),
         checkpoint=checkpoint,
         weights_digest=record.fingerprint.weights if record.fingerprint else None,
-        precision=precision if precision in DTYPE_BYTES else f"{precision} {subject.dtype}",
+        lora=lora,
+        precision=shown,
         precision_class=precision,
-        mode=_mode(precision, subject.tp_size),
+        recipe=[shown, *_recipe(record)],
+        mode=_mode(precision, subject.tp_size) if lora is None else None,
         tokens_checked=_tokens_checked(record),
         ranks=subject.tp_size,
         workload=_workload(record),
@@ -111,9 +117,32 @@ def row_of(record: Record, path: Path, key: str) -> RunRow:
     )
 
 
+def _lora(record: Record) -> str | None:
+    """The adapter that was applied, or that was merged into the weights before they were loaded."""
+    return record.spec.subject.lora or (record.runtime.adapter if record.runtime is not None else None)
+
+
+def _recipe(record: Record) -> list[str]:
+    """How the weights were quantized, and what else differs from the defaults of the recipe and of the
+    runtime's options, in words. An option that says the precision of the weights is left out, which an IR
+    that was exported before does not need."""
+    subject, told = record.spec.subject, recipe_text(record)
+    recipe, options = subject.quantization, subject.options
+    own = [] if recipe is None else _changed(recipe, "compute_dtype", "high_precision")
+    names = (name for name in options.__struct_fields__ if getattr(options, name) != options.precision)
+    return [*(told.split(", ") if told else []), *own, *_changed(options, *names)]
+
+
+def _changed(part: msgspec.Struct, *names: str) -> list[str]:
+    """The fields with these names that differ from their defaults, in words."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(part)}
+    values = {name: getattr(part, name) for name in names}
+    return [f"{name} {value}" for name, value in values.items() if value not in (defaults[name], {})]
+
+
 def _mode(precision: str, ranks: int) -> Mode | None:
-    """The mode of the guide's table that a run belongs to, None where it belongs to none. Over ranks the
-    guide's table has float16 only."""
+    """The mode of the guide's table that a model's run belongs to, None where it belongs to none. Over ranks
+    the guide's table has float16 only."""
     if ranks > 1:
         return "distributed" if precision == "float16" else None
     return MODES.get(precision)

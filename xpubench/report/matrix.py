@@ -90,11 +90,11 @@ def matrix(runs: Iterable[RunRow]) -> Matrix:
     """The guide's models and the catalog's others that were measured.
 
     An entry passes when all its newest runs went well: at least one of latency, with trained weights, whose
-    timed tokens were looked at, and one of accuracy, on the whole task, that is not below a reference by more
-    than the model's limit. It fails when an accuracy is below that, or no latency run or no accuracy run went
-    well. Any other one is partial.
+    timed tokens were looked at, and for each of these recipes one of accuracy, on the whole task, that is not
+    below a reference by more than the model's limit. It fails when an accuracy is below that, or no latency
+    run or no accuracy run went well. Any other one is partial.
     """
-    last = _placed(newest(runs))
+    last = newest(runs)
     references = references_of(last)
     by_cell: dict[tuple[str, str, Mode], list[RunRow]] = defaultdict(list)
     for run in last:
@@ -146,7 +146,7 @@ def tally(found: Matrix) -> list[Tally]:
 def newest(runs: Iterable[RunRow]) -> list[RunRow]:
     """Among runs that share an id and a kind of device, the one that was made last."""
     last: dict[tuple[str, str], RunRow] = {}
-    for run in runs:
+    for run in _placed(list(runs)):
         key = (run.id, run.device_name)
         if key not in last or run.created >= last[key].created:
             last[key] = run
@@ -154,17 +154,22 @@ def newest(runs: Iterable[RunRow]) -> list[RunRow]:
 
 
 def _placed(runs: Sequence[RunRow]) -> list[RunRow]:
-    """The runs. Those that ended before their device was known get the platform of the other runs in their
-    directory on that kind of device, where these have only one platform."""
-    seen: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    """The runs. Those that ended before their device was known get that of the other runs in their directory
+    on that kind of device where there is one, or the platform alone where these have one platform."""
+    seen: defaultdict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
     for run in runs:
         if run.platform is not None:
-            seen[run.directory, run.device].add(run.platform)
+            seen[run.directory, run.device].add((run.platform, run.device_name))
     placed = []
     for run in runs:
         there = seen[run.directory, run.device]
-        only = run.platform is None and len(there) == 1
-        placed.append(msgspec.structs.replace(run, platform=next(iter(there))) if only else run)
+        platforms_there = {platform for platform, _ in there}
+        if run.platform is None and len(platforms_there) == 1:
+            [platform] = platforms_there
+            name = next(iter(there))[1] if len(there) == 1 else run.device_name
+            placed.append(msgspec.structs.replace(run, platform=platform, device_name=name))
+        else:
+            placed.append(run)
     return placed
 
 
@@ -202,13 +207,15 @@ def _entry(runtime: str, runs: Sequence[RunRow], references: References) -> Entr
     accuracies = [run for run in runs if run.kind == "accuracy"]
     low = next((pair for pair in _held(accuracies, references) if _below(*pair)), None)
     verdict, reason = _verdict(latencies, accuracies, low, references)
-    shown = low[0] if low else _run_to_show(accuracies)
+    latency = _run_to_show(latencies)
+    alike = [run for run in accuracies if latency is not None and run.recipe == latency.recipe]
+    shown = low[0] if low else _run_to_show(alike or accuracies)
     first = next(iter(references.get(shown.key, [])), None) if shown else None
     return Entry(
         runtime=runtime,
         verdict=verdict,
         reason=reason,
-        latency=_run_to_show(latencies),
+        latency=latency,
         accuracy=shown,
         reference=low[1] if low else first,
         too_low=low is not None,
@@ -258,7 +265,20 @@ def _missing(latencies: Sequence[RunRow], accuracies: Sequence[RunRow], referenc
     whole = [run for run in accuracies if not run.acc_partial]
     if not whole:
         return "accuracy not on the whole test set"
-    return "" if any(references.get(run.key) for run in whole) else "no reference for the accuracy"
+    for latency in (run for run in latencies if run.weights != "dummy"):
+        own = [run for run in whole if run.recipe == latency.recipe]
+        if not own:
+            return f"accuracy of another recipe: {_instead(whole[-1], latency)}"
+        if not any(references.get(run.key) for run in own):
+            return "no reference for the accuracy"
+    return ""
+
+
+def _instead(one: RunRow, other: RunRow) -> str:
+    """How the recipe of one run differs from that of another."""
+    one_alone = [part for part in one.recipe if part not in other.recipe]
+    other_alone = [part for part in other.recipe if part not in one.recipe]
+    return " instead of ".join(", ".join(parts) or "the default" for parts in (one_alone, other_alone))
 
 
 def _run_to_show(runs: Sequence[RunRow]) -> RunRow | None:

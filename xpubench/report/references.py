@@ -41,7 +41,7 @@ def references_of(runs: Sequence[RunRow]) -> dict[str, list[AccuracyReference]]:
 def _is_reference(run: RunRow) -> bool:
     return (
         (run.kind, run.status, run.weights) == ("accuracy", "ok", "pretrained")
-        and (run.runtime, run.precision_class, run.ranks) == (DEFAULT, "float32", 1)
+        and (run.runtime, run.precision_class, run.ranks, run.lora) == (DEFAULT, "float32", 1, None)
         and run.acc is not None
         and run.acc >= LEAST_ACC
         and not run.acc_partial

@@ -12,7 +12,7 @@ from xpubench.plan import DEPTH_TOKENS
 from xpubench.prompts import random_prompt
 from xpubench.record import Record
 from xpubench.run.session import Session
-from xpubench.spec import DTYPE_BYTES, RunSpec, Workload
+from xpubench.spec import RunSpec, Workload
 
 # At each of two visits the first generation from a cache of random values is not counted, and this many are;
 # where a prompt has to be run for each, fewer are.
@@ -91,7 +91,7 @@ def _check_memory(session: Session[RunSpec], workload: Workload, depth: int) -> 
     needed = architecture.part(subject.tp_size).kv_cache_bytes(
         sequences=workload.batch_size * workload.num_beams,
         positions=depth + 1 + DEPTH_TOKENS,
-        dtype_bytes=DTYPE_BYTES[subject.dtype],
+        value_bytes=session.generator.kv_value_bytes(architecture.head_dim),
     )
     if needed > free:
         what = f"a KV cache of {needed / 1e9:.2f} GB at depth {depth}"

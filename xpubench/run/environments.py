@@ -16,7 +16,10 @@ from xpubench.run.supervisor import PACKAGES
 from xpubench.runtimes.registry import options_class
 
 PROBE = "import importlib.metadata, sys; importlib.metadata.version(sys.argv[1])"
-DEVICE = "from xpubench.measure.device import available_devices; print(available_devices()[0])"
+DEVICE = (
+    "import sys; from xpubench.runtimes.registry import loader; "
+    "found = loader(sys.argv[1]); found.set_up(); print(found.first_device())"
+)
 WORKER = "import xpubench.run.worker"
 PROBE_S = 120.0
 
@@ -77,12 +80,13 @@ def has_package(python: str | None, package: str) -> bool:
 
 
 @cache
-def first_device_of(python: str) -> str | None:
-    """The preferred device that another interpreter's torch finds; None where it cannot tell."""
+def first_device_of(python: str, runtime: str) -> str | None:
+    """The preferred device that a runtime finds under another interpreter; None where it cannot tell, such as
+    one that lacks the runtime's stack."""
     environment = os.environ | {"PYTHONPATH": PACKAGES}
     try:
         done = subprocess.run(
-            [python, "-c", DEVICE],
+            [python, "-c", DEVICE, runtime],
             capture_output=True,
             text=True,
             timeout=PROBE_S,

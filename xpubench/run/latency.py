@@ -149,6 +149,19 @@ def _plan(session: Session[RunSpec]) -> list[Record]:
     return refused
 
 
+def _plan_as_loaded(session: Session[RunSpec], description: RuntimeDescription) -> None:
+    """Plans the runs anew by what the loaded model stores, where that is not what its dtype says."""
+    facts, stored = session.facts, None
+    if facts.architecture is None:
+        return
+    if description.quantization is not None or own_weights(facts.architecture, session.subject) is not None:
+        stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
+    value_bytes = session.generator.kv_value_bytes(facts.architecture.head_dim)
+    for spec in session.specs:
+        plan = plan_of(facts.architecture, spec, facts.catalog_device, stored, value_bytes)
+        session.plans[spec.id] = plan
+
+
 def _set(
     session: Session[RunSpec],
     reference: str | None,
@@ -177,11 +190,8 @@ def _set(
     description = session.generator.describe()
     if description.time_of_a_sum is not None:
         card = msgspec.structs.replace(card, sum_ns=description.time_of_a_sum)
-    if facts.architecture is not None and own_weights(facts.architecture, subject) is not None:
-        stored = StoredWeights(weights=description.weight_bytes, step=description.step_weight_bytes)
-        for spec in session.specs:
-            session.plans[spec.id] = plan_of(facts.architecture, spec, facts.catalog_device, stored)
-    precision = precision_of(subject, session.generator.rounding, description.precision_class)
+    _plan_as_loaded(session, description)
+    precision = precision_of(subject, session.generator.rounding, description.went_through)
     limits = reference_limits(reference, precision, max_kl=max_kl, min_agreement=min_agreement)
     doubts = noise_warnings(session.environment)
     if session.operators is not None:

@@ -19,7 +19,7 @@ from xpubench.record import Record
 from xpubench.results import ROUND, ResultsDirectory
 from xpubench.run.order import Order, Spec
 from xpubench.run.supervisor import Attempt, find_mpirun, records_of
-from xpubench.runtimes.registry import DEFAULT
+from xpubench.runtimes.registry import DEFAULT, loader
 
 Ranks = Annotated[int, msgspec.Meta(ge=1)]
 Rerun = Literal["failed", "all"]
@@ -76,11 +76,12 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The flags of one worker, the number of ranks that share its model, None for one process, and the
-    environment that its grid asks for."""
+    """The flags of one worker, those of its grid and `more` from outside, the number of ranks that share its
+    model, None for one process, and the environment that its grid asks for."""
 
     flags: list[str]
     ranks: int | None
+    more: list[str] = []
     environment: str | None = None
     optional: bool = False
 
@@ -111,9 +112,8 @@ def command_lines(
     suite: Suite, names: list[str] | None, more: list[str], *, ranks: int | None = None, stack: str = DEFAULT
 ) -> list[CommandLine]:
     """All command lines of a suite for the runtime `stack`, with the models `names` in place of its own and
-    `more` flags at the end.
-    Where it runs over ranks, their number is `ranks`, else the catalog's, else the suite's. UserError where
-    mpirun is needed and missing, and for more than `MOST_COMMAND_LINES`."""
+    `more` flags. Where it runs over ranks, their number is `ranks`, else the catalog's, else the suite's.
+    UserError where mpirun is needed and missing, and for more than `MOST_COMMAND_LINES`."""
     count = sum(len(names or _models(grid)) * prod(map(len, grid.vary)) for grid in suite.grid)
     if count > MOST_COMMAND_LINES:
         raise UserError(
@@ -126,7 +126,8 @@ def command_lines(
         raise UserError("this suite runs each model in one process; leave out --ranks")
     lines = [
         CommandLine(
-            flags=["-m", name, *words(" ".join([grid.flags, _stack_flags(grid, stack), *variant])), *more],
+            flags=["-m", name, *words(" ".join([grid.flags, _stack_flags(grid, stack), *variant]))],
+            more=more,
             ranks=grid.ranks and (ranks or getattr(find_model(name), "ranks", None) or grid.ranks),
             environment=grid.environment,
             optional=grid.optional,
@@ -135,8 +136,9 @@ def command_lines(
         for name in names or _models(grid)
         for variant in product(*grid.vary)
     ]
-    if nul := next((line for line in lines if any("\0" in word for word in line.flags)), None):
-        raise UserError(f"the command line {' '.join(nul.flags)!r} holds a NUL character; remove it")
+    texts = (" ".join([*line.flags, *line.more]) for line in lines)
+    if nul := next((text for text in texts if "\0" in text), None):
+        raise UserError(f"the command line {nul!r} holds a NUL character; remove it")
     return lines
 
 
@@ -202,15 +204,22 @@ def wanted(results: ResultsDirectory, spec: Spec, rerun: Rerun | None) -> bool:
 
 
 def _other_weights(record: Record) -> bool:
-    directory = Path(record.spec.subject.model).expanduser()
+    subject = record.spec.subject
+    directory = Path(subject.model).expanduser()
     if record.fingerprint is None or not (directory / "config.json").is_file():
         return False
     from xpubench.weights.fingerprint import of_directory
+    from xpubench.weights.source import pickle_files, weight_files
 
     try:
-        return of_directory(directory) != record.fingerprint
+        # A converted model, such as an IR, has the fingerprint of its checkpoint, which its runtime knows.
+        is_checkpoint = weight_files(directory) or pickle_files(directory)
+        now = of_directory(directory) if is_checkpoint else loader(subject.runtime).fingerprint(subject)
+    except ImportError:  # the stack is in another environment
+        return False
     except (RunFailure, OSError, ValueError):  # the run itself says what is wrong
         return True
+    return now != record.fingerprint
 
 
 @contextmanager

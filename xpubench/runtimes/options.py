@@ -5,7 +5,8 @@ A runtime's module of options imports only this one, `xpubench.errors` and the s
 """
 
 import argparse
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -69,6 +70,12 @@ class RuntimeDescription(msgspec.Struct, frozen=True, kw_only=True, tag_field="n
         if self.quantization is None:
             return None
         return (self.quantization.weight_dtype or "int4").partition("_")[0]
+
+    @property
+    def went_through(self) -> str | None:
+        """The coarsest precision class that the weights went through, which says how far the run may be from
+        a reference."""
+        return self.precision_class
 
     @property
     def recipe_text(self) -> str | None:
@@ -237,6 +244,25 @@ class RuntimeOptions(
         """A lower bound of the bytes that `parameters` weights take, where the runtime stores them otherwise
         than the subject's dtype and recipe say; None where it does not."""
         return None
+
+    @property
+    def least_kv_value_bytes(self) -> float | None:
+        """A lower bound of the bytes of a value in the KV cache, where the runtime stores it otherwise than
+        in the subject's dtype; None where it does not."""
+        return None
+
+
+def type_bytes(name: str) -> float:
+    """The bytes of a value of a type that has its bits in its name, such as u8, f16 or q4_0, without scales;
+    1 where it has none."""
+    bits = re.search(r"\d+", name)
+    return int(bits[0]) / 8 if bits else 1.0
+
+
+def default_dtype(device: str) -> Literal["bfloat16", "float16"]:
+    """The dtype of a run that names none: the guide's float16, but bfloat16 on a CPU, which is slow in
+    float16."""
+    return "bfloat16" if device == "cpu" else "float16"
 
 
 class Choose(argparse.Action):

@@ -3,6 +3,7 @@
 from xpubench.explanation import Cause, Ledger
 from xpubench.measure.ledger.facts import RunFacts
 from xpubench.runtimes import registry
+from xpubench.spec import DTYPE_BYTES
 
 # The causes against which another runtime that runs a step as one graph can help.
 BETWEEN_KERNELS: tuple[Cause, ...] = ("host", "launches")
@@ -15,7 +16,7 @@ def advice_on(cause: Cause, ledger: Ledger, facts: RunFacts) -> list[str]:
     if cause in (*BETWEEN_KERNELS, "kernels"):
         lines += _other_runtimes(cause, facts)
     if cause == "bandwidth":
-        lines += _fewer_bytes(facts)
+        lines += _fewer_bytes(ledger, facts)
     if cause == "communication":
         lines += _over_ranks(ledger)
     if cause == "clock":
@@ -24,26 +25,41 @@ def advice_on(cause: Cause, ledger: Ledger, facts: RunFacts) -> list[str]:
 
 
 def _other_runtimes(cause: Cause, facts: RunFacts) -> list[str]:
-    subject = facts.spec.subject
-    if subject.tp_size > 1 or subject.device in subject.options.one_graph_on:
+    subject, names = facts.spec.subject, registry.with_one_graph(facts.spec.subject.device)
+    # These runtimes load checkpoints.
+    loads = subject.tp_size == 1 and subject.weights == "pretrained"
+    if not (names and loads) or subject.device in subject.options.one_graph_on:
         return []
-    names = registry.with_one_graph(subject.device)
-    if not names:
+    if cause in BETWEEN_KERNELS and subject.options.compiles and facts.spec.workload.cache == "static":
         return []
     why = "a step is then one graph" if cause in BETWEEN_KERNELS else "its kernels are others"
-    return [f"try --runtime {names[0]}, where it is installed: {why}"]
+    other = registry.options_class(names[0])
+    refusal = f"; {other.int4_refusal}" if subject.quantization is not None and other.int4_refusal else ""
+    return [f"try --runtime {names[0]}, where it is installed: {why}{refusal}"]
 
 
-def _fewer_bytes(facts: RunFacts) -> list[str]:
+def _fewer_bytes(ledger: Ledger, facts: RunFacts) -> list[str]:
     subject = facts.spec.subject
-    if subject.quantization is not None or subject.options.precision is not None or subject.tp_size > 1:
+    if subject.tp_size > 1 or _keeps_its_weights(facts):
         return []
     if subject.dtype == "float32" and subject.device != "cpu":
         return ["try --dtype bfloat16: the weights are then half the bytes"]
+    times = {part.name: part.ns for part in ledger.parts}
+    if times.get("weights", 0) < times.get("kv_cache", 0) or subject.lora is not None:
+        return []
     needed = subject.options.int4_dtypes.get(subject.device, subject.dtype)
     if subject.options.int4_method is None or needed != subject.dtype or subject.dtype == "float32":
         return []
     return ["try --woq, if the accuracy of INT4 is enough: the weights are then a quarter of the bytes"]
+
+
+def _keeps_its_weights(facts: RunFacts) -> bool:
+    """Whether the weights are quantized already, or are in a file that the runtime runs as it is, whatever
+    the dtype."""
+    subject, loaded = facts.spec.subject, facts.runtime
+    precision = subject.options.precision or (loaded.precision_class if loaded is not None else None)
+    quantized = subject.quantization is not None or precision not in (None, *DTYPE_BYTES)
+    return quantized or subject.options.weight_bytes(subject.model, 1) is not None
 
 
 def _over_ranks(ledger: Ledger) -> list[str]:

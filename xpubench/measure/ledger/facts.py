@@ -12,8 +12,8 @@ from xpubench.spec import RunSpec
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The latencies of the first and of the next token in nanoseconds, each the mean of the middle half of
     the timed ones, so that a disturbed token does not count; the bytes of weights and of KV cache that a step
-    must read; the bandwidth ceiling in GB/s; the floating point operations of the prompt's pass and of a
-    step's products with weights; the peak rate of matrix products in TFLOP/s; what was really loaded. None
+    must read; the bandwidth ceiling in GB/s; the floating point operations of the products with weights in
+    the prompt's pass and in a step; the peak rate of matrix products in TFLOP/s; what was really loaded. None
     stands for what is not known."""
 
     spec: RunSpec
@@ -37,6 +37,10 @@ def facts_of(record: Record, architecture: Architecture | None) -> RunFacts:
         part = architecture.part(record.spec.subject.tp_size)
     weights = _weight_bytes(record, 1.0 if part is None else part.step_share(sequences))
     step = record.latency.step_bytes if record.latency else None
+
+    def product_flop(tokens: int | None) -> int | None:
+        return part.product_flop(sequences=sequences, tokens=tokens) if part and tokens else None
+
     return RunFacts(
         spec=record.spec,
         runtime=record.runtime,
@@ -45,10 +49,9 @@ def facts_of(record: Record, architecture: Architecture | None) -> RunFacts:
         weight_bytes=weights,
         kv_bytes=None if weights is None or step is None else max(step - weights, 0),
         ceiling_gb_per_s=record.bandwidth.highest_gb_per_s if record.bandwidth else None,
-        prefill_flop=record.plan.prefill_flop if record.plan else None,
+        prefill_flop=product_flop(record.latency.input_tokens if record.latency else None),
+        step_flop=product_flop(1),
         peak_tflop_per_s=record.peak.highest_tflop_per_s if record.peak else None,
-        # Each weight takes one multiplication and one addition for each sequence.
-        step_flop=None if part is None else 2 * sequences * part.step_weight_parameters,
     )
 
 

@@ -6,7 +6,7 @@ has tried them.
 
 from typing import NamedTuple
 
-from xpubench.explanation import Cause, Ledger, PartName, TokenVerdict
+from xpubench.explanation import Cause, Ledger, LedgerPart, PartName, TokenVerdict
 from xpubench.measure.ledger.advice import advice_on
 from xpubench.measure.ledger.facts import RunFacts
 from xpubench.measure.ledger.ledger import LEAST_CPU_SHARE
@@ -15,6 +15,8 @@ from xpubench.measure.ledger.operators import KERNELS
 # Products with weights that reach this share of a roof of the roofline model are bound by it: by the
 # bandwidth or by the matrix units.
 NEAR_THE_ROOF = 0.7
+# From this share of the token's time on, the KV cache is told apart from the products.
+NOTABLE = 0.05
 
 
 class Group(NamedTuple):
@@ -84,27 +86,35 @@ def _hidden(cause: Cause, share: float) -> str:
 
 
 def _roof(ledger: Ledger, facts: RunFacts, share: float) -> tuple[Cause, str]:
-    """Whether the products with weights are near the roof of the bandwidth or of the matrix units (Williams
-    et al. 2009), or whether their kernels are slower than both."""
-    weights = next(part for part in ledger.parts if part.name == "weights")
+    """Whether the products with weights and the reading of the KV cache are near the roof of the bandwidth,
+    or the products near that of the matrix units (Williams et al. 2009), or whether their kernels are slower
+    than both. Products that take less time than the KV cache cannot bind the token by computing."""
+    weights, cache = (_part(ledger, name) for name in ("weights", "kv_cache"))
     flop = facts.step_flop if ledger.token == "next" else facts.prefill_flop
     ceiling, peak = facts.ceiling_gb_per_s, facts.peak_tflop_per_s
-    reading = (weights.gb_per_s or 0) / ceiling if ceiling else None
-    computing = flop / weights.ns / peak / 1e3 if flop and peak else None
+    # The part of the cache is the time that its bytes take at the ceiling, or less.
+    at_ceiling_ns = (weights.bytes or 0) / ceiling + cache.ns if ceiling else 0.0
+    reading = at_ceiling_ns / (weights.ns + cache.ns) or None
+    computing = flop / weights.ns / peak / 1e3 if flop and peak and weights.ns > cache.ns else None
     most = f"{share:.0%} of the token is in products with weights"
-    rate = ""
-    if reading is not None and ceiling is not None:
-        rate = f"{weights.gb_per_s or 0:.1f} GB/s, {reading:.0%} of the device's {ceiling:.1f}"
+    if cache.ns >= NOTABLE * ledger.sum_ns:
+        parts = f"{weights.ns / ledger.sum_ns:.0%} and {cache.ns / ledger.sum_ns:.0%}"
+        most = f"{share:.0%} of the token is in products with weights and in reading the KV cache ({parts})"
     if computing is not None and computing > (reading or 0):
-        done = f"at {computing:.0%} of the measured matrix-product peak"
+        done = f"the products at {computing:.0%} of the measured matrix-product peak"
         if computing >= NEAR_THE_ROOF:
             return "compute", f"compute-bound: {most}, {done}"
         return "kernels", f"kernel-bound: {most}, {done}"
-    if reading is None:
-        return "bandwidth", f"bandwidth-bound, as far as is known: {most}, and no ceiling is known"
+    if reading is None or ceiling is None:
+        return "bandwidth", f"bandwidth-bound, as far as is known: {most}, and bytes or ceiling are not known"
+    rate = f"{reading * ceiling:.1f} GB/s, {reading:.0%} of the device's {ceiling:.1f}"
     if reading >= NEAR_THE_ROOF:
         return "bandwidth", f"bandwidth-bound: {most}, which read {rate}"
     return "kernels", f"kernel-bound: {most}, which read {rate}"
+
+
+def _part(ledger: Ledger, name: PartName) -> LedgerPart:
+    return next((one for one in ledger.parts if one.name == name), LedgerPart(name=name, ns=0.0))
 
 
 def _message(cause: Cause, share: float, ledger: Ledger) -> str:

@@ -23,14 +23,22 @@ BROKEN = (ValueError, IndexError, KeyError, OSError, OverflowError, MemoryError)
 # output head too.
 TABLES = ("token_embd.weight", "position_embd.weight")
 HEAD = "output.weight"
+# By the fields `<architecture>.expert_*` of a header those of a transformers config.
+MIXTURE = {
+    "count": "num_local_experts",
+    "used_count": "num_experts_per_tok",
+    "feed_forward_length": "moe_intermediate_size",
+    "shared_feed_forward_length": "shared_expert_intermediate_size",
+}
 
 
 class Gguf(msgspec.Struct, frozen=True, kw_only=True):
     """The header of a GGUF. `files` is a single file or the shards of a split one. `weights` is the type that
     most values have, without the embeddings and the output head, `matrix_types` are the types of all
-    matrices, and `tensor_bytes` are the bytes of the tensors of each type. In a mixture of experts,
-    `step_weight_bytes` counts as many experts as one sequence uses. `source` is the hub's repository that the
-    header says it was made from."""
+    matrices, and `tensor_bytes` are the bytes of the tensors of each type. `step_weight_bytes` are those of
+    all tensors that a step of many sequences reads, every expert of a mixture among them, and `mixture` are
+    the fields of a transformers config that tell how many a token uses. `source` is the hub's repository that
+    the header says it was made from."""
 
     files: tuple[Path, ...]
     architecture: str
@@ -39,6 +47,7 @@ class Gguf(msgspec.Struct, frozen=True, kw_only=True):
     tensor_bytes: dict[str, int]
     weight_bytes: int
     step_weight_bytes: int
+    mixture: dict[str, Any] = {}
     source: str | None = None
 
 
@@ -78,7 +87,8 @@ def config_of_gguf(gguf: Gguf) -> dict[str, Any]:
         return {"model_type": gguf.architecture}
     # Values of NumPy's types become plain ones, and values that JSON cannot hold are left out.
     plain = {name: getattr(value, "item", lambda value=value: value)() for name, value in config.items()}
-    return {name: value for name, value in plain.items() if isinstance(value, bool | int | float | str)}
+    kept = {name: value for name, value in plain.items() if isinstance(value, bool | int | float | str)}
+    return kept | gguf.mixture
 
 
 def origin_of(model: str) -> Origin | None:
@@ -176,7 +186,8 @@ def _read(files: tuple[Path, ...], modified_ns: tuple[int, ...]) -> Gguf:
         matrix_types=tuple(sorted(matrix_types)),
         tensor_bytes=dict(sizes),
         weight_bytes=sum(sizes.values()),
-        step_weight_bytes=_step_bytes(by_name, architecture, fields),
+        step_weight_bytes=_step_bytes(by_name),
+        mixture=_mixture(architecture, fields),
         source=_source(fields),
     )
 
@@ -189,13 +200,16 @@ def _source(fields: dict[str, Any]) -> str | None:
     return address[1] if address else None
 
 
-def _step_bytes(by_name: dict[str, int], architecture: str, fields: dict[str, Any]) -> int:
-    """The bytes of the tensors that one decoding step of one sequence reads."""
-    used, experts = (fields.get(f"{architecture}.expert_{name}") for name in ("used_count", "count"))
-    share = used / experts if used and experts else 1.0
-    total = 0
-    for name, size in by_name.items():
-        looked_up = name in TABLES and not (name == TABLES[0] and HEAD not in by_name)
-        if not looked_up:
-            total += int(size * share) if "_exps." in name else size
-    return total
+def _mixture(architecture: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a transformers config that a mixture of experts has, empty of another model."""
+    told = {name: fields.get(f"{architecture}.expert_{key}") for key, name in MIXTURE.items()}
+    found = {name: int(value) for name, value in told.items() if value}
+    # Mixtral's GGUFs are of Llama's architecture.
+    return found | ({"model_type": "mixtral"} if found and architecture == "llama" else {})
+
+
+def _step_bytes(by_name: dict[str, int]) -> int:
+    """The bytes of all tensors but the tables of which a step reads rows. The first of them is the output
+    head where there is no other."""
+    tables = TABLES if HEAD in by_name else TABLES[1:]
+    return sum(size for name, size in by_name.items() if name not in tables)

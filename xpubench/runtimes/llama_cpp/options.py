@@ -8,7 +8,14 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import msgspec
 
 from xpubench.errors import RunFailure, UserError
-from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
+from xpubench.runtimes.options import (
+    Flag,
+    RuntimeDescription,
+    RuntimeOptions,
+    default_dtype,
+    flag,
+    type_bytes,
+)
 
 # The types that the KV cache can have, by the names that llama.cpp's own flags use.
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
@@ -19,6 +26,7 @@ WHOLE_CACHE_TYPES = ("f32", "f16", "bf16")
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # The names of quantized types, each with the bits of a value: 4 in Q4_1, Q4_K, IQ4_XS and MXFP4. The scales
 # and minima of its blocks come on top. Those of TQ1_0 are ternary.
+TYPES = {dtype: kind for kind, dtype in FLOATS.items()}
 QUANTIZED = re.compile(r"(?:I?Q|TQ|MXFP|NVFP)(\d)")
 # A type with a smaller share of a GGUF's bytes is not named in its recipe.
 LEAST_SHARE = 0.01
@@ -32,6 +40,11 @@ FLAGS = (
         help="type of the values in the KV cache (default: f16)",
     ),
     flag("--flash-attn", choices=("auto", "on", "off"), help="flash attention (default: auto)"),
+    flag(
+        "--dequantize",
+        action="store_true",
+        help="run the GGUF's weights in --dtype: they are converted once, and the file stays in the cache",
+    ),
     flag("--n-gpu-layers", type=int, metavar="N", help="layers on the GPU (default: all)"),
     flag("--threads", type=int, metavar="N", help="threads of the inference on the CPU"),
 )
@@ -59,7 +72,9 @@ class LlamaPerf(msgspec.Struct, frozen=True, kw_only=True):
 
 class LlamaCppDescription(RuntimeDescription, kw_only=True, frozen=True, tag="llama-cpp"):
     """A loaded GGUF: its files, llama.cpp's description of it, the type of most of its weights, the bytes of
-    its tensors of each type, and the checkpoint that it was converted from, where that is known. `build` is
+    its tensors of each type, and the checkpoint that it was converted from, where that is known.
+    `dequantized_from` is the type that the weights have in the file that was given, where `--dequantize`
+    converted them. `build` is
     llama.cpp's description of itself, `devices` are all devices that it found, and `device` is the one that
     runs the layers (None for the CPU). `flash_attention` is None where llama.cpp decides and does not report
     it. The sizes of the context and `perf` belong to the last workload; `perf` is None for batches, because
@@ -70,6 +85,7 @@ class LlamaCppDescription(RuntimeDescription, kw_only=True, frozen=True, tag="ll
     weights: str = ""
     tensor_bytes: dict[str, int] = {}
     source: str | None = None
+    dequantized_from: str | None = None
     build: str | None = None
     devices: list[GgmlDevice] = []
     device: str | None = None
@@ -85,6 +101,10 @@ class LlamaCppDescription(RuntimeDescription, kw_only=True, frozen=True, tag="ll
     @property
     def precision_class(self) -> str | None:
         return precision_of_type(self.weights)
+
+    @property
+    def went_through(self) -> str | None:
+        return precision_of_type(self.dequantized_from or self.weights)
 
     @property
     def recipe_text(self) -> str | None:
@@ -103,7 +123,8 @@ class LlamaCppDescription(RuntimeDescription, kw_only=True, frozen=True, tag="ll
 
 class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"):
     """The options of llama.cpp. `weights` is the type that most values of the GGUF's blocks have, by
-    llama.cpp's name for it, empty where the file could not be read. Where `n_gpu_layers` is None, a GPU gets
+    llama.cpp's name for it, empty where the file could not be read; with `dequantize` it is the type that
+    they are converted to before the load. Where `n_gpu_layers` is None, a GPU gets
     all layers, and where `threads` is None, llama.cpp uses as many threads as torch."""
 
     loader: ClassVar[str] = "xpubench.runtimes.llama_cpp.runtime:LlamaCppRuntime"
@@ -116,6 +137,7 @@ class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"
     flags_title: ClassVar[str] = "llama.cpp"
 
     weights: str = ""
+    dequantize: bool = False
     cache_type_k: CacheType = "f16"
     cache_type_v: CacheType = "f16"
     flash_attn: Literal["auto", "on", "off"] = "auto"
@@ -139,6 +161,8 @@ class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"
         if device == "cpu" and args.n_gpu_layers:
             raise UserError("--n-gpu-layers is for a GPU; leave it out with --device cpu")
         given = {name: value for name, value in cls.fields_from(args).items() if value is not None}
+        if args.dequantize:
+            return cls(weights=TYPES[args.dtype or default_dtype(device)], **given)
         header = _header(args.model_id)
         return cls(weights="" if header is None else header.weights, **given)
 
@@ -152,7 +176,13 @@ class LlamaCppOptions(RuntimeOptions, kw_only=True, frozen=True, tag="llama-cpp"
         return precision_of_type(self.weights)
 
     def weight_bytes(self, model: str, parameters: int) -> int | None:
+        if self.dequantize:
+            return None  # They take what the dtype says.
         return None if (header := _header(model)) is None else int(header.weight_bytes)
+
+    @property
+    def least_kv_value_bytes(self) -> float | None:
+        return (type_bytes(self.cache_type_k) + type_bytes(self.cache_type_v)) / 2
 
     @property
     def _cache(self) -> str:

@@ -1,6 +1,7 @@
 """llama.cpp on a GGUF, with this project's own greedy loop."""
 
 import ctypes
+from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ from xpubench.runtimes.base import (
     Verification,
 )
 from xpubench.runtimes.llama_cpp.context import MICRO_BATCH_TOKENS, LlamaContext
+from xpubench.runtimes.llama_cpp.dequantize import dequantized
 from xpubench.runtimes.llama_cpp.device import backend_devices, device_of, gpu_of
 from xpubench.runtimes.llama_cpp.gguf_file import Gguf, config_of_gguf, fingerprint_of, origin_of, read_gguf
 from xpubench.runtimes.llama_cpp.ledger import explain
@@ -104,8 +106,13 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
         """None, because llama.cpp has operators of its own."""
 
     @classmethod
+    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
+        """Converts the weights where they are to be dequantized."""
+        _gguf_of(subject, say)
+
+    @classmethod
     def load(cls, subject: Subject) -> Self:
-        return cls(subject, read_gguf(subject.model))
+        return cls(subject, _gguf_of(subject))
 
     @classmethod
     def origin(cls, subject: Subject) -> Origin | None:
@@ -223,13 +230,14 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
             # The output head counts as a layer.
             most = self.layers + 1
             gpu_layers = most if self.options.n_gpu_layers is None else min(self.options.n_gpu_layers, most)
-        context = self._context
+        context, given = self._context, read_gguf(self.subject.model)
         return LlamaCppDescription(
             weight_bytes=self.gguf.weight_bytes,
             step_weight_bytes=self.gguf.step_weight_bytes,
             files=[file.name for file in self.gguf.files],
             model=self._words(),
             weights=self.gguf.weights,
+            dequantized_from=given.weights if given.files != self.gguf.files else None,
             source=origin.model if (origin := origin_of(self.subject.model)) is not None else None,
             tensor_bytes=self.gguf.tensor_bytes,
             build=build(),
@@ -295,6 +303,12 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
         if self._context is not None:
             self._context.close()
             self._context = None
+
+
+def _gguf_of(subject: Subject, say: Callable[[str], None] = lambda _: None) -> Gguf:
+    """The GGUF that the subject loads."""
+    gguf, options = read_gguf(subject.model), llama_cpp_options(subject)
+    return dequantized(gguf, options.weights, say) if options.dequantize else gguf
 
 
 def llama_cpp_options(subject: Subject) -> LlamaCppOptions:

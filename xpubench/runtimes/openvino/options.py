@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from xpubench.errors import UserError, unknown
-from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag
+from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag, type_bytes
 
 WeightFormat = Literal["fp32", "fp16", "int8", "int4"]
 
@@ -217,6 +217,12 @@ class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
             return binary.stat().st_size
         # Without a format, an export has the run's dtype, or the one of 16 bits where that has 16.
         return None if self.weight_format is None else int(parameters * BYTES[self.weight_format])
+
+    @property
+    def least_kv_value_bytes(self) -> float | None:
+        # Where nobody asks for a type, a CPU takes u8, and a GPU may.
+        asked = [value for name, value in self.config.items() if name.endswith("CACHE_PRECISION")]
+        return min(map(type_bytes, [self.kv_cache_precision or "u8", *asked]))
 
 
 class OptimumOptions(OpenVinoOptions, kw_only=True, frozen=True, tag="openvino"):

@@ -95,7 +95,8 @@ class PyTorchOptions(RuntimeOptions, kw_only=True, frozen=True, tag="pytorch"):
         told = description.onednn_bfloat16 if isinstance(description, TransformersDescription) else None
         # Without bfloat16 in oneDNN the flag changes nothing, and nobody has tried it beside AMX.
         can = self.onednn_decode and ONEDNN_FLAG in self.flags and told == "vectors"
-        if cause == "kernels" and can and _one_bfloat16_row(subject, workload):
+        quantized = description is not None and description.quantization is not None
+        if cause == "kernels" and can and not quantized and _one_bfloat16_row(subject, workload):
             lines.append(f"try {ONEDNN_FLAG.name}: oneDNN's bfloat16 kernel is slow for one row")
         return lines
 
