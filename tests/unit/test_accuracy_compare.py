@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import CommandLine
 from xpubench.accuracy.batches import form_batch, run_batches
-from xpubench.compare.accuracy import judge_items, mcnemar
+from xpubench.compare.items import judge_items, mcnemar
 from xpubench.environment import Environment
 from xpubench.record import Accuracy, Item, Record, WeightsFingerprint, encode
 from xpubench.spec import AccuracySpec, AccuracyTask, Subject
@@ -114,12 +114,50 @@ def test_the_interval_covers_the_difference() -> None:
     assert covered >= 0.94 * tried
 
 
-def test_as_many_items_as_it_says_decide() -> None:
-    few = judge_items(3, 4, 200, 3.0)
-    assert few.verdict == "inconclusive"
-    assert few.to_decide is not None
-    many = few.to_decide / 200
-    assert judge_items(round(3 * many), round(4 * many), few.to_decide, 3.0).verdict == "same"
+@pytest.mark.parametrize(
+    ("gained", "lost", "n", "verdict"),
+    [
+        (3, 4, 200, "same"),
+        (0, 5, 200, "worse"),
+        (0, 0, 60, "same"),
+        # Wald's error of five lost of 60 would call chance out of the question before the test does.
+        (0, 4, 60, "worse"),
+        (0, 5, 60, "worse"),
+        (1, 6, 60, "worse"),
+        (2, 3, 60, "worse"),
+    ],
+)
+def test_as_many_items_as_it_says_decide_and_one_less_does_not(
+    gained: int, lost: int, n: int, verdict: str
+) -> None:
+    few = judge_items(gained, lost, n, 3.0)
+    assert (few.verdict, few.to_decide is not None) == ("inconclusive", True)
+
+    def with_items(items: int) -> str:
+        return judge_items(round(gained * items / n), round(lost * items / n), items, 3.0).verdict
+
+    assert with_items(few.to_decide or 0) == verdict
+    assert with_items((few.to_decide or 0) - 1) == "inconclusive"
+
+
+@pytest.mark.parametrize("differing", [0.0, 0.02, 0.15])
+@pytest.mark.parametrize("n", [60, 200, 1000, 5153])
+def test_the_loss_that_it_says_would_show_is_called_worse(n: int, differing: float) -> None:
+    """In nine of ten draws of items, of which as many differ as now, or as are lost."""
+    count = round(n * differing / 2)
+    loss = (judge_items(count, count, n, 3.0).detectable or 0.0) / 100
+    share = max(2 * count / n, loss)
+    draws = np.random.default_rng(1).multinomial(
+        n, [(share - loss) / 2, (share + loss) / 2, 1 - share], size=1000
+    )
+    kinds, times = np.unique(draws[:, :2], axis=0, return_counts=True)
+    worse = [judge_items(int(gained), int(lost), n, 3.0).verdict == "worse" for gained, lost in kinds]
+    assert 0.87 <= np.dot(worse, times) / 1000 <= 0.93
+
+
+def test_too_few_items_show_no_loss() -> None:
+    """McNemar's test finds no loss below six items, and chance explains any loss of five."""
+    assert judge_items(0, 1, 5, 3.0).detectable is None
 
 
 def test_a_perplexity_beyond_its_limit_is_named(compare: CommandLine) -> None:

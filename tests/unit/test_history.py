@@ -111,11 +111,32 @@ def test_an_abrupt_step_that_is_too_small_to_mark_is_no_drift() -> None:
     assert float(np.median(sizes)) == pytest.approx(log(1.03), abs=0.003)
 
 
+def test_no_step_is_marked_that_a_later_one_made_too_small() -> None:
+    """A first split after 30 runs of 45 at one level separates their median from that of the 15 and 15 runs
+    after it; once these are split too, the levels before and after the first place are 1% apart."""
+    source = np.random.default_rng(1)
+    levels = np.log(np.repeat([100.0, 101.0, 120.0], [30, 15, 15]))
+    steps = [changes(levels + source.normal(0, 0.003, 60), log(1.02)).steps for _ in range(50)]
+    assert [list(one) for one in steps].count([45]) >= 45
+    assert min(abs(size) for one in steps for size in one.values()) >= log(1.02)
+
+
 def test_a_short_series_says_that_it_is_short(xpubench: CommandLine, tmp_path: Path) -> None:
     days(tmp_path, [20.0] * 4 + [30.0] * 4)
     found = history(xpubench, tmp_path)
     assert marked(found) == []
     assert found["series"][0]["note"].startswith("8 of the 12 runs that a step needs")
+
+
+def test_a_copy_is_no_run_of_the_series(xpubench: CommandLine, tmp_path: Path) -> None:
+    """Six runs in three copies are six, of which none can show a step."""
+    for name in ("a", "b", "c"):
+        days(tmp_path / name, [20.0] * 3 + [24.0] * 3)
+    sides = [tmp_path / name for name in ("a", "b", "c")]
+    done = xpubench("history", *sides, "--model", LLAMA, "--format", "json")
+    found = json.loads(done.out)
+    assert [series["runs"] for series in found["series"]] == [6]
+    assert (marked(found), len(found["left_out"])) == ([], 12)
 
 
 def test_accuracy_and_latency_are_series_of_their_own(xpubench: CommandLine, tmp_path: Path) -> None:

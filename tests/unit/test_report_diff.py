@@ -122,6 +122,15 @@ def test_the_figures_are_those_of_the_rounds_that_count(
     assert (pair["a"]["status"], pair["a"]["next_token_ms"]) == ("ok", pytest.approx(20, rel=0.05))
 
 
+def test_a_copy_is_no_round(xpubench: CommandLine, sides: tuple[Path, Path]) -> None:
+    for side, slow in zip(sides, (20.0, 21.6), strict=True):
+        for name in ("round-1", "round-2", "copy"):
+            write(side / name, latency_record(subject(LLAMA), next_ms=slow))
+    found = diff(xpubench, sides)
+    [pair] = found["pairs"]
+    assert (pair["comparison"]["verdict"], len(found["left_out"])) == ("inconclusive", 4)
+
+
 def test_what_differs_in_the_environments(xpubench: CommandLine, sides: tuple[Path, Path]) -> None:
     a, b = sides
     record = latency_record(subject(LLAMA))

@@ -14,7 +14,7 @@ from xpubench.compare.intervals import MIN_HISTORY
 from xpubench.compare.processes import Limits
 from xpubench.compare.runs import INCONCLUSIVE, Comparisons, Rules, compare_paths
 from xpubench.errors import UserError
-from xpubench.report.comparison import LEFT_COLUMNS, comparison_table, detectable_text, notes
+from xpubench.report.comparison import LEFT_COLUMNS, comparison_table, detectable_text, needed_text, notes
 from xpubench.report.machine import as_json, as_junit
 from xpubench.report.markdown import comparison_markdown
 from xpubench.report.text import NONE
@@ -93,8 +93,6 @@ def _print(found: Comparisons) -> None:
         print_table([columns[at] for at in shown], ([row[at] for at in shown] for row in rows), left=left)
     for line in notes(found):
         print(printable(line))
-    if not found.runs:
-        print("not comparable: no run is in both")
 
 
 def _accuracy_texts(title: str, one: AccuracyComparison) -> list[str]:
@@ -103,5 +101,5 @@ def _accuracy_texts(title: str, one: AccuracyComparison) -> list[str]:
         *(title, judged.verdict),
         *(NONE if acc is None else f"{acc:.2%}" for acc in (one.base_acc, one.new_acc)),
         *(judged.text, str(one.gained), str(one.lost), f"{judged.p_value:.3g}", str(one.n)),
-        *(detectable_text(judged), NONE if judged.to_decide is None else f"{judged.to_decide} items"),
+        *(text or NONE for text in (detectable_text(judged), needed_text(judged))),
     ]

@@ -59,6 +59,12 @@ def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
     )
     if sides[0] == msgspec.structs.replace(sides[1], name="A"):
         raise UserError("both sides are the same; name another command line, --b-env or --b-python")
+    pairs = [_measured(side) for side in sides]
+    if pairs[0] != pairs[1]:
+        raise UserError(
+            "both sides need the same number of measured iterations, --num-iter less --num-warmup, "
+            f"not {pairs[0]} and {pairs[1]}"
+        )
     homes = [args.results_dir / name for name in ("a", "b")]
     if any(rounds_of(home) for home in homes):
         raise UserError(f"{args.results_dir} holds an earlier comparison; choose another --results-dir")
@@ -117,6 +123,13 @@ def _side(name: str, command: str, python: str, variables: list[str]) -> Side:
     protocol = msgspec.structs.replace(spec.protocol, **fixed)
     order = msgspec.structs.replace(order, specs=[msgspec.structs.replace(spec, protocol=protocol)])
     return Side(name=name, order=order, python=python, variables=_variables(variables))
+
+
+def _measured(side: Side) -> int:
+    """The number of generations of a side that are measured."""
+    spec = side.order.specs[0]
+    assert isinstance(spec, RunSpec)
+    return spec.protocol.num_iter - spec.protocol.num_warmup
 
 
 def _variables(texts: list[str]) -> dict[str, str]:

@@ -1,19 +1,17 @@
 """Two accuracy records of the same items: the difference, whether it is noise, and a verdict."""
 
-from math import ceil, exp, log, sqrt
+from math import exp, log
 from typing import cast
 
 import msgspec
 
 from xpubench.catalog import TEST_SETS, accuracy_limit_points
-from xpubench.compare.intervals import Z_POWER, paired
-from xpubench.compare.judgement import COST, MOST_LOG, Judgement, Verdict, judge_ratio, without_interval
-from xpubench.measure.sequential import ALPHA
+from xpubench.compare.intervals import paired
+from xpubench.compare.items import judge_items
+from xpubench.compare.judgement import COST, MOST_LOG, Judgement, judge_ratio, without_interval
 from xpubench.record import Accuracy, Record
 from xpubench.spec import AccuracySpec
 
-# This many standard errors to each side of a figure hold 95% of the normal distribution.
-Z95 = 1.96
 PERPLEXITY_LIMIT = 0.05
 
 
@@ -48,58 +46,6 @@ def compare_accuracies(base: Record, new: Record) -> AccuracyComparison | str:
         accuracy=judge_items(gained, lost, len(one.items), accuracy_limit_points(base.spec.subject.model)),
         perplexity=_judge_perplexity(one, other),
     )
-
-
-def judge_items(gained: int, lost: int, n: int, limit: float) -> Judgement:
-    """The verdict on `n` items of which `gained` are right now and `lost` were right before. `same` where the
-    whole 95% interval of the difference is inside the limit, in percentage points; else a change where
-    McNemar's exact test finds one at 5%; else inconclusive.
-
-    The interval is the adjusted Wald interval of Bonett and Price (2012), which adds one item to each of the
-    two counts and two to all.
-    """
-    change = 100 * (gained - lost) / n
-    more, less = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-    spread = more + less - (more - less) ** 2
-    error = 100 * sqrt(spread / (n + 2))
-    low, high = (100 * (more - less) + sign * Z95 * error for sign in (-1, 1))
-    p_value = mcnemar(gained, lost)
-    to_decide = None
-    verdict: Verdict
-    if max(abs(low), abs(high)) <= limit:
-        verdict, reason = "same", f"the whole interval is within {limit:g} points"
-    elif p_value < ALPHA:
-        verdict = "better" if change > 0 else "worse"
-        reason = f"the interval reaches beyond {limit:g} points"
-    else:
-        verdict, reason = (
-            "inconclusive",
-            f"the interval reaches beyond {limit:g} points, and chance explains it",
-        )
-        margin = max(abs(change), limit - abs(change))
-        to_decide = max(n + 1, ceil(spread * (100 * Z95 / margin) ** 2)) if margin > 0 else None
-    return Judgement(
-        figure="accuracy",
-        unit="points",
-        verdict=verdict,
-        reason=f"{reason}; McNemar's p {p_value:.3g}",
-        change=change,
-        low=low,
-        high=high,
-        limit=limit,
-        detectable=(Z95 + Z_POWER) * error,
-        to_decide=to_decide,
-        p_value=p_value,
-        method="McNemar's test",
-    )
-
-
-def mcnemar(gained: int, lost: int) -> float:
-    """The two-sided exact p-value of so many items gained and lost, which chance would share equally: the
-    binomial test of McNemar (1947)."""
-    from scipy.special import bdtr
-
-    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
 
 
 def below_published(record: Record) -> bool:
@@ -141,7 +87,7 @@ def _judge_perplexity(base: Accuracy, new: Accuracy) -> Judgement | None:
         if abs(interval.estimate - told) < PERPLEXITY_LIMIT / 2:
             return judge_ratio("perplexity", interval, PERPLEXITY_LIMIT, COST)
     reason = "the items' log-likelihoods do not give this ratio, and so no interval"
-    return without_interval("perplexity", exp(min(told, MOST_LOG)), PERPLEXITY_LIMIT, reason, None)
+    return without_interval("perplexity", exp(min(told, MOST_LOG)), PERPLEXITY_LIMIT, reason)
 
 
 def _gained_and_lost(base: Accuracy, new: Accuracy) -> tuple[int, int]:

@@ -32,24 +32,38 @@ def changes(values: Floats, least: float) -> Changes:
     likeliest = _significant(values)
     if likeliest is None:
         return Changes()
-    places = sorted(_places(values, 0, least))
+    places = _large_enough(values, _places(values, 0, least), least)
     rivals = [places] if places else [[], [likeliest]]
     line = np.polyval(np.polyfit(np.arange(len(values)), values, 1), np.arange(len(values)))
     if _cost(values - line, 2) < min(_cost_of_levels(values, rival) for rival in rivals):
         drift = float(line[-1] - line[0])
         return Changes(drift=drift if abs(drift) >= least else None)
-    medians = [float(np.median(level)) for level in np.split(values, places)]
-    sizes = (after - before for before, after in pairwise(medians))
-    return Changes(steps=dict(zip(places, sizes, strict=True)))
+    return Changes(steps=dict(zip(places, _sizes(values, places), strict=True)))
 
 
 def _places(values: Floats, start: int, least: float) -> list[int]:
-    """The places of the steps in a part of a series that begins at `start`."""
+    """The places of the steps in a part of a series that begins at `start`, in order."""
     place = _significant(values)
     if place is None or abs(np.median(values[place:]) - np.median(values[:place])) < least:
         return []
     before, after = _places(values[:place], start, least), _places(values[place:], start + place, least)
     return [*before, start + place, *after]
+
+
+def _large_enough(values: Floats, places: list[int], least: float) -> list[int]:
+    """The places without those whose step is too small. A later split of a part may bring the medians of
+    neighbouring levels together, so that the smallest step is left out until all are large enough."""
+    sizes = [abs(size) for size in _sizes(values, places)]
+    if not sizes or min(sizes) >= least:
+        return places
+    smallest = sizes.index(min(sizes))
+    return _large_enough(values, [*places[:smallest], *places[smallest + 1 :]], least)
+
+
+def _sizes(values: Floats, places: list[int]) -> list[float]:
+    """The steps between the medians of neighbouring levels, which begin at the places."""
+    medians = [float(np.median(level)) for level in np.split(values, places)]
+    return [after - before for before, after in pairwise(medians)]
 
 
 def _significant(values: Floats) -> int | None:

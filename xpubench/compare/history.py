@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from xpubench.catalog import find_model
+from xpubench.compare.copies import without_copies
 from xpubench.compare.figures import FIGURES, unusable
 from xpubench.compare.judgement import LATENCY, QUALITY, Verdict
 from xpubench.compare.row import RunRow, row_of
@@ -60,7 +61,7 @@ def history(directories: list[Path], model: str) -> History:
     left_out: list[tuple[str, str]] = []
     names: set[str] = set()
     runs: list[tuple[str, RunRow, float]] = []
-    for path, record in records_in(directories, left_out):
+    for path, record in without_copies(records_in(directories, left_out), left_out):
         name = record.spec.subject.model
         names.add(name)
         if _canonical(name) == _canonical(model) and record.status == "ok":

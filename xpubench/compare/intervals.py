@@ -24,7 +24,8 @@ Method = Literal["paired t", "Welch's t", "t with the noise of earlier runs", "a
 class Interval(msgspec.Struct, frozen=True, kw_only=True):
     """An estimate with the ends of its 95% interval, its standard error and the degrees of freedom of that
     error. For times, everything except the degrees of freedom is on the scale of the natural logarithm
-    of the ratio. `rounds` is the number of values of the smaller side."""
+    of the ratio. `rounds` is the number of values of the smaller side, and `deviation` the standard error of
+    one value a side."""
 
     estimate: float
     low: float
@@ -32,6 +33,7 @@ class Interval(msgspec.Struct, frozen=True, kw_only=True):
     error: float
     freedom: float
     rounds: int
+    deviation: float
     method: Method
 
     @property
@@ -60,31 +62,28 @@ class Noise(msgspec.Struct, frozen=True):
 def paired(base: Sequence[float], new: Sequence[float]) -> Interval:
     """Student's interval of the mean of new less base, round by round; at least two rounds."""
     differences = [after - before for before, after in zip(base, new, strict=True)]
-    error = sqrt(_variance(differences) / len(differences))
-    return _interval(fmean(differences), error, len(differences) - 1, len(differences), "paired t")
+    deviation, count = sqrt(_variance(differences)), len(differences)
+    return _interval(fmean(differences), deviation / sqrt(count), count - 1, count, deviation, "paired t")
 
 
 def welch(base: Sequence[float], new: Sequence[float]) -> Interval:
     """Welch's interval of the difference of the means, new less base, of rounds that were run apart, with the
     degrees of freedom of Welch and Satterthwaite; at least two rounds a side."""
-    parts = [_variance(side) / len(side) for side in (base, new)]
-    total = fsum(parts)
-    freedom: float = min(len(base), len(new)) - 1
-    if total > 0:
-        freedom = total**2 / fsum(
-            part**2 / (len(side) - 1) for part, side in zip(parts, (base, new), strict=True)
-        )
-    return _interval(fmean(new) - fmean(base), sqrt(total), freedom, min(len(base), len(new)), "Welch's t")
+    noises = [Noise(sqrt(_variance(side)), len(side) - 1) for side in (base, new)]
+    return _of_two_noises(base, new, noises, "Welch's t")
 
 
-def by_history(base: Sequence[float], new: Sequence[float], noise: Noise) -> Interval:
-    """The interval of the difference of the means where the noise between processes is known from other
-    runs."""
-    error = noise.deviation * sqrt(1 / len(base) + 1 / len(new))
+def by_history(
+    base: Sequence[float], new: Sequence[float], noise: Noise, of_new: Noise | None = None
+) -> Interval:
+    """The interval of the difference of the means where the noise between processes is known from other runs:
+    one noise for both sides, or the base's and that of the new run, which are combined as Welch does."""
+    method: Method = "t with the noise of earlier runs"
+    if of_new is not None:
+        return _of_two_noises(base, new, (noise, of_new), method)
+    error, deviation = (noise.deviation * sqrt(of) for of in (1 / len(base) + 1 / len(new), 2))
     rounds = min(len(base), len(new))
-    return _interval(
-        fmean(new) - fmean(base), error, noise.freedom, rounds, "t with the noise of earlier runs"
-    )
+    return _interval(fmean(new) - fmean(base), error, noise.freedom, rounds, deviation, method)
 
 
 def pooled(groups: Sequence[Sequence[float]]) -> Noise | None:
@@ -103,15 +102,30 @@ def rounds_to_decide(interval: Interval, limit: float) -> int | None:
     margin = max(abs(interval.estimate), limit - abs(interval.estimate))
 
     def decides(rounds: int) -> bool:
-        error = interval.error * sqrt(interval.rounds / rounds)
-        return _quantile(rounds - 1, 1 - ALPHA / 2) * error < margin
+        return _quantile(rounds - 1, 1 - ALPHA / 2) * interval.deviation / sqrt(rounds) < margin
 
     numbers = range(max(interval.rounds + 1, 3), MOST_ROUNDS + 1)
     place = bisect_left(numbers, True, key=decides)
     return numbers[place] if place < len(numbers) else None
 
 
-def _interval(estimate: float, error: float, freedom: float, rounds: int, method: Method) -> Interval:
+def _of_two_noises(
+    base: Sequence[float], new: Sequence[float], noises: Sequence[Noise], method: Method
+) -> Interval:
+    """The interval of the difference of the means, new less base, where each side has a noise of its own."""
+    counts = (len(base), len(new))
+    parts = [noise.deviation**2 / count for noise, count in zip(noises, counts, strict=True)]
+    total = fsum(parts)
+    freedom: float = min(noise.freedom for noise in noises)
+    if total > 0:
+        freedom = total**2 / fsum(part**2 / noise.freedom for part, noise in zip(parts, noises, strict=True))
+    deviation = sqrt(fsum(noise.deviation**2 for noise in noises))
+    return _interval(fmean(new) - fmean(base), sqrt(total), freedom, min(counts), deviation, method)
+
+
+def _interval(
+    estimate: float, error: float, freedom: float, rounds: int, deviation: float, method: Method
+) -> Interval:
     half = error * _quantile(freedom, 1 - ALPHA / 2) if error else 0.0
     return Interval(
         estimate=estimate,
@@ -120,6 +134,7 @@ def _interval(estimate: float, error: float, freedom: float, rounds: int, method
         error=error,
         freedom=freedom,
         rounds=rounds,
+        deviation=deviation,
         method=method,
     )
 

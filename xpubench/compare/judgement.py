@@ -107,18 +107,15 @@ def judge_ratio(figure: str, interval: Interval, limit: float, words: Words) -> 
     )
 
 
-def without_interval(
-    figure: str, change: float, limit: float, reason: str, to_decide: int | None
-) -> Judgement:
-    """The judgement on a ratio whose noise is not known, which has no verdict, and the number of rounds from
-    which it would have one."""
+def without_interval(figure: str, change: float, limit: float, reason: str) -> Judgement:
+    """The judgement on a ratio whose noise is not known. It has no verdict, and nobody can tell how many
+    rounds would give one."""
     return Judgement(
         figure=figure,
         verdict="inconclusive",
         reason=reason,
         change=change,
         limit=limit,
-        to_decide=to_decide,
     )
 
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from xpubench.compare.figures import FIGURES, FigureName
 from xpubench.compare.intervals import MOST_ROUNDS, Z_POWER, Interval
 from xpubench.compare.judgement import MOST_LOG, Judgement, judge_ratio, without_interval
-from xpubench.compare.parts import time_change
-from xpubench.compare.processes import EarlierRuns, Limits
+from xpubench.compare.processes import Limits
 from xpubench.compare.run import RunComparison, compare_runs
 from xpubench.measure.bootstrap import Floats
 from xpubench.measure.sequential import always_valid_halves, widths
@@ -44,29 +43,37 @@ GENERATIONS: dict[FigureName, Callable[[Iteration], float | None]] = {
 def compare_blocks(
     base: Sequence[Record], new: Sequence[Record], limits: Limits, primary: FigureName, alone: int = 0
 ) -> RunComparison:
-    """Compares two runs over the blocks so far, at least one. The primary figure is judged by an interval
-    that holds at all looks together, the others as those of rounds that took turns are. Only the last block
-    may have failed. In the last `alone` blocks the workers ran one after the other."""
+    """Compares two runs over the blocks so far, at least one. Each figure is judged by an interval that holds
+    at all looks together. Only the last block may have failed. In the last `alone` blocks the workers ran one
+    after the other."""
     if any(side[-1].status != "ok" for side in (base, new)):
-        failed = compare_runs(base[-1:], new[-1:], limits, primary, EarlierRuns())
+        failed = compare_runs(base[-1:], new[-1:], limits, primary, _judge)
         if failed.verdict != "no longer failing":
             return failed
         return msgspec.structs.replace(
             failed, verdict="not comparable", reason=f"the base failed: {base[-1].status}"
         )
-    found = compare_runs(base, new, limits, primary, EarlierRuns())
-    if found.primary is None or found.accuracy is not None:
+    found = compare_runs(base, new, limits, primary, _judge)
+    judged = found.primary
+    if judged is None or found.accuracy is not None:
         return found
-    name = next(one for one, judged in found.figures.items() if judged is found.primary)
-    values = [block_value(*block, name) for block in zip(base, new, strict=True)]
-    judged = judge_blocks(name, values, getattr(limits, FIGURES[name].limit))
-    reason = f"{FIGURES[name].title}, ratio {judged.text} over {len(values)} blocks: {judged.reason}"
+    name = next(one for one, figure in found.figures.items() if figure is judged)
+    reason = f"{FIGURES[name].title}, ratio {judged.text} over {len(base)} blocks: {judged.reason}"
     if alone:
         reason += f"; in {alone} of the blocks {ALONE}"
-    parts = time_change(base, new, name, judged)
-    return msgspec.structs.replace(
-        found, verdict=judged.verdict, reason=reason, primary=judged, parts=parts, blocks_alone=alone
-    )
+    return msgspec.structs.replace(found, reason=reason, blocks_alone=alone)
+
+
+def _judge(base: Sequence[Record], new: Sequence[Record], limits: Limits) -> dict[FigureName, Judgement]:
+    """The judgement on each figure that all processes of the blocks have."""
+    blocks = list(zip(base, new, strict=True))
+    return {
+        name: judge_blocks(
+            name, [block_value(*block, name) for block in blocks], getattr(limits, figure.limit)
+        )
+        for name, figure in FIGURES.items()
+        if all(figure.value(record) is not None for record in (*base, *new))
+    }
 
 
 def block_value(base: Record, new: Record, name: FigureName) -> float:
@@ -88,8 +95,7 @@ def judge_blocks(figure: FigureName, values: Sequence[float], limit: float) -> J
     `to_decide` is the number of all blocks from which it would probably decide."""
     count, estimate = len(values), fmean(values)
     if count < LEAST_BLOCKS:
-        reason = f"{LEAST_BLOCKS} blocks are the least that decide"
-        return without_interval(figure, exp(estimate), limit, reason, LEAST_BLOCKS)
+        return without_interval(figure, exp(estimate), limit, f"at least {LEAST_BLOCKS} blocks are needed")
     deviation = stdev(values)
     half = deviation * float(widths(np.array([count]))[0])
     interval = Interval(
@@ -99,6 +105,7 @@ def judge_blocks(figure: FigureName, values: Sequence[float], limit: float) -> J
         error=deviation / sqrt(count),
         freedom=count - 1,
         rounds=count,
+        deviation=deviation,
         method="always-valid t",
     )
     judged = judge_ratio(figure, interval, limit, FIGURES[figure].words)

@@ -1,7 +1,7 @@
 """How the processes of two runs were run, and the interval that this allows."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
 from math import exp, log
@@ -9,6 +9,7 @@ from statistics import fmean
 
 import msgspec
 
+from xpubench.compare.copies import process_key
 from xpubench.compare.environments import lasting_facts
 from xpubench.compare.figures import FIGURES, Figure, FigureName, unusable
 from xpubench.compare.intervals import MIN_HISTORY, Noise, by_history, paired, pooled, welch
@@ -44,78 +45,86 @@ def interleaved(base: Sequence[Record], new: Sequence[Record]) -> bool:
     return in_turns and all(late - early <= ROUND_S for early, late in made)
 
 
+# Judges each figure of the processes of a base and of a new run.
+Judge = Callable[[Sequence[Record], Sequence[Record], Limits], dict[FigureName, Judgement]]
 # A side and the lasting facts of the environment, equal for processes that repeat each other.
 Repeated = tuple[object, ...]
 
 
 class EarlierRuns:
-    """Repeated runs, from which the noise between processes is known."""
+    """Repeated runs, from which the noise between processes is known where a side is a single one."""
 
     def __init__(self) -> None:
         self._groups: defaultdict[str, defaultdict[Repeated, list[Record]]]
         self._groups = defaultdict(lambda: defaultdict(list))
-        self._known: set[tuple[object, ...]] = set()
+        self._known: set[bytes] = set()
 
     def add(self, records: Sequence[Record], side: str) -> None:
         """Adds usable latency runs, each once. Those of one `side` with equal environments repeat each
         other."""
         for record in records:
             # A directory may be named twice, or hold a copy.
-            times = tuple(one.end_to_end_ns for one in record.samples.iterations)
-            process = (record.id, record.created, times)
+            process = process_key(record)
             if process in self._known or not isinstance(record.spec, RunSpec):
                 continue
             if record.status == "ok" and not unusable(record):
                 self._known.add(process)
                 self._groups[record.id][side, *sorted(lasting_facts(record))].append(record)
 
-    def noise(self, base: Record, new: Record, figure: Figure) -> Noise | None:
-        """The noise of that figure between processes of either run on the machine that both ran on, over
-        all versions of its software; None where it was not repeated, or the machines differ."""
-        machine = _machine(new)
-        if machine is None or machine != _machine(base):
-            return None
+    def noise(self, run: Record, figure: Figure) -> Noise | None:
+        """The noise of that figure between processes of a run on its machine, over all versions of its
+        software; None where it was not repeated."""
         groups = [
             _logarithms(group, figure)
-            for run in {base.id, new.id} & self._groups.keys()
-            for group in self._groups[run].values()
-            if len(group) > 1 and _machine(group[0]) == machine
+            for group in self._groups.get(run.id, {}).values()
+            if len(group) > 1 and _machine(group[0]) == _machine(run)
         ]
         return pooled(groups)
 
+    def judge(
+        self, base: Sequence[Record], new: Sequence[Record], limits: Limits
+    ) -> dict[FigureName, Judgement]:
+        """The judgement on each figure that all processes of both sides have; the records must be usable.
+        Rounds that took turns are paired, others are not. Where a side is a single process, the noise of
+        these earlier runs serves, and without enough of them there is no interval and no verdict."""
+        turns = interleaved(base, new)
+        found: dict[FigureName, Judgement] = {}
+        for name, figure in FIGURES.items():
+            before, after = (_logarithms(side, figure) for side in (base, new))
+            if [len(before), len(after)] != [len(base), len(new)]:
+                continue
+            limit = getattr(limits, figure.limit)
+            if min(len(before), len(after)) > 1:
+                interval = paired(before, after) if turns else welch(before, after)
+                found[name] = judge_ratio(name, interval, limit, figure.words)
+                continue
+            noises = _noises(base[-1], new[-1], figure, self)
+            known = [noise for noise in noises.values() if noise is not None and noise.freedom >= MIN_HISTORY]
+            if len(known) == len(noises):
+                found[name] = judge_ratio(name, by_history(before, after, *known), limit, figure.words)
+            else:
+                reason = _too_little(noises) + _loads_apart(base[-1], new[-1])
+                reason += _over_loads(base[-1], new[-1], figure, limit)
+                change = exp(fmean(after) - fmean(before))
+                found[name] = without_interval(name, change, limit, reason)
+        return found
 
-def judge_figures(
-    base: Sequence[Record], new: Sequence[Record], limits: Limits, earlier: EarlierRuns
-) -> dict[FigureName, Judgement]:
-    """The judgement on each figure that all processes of both sides have; the records must be usable. Rounds
-    that took turns are paired, others are not. Where a side is a single process, the noise of earlier runs
-    serves, and without enough of these there is no interval and no verdict."""
-    turns = interleaved(base, new)
-    found: dict[FigureName, Judgement] = {}
-    for name, figure in FIGURES.items():
-        before, after = (_logarithms(side, figure) for side in (base, new))
-        if [len(before), len(after)] != [len(base), len(new)]:
-            continue
-        limit = getattr(limits, figure.limit)
-        if min(len(before), len(after)) > 1:
-            interval = paired(before, after) if turns else welch(before, after)
-            found[name] = judge_ratio(name, interval, limit, figure.words)
-            continue
-        noise = earlier.noise(base[-1], new[-1], figure)
-        if noise is not None and noise.freedom >= MIN_HISTORY:
-            found[name] = judge_ratio(name, by_history(before, after, noise), limit, figure.words)
-        else:
-            reason = _too_little(noise.freedom if noise else 0) + _loads_apart(base[-1], new[-1])
-            reason += _over_loads(base[-1], new[-1], figure, limit)
-            change = exp(fmean(after) - fmean(before))
-            found[name] = without_interval(name, change, limit, reason, ROUNDS_FOR_SAME)
-    return found
+
+def _noises(base: Record, new: Record, figure: Figure, earlier: EarlierRuns) -> dict[str, Noise | None]:
+    """What earlier runs of the machine that both ran on tell of the noise: one value where both are one run,
+    else one for each side. None where nothing is known, or the machines differ."""
+    sides = {"the run": new} if base.id == new.id else {"the base": base, "the new run": new}
+    one_machine = _machine(base) == _machine(new) is not None
+    return {side: earlier.noise(run, figure) if one_machine else None for side, run in sides.items()}
 
 
-def _too_little(freedom: int) -> str:
+def _too_little(noises: Mapping[str, Noise | None]) -> str:
+    freedoms = {side: noise.freedom if noise is not None else 0 for side, noise in noises.items()}
+    lacking = [f"{side} {freedom}" for side, freedom in freedoms.items() if freedom < MIN_HISTORY]
     return (
         "one process a side does not tell the noise between processes, and earlier runs of this machine give "
-        f"{freedom} of the {MIN_HISTORY} degrees of freedom that are needed"
+        f"{' and '.join(lacking)} of the {MIN_HISTORY} degrees of freedom that are needed; else run "
+        f"at least {ROUNDS_FOR_SAME} rounds"
     )
 
 

@@ -14,7 +14,7 @@ from xpubench.compare.environments import EnvironmentDifference, Environments, d
 from xpubench.compare.figures import FIGURES, FigureName, unusable
 from xpubench.compare.judgement import Judgement, Verdict
 from xpubench.compare.parts import TimeChange, time_change
-from xpubench.compare.processes import EarlierRuns, Limits, judge_figures
+from xpubench.compare.processes import Judge, Limits
 from xpubench.compare.title import title_of
 from xpubench.compare.work import other_model, recipe_text
 from xpubench.record import Record
@@ -54,12 +54,12 @@ class RunComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def compare_runs(
-    base: Sequence[Record], new: Sequence[Record], limits: Limits, primary: FigureName, earlier: EarlierRuns
+    base: Sequence[Record], new: Sequence[Record], limits: Limits, primary: FigureName, judge: Judge
 ) -> RunComparison:
     """Compares two latency runs or two accuracy runs, each given by its rounds, at least one. Rounds of the
     base that failed are left out where others went well, and a round of the new run that failed is then a
-    failure; runs fail in both only where all rounds of the base failed. `earlier` tells the noise between
-    processes where a side is a single one. The last round counts for accuracy, divergence and tokens."""
+    failure; runs fail in both only where all rounds of the base failed. `judge` judges the figures of
+    latency runs. The last round counts for accuracy, divergence and tokens."""
     after = new[-1]
     well = [record for record in base if record.status == "ok"]
     counting = well or base
@@ -84,7 +84,7 @@ def compare_runs(
         return RunComparison(**shared, verdict="not comparable", reason=reason)
     if isinstance(after.spec, AccuracySpec):
         return _compare_accuracy(well[-1], after, shared)
-    return _compare_latency(well, new, limits, primary, earlier, shared)
+    return _compare_latency(well, new, limits, primary, judge, shared)
 
 
 def _compare_accuracy(base: Record, new: Record, shared: dict[str, Any]) -> RunComparison:
@@ -110,10 +110,10 @@ def _compare_latency(
     new: Sequence[Record],
     limits: Limits,
     primary: FigureName,
-    earlier: EarlierRuns,
+    judge: Judge,
     shared: dict[str, Any],
 ) -> RunComparison:
-    figures = judge_figures(base, new, limits, earlier)
+    figures = judge(base, new, limits)
     shared["prompt_tokens_per_s"] = _prompt_rates(base, new)
     after = new[-1]
     # A run of one new token has no next token latency.

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from xpubench.compare.answers import with_answers
+from xpubench.compare.copies import without_copies
 from xpubench.compare.figures import FigureName
 from xpubench.compare.processes import EarlierRuns, Limits
 from xpubench.compare.run import RunComparison, RunVerdict, compare_runs
@@ -77,8 +78,8 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
         ours, theirs = ([found.record for found in rounds] for rounds in (before[one], after[other]))
         earlier.add(ours, "base")
         earlier.add(theirs, "new")
-        run = compare_runs(ours, theirs, rules.limits, rules.primary, earlier)
-        runs.append(with_answers(run, before[one][-1].path, after[other][-1].path))
+        run = compare_runs(ours, theirs, rules.limits, rules.primary, earlier.judge)
+        runs.append(with_answers(run, counting(before[one]).path, after[other][-1].path))
     runs += [_missing(_last(before[one])) for one in lacking if one not in allowed]
     runs = adjusted(runs)
     judged = sum(run.adjusted_p is not None for run in runs)
@@ -91,6 +92,12 @@ def compare_paths(base: Path, new: Path, rules: Rules) -> Comparisons:
         false_by_chance=ALPHA * judged,
         exit_code=verdict_exit_code({run.verdict for run in runs}),
     )
+
+
+def counting(rounds: Sequence[Found]) -> Found:
+    """The last round that went well, or the last where all failed: that of a base which counts for what is
+    told of one round alone."""
+    return next((found for found in reversed(rounds) if found.record.status == "ok"), rounds[-1])
 
 
 def verdict_exit_code(verdicts: set[RunVerdict]) -> int:
@@ -134,7 +141,7 @@ def _runtimes(runs: Runs) -> set[str]:
 
 def _of_one_work(ours: Runs, theirs: Runs) -> list[tuple[str, str]]:
     """The ids of each base run and of each new run that did the same work on another stack."""
-    keys = work_keys([_last(rounds) for runs in (ours, theirs) for rounds in runs.values()])
+    keys = work_keys([counting(rounds).record for runs in (ours, theirs) for rounds in runs.values()])
     before, after = keys[: len(ours)], keys[len(ours) :]
     return [
         (one, other)
@@ -156,7 +163,8 @@ def _may_lack(record: Record, globs: Sequence[str]) -> bool:
 
 def _runs(path: Path, left_out: list[tuple[str, str]]) -> Runs:
     """The runs of a directory or a file by their ids, each with its rounds. `DIR/ID.json` also names the run
-    of that id in the rounds of DIR. UserError where there is no record or none can be read."""
+    of that id in the rounds of DIR. Copies of one process's record are left out. UserError where there is no
+    record or none can be read."""
     with readable(path):
         is_directory, is_there = path.is_dir(), path.exists()
     if is_directory:
@@ -168,6 +176,6 @@ def _runs(path: Path, left_out: list[tuple[str, str]]) -> Runs:
     if not records:
         raise UserError(f"no records in {path}")
     runs: Runs = defaultdict(list)
-    for found in records:
+    for found in without_copies(records, left_out):
         runs[exact_key(found.record)].append(found)
     return runs

@@ -44,7 +44,12 @@ def exact_key(record: Record) -> str:
 
 
 def work_keys(records: Sequence[Record]) -> list[Work]:
-    """The work of each record. Which names stand for one model depends on all the records together."""
+    """The work of each record. Which names stand for one model depends on all the records together. One that
+    failed before its model was loaded did the work of a record of its id that loaded, where there is one."""
+    loaded = {exact_key(record): record for record in records if record.runtime is not None}
+    records = [
+        loaded.get(exact_key(record), record) if record.runtime is None else record for record in records
+    ]
     named = zip(model_names(records), records, strict=True)
     return [Work(name, precision_class(record), _rest(record)) for name, record in named]
 

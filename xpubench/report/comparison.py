@@ -41,16 +41,40 @@ def _row_texts(run: RunComparison) -> list[str]:
         *(_ratio(run, "first_token"), _prompt_rates(run), _ratio(run, "next_token")),
         _ratio(run, "peak_device", "peak_host"),
         NONE if accuracy is None else accuracy.accuracy.text,
-        NONE if primary is None else detectable_text(primary),
-        NONE if primary is None or primary.to_decide is None else _needed(primary),
+        NONE if primary is None else detectable_text(primary) or NONE,
+        NONE if primary is None else needed_text(primary) or NONE,
     ]
 
 
-def detectable_text(judged: Judgement) -> str:
-    """The smallest change that the data of a judgement would show."""
+def detectable_text(judged: Judgement) -> str | None:
+    """The smallest change that the data of a judgement would show, None where it is not known."""
     if judged.detectable is None:
-        return NONE
+        return None
     return f"{judged.detectable:.1%}" if judged.unit == "ratio" else f"{judged.detectable:.2f} points"
+
+
+def needed_text(judged: Judgement) -> str | None:
+    """The rounds or items from which an inconclusive judgement would probably be a verdict, None where there
+    is one or the number is not known."""
+    if judged.to_decide is None:
+        return None
+    return f"{judged.to_decide} {'rounds' if judged.unit == 'ratio' else 'items'}"
+
+
+def power(run: RunComparison) -> Iterable[str]:
+    """A line on what an inconclusive run would show, and what would decide it, where that is known."""
+    if run.verdict == "inconclusive" and run.primary is not None:
+        texts = {"would show": detectable_text(run.primary), "decides at": needed_text(run.primary)}
+        if told := [f"{name} {text}" for name, text in texts.items() if text]:
+            yield "; ".join(told)
+
+
+def nothing_compared(found: Comparisons) -> str | None:
+    """Why no run was compared; None where one was, or is missing."""
+    if not found.runs:
+        return "no run is in both"
+    failing = all(run.verdict == "failing in both" for run in found.runs)
+    return "every run that is in both fails in both" if failing else None
 
 
 def notes(found: Comparisons) -> list[str]:
@@ -69,6 +93,8 @@ def notes(found: Comparisons) -> list[str]:
         which = f" ({titles[0] if len(titles) == 1 else f'{len(titles)} runs'})" if several else ""
         lines.append(line + which)
     lines += _chance(found)
+    if reason := nothing_compared(found):
+        lines.append(f"not comparable: {reason}")
     lines += [f"only in the base: {title}" for title in found.only_base]
     lines += [f"only in the new: {title}" for title in found.only_new]
     return lines + [f"left out: {one}" for one in found.left_out]
@@ -82,10 +108,6 @@ def _prompt_rates(run: RunComparison) -> str:
 def _ratio(run: RunComparison, *names: FigureName) -> str:
     """The ratio of the first of these figures that was compared."""
     return next((run.figures[name].text for name in names if name in run.figures), NONE)
-
-
-def _needed(judged: Judgement) -> str:
-    return f"{judged.to_decide} {'rounds' if judged.unit == 'ratio' else 'items'}"
 
 
 def beside(run: RunComparison, most: int | None = MOST_DIFFERENCES) -> Iterable[str]:

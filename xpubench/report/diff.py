@@ -7,11 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from xpubench.compare.copies import without_copies
 from xpubench.compare.environments import EnvironmentDifference, Environments, differences
 from xpubench.compare.processes import EarlierRuns
 from xpubench.compare.row import RunRow, row_of
 from xpubench.compare.run import RunComparison, compare_runs, first_other_token
-from xpubench.compare.runs import Rules, adjusted
+from xpubench.compare.runs import Rules, adjusted, counting
 from xpubench.compare.work import Work, exact_key, recipe_text, stack_key, work_keys
 from xpubench.errors import UserError
 from xpubench.report.migration import Move, moves
@@ -88,11 +89,15 @@ def diff(directories: Sequence[Path]) -> Diff:
 def _sides(
     directories: Sequence[Path], left_out: list[tuple[str, str]]
 ) -> tuple[tuple[str, str], tuple[OfOneSide, OfOneSide]]:
-    """The name of each side, and its records."""
-    first = list(records_in(directories[:1], left_out, below=True))
+    """The name of each side, and its records without copies."""
+
+    def side(paths: Sequence[Path]) -> OfOneSide:
+        return list(without_copies(records_in(paths, left_out, below=True), left_out))
+
+    first = side(directories[:1])
     if len(directories) > 1:
         others = ", ".join(map(str, directories[1:]))
-        return (str(directories[0]), others), (first, list(records_in(directories[1:], left_out, below=True)))
+        return (str(directories[0]), others), (first, side(directories[1:]))
     there = {record.spec.subject.runtime for _, record in first}
     if len(there) < 2:
         raise UserError(f"{directories[0]} holds one stack, {', '.join(there)}; name a second directory")
@@ -127,8 +132,10 @@ def _compared(pairs: list[tuple[str, Rounds, Rounds]]) -> list[RunPair]:
     for base, new in sides:
         earlier.add(base, "a")
         earlier.add(new, "b")
-    judged = adjusted([compare_runs(base, new, rules.limits, rules.primary, earlier) for base, new in sides])
-    return [_pair(model, _counted(a), b[-1], one) for (model, a, b), one in zip(pairs, judged, strict=True)]
+    judged = adjusted(
+        [compare_runs(base, new, rules.limits, rules.primary, earlier.judge) for base, new in sides]
+    )
+    return [_pair(model, counting(a), b[-1], one) for (model, a, b), one in zip(pairs, judged, strict=True)]
 
 
 def _pair(model: str, a: Found, b: Found, comparison: RunComparison) -> RunPair:
@@ -140,11 +147,6 @@ def _pair(model: str, a: Found, b: Found, comparison: RunComparison) -> RunPair:
         first_other_token=first_other_token(a.record, b.record),
         recipes=(recipe_text(a.record), recipe_text(b.record)),
     )
-
-
-def _counted(base: Rounds) -> Found:
-    """The last round of the base that counts: failed ones do where all failed."""
-    return next((found for found in reversed(base) if found.record.status == "ok"), base[-1])
 
 
 def _row(run: Rounds) -> RunRow:

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import msgspec
 
 from xpubench.compare.runs import BAD, Comparisons
-from xpubench.report.comparison import beside
+from xpubench.report.comparison import beside, nothing_compared, power
 from xpubench.report.tables import DataTable
 
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -39,9 +39,10 @@ def as_csv(table: DataTable) -> bytes:
 def as_junit(found: Comparisons) -> bytes:
     """One test case for each run: slower, less accurate, newly failing and missing ones fail, those that
     cannot be compared are errors, and those that are inconclusive, fail in both, or that the new set may
-    lack, are skipped. Each one's output says what else changed or differs, all facts of the environments and
-    the warnings of both sides."""
-    suite = Element("testsuite", name="xpubench compare", tests=str(len(found.runs) + len(found.only_base)))
+    lack, are skipped. Each one's output says what an inconclusive run would show and from where it would be
+    decided, what else changed or differs, all facts of the environments and the warnings of both sides. Where
+    nothing was compared, one more case says so as an error."""
+    suite = Element("testsuite", name="xpubench compare")
     for run in found.runs:
         case = SubElement(suite, "testcase", classname="xpubench", name=_xml(run.title))
         if run.verdict in BAD:
@@ -50,10 +51,14 @@ def as_junit(found: Comparisons) -> bytes:
             SubElement(case, "error", message=_xml(run.reason), type="not-comparable")
         elif run.verdict in ("inconclusive", "failing in both"):
             SubElement(case, "skipped", message=_xml(f"{run.verdict}: {run.reason}"))
-        SubElement(case, "system-out").text = _xml("\n".join([run.reason, *beside(run, None)]))
+        SubElement(case, "system-out").text = _xml("\n".join([run.reason, *power(run), *beside(run, None)]))
     for title in found.only_base:
         case = SubElement(suite, "testcase", classname="xpubench", name=_xml(title))
         SubElement(case, "skipped", message="only in the base")
+    if reason := nothing_compared(found):
+        case = SubElement(suite, "testcase", classname="xpubench", name="a run in both sets")
+        SubElement(case, "error", message=reason, type="not-comparable")
+    suite.set("tests", str(len(suite)))
     for kind, counted in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
         suite.set(counted, str(len(suite.findall(f"testcase/{kind}"))))
     indent(suite)

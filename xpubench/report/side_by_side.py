@@ -60,7 +60,7 @@ def _cells(records: list[Record], first: list[Record]) -> list[str]:
         cells[2:4] = number(statistic.median), interval(statistic.ci95)
     judged = None
     if records is not first:
-        judged = compare_runs(first, records, Limits(), "next_token", EarlierRuns()).primary
+        judged = compare_runs(first, records, Limits(), "next_token", EarlierRuns().judge).primary
     if judged is not None and judged.change is not None:
         low, high = judged.ends or (None, None)
         ends = None if low is None or high is None else (1 / high, 1 / low)

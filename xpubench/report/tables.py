@@ -9,6 +9,7 @@ from xpubench.compare.figures import FigureName
 from xpubench.compare.history import Point
 from xpubench.compare.judgement import Judgement
 from xpubench.compare.row import RunRow
+from xpubench.report.comparison import detectable_text, needed_text
 from xpubench.report.diff import RunPair
 from xpubench.report.text import NONE, date, number
 
@@ -117,6 +118,11 @@ def _parts(pair: RunPair) -> str | None:
     return None if found is None else found.message
 
 
+def _of_primary(pair: RunPair, text: Callable[[Judgement], str | None]) -> str | None:
+    found = pair.comparison.primary
+    return None if found is None else text(found)
+
+
 def _tokens(pair: RunPair) -> str | None:
     place = pair.first_other_token
     return None if place is None else f"other from {place}" if place else "equal"
@@ -193,6 +199,8 @@ _DIFF: _Columns[RunPair] = {
     "kl_b": (Column("KL B, nats", "number", digits=4), lambda pair: pair.b.mean_kl),
     "points": (Column("B - A, points", "interval"), lambda pair: _change(_accuracy(pair))),
     "recipes": (Column("Recipes", "long"), _recipes),
+    "would_show": (Column("Would show"), lambda pair: _of_primary(pair, detectable_text)),
+    "decides_at": (Column("Decides at"), lambda pair: _of_primary(pair, needed_text)),
     "reason": (
         Column("Why", "long"),
         lambda pair: "; ".join([pair.comparison.reason, *pair.comparison.beyond]),

@@ -4,8 +4,8 @@ from itertools import groupby
 from math import inf
 from typing import Any
 
-from xpubench.compare.accuracy import Z95
 from xpubench.compare.history import Point
+from xpubench.compare.items import Z95
 from xpubench.compare.row import RunRow
 from xpubench.report.diff import RunPair
 

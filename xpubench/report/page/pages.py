@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 import xpubench
-from xpubench.compare.accuracy import Z95
 from xpubench.compare.history import History
+from xpubench.compare.items import Z95
 from xpubench.compare.processes import Limits
 from xpubench.compare.row import RunRow
 from xpubench.record import Record, now
