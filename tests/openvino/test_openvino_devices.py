@@ -1,6 +1,8 @@
 """OpenVINO's devices by their names. There is no GPU and no NPU here: the CPU's plugin computes under another
 name, beside properties by the names that the plugins of GPUs and NPUs have."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -366,3 +368,16 @@ def test_wrong_names_and_what_a_device_does_not_do(
     assert done.code == 2, done.err
     assert words in done.error_line
     assert not list((tmp_path / "results").glob("*.json"))
+
+
+@pytest.mark.parametrize("runtime", ["openvino-base", "openvino-genai"])
+def test_a_runtime_without_torchs_models_does_not_import_them(runtime: str) -> None:
+    """Their import takes longer than the rest of a start."""
+    code = (
+        "import sys; from xpubench.runtimes.registry import loader; "
+        f"loader({runtime!r}).set_up(); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    assert "xpubench.runtimes.openvino.runtime" in modules
+    assert not modules & {"torch._dynamo", "transformers.modeling_utils", "sklearn"}

@@ -284,3 +284,12 @@ class Loader(Protocol):
         """The function that writes a model quantized by the subject's recipe to a directory, where the
         runtime's own library does that."""
         return None
+
+
+def not_as_asked(asked: dict[str, Any], applied: dict[str, Any], *names: str) -> list[str]:
+    """A warning for each of these settings that was not applied as it was asked for."""
+    return [
+        f"{name}: {asked[name]} was asked for, {applied[name]} is applied"
+        for name in names
+        if asked.get(name) is not None and applied.get(name) not in (None, asked[name])
+    ]

@@ -12,7 +12,7 @@ from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.measure.rounding import UNIT_ROUNDOFF
 from xpubench.process.child import run_child
 from xpubench.record import WeightsFingerprint
-from xpubench.runtimes.base import Device, Generator, Loader, Origin
+from xpubench.runtimes.base import Device, Generator, Loader, Origin, not_as_asked
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.device import check_device, device_named, measured_device, ran_elsewhere
 from xpubench.runtimes.openvino.options import INFERENCE, IR_FILE, WeightFormat, family, may_use_npu
@@ -26,7 +26,6 @@ from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.runtimes.openvino.tokenizer import ir_tokenizer
 from xpubench.runtimes.openvino.tokenizer_export import doubts_of_tokenizer
 from xpubench.runtimes.options import RuntimeDescription
-from xpubench.runtimes.pytorch.runtime import not_as_asked
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Subject, Workload
 from xpubench.weights.lora import check_adapter

@@ -21,11 +21,19 @@ from xpubench.measure.device import synchronizer
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import NOT_FINITE, TokenTimes
 from xpubench.record import SyncPolicy, WeightsFingerprint
-from xpubench.runtimes.base import Explainer, Generation, Loader, Origin, Scorer, TokenIds, Verification
+from xpubench.runtimes.base import (
+    Explainer,
+    Generation,
+    Loader,
+    Origin,
+    Scorer,
+    TokenIds,
+    Verification,
+    not_as_asked,
+)
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
 from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward, onednn_bfloat16
-from xpubench.runtimes.pytorch.event_cost import event_cost_ns
 from xpubench.runtimes.pytorch.explain import profiled_generation
 from xpubench.runtimes.pytorch.generate import (
     can_stay_eager,
@@ -219,6 +227,9 @@ class PyTorchRuntime(TransformersScorer, Loader):
         def timed(clock: TokenClock) -> TokenTimes:
             return self.timed(prompt_ids, workload, "every_token", clock).times
 
+        # Its small model is a Llama, whose import takes seconds that runs without --explain do not need.
+        from xpubench.runtimes.pytorch.event_cost import event_cost_ns
+
         return profiled_generation(timed, self.subject.device, event_cost_ns(self.subject.device))
 
     def timed(
@@ -354,15 +365,6 @@ class PyTorchRuntime(TransformersScorer, Loader):
     def close(self) -> None:
         self.model = None
         _free(self.subject.device)
-
-
-def not_as_asked(asked: dict[str, Any], applied: dict[str, Any], *names: str) -> list[str]:
-    """A warning for each of these settings that was not applied as it was asked for."""
-    return [
-        f"{name}: {asked[name]} was asked for, {applied[name]} is applied"
-        for name in names
-        if asked.get(name) is not None and applied.get(name) not in (None, asked[name])
-    ]
 
 
 def _backend(subject: Subject) -> str | None:
