@@ -117,7 +117,7 @@ def test_a_sleep_outside_of_inference_is_the_hosts(
 def test_a_sleep_inside_of_inference_is_the_stacks(
     generate: CommandLine, llama_ir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = ledger_module.WatchedRequest.infer
+    real = ledger_module.WatchedRequest.wait
 
     class SlowRequest:
         """A request whose inferences take 20 ms more than its nodes."""
@@ -125,19 +125,19 @@ def test_a_sleep_inside_of_inference_is_the_stacks(
         def __init__(self, request: Any) -> None:
             self._request = request
 
-        def infer(self, *arguments: Any, **named: Any) -> Any:
+        def wait(self) -> None:
             time.sleep(0.02)
-            return self._request.infer(*arguments, **named)
+            self._request.wait()
 
         def __getattr__(self, name: str) -> Any:
             return getattr(self._request, name)
 
-    def slow(self: Any, *arguments: Any, **named: Any) -> Any:
+    def slow(self: Any) -> None:
         if not isinstance(self._request, SlowRequest):
             self._request = SlowRequest(self._request)
-        return real(self, *arguments, **named)
+        real(self)
 
-    monkeypatch.setattr(ledger_module.WatchedRequest, "infer", slow)
+    monkeypatch.setattr(ledger_module.WatchedRequest, "wait", slow)
     found = explanation(generate, llama_ir, "openvino-base")
     assert times(found["next"])["stack"] > 20e6
     # The timed generations did not sleep: the parts do not hold, and the ledger says so.
