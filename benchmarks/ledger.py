@@ -261,6 +261,9 @@ def advice(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
                 variables=("OMP_NUM_THREADS=1",),
             )
             figure = found["primary"]
+            if figure is None:
+                print(f"{name}: {found['verdict']}, {found['reason']}: {line}", flush=True)
+                continue
             detail = f"{found['verdict']}: {line}"
             ends = {"low": figure["low"], "high": figure["high"]}
             yield Goal(

@@ -23,8 +23,8 @@ class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
     weight_bytes: int | None = None
     kv_bytes: int | None = None
     ceiling_gb_per_s: float | None = None
-    prefill_flop: int | None = None
-    step_flop: int | None = None
+    first_product_flop: int | None = None
+    next_product_flop: int | None = None
     peak_tflop_per_s: float | None = None
 
 
@@ -49,8 +49,8 @@ def facts_of(record: Record, architecture: Architecture | None) -> RunFacts:
         weight_bytes=weights,
         kv_bytes=None if weights is None or step is None else max(step - weights, 0),
         ceiling_gb_per_s=record.bandwidth.highest_gb_per_s if record.bandwidth else None,
-        prefill_flop=product_flop(record.latency.input_tokens if record.latency else None),
-        step_flop=product_flop(1),
+        first_product_flop=product_flop(record.latency.input_tokens if record.latency else None),
+        next_product_flop=product_flop(1),
         peak_tflop_per_s=record.peak.highest_tflop_per_s if record.peak else None,
     )
 

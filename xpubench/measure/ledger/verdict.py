@@ -90,7 +90,7 @@ def _roof(ledger: Ledger, facts: RunFacts, share: float) -> tuple[Cause, str]:
     or the products near that of the matrix units (Williams et al. 2009), or whether their kernels are slower
     than both. Products that take less time than the KV cache cannot bind the token by computing."""
     weights, cache = (_part(ledger, name) for name in ("weights", "kv_cache"))
-    flop = facts.step_flop if ledger.token == "next" else facts.prefill_flop
+    flop = facts.next_product_flop if ledger.token == "next" else facts.first_product_flop
     ceiling, peak = facts.ceiling_gb_per_s, facts.peak_tflop_per_s
     # The part of the cache is the time that its bytes take at the ceiling, or less.
     at_ceiling_ns = (weights.bytes or 0) / ceiling + cache.ns if ceiling else 0.0

@@ -15,7 +15,7 @@ from xpubench.runtimes.llama_cpp.library import last_error, library
 FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
 
 
-def dequantized(gguf: Gguf, kind: str, say: Callable[[str], None] = lambda _: None) -> Gguf:
+def dequantized(gguf: Gguf, kind: str, say: Callable[[str], None]) -> Gguf:
     """The GGUF with its matrices in the type `kind`, one of `FILE_TYPES`: the same one where they are, else
     one that llama.cpp converts and that stays in the cache. Raises UserError where the cache cannot be
     written, and RunFailure `unsupported` where llama.cpp does not convert the file."""
