@@ -22,7 +22,7 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     """One run. Latencies in ms with their 95% interval, memory in bytes, accuracies, MBU and the prompt's
     share of the peak from 0 to 1. `key` names the run in the page; ids that repeat get a number. `checkpoint`
     and `weights_digest` tell which model it is, `lora` the adapter on it, `precision_class` what really ran,
-    `recipe` the dtype, the quantization and the options that could change an accuracy, in words, and
+    `recipe` the dtype, the quantization and the runtime's options that are not the defaults, in words, and
     `platform` where, None where the record does not name the device. `tokens_checked` tells whether the timed
     tokens of a latency run were looked at, and `acc_partial` that the accuracy is not that of the task's
     whole test set. `bound_by` is the verdict on the tokens' time, and `next_parts` the parts of a next
