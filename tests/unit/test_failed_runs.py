@@ -1,5 +1,8 @@
 """`generate` where something goes wrong while a model runs: what is kept, and what the record says."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,38 @@ CONFIG = {
     **{"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
     "max_position_embeddings": 128,
 }
+
+
+def without_reader() -> int:
+    """The end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def on_a_full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@contextlib.contextmanager
+def stderr_at(descriptor: int) -> Iterator[None]:
+    """While it lasts, this process's standard error is that file."""
+    kept = os.dup(2)
+    os.dup2(descriptor, 2)
+    try:
+        with os.fdopen(descriptor, "w", buffering=1) as stream, contextlib.redirect_stderr(stream):
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@pytest.mark.parametrize("lost", [without_reader, on_a_full_disk])
+def test_progress_that_cannot_be_written_costs_nothing(scripted: CommandLine, lost: Any) -> None:
+    script = {"faults": [{"stage": "generate", "prints": "a library's words"}]}
+    with stderr_at(lost()):
+        done = scripted(script, "--num-iter", 4)
+    assert (done.code, [one["status"] for one in done.records]) == (0, ["ok"])
 
 
 def test_a_run_that_cannot_fit_says_so_before_it_loads(scripted: CommandLine) -> None:

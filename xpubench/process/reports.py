@@ -13,7 +13,7 @@ import msgspec
 
 from xpubench.errors import FailureClass, RunFailure, UserError
 from xpubench.failures import classify
-from xpubench.process.output import own_stdout, quiet
+from xpubench.process.output import dropping_stderr, own_stdout, quiet
 from xpubench.process.signals import as_interruptions
 from xpubench.record import Failure
 
@@ -77,7 +77,7 @@ def decode_report(line: bytes) -> Report | None:
 def serve(work: Callable[[bytes, Send], None]) -> int:
     """Does a child's work: `work` is called with the order and with the way to report. What libraries print
     on standard output goes to standard error. Returns the exit code, 0 once the end is reported."""
-    with as_interruptions():
+    with as_interruptions(), dropping_stderr():
         quiet()
         with own_stdout() as out:
 
