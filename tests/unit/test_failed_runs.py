@@ -139,6 +139,20 @@ def test_an_interrupted_run_keeps_its_samples(scripted: CommandLine) -> None:
     assert len(record["samples"]["iterations"]) == 2
 
 
+@pytest.mark.parametrize("stage", ["check", "load"])
+def test_an_interruption_before_the_first_measurement_is_at_most_one_record(
+    scripted: CommandLine, tmp_path: Path, stage: str
+) -> None:
+    assert scripted({}, "--input-tokens", 8, 9).code == 0
+    script = {"faults": [{"stage": stage, "error": "KeyboardInterrupt"}]}
+    done = scripted(script, "--input-tokens", 8, 9)
+    assert (done.code, done.out) == (130, "")
+    done = scripted(script, "--input-tokens", 10, 11)
+    assert (done.code, [one["status"] for one in done.records]) == (130, ["interrupted"])
+    kept = [read_record(path).status for path in (tmp_path / "results").glob("*.json")]
+    assert sorted(kept) == ["interrupted", "ok", "ok"]
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [
