@@ -212,6 +212,18 @@ def test_a_worker_that_leaves_no_record_costs_a_run(
     assert tail in record["failure"]["log_tail"]
 
 
+def test_a_failure_shows_the_log_of_its_own_attempt(suite: SuiteRunner, misbehave: Misbehave) -> None:
+    misbehave(["crash", "ok"])
+    suite.run({})
+    misbehave(["nothing"])
+    suite.run({}, "--rerun", "failed")
+    (record,) = (one for one in suite.records if one["status"] == "crash")
+    assert "said that it was done" in record["failure"]["message"]
+    assert record["failure"]["log_tail"] == ""
+    (log,) = (path.read_text() for path in suite.results.glob(f"logs/{record['id']}.log"))
+    assert "by zero" in log
+
+
 def test_a_record_whose_report_got_lost_stays(suite: SuiteRunner, misbehave: Misbehave) -> None:
     misbehave(["late", "ok"])
     assert suite.run({}).code == 1

@@ -10,7 +10,7 @@ from time import monotonic
 import msgspec
 
 from xpubench.environment import Environment
-from xpubench.errors import UserError
+from xpubench.errors import UserError, shortened
 from xpubench.failures import death_of, failed_record, log_tail, write_as_failed
 from xpubench.measure.host import out_of_memory_kills
 from xpubench.process.child import Child
@@ -39,7 +39,8 @@ def find_mpirun(python: str | None = None) -> str:
     places = os.pathsep.join([str(Path(python or sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which("mpirun", path=places)
     if found is None:
-        raise UserError("a suite over ranks needs mpirun; pip install '.[deepspeed]' brings one")
+        where = f" beside {shortened(python)} or on PATH" if python else ""
+        raise UserError(f"a suite over ranks needs mpirun{where}; pip install '.[deepspeed]' brings one")
     return found
 
 
@@ -55,6 +56,8 @@ class Attempt:
         self._say = say
         self._results = ResultsDirectory(Path(order.results))
         self._log = self._results.path / LOGS / f"{order.specs[0].id}.log"
+        # Earlier attempts have written to the same log.
+        self._log_start = self._log.stat().st_size if self._log.exists() else 0
         self._before = {spec.id: self._results.stamp_of(spec.id) for spec in order.specs}
         self._end: End | None = None
         self._last_s = 0.0
@@ -64,8 +67,8 @@ class Attempt:
 
     def run(self, timeout_s: float) -> Iterator[list[Record]]:
         """Yields each run's records when they are written. A worker that has no new one within `timeout_s`
-        seconds, downloads not counted, is ended. An exception, such as KeyboardInterrupt, ends the worker,
-        and the run at work then has a record as interrupted."""
+        seconds, downloads not counted, is ended. An exception ends the worker. Where it is an interruption,
+        the run at work then has a record of it unless it has an earlier one."""
         self._log.parent.mkdir(exist_ok=True)
         kills = out_of_memory_kills()
         self._last_s = monotonic()
@@ -86,7 +89,7 @@ class Attempt:
                         self._timed_out = True
                         child.end()
                 exit_code = child.exit_code
-        except BaseException:
+        except (KeyboardInterrupt, GeneratorExit):
             if self.pending:
                 write_interrupted(self._results, self.pending[0])
             raise
@@ -153,12 +156,17 @@ class Attempt:
         failed = self.pending if isinstance(self._end, Refused) else self.pending[:1]
         self.pending = self.pending[len(failed) :]
         if not failure.log_tail:
-            tail = log_tail(self._log.read_bytes().decode(errors="replace"))
-            failure = msgspec.structs.replace(failure, log_tail=tail)
+            failure = msgspec.structs.replace(failure, log_tail=self._log_tail())
         for spec in failed:
             left = records_of(self._results, spec) if self._is_new(spec) else []
             record = left[-1] if left else failed_record(spec, Environment(), failure)
             yield [write_as_failed(self._results, record, failure)]
+
+    def _log_tail(self) -> str:
+        """The last lines that this attempt's worker has written."""
+        with self._log.open("rb") as log:
+            log.seek(self._log_start)
+            return log_tail(log.read().decode(errors="replace"))
 
     def _is_new(self, spec: Spec) -> bool:
         return self._results.stamp_of(spec.id) not in (None, self._before[spec.id])
