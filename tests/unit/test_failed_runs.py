@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, files_of_at_most
 from xpubench import catalog
 from xpubench.record import read_record
 
@@ -183,6 +183,53 @@ def test_a_profile_that_fails_is_a_warning(scripted: CommandLine) -> None:
     (record,) = done.records
     assert (done.code, record["status"]) == (0, "ok")
     assert "not profiled: RuntimeError: no" in record["warnings"]
+
+
+def test_a_record_that_cannot_be_written_is_shown(
+    scripted: CommandLine, xpubench: CommandLine, tmp_path: Path
+) -> None:
+    (record,) = scripted({}).records
+    (path,) = (tmp_path / "results").glob("*.json")
+    path.unlink()
+    path.mkdir()
+    done = scripted({})
+    assert (done.code, f"cannot write {path}: Is a directory" in done.error_line) == (2, True)
+    assert [one["summary"]["next_token_ms"] for one in done.records] == [record["summary"]["next_token_ms"]]
+    fake = ("--runtime", "fake", "--fake-script", tmp_path / "script.json", "--device", "cpu", "--greedy")
+    shape = ("--input-tokens", 8, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1)
+    done = xpubench("generate", "-m", "smollm2-135m", *fake, *shape, "--results-dir", tmp_path / "results")
+    assert (done.code, f"cannot write {path}" in done.error_line) == (2, True)
+    assert "next token" in done.out
+    assert ["record", "not", "written"] in [line.split() for line in done.out.splitlines()]
+
+
+def test_files_beside_a_record_that_cannot_be_written_are_warnings(
+    scripted: CommandLine, tmp_path: Path
+) -> None:
+    (record,) = scripted({}, "--profile").records
+    results = tmp_path / "results"
+    names = [f"{record['id']}.{kind}" for kind in ("check.npz", "profile.trace.json")]
+    for name in names:
+        (results / name).unlink()
+        (results / name).mkdir()
+    done = scripted({}, "--profile")
+    (record,) = done.records
+    assert (done.code, record["status"]) == (0, "ok")
+    assert read_record(results / f"{record['id']}.json").warnings == record["warnings"]
+    for name in names:
+        assert any(f"cannot write {results / name}" in one for one in record["warnings"])
+
+
+def test_answers_of_an_earlier_run_are_not_those_of_one_whose_answers_cannot_be_written(
+    scripted: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (record,) = scripted({}).records
+    path = tmp_path / "results" / f"{record['id']}.check.npz"
+    assert path.exists()
+    monkeypatch.setattr("xpubench.accuracy.divergence.save", lambda answers: bytes(10**6))
+    with files_of_at_most(10**5):
+        (record,) = scripted({}).records
+    assert (record["status"], path.exists()) == ("ok", False)
 
 
 def test_more_beams_than_tokens_are_refused_before_the_load(xpubench: CommandLine, tmp_path: Path) -> None:

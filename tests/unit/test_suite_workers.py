@@ -212,6 +212,16 @@ def test_a_worker_that_leaves_no_record_costs_a_run(
     assert tail in record["failure"]["log_tail"]
 
 
+def test_a_record_that_cannot_be_written_ends_the_suite_and_is_no_failure_of_the_stack(
+    suite: SuiteRunner, misbehave: Misbehave
+) -> None:
+    misbehave(["full"])
+    done = suite.run({})
+    assert (done.code, done.error_line) == (2, "error: cannot write the second record")
+    assert suite.statuses == {"ok": 1}
+    assert "2 to run" in suite.run({}, "--dry-run").out
+
+
 def test_a_failure_shows_the_log_of_its_own_attempt(suite: SuiteRunner, misbehave: Misbehave) -> None:
     misbehave(["crash", "ok"])
     suite.run({})

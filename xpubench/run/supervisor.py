@@ -14,7 +14,7 @@ from xpubench.errors import UserError, shortened
 from xpubench.failures import death_of, failed_record, log_tail, write_as_failed
 from xpubench.measure.host import out_of_memory_kills
 from xpubench.process.child import Child
-from xpubench.process.reports import Done, Downloading, End, Failed, Refused, Report, Said, Written
+from xpubench.process.reports import Done, Downloading, End, Failed, Refused, Report, Said, Unwritten, Written
 from xpubench.record import Failure, Record, read_record
 from xpubench.results import LOGS, ResultsDirectory
 from xpubench.run.order import Order, Spec, write_interrupted
@@ -68,7 +68,8 @@ class Attempt:
     def run(self, timeout_s: float) -> Iterator[list[Record]]:
         """Yields each run's records when they are written. A worker that has no new one within `timeout_s`
         seconds, downloads not counted, is ended. An exception ends the worker. Where it is an interruption,
-        the run at work then has a record of it unless it has an earlier one."""
+        the run at work then has a record of it unless it has an earlier one. UserError where the worker
+        cannot write to the results directory."""
         self._log.parent.mkdir(exist_ok=True)
         kills = out_of_memory_kills()
         self._last_s = monotonic()
@@ -94,6 +95,8 @@ class Attempt:
                 write_interrupted(self._results, self.pending[0])
             raise
         yield from self._unreported()
+        if isinstance(self._end, Unwritten):
+            raise UserError(self._end.message)
         if self.pending and (failure := self._failure(timeout_s, exit_code, kills)) is not None:
             yield from self._write(failure)
 
@@ -106,7 +109,7 @@ class Attempt:
             yield from self._taken([spec for spec in self.pending if spec.id == report.id])
         elif isinstance(report, Downloading):
             self._note_download(report.under_way)
-        elif isinstance(report, Done | Refused | Failed):
+        elif isinstance(report, End):
             self._end = report
 
     def _note_download(self, under_way: bool) -> None:
