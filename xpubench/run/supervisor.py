@@ -94,10 +94,15 @@ class Attempt:
             if self.pending:
                 write_interrupted(self._results, self.pending[0])
             raise
-        yield from self._unreported()
+        failure = self._failure(timeout_s, exit_code, kills)
+        # A run whose record was not reported is the one that the worker was at, or its ranks' watchdog wrote
+        # the record. Nothing is known against the runs after it.
+        unreported = list(self._taken([spec for spec in self.pending if self._is_new(spec)]))
+        for records in unreported:
+            yield [self._as_cut_short(record, failure) for record in records]
         if isinstance(self._end, Unwritten):
             raise UserError(self._end.message)
-        if self.pending and (failure := self._failure(timeout_s, exit_code, kills)) is not None:
+        if failure is not None and self.pending and not unreported:
             yield from self._write(failure)
 
     def _heard(self, report: Report | None) -> Iterator[list[Record]]:
@@ -122,11 +127,19 @@ class Attempt:
         """The seconds since the worker's last record, without those of downloads."""
         return (self._download_s or monotonic()) - self._last_s
 
-    def _unreported(self) -> Iterator[list[Record]]:
-        """The records that the worker wrote without reporting them, and those of the ranks' watchdog."""
-        for records in self._taken([spec for spec in self.pending if self._is_new(spec)]):
-            self._last_status = records[-1].status
-            yield records
+    def _as_cut_short(self, record: Record, failure: Failure | None) -> Record:
+        """The record of a run at whose profile, explanation or depths a failure may have ended the worker,
+        with a warning that tells so; any other record as it is."""
+        order = self._order
+        more = order.profile_name is not None or order.explain or order.depths
+        if failure is None or record.status != "ok" or not more:
+            return record
+        warning = (
+            f"the run ended after its measurement, and what was to follow may be missing: {failure.message}"
+        )
+        record = msgspec.structs.replace(record, warnings=[*record.warnings, warning])
+        self._results.write(record)
+        return record
 
     def _taken(self, specs: list[Spec]) -> Iterator[list[Record]]:
         for spec in specs:
@@ -138,12 +151,13 @@ class Attempt:
             yield records
 
     def _failure(self, timeout_s: float, exit_code: int | None, kills: int) -> Failure | None:
-        """Why the worker left runs without a record; None where another worker can continue with them."""
+        """Why the worker ended with runs left; None where another worker can continue with them, or where
+        none can write."""
         if self._timed_out:
-            message = f"no record within {timeout_s:g} s; the worker was ended"
+            message = f"no run was finished within {timeout_s:g} s; the worker was ended"
             return Failure(failure_class="timeout", message=message)
         # An interruption from outside ended only the run whose record says so.
-        if self._last_status == "interrupted":
+        if self._last_status == "interrupted" or isinstance(self._end, Unwritten):
             return None
         if isinstance(self._end, Refused):
             return Failure(failure_class="unsupported", message=self._end.message)
