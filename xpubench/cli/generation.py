@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -148,11 +149,14 @@ def first_device(runtime: str) -> str:
 
 
 @cache
-def device_of_worker(runtime: str) -> str:
-    """The device for a worker where no flag names one. A stack that is missing does not stop the other
-    runtimes: the records of its own runs say what it lacks."""
+def device_of_worker(runtime: str, python: str | None = None) -> str:
+    """The device for a worker of an interpreter, by default this one, where no flag names one. A stack that
+    is missing does not stop the other runtimes: the records of its own runs say what it lacks."""
     from xpubench.measure.device import available_devices
+    from xpubench.run.environments import first_device_of
 
+    if python not in (None, sys.executable) and (found := first_device_of(python, runtime)):
+        return found
     try:
         return first_device(runtime)
     except UserError:

@@ -12,7 +12,7 @@ import msgspec
 
 from xpubench.environment import Environment
 from xpubench.errors import UserError
-from xpubench.failures import death_of, failed_record
+from xpubench.failures import death_of, failed_record, write_as_failed
 from xpubench.measure.host import out_of_memory_kills
 from xpubench.process.child import Child
 from xpubench.process.reports import Failed, Refused, Said, Unwritten, Waiting
@@ -97,11 +97,15 @@ class Resident:
                 self._child.end()
 
     def record(self) -> Record:
-        """The record that it wrote, or one of the failure that ended it."""
-        path = self._results.record_path(self._spec.id)
+        """The record that it wrote, or one of the failure that ended it. A run that the timeout interrupted
+        has a record of the timeout."""
+        path, failure = self._results.record_path(self._spec.id), self._failure
         if path.exists():
-            return read_record(path)
-        failure = self._failure or death_of("the worker", self._kills, self._child.exit_code)
+            written = read_record(path)
+            if written.status == "interrupted" and failure and failure.failure_class == "timeout":
+                return write_as_failed(self._results, written, failure)
+            return written
+        failure = failure or death_of("the worker", self._kills, self._child.exit_code)
         record = failed_record(self._spec, Environment(), failure)
         self._results.write(record)
         return record
