@@ -11,10 +11,11 @@ from typing import Self
 import msgspec
 
 from xpubench.environment import Environment
+from xpubench.errors import UserError
 from xpubench.failures import death_of, failed_record, write_as_failed
 from xpubench.measure.host import out_of_memory_kills
 from xpubench.process.child import Child
-from xpubench.process.reports import Failed, Refused, Said, Waiting
+from xpubench.process.reports import Failed, Refused, Said, Unwritten, Waiting
 from xpubench.record import Failure, Record, read_record
 from xpubench.results import ResultsDirectory
 from xpubench.run.order import Order
@@ -75,7 +76,7 @@ class Resident:
             self.turn()
 
     def wait(self) -> None:
-        """Waits until it waits for a turn or has ended."""
+        """Waits until it waits for a turn or has ended; UserError where it cannot write its record."""
         self.waiting = False
         deadline = monotonic() + TIMEOUT_S
         for report in self._reports:
@@ -88,6 +89,8 @@ class Resident:
                 self._failure = report.failure
             elif isinstance(report, Refused):
                 self._failure = Failure(failure_class="unsupported", message=report.message)
+            elif isinstance(report, Unwritten):
+                raise UserError(report.message)
             if monotonic() > deadline:
                 message = f"no generation within {TIMEOUT_S:g} s; the worker was ended"
                 self._failure = Failure(failure_class="timeout", message=message)
