@@ -76,13 +76,16 @@ def quantized_by(fields: Any) -> AppliedQuantization | None:
     if not isinstance(fields, dict):
         return None
     bits = fields.get("bits") or next((bits for bits in (4, 8) if fields.get(f"load_in_{bits}bit")), None)
+    # auto-round's name of the type, such as int, fp or mx_fp; that of compressed-tensors is int or float.
+    floating = "fp" in str(fields.get("data_type"))
     for group in (fields.get("config_groups") or {}).values():
-        bits = bits or (group.get("weights") or {}).get("num_bits")
+        weights = group.get("weights") or {}
+        if bits is None and (bits := weights.get("num_bits")) is not None:
+            floating = weights.get("type") == "float"
     kept = {name: value for name, value in fields.items() if name in KEPT and value is not None}
     method = str(fields.get("quant_method", "quantized"))
-    return AppliedQuantization(
-        weight_dtype=f"int{bits}" if bits else method, library={"method": method} | kept
-    )
+    weight_dtype = f"{'fp' if floating else 'int'}{bits}" if bits else method
+    return AppliedQuantization(weight_dtype=weight_dtype, library={"method": method} | kept)
 
 
 def _checkpoints_own(fields: Any, model: Any) -> AppliedQuantization | None:
