@@ -9,6 +9,7 @@ from xpubench.catalog import CatalogDevice
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.explanation import Expectation
+from xpubench.runtimes.options import OWN_INT4_METHOD
 from xpubench.spec import DTYPE_BYTES, WHOLE_ROW, Quantization, RunSpec, Subject, Workload
 
 Bound = Literal["compute", "memory"]
@@ -148,6 +149,16 @@ def stored_weights(architecture: Architecture, subject: Subject) -> StoredWeight
         weights=architecture.parameter_count * dtype_bytes - int(saved + of_head * (not architecture.tied)),
         step=architecture.step_weight_parameters * dtype_bytes - int(saved_in_step),
     )
+
+
+def check_int4(architecture: Architecture | None, subject: Subject) -> None:
+    """UserError for a recipe of this tool and a mixture of experts. transformers 5 has the experts of a layer
+    in one tensor, which such a recipe does not quantize; those of transformers 4 are linear layers, and
+    which of the two is installed is not known here."""
+    own = subject.options.int4_method == OWN_INT4_METHOD
+    if subject.quantization is not None and own and architecture is not None and architecture.experts > 1:
+        what = f"the experts of {architecture.model_type} have no INT4 form in transformers 5"
+        raise UserError(f"{what}, and are most of its weights; leave out --woq")
 
 
 def least_kv_value_bytes(subject: Subject) -> float:

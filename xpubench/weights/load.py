@@ -69,6 +69,15 @@ def load_weights(subject: Subject) -> LoadedWeights:
     )
 
 
+def check_recipe(subject: Subject, recipe: Quantization) -> None:
+    """Raises as `layout` where the subject's model, whose weights need not be here yet, cannot be quantized
+    by the recipe."""
+    if recipe.checkpoint is None:
+        trust = subject.trust_remote_code
+        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        layout(empty_model(config, getattr(torch, subject.dtype)), recipe)
+
+
 def quantized_by(fields: Any) -> AppliedQuantization | None:
     """What a checkpoint's `quantization_config` says about its weights, as written by a library such as
     GPTQ, AWQ or AutoRound; None where there is none. Where it names no number of bits, the method's name
