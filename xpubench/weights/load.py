@@ -69,7 +69,7 @@ def load_weights(subject: Subject) -> LoadedWeights:
     )
 
 
-def check_recipe(subject: Subject, recipe: Quantization) -> None:
+def check_layout(subject: Subject, recipe: Quantization) -> None:
     """Raises as `layout` where the subject's model, whose weights need not be here yet, cannot be quantized
     by the recipe."""
     if recipe.checkpoint is None:
