@@ -122,9 +122,10 @@ def test_what_ends_a_worker_costs_the_run_at_work_alone(
 
 
 def test_an_order_that_is_refused_is_refused_for_all_its_runs(suite: SuiteRunner) -> None:
-    assert suite.run({"faults": [{"stage": "check", "message": "there is no such thing"}]}).code == 1
+    done = suite.run({"faults": [{"stage": "check", "message": "there is no \x1b[2J such thing"}]})
+    assert (done.code, done.out.count("there is no \\x1b[2J such thing")) == (1, SHAPES)
     assert suite.statuses == {"unsupported": SHAPES}
-    assert {one["failure"]["message"] for one in suite.records} == {"there is no such thing"}
+    assert {one["failure"]["message"] for one in suite.records} == {"there is no \x1b[2J such thing"}
 
 
 def test_what_libraries_print_is_no_report(suite: SuiteRunner) -> None:

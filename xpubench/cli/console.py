@@ -14,6 +14,7 @@ from xpubench.cli.explained import explanation_tables
 from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
+from xpubench.progress import printable
 from xpubench.record import Accuracy, LatencySummary, NeighbourChecks, Record, RunChecks, TokenChecks
 from xpubench.report.batches import batch_curves
 from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
@@ -60,7 +61,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Prints one line about the present work."""
-        self._err.print(Text(text), soft_wrap=True)
+        self._err.print(Text(printable(text)), soft_wrap=True)
 
     def begin(self, title: str, total: int) -> None:
         """Announces at most `total` steps."""
@@ -71,7 +72,7 @@ class Reporter:
     def step(self, text: str, count: int = 1) -> None:
         """Counts `count` steps as done. A log gets a line for each twentieth of the whole."""
         done, total = self._bar.tasks[0].completed + count, self._bar.tasks[0].total or 1
-        self._bar.update(self._task, completed=done, note=text, refresh=True)
+        self._bar.update(self._task, completed=done, note=printable(text), refresh=True)
         if not self._err.is_terminal and LOG_LINES * done // total > LOG_LINES * (done - count) // total:
             self.say(f"  {done:.0f}/{total:.0f} {text}")
 
@@ -81,14 +82,14 @@ class Reporter:
     def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path) -> None:
         """Prints the run's table, or its failure."""
         self._bar.update(self._task, visible=False)
-        self._out.print(Text(title_of(record), style="bold"))
+        self._out.print(Text(printable(title_of(record)), style="bold"))
         if record.latency is not None:
             self._out.print(_latency_table(record.latency))
         details = Table.grid(padding=(0, 2))
         details.add_column(style="cyan", no_wrap=True)
         details.add_column(overflow="fold")
         for name, text in (*_details(record, memory), ("record", str(directory / f"{record.id}.json"))):
-            details.add_row(name, text)
+            details.add_row(name, printable(text))
         self._out.print(details)
         for table in explanation_tables(record):
             self._out.print(table)
@@ -99,7 +100,7 @@ class Reporter:
     def show_batches(self, records: list[Record]) -> None:
         """Prints how decode grows with the batch, where runs differ in that alone."""
         for curve in batch_curves(records):
-            self._out.print(Text(f"batches of {curve.title}", style="bold"))
+            self._out.print(Text(printable(f"batches of {curve.title}"), style="bold"))
             self._out.print(Text(f"{curve.line}: {curve.message}"), soft_wrap=True)
 
     def end(self, records: list[Record]) -> None:

@@ -7,7 +7,7 @@ from xpubench.cli import generation
 from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
 from xpubench.process.signals import exit_code
-from xpubench.progress import log_line
+from xpubench.progress import log_line, printable
 from xpubench.record import Record, encode
 from xpubench.results import ResultsDirectory
 from xpubench.run.order import Order
@@ -94,5 +94,5 @@ def _print(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> None:
     from xpubench.report.side_by_side import COLUMNS, side_by_side
 
     for found in side_by_side(rounds, runtimes):
-        print(found.title)
+        print(printable(found.title))
         print_table(COLUMNS, found.rows)
