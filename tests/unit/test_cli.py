@@ -91,6 +91,11 @@ def test_a_plan_of_a_local_config(xpubench: CommandLine, tmp_path: Path) -> None
         (["generate", "-m", "m", "--profile_name", "../x"], "--profile_name"),
         (["generate", "-m", "m", "--seed", "-1"], "--seed"),
         (["generate", "-m", "m", "--results-dir", ""], "--results-dir: names no directory"),
+        # The adapter's path is read before the batch is refused.
+        (
+            ["generate", "-m", "m", "--lora", "~nobody-of-that-name/a", "--batch-size", "auto"],
+            "--accuracy-only",
+        ),
         (["suite", "smoke", "--results-dir", ""], "--results-dir: names no directory"),
         (["compare", "--live", "-m m", "--results-dir", ""], "--results-dir: names no directory"),
         (["plan", "-m", "lama-2-7b-hf"], "did you mean meta-llama/Llama-2-7b-hf"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from xpubench.errors import UserError
+from xpubench.files import expanded
 from xpubench.runtimes import registry
 from xpubench.runtimes.options import Choose, default_dtype
 from xpubench.runtimes.registry import DEFAULT, options_class
@@ -278,7 +279,7 @@ def _subject(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) 
         weights="dummy" if args.dummy_weights else "pretrained",
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
-        lora=None if args.lora is None else str(Path(args.lora).expanduser()),
+        lora=None if args.lora is None else str(expanded(args.lora)),
         quantization=quantization,
         # Only the command that runs over ranks knows their number.
         tp_size=getattr(args, "tp_size", None) or 1,

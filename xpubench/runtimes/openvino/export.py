@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from xpubench.errors import RunFailure, UserError, first_line
-from xpubench.files import cache_directory, directory_aside
+from xpubench.files import cache_directory, directory_aside, expanded
 from xpubench.process.reports import Said, Send, serve
 from xpubench.runtimes.openvino.command import MODEL_TASK
 from xpubench.runtimes.openvino.options import IR_FILE, SETTINGS, WeightFormat
@@ -133,7 +133,7 @@ def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say
             _compress(plain, target, recipe)
     tokenizer = _tokenizer(directory, target, recipe.trust_remote_code, say)
     # A local directory is kept as an absolute path, so that it is found from elsewhere too.
-    local = Path(recipe.model).expanduser()
+    local = expanded(recipe.model)
     model = str(local.resolve()) if local.is_dir() else recipe.model
     return {
         "recipe": _set_fields(recipe) | {"model": model},

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
@@ -212,7 +213,7 @@ class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
         return self.weight_format
 
     def weight_bytes(self, model: str, parameters: int) -> int | None:
-        binary = (Path(model).expanduser() / IR_FILE).with_suffix(".bin")
+        binary = (Path(os.path.expanduser(model)) / IR_FILE).with_suffix(".bin")
         if binary.is_file():
             return binary.stat().st_size
         # Without a format, an export has the run's dtype, or the one of 16 bits where that has 16.

@@ -7,6 +7,7 @@ import msgspec
 
 from xpubench.catalog.architecture import architecture_of
 from xpubench.errors import UserError
+from xpubench.files import expanded
 from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
 
 Fallback = Literal["error", "ignore", "adjust"]
@@ -122,7 +123,7 @@ def fitting_group_size(config: dict[str, Any]) -> int | None:
 
 def is_ir(model: str) -> bool:
     """Whether `model` is the path of a directory that holds an OpenVINO IR."""
-    return (Path(model).expanduser() / IR_FILE).is_file()
+    return (expanded(model) / IR_FILE).is_file()
 
 
 def read_recipe(directory: Path) -> dict[str, Any] | None:
