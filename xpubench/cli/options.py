@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 from xpubench.errors import UserError
 from xpubench.files import expanded
 from xpubench.runtimes import registry
-from xpubench.runtimes.options import Choose, default_dtype
+from xpubench.runtimes.options import Choose, default_dtype, was_given
 from xpubench.runtimes.registry import DEFAULT, options_class
 from xpubench.spec import (
     DTYPE_BYTES,
@@ -237,7 +237,7 @@ def keep_to_kind(args: argparse.Namespace, own: argparse.Namespace) -> None:
 
 def _refuse(args: argparse.Namespace, why: str, *flags: str) -> None:
     for flag in flags:
-        if getattr(args, _dest(flag)) not in (None, False):
+        if was_given(getattr(args, _dest(flag))):
             raise UserError(f"{flag} {why}")
 
 
@@ -302,7 +302,7 @@ def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None
         raise UserError("--output_dir is where --save_model saves; give --save_model too, or leave it out")
     # As in the guide's script for INT4, a saved model and one to be saved are quantized without --woq too.
     if not (args.woq or args.save_model or args.woq_checkpoint_path):
-        if lonely := [name for name in RECIPE_FLAGS if getattr(args, name)]:
+        if lonely := [name for name in RECIPE_FLAGS if was_given(getattr(args, name))]:
             raise UserError(f"--{lonely[0]} is for quantized models; give --woq too, or leave it out")
         return None
     method = options_class(runtime).int4_method

@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, cast
 
 from xpubench.errors import UserError, unknown
-from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions
+from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, was_given
 
 if TYPE_CHECKING:
     from xpubench.runtimes.base import Loader
@@ -107,7 +107,7 @@ def options_from(
     for other, options in OPTIONS.items():
         for one in options.flags:
             value = getattr(args, one.dest, None)
-            if one.name not in read and value not in (None, False):
+            if one.name not in read and was_given(value):
                 raise UserError(
                     f"{one.name} has no effect on --runtime {name}; leave it out, or choose --runtime {other}"
                 )

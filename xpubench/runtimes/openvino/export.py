@@ -28,6 +28,7 @@ from xpubench.runtimes.openvino.recipe import RECIPE_FILE, ExportOrder, ExportRe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.runtimes.openvino.tokenizer import has_tokenizer_ir
 from xpubench.runtimes.openvino.tokenizer_export import doubts_of_tokenizer, write_tokenizer_irs
+from xpubench.runtimes.options import was_given
 from xpubench.weights.fingerprint import fingerprint
 from xpubench.weights.pretrained import cannot_load, load_pretrained, load_tokenizer, tokenizer_files
 from xpubench.weights.quiet import quiet_transformers
@@ -98,7 +99,7 @@ def _settings(recipe: ExportRecipe) -> str:
 
 def _set_fields(recipe: ExportRecipe) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(recipe)
-    return {name: value for name, value in fields.items() if value not in (None, False, "")}
+    return {name: value for name, value in fields.items() if was_given(value) and value != ""}
 
 
 def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say: Say) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from xpubench.errors import UserError, unknown
-from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag, type_bytes
+from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag, type_bytes, was_given
 
 WeightFormat = Literal["fp32", "fp16", "int8", "int4"]
 
@@ -87,9 +87,7 @@ class OpenVinoDescription(RuntimeDescription, kw_only=True, frozen=True):
     @property
     def recipe_text(self) -> str | None:
         told = [
-            f"{name} {value}"
-            for name, value in self._recipe.items()
-            if name in SETTINGS and value not in (None, False)
+            f"{name} {value}" for name, value in self._recipe.items() if name in SETTINGS and was_given(value)
         ]
         return ", ".join(["NNCF", *told]) if told else None
 

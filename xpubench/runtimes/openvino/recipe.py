@@ -9,6 +9,7 @@ from xpubench.catalog.architecture import architecture_of
 from xpubench.errors import UserError
 from xpubench.files import expanded
 from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
+from xpubench.runtimes.options import was_given
 
 Fallback = Literal["error", "ignore", "adjust"]
 Backup = Literal["none", "int8_sym", "int8_asym"]
@@ -90,7 +91,7 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def compression(self) -> list[str]:
         """The given flags among those that apply only to int4."""
-        return [_flag(name) for name in INT4_ALONE if getattr(self, name) not in (None, False)]
+        return [_flag(name) for name in INT4_ALONE if was_given(getattr(self, name))]
 
     @property
     def weights_from(self) -> str:
