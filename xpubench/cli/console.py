@@ -18,6 +18,7 @@ from xpubench.progress import printable
 from xpubench.record import Accuracy, LatencySummary, NeighbourChecks, Record, RunChecks, TokenChecks
 from xpubench.report.batches import batch_curves
 from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
+from xpubench.runtimes.registry import choosing_flag
 
 TOKENS_A_LINE = 10
 LOG_LINES = 20
@@ -314,7 +315,8 @@ def _next_commands(records: list[Record]) -> list[str]:
     script = "python run_generation.py"
     if subject.tp_size > 1:
         script = f"mpirun -np {subject.tp_size} python -u run_generation_with_deepspeed.py"
-    command = f"{script} -m {model} --benchmark --device {subject.device} --greedy"
+    runtime = choosing_flag(subject.runtime)
+    command = f"{script} -m {model} --benchmark{runtime} --device {subject.device} --greedy"
     return [
         f"next, shapes in one load: {command} --input-tokens 32 128 512 --max-new-tokens 32",
         f"next, are the tokens right: {command} --reference cpu-float32",

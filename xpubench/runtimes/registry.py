@@ -74,6 +74,13 @@ def sharded(name: str) -> str:
     raise UserError(f"{name} does not run over ranks; leave out --runtime")
 
 
+def choosing_flag(name: str) -> str:
+    """What chooses the runtime `name` in a command line, with a blank before it: nothing for the default, and
+    the runtime that another one shares among ranks for that one."""
+    chosen = OPTIONS[name].shards or name
+    return "" if chosen == DEFAULT else f" --runtime {chosen}"
+
+
 def packages() -> list[str]:
     """The packages whose versions can change the figures of some runtime."""
     return list(dict.fromkeys(package for options in OPTIONS.values() for package in options.packages))
