@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +16,10 @@ import pytest
 
 from xpubench.catalog import SMOLLM2
 from xpubench.cli import main as cli
+from xpubench.cli.generation import add_flags
+from xpubench.cli.options import specs_from
 from xpubench.files import cache_directory
+from xpubench.spec import RunSpec
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -63,6 +67,15 @@ class Outcome:
 
 
 CommandLine = Callable[..., Outcome]
+
+
+def specs_of(line: str) -> list[RunSpec]:
+    """What a command line of the script run_generation.py that was printed runs, on the CPU where it names no
+    device; fails where its flags are refused."""
+    parser = cli.Parser()
+    add_flags(parser)
+    _, _, flags = line.partition("run_generation.py ")
+    return specs_from(parser.parse_args(shlex.split(flags)), "cpu")
 
 
 @pytest.fixture

@@ -176,6 +176,7 @@ def test_the_table_for_people(accuracy: CommandLine) -> None:
         (["--torch-compile"], "--torch-compile has no effect on whole texts"),
         (["--use-static-cache"], "--use-static-cache is for latency runs"),
         (["--num-beams", "3"], "--num-beams is for latency runs"),
+        (["--num-warmup", "0"], "--num-warmup is for latency runs"),
         (["--max-new-tokens", "8"], "--max-new-tokens is for latency runs"),
         (["--prompt", "hi"], "--prompt is for latency runs"),
         (["--profile"], "--profile is for latency runs"),

@@ -15,9 +15,10 @@ pytest.importorskip("torchao")
 from safetensors.torch import load_file, save_file  # after the check that it is installed
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from tests.conftest import CommandLine, files_of_at_most
+from tests.conftest import CommandLine, files_of_at_most, specs_of
 from tests.integration.test_dummy_weights import FAMILIES, SMALL
 from xpubench.errors import RunFailure, UserError
+from xpubench.runtimes.registry import DEFAULT
 from xpubench.spec import Quantization
 from xpubench.weights.dummy import build_dummy, dummy_tensors
 from xpubench.weights.empty import empty_model, parameter_places
@@ -310,6 +311,17 @@ def test_the_report_names_the_error_of_each_weight(
     assert errors["model.embed_tokens.weight"]["relative_l2"] < 0.02
     assert 0 <= found["divergence"]["top1_agreement"] <= 1
     assert found["divergence"]["mean_kl"] > 0
+
+
+@pytest.mark.parametrize("runtime", [DEFAULT, "faulty"])
+def test_the_command_that_runs_it_chooses_the_runtime_that_it_is_for(
+    xpubench: CommandLine, tiny_llama: Path, tmp_path: Path, runtime: str
+) -> None:
+    done = xpubench("quantize", tiny_llama, tmp_path / "int4", "--group_size", 32, "--runtime", runtime)
+    (line,) = (line for line in done.out.splitlines() if line.startswith("run it: "))
+    (spec,) = specs_of(line)
+    assert spec.subject.runtime == runtime
+    assert spec.subject.quantization == Quantization(group_size=32, checkpoint=str(tmp_path / "int4"))
 
 
 def test_a_crash_while_writing_leaves_the_old_model(

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.conftest import CommandLine
+from xpubench.runtimes.openvino.options import OptimumDescription
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ from tests.conftest import CommandLine
         ("-m a --weight-format=cb4 OUT", "cb4 is not supported: its export"),
         ("-m a --weight-format int5 OUT", "invalid choice: 'int5'"),
         ("-m a --ratio 0.8 OUT", "--ratio applies only to int4"),
+        ("-m a --ratio 0 OUT", "--ratio applies only to int4"),
         ("-m a --weight-format int8 --all-layers OUT", "--all-layers applies only to int4"),
         ("-m a --weight-format int4 --gptq OUT", "--gptq needs data"),
         ("-m a --weight-format int4 --num-samples 3 OUT", "--num-samples needs data"),
@@ -36,3 +38,9 @@ def test_what_an_export_does_not_take(xpubench: CommandLine, line: str, words: s
     done = xpubench("export", *line.split())
     assert done.code == 2
     assert words in done.error_line
+
+
+def test_a_ratio_of_0_is_a_part_of_the_recipe() -> None:
+    """All matrices are INT8 then; without a ratio, all are INT4."""
+    recipe = {"weight_format": "int4", "ratio": 0.0, "awq": False, "group_size": None}
+    assert OptimumDescription(ir={"recipe": recipe}).recipe_text == "NNCF, weight_format int4, ratio 0.0"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, specs_of
 from tests.unit.test_door import without
 from tests.unit.test_imports import HEAVY
 
@@ -103,3 +103,17 @@ def test_a_latency_run_needs_neither_torch_nor_transformers(tmp_path: Path) -> N
     done = without(HEAVY, *arguments)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "ok"
+
+
+def test_the_commands_to_continue_with_choose_the_runtime(
+    scripted: CommandLine, xpubench: CommandLine, tmp_path: Path
+) -> None:
+    """Stock PyTorch could not load what another runtime runs, such as a GGUF."""
+    scripted({})
+    script = ("--fake-script", tmp_path / "script.json", "--results-dir", tmp_path)
+    shape = ("--device", "cpu", "--greedy", "--num-iter", 2, "--max-new-tokens", 4)
+    done = xpubench("generate", "-m", "smollm2-135m", "--runtime", "fake", *script, *shape)
+    lines = [line for line in done.err.splitlines() if line.startswith("next, ")]
+    specs = [specs_of(f"{line} --fake-script FILE") for line in lines]
+    assert [len(one) for one in specs] == [3, 1]
+    assert {spec.subject.runtime for one in specs for spec in one} == {"fake"}

@@ -122,9 +122,10 @@ def test_what_ends_a_worker_costs_the_run_at_work_alone(
 
 
 def test_an_order_that_is_refused_is_refused_for_all_its_runs(suite: SuiteRunner) -> None:
-    assert suite.run({"faults": [{"stage": "check", "message": "there is no such thing"}]}).code == 1
+    done = suite.run({"faults": [{"stage": "check", "message": "there is no \x1b[2J such thing"}]})
+    assert (done.code, done.out.count("there is no \\x1b[2J such thing")) == (1, SHAPES)
     assert suite.statuses == {"unsupported": SHAPES}
-    assert {one["failure"]["message"] for one in suite.records} == {"there is no such thing"}
+    assert {one["failure"]["message"] for one in suite.records} == {"there is no \x1b[2J such thing"}
 
 
 def test_what_libraries_print_is_no_report(suite: SuiteRunner) -> None:
@@ -275,12 +276,13 @@ def test_a_group_whose_worker_died_is_whole_after_a_rerun(suite: SuiteRunner, mi
 
 @pytest.fixture
 def turns(suite: SuiteRunner, xpubench: CommandLine, misbehave: Misbehave) -> Any:
-    """`turns(behaviours, *flags)`: two runtimes in two rounds, a behaviour a worker; and the orders made."""
+    """`turns(behaviours, *flags)`: two runtimes in two rounds, a behaviour a worker; and the orders made. No
+    flag names the device."""
 
     def run(behaviours: list[str], *flags: object) -> tuple[Outcome, list[Order]]:
         orders = misbehave(behaviours)
         done = xpubench(
-            *("generate", "-m", "m", "--device", "cpu", "--greedy", "--input-tokens", 8),
+            *("generate", "-m", "m", "--greedy", "--input-tokens", 8),
             *("--runtime", "pytorch,openvino-base", "--kv-cache-precision", "u8"),
             *("--rounds", 2, "--results-dir", suite.results, *flags),
         )
@@ -290,7 +292,19 @@ def turns(suite: SuiteRunner, xpubench: CommandLine, misbehave: Misbehave) -> An
     return run
 
 
-def test_runtimes_in_turns_rotate_and_have_their_own_flags(turns: Any) -> None:
+@pytest.fixture
+def finding(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """`finding(a, b)`: the devices that the two runtimes in turns find on this machine."""
+
+    def find(stock: str, other: str) -> None:
+        found = {"pytorch": stock, "openvino-base": other}
+        monkeypatch.setattr("xpubench.cli.generation.device_of_worker", found.__getitem__)
+
+    return find
+
+
+def test_runtimes_in_turns_rotate_and_have_their_own_flags(turns: Any, finding: Any) -> None:
+    finding("cpu", "cpu")
     done, orders = turns(["ok"] * 4, "--json")
     assert done.code == 0, done.err
     assert len(done.records) == 4
@@ -300,17 +314,32 @@ def test_runtimes_in_turns_rotate_and_have_their_own_flags(turns: Any) -> None:
     assert [subject.runtime for subject in subjects] == said
     caches = [getattr(subject.options, "kv_cache_precision", None) for subject in subjects]
     assert caches == [None, "u8", "u8", None]
+    assert {subject.device for subject in subjects} == {"cpu"}
+    assert "no --device given: using cpu" in done.err
+
+
+@pytest.mark.parametrize(("stock", "flags"), [("xpu", ()), ("cpu", ("--ov-device", "GPU"))])
+def test_runtimes_in_turns_are_not_compared_on_two_devices(
+    turns: Any, finding: Any, stock: str, flags: tuple[str, ...]
+) -> None:
+    finding(stock, "cpu")
+    done, _ = turns([], *flags)
+    other = "xpu" if flags else "cpu"
+    assert (done.code, f"pytorch on {stock}, openvino-base on {other}" in done.error_line) == (2, True)
+    assert "--device" in done.error_line
 
 
 def test_runtimes_in_turns_go_on_and_repeat_what_failed(turns: Any, suite: SuiteRunner) -> None:
-    done, _ = turns(["ok", "crash", "ok", "refuse"])
+    named = ("--device", "cpu")
+    done, _ = turns(["ok", "crash", "ok", "refuse"], *named)
     assert done.code == 1
     assert "openvino-base: error: crash: ZeroDivisionError: by zero" in done.err
     assert suite.statuses == {"ok": 2, "crash": 1, "unsupported": 1}
     assert sorted(path.name for path in suite.results.iterdir()) == ["round-1", "round-2"]
     assert list(suite.results.glob("round-1/logs/*.log"))
-    done, _ = turns(["ok", "ok"])
+    done, _ = turns(["ok", "ok"], *named)
     assert (done.code, suite.statuses) == (0, {"ok": 4})
+    assert "no --device given" not in done.err
     assert done.err.count("are done already") == 2
     assert "2 rounds" in done.out
 

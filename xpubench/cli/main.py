@@ -13,6 +13,7 @@ import xpubench
 from xpubench.errors import RunFailure, UserError, shortened, unknown
 from xpubench.process import signals
 from xpubench.process.output import dropping_stderr, quiet
+from xpubench.progress import printable
 from xpubench.runtimes.registry import COMMANDS as RUNTIME_COMMANDS
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _say(problem: object, code: int) -> int:
-    line = " ".join(str(problem).split())
+    line = printable(" ".join(str(problem).split()))
     # A launcher that prefixes lines would split several writes.
     print(f"error: {line}\n", end="", file=sys.stderr)
     return code

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from xpubench.errors import UserError
+from xpubench.files import expanded
 from xpubench.runtimes import registry
-from xpubench.runtimes.options import Choose, default_dtype
+from xpubench.runtimes.options import Choose, default_dtype, was_given
 from xpubench.runtimes.registry import DEFAULT, options_class
 from xpubench.spec import (
     DTYPE_BYTES,
@@ -239,7 +240,7 @@ def keep_to_kind(args: argparse.Namespace, own: argparse.Namespace) -> None:
 
 def _refuse(args: argparse.Namespace, why: str, *flags: str) -> None:
     for flag in flags:
-        if getattr(args, _dest(flag)) not in (None, False):
+        if was_given(getattr(args, _dest(flag))):
             raise UserError(f"{flag} {why}")
 
 
@@ -281,7 +282,7 @@ def _subject(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) 
         weights="dummy" if args.dummy_weights else "pretrained",
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
-        lora=None if args.lora is None else str(Path(args.lora).expanduser()),
+        lora=None if args.lora is None else str(expanded(args.lora)),
         quantization=quantization,
         # Only the command that runs over ranks knows their number.
         tp_size=getattr(args, "tp_size", None) or 1,
@@ -304,7 +305,7 @@ def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None
         raise UserError("--output_dir is where --save_model saves; give --save_model too, or leave it out")
     # As in the guide's script for INT4, a saved model and one to be saved are quantized without --woq too.
     if not (args.woq or args.save_model or args.woq_checkpoint_path):
-        if lonely := [name for name in RECIPE_FLAGS if getattr(args, name)]:
+        if lonely := [name for name in RECIPE_FLAGS if was_given(getattr(args, name))]:
             raise UserError(f"--{lonely[0]} is for quantized models; give --woq too, or leave it out")
         return None
     method = options_class(runtime).int4_method

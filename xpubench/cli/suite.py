@@ -17,6 +17,7 @@ from xpubench.cli.suite_plan import print_plan
 from xpubench.compare.title import title_of
 from xpubench.errors import UserError
 from xpubench.process.signals import exit_code
+from xpubench.progress import printable
 from xpubench.record import Record
 from xpubench.results import ResultsDirectory
 from xpubench.run import suite
@@ -221,4 +222,4 @@ def _line(record: Record) -> str:
         outcome = f": accuracy {record.accuracy.acc:.2%}"
     elif record.latency is not None and record.latency.next_token_ms is not None:
         outcome = f": next token {record.latency.next_token_ms.median:.2f} ms"
-    return f"{record.status}  {title_of(record)}{outcome}"
+    return printable(f"{record.status}  {title_of(record)}{outcome}")

@@ -11,6 +11,7 @@ import msgspec
 from xpubench.catalog import SMOLLM2
 from xpubench.environment import Environment
 from xpubench.failures import classify, failed_record
+from xpubench.files import expanded
 from xpubench.progress import Progress
 from xpubench.record import Record
 from xpubench.results import ResultsDirectory
@@ -89,7 +90,7 @@ def set_variables(order: Order) -> None:
     if not all(isinstance(spec, AccuracySpec) and spec.task.data is not None for spec in order.specs):
         return
     model = order.specs[0].subject.model
-    if model.lower() == SMOLLM2 or Path(model).expanduser().is_dir():
+    if model.lower() == SMOLLM2 or expanded(model).is_dir():
         from xpubench.accuracy.tasks import stay_offline
 
         stay_offline()

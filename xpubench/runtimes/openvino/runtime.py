@@ -9,6 +9,7 @@ import msgspec
 import torch
 
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.files import expanded
 from xpubench.measure.rounding import UNIT_ROUNDOFF
 from xpubench.process.child import run_child
 from xpubench.record import WeightsFingerprint
@@ -134,7 +135,7 @@ class OpenVinoRuntime(Loader, Generator):
     def origin(cls, subject: Subject) -> Origin | None:
         if not is_ir(subject.model):
             return super().origin(subject)
-        kept = read_recipe(Path(subject.model).expanduser())
+        kept = read_recipe(expanded(subject.model))
         if kept is None:
             return None
         recipe = kept["recipe"]
@@ -216,7 +217,7 @@ class OpenVinoRuntime(Loader, Generator):
 
     @classmethod
     def _directory(cls, subject: Subject) -> Path:
-        return Path(subject.model).expanduser() if is_ir(subject.model) else cls._wanted(subject)[1]
+        return expanded(subject.model) if is_ir(subject.model) else cls._wanted(subject)[1]
 
     @classmethod
     def _wanted(cls, subject: Subject) -> tuple[ExportRecipe, Path]:

@@ -16,6 +16,7 @@ from xpubench.catalog import find_model
 from xpubench.environment import Environment
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.explanation import DeviceCard
+from xpubench.files import expanded
 from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.ledger.measured import Measured
@@ -134,14 +135,14 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @classmethod
     def origin(cls, subject: Subject) -> Origin | None:
-        kept = calibrated_description(Path(subject.model).expanduser())
+        kept = calibrated_description(expanded(subject.model))
         if kept is None:
             return super().origin(subject)
         return Origin(model=kept.source, revision=kept.revision, lora=subject.lora)
 
     @classmethod
     def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
-        kept = calibrated_description(Path(subject.model).expanduser())
+        kept = calibrated_description(expanded(subject.model))
         return super().fingerprint(subject) if kept is None else kept.checkpoint
 
     @classmethod
@@ -320,7 +321,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     def described(self) -> dict[str, Any]:
         """The fields of the description."""
-        kept = calibrated_description(Path(self.subject.model).expanduser())
+        kept = calibrated_description(expanded(self.subject.model))
         return {
             "model_class": type(self.model).__name__,
             "attention": getattr(self.model.config, "_attn_implementation", None),
