@@ -143,7 +143,7 @@ def _plan(session: Session[RunSpec]) -> list[Record]:
     facts, refused = session.facts, []
     for spec in session.specs:
         session.plans[spec.id] = plan_of(facts.architecture, spec, facts.catalog_device)
-        if lack := lack_of_memory(facts.architecture, spec, facts.available_bytes):
+        if lack := lack_of_memory(facts.architecture, spec.subject, spec.workload, facts.available_bytes):
             refused += [session.write(record) for record in session.failed(lack, [spec])]
     refused_ids = {record.id for record in refused}
     session.specs = [spec for spec in session.specs if spec.id not in refused_ids]
