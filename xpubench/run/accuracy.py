@@ -11,6 +11,7 @@ import msgspec
 from xpubench.accuracy.check import check_weights
 from xpubench.accuracy.decided import Decided, Reference
 from xpubench.accuracy.items import RIGHT, answered, answered_so_far, logged
+from xpubench.accuracy.length import longest_text
 from xpubench.accuracy.lm import RuntimeLM
 from xpubench.accuracy.tasks import SMOKE, load_tasks
 from xpubench.catalog import TEST_SETS, PublishedAccuracy, find_model, status_of
@@ -98,10 +99,9 @@ def _evaluated(
 ) -> Record:
     facts, generator = session.facts, session.generator
     scored_alone = type(spec.subject.options).scored_alone
-    limit = facts.architecture.max_positions if facts.architecture else None
     lm = RuntimeLM(
         generator,
-        limit or facts.config.get("max_position_embeddings"),
+        longest_text(facts.config, generator.vocabulary.tokenizer),
         session.progress,
         batch_size=1 if facts.config.get("model_type") in scored_alone else spec.task.batch_size,
         budget=token_budget(spec, facts),
