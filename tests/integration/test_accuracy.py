@@ -108,6 +108,7 @@ def test_texts_end_where_those_of_hflm_end(
     if ends is not None:
         (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
     runtime = PyTorchRuntime.load(Subject(model=str(directory), device="cpu", dtype="float32"))
+    assert ("8" in runtime.vocabulary.tokenizer.all_special_tokens) is (special is not None)
     settings = {"until": ["8"], "max_gen_toks": 12, "do_sample": False}
     prompts = ("The capital", "of France", "is", "Once upon", "a time", "there were")
     texts = requests("generate_until", [(prompt, dict(settings)) for prompt in prompts])
@@ -154,7 +155,7 @@ class Told:
         ({"n_positions": None, "n_ctx": 5}, Told(6), 5),
         ({"max_position_embeddings": 4, "text_config": {"max_position_embeddings": 7}}, Told(6), 7),
         # What the config of a checkpoint leaves out has the default of its class.
-        ({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}}, Told(6), 131072),
+        ({"model_type": "llava", "text_config": {"model_type": "mistral"}}, Told(6), 131072),
         # Bloom has no such limit, and Baichuan2-13B names it in the tokenizer.
         ({"model_type": "bloom"}, Told(6), 6),
         ({"model_type": "bloom"}, Told(int(1e30)), 2048),
