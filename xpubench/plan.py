@@ -227,25 +227,28 @@ def check_beam_count(architecture: Architecture | None, num_beams: int) -> None:
 
 
 def lack_of_memory(
-    architecture: Architecture | None, spec: RunSpec, available_bytes: int | None
+    architecture: Architecture | None,
+    subject: Subject,
+    workload: Workload | None,
+    available_bytes: int | None,
 ) -> RunFailure | None:
-    """The failure of a run whose weights and KV cache exceed the free memory, even with the fewest bytes
-    that they may have; None where they may fit."""
+    """The failure of a run whose weights and, with a workload, KV cache exceed the free memory, even with the
+    fewest bytes that they may have; None where they may fit."""
     if architecture is None or available_bytes is None:
         return None
-    workload, subject = spec.workload, spec.subject
     # Each rank of a GPU run has its own device; those of a CPU run share the host's memory.
     if subject.device != "cpu":
         architecture = architecture.part(subject.tp_size)
-    weights = stored_weights(architecture, subject).weights
-    kv_cache = architecture.kv_cache_bytes(
-        sequences=workload.batch_size * workload.num_beams,
-        # The length of a text is not known yet.
-        positions=(workload.input_tokens or 0) + workload.new_tokens,
-        value_bytes=least_kv_value_bytes(subject),
-    )
-    if weights + kv_cache <= available_bytes:
+    bytes_of = {"weights": stored_weights(architecture, subject).weights}
+    if workload is not None:
+        bytes_of["KV cache"] = architecture.kv_cache_bytes(
+            sequences=workload.batch_size * workload.num_beams,
+            # The length of a text is not known yet.
+            positions=(workload.input_tokens or 0) + workload.new_tokens,
+            value_bytes=least_kv_value_bytes(subject),
+        )
+    if sum(bytes_of.values()) <= available_bytes:
         return None
-    needed = f"{weights / 1e9:.2f} GB of weights and {kv_cache / 1e9:.2f} GB of KV cache"
+    needed = " and ".join(f"{size / 1e9:.2f} GB of {name}" for name, size in bytes_of.items())
     free = f"the {available_bytes / 1e9:.2f} GB that {subject.device} has free"
     return RunFailure("oom", f"not loaded: {needed} are more than {free}")

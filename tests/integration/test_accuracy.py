@@ -3,10 +3,13 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 lm_eval = pytest.importorskip("lm_eval")
 
@@ -14,6 +17,8 @@ from lm_eval.api.instance import Instance  # noqa: E402  # after the check that 
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 
 from tests.conftest import CommandLine  # noqa: E402
+from tests.ipex_xpu.models import save_tokenizer  # noqa: E402
+from xpubench.accuracy.length import longest_text  # noqa: E402
 from xpubench.accuracy.lm import RuntimeLM  # noqa: E402
 from xpubench.accuracy.tasks import SMOKE_FILE  # noqa: E402
 from xpubench.errors import RunFailure  # noqa: E402
@@ -83,6 +88,82 @@ def test_generated_texts_are_those_of_hflm(runtime: PyTorchRuntime) -> None:
     settings = {"until": ["."], "max_gen_toks": 24, "do_sample": False}
     texts = requests("generate_until", [("The capital of France is", settings), (PASSAGES[0], settings)])
     assert ours(runtime).generate_until(texts) == theirs(runtime).generate_until(texts, disable_tqdm=True)
+
+
+@pytest.mark.parametrize("special", [None, "8"])
+@pytest.mark.parametrize("ends", [[223, 174, 77], None], ids=["generation config", "config"])
+def test_texts_end_where_those_of_hflm_end(
+    tiny_llama: Path, tmp_path: Path, ends: list[int] | None, special: str | None
+) -> None:
+    """The config of the tiny Llama names 128 ids that end a text, and its tokenizer here has another one. Its
+    tokens are as good as random: 8 is one of them, on which the texts are to stop, too."""
+    directory = tmp_path / "tiny"
+    shutil.copytree(tiny_llama, directory)
+    save_tokenizer(directory)
+    if special is not None:
+        tokenizer_config = directory / "tokenizer_config.json"
+        fields = json.loads(tokenizer_config.read_text()) | {"additional_special_tokens": [special]}
+        tokenizer_config.write_text(json.dumps(fields))
+    (directory / "generation_config.json").unlink()
+    if ends is not None:
+        (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    runtime = PyTorchRuntime.load(Subject(model=str(directory), device="cpu", dtype="float32"))
+    assert ("8" in runtime.vocabulary.tokenizer.all_special_tokens) is (special is not None)
+    settings = {"until": ["8"], "max_gen_toks": 12, "do_sample": False}
+    prompts = ("The capital", "of France", "is", "Once upon", "a time", "there were")
+    texts = requests("generate_until", [(prompt, dict(settings)) for prompt in prompts])
+    hflm = HFLM(
+        pretrained=AutoModelForCausalLM.from_pretrained(directory),
+        tokenizer=runtime.vocabulary.tokenizer,
+        batch_size=1,
+    )
+    found = ours(runtime, 128).generate_until(texts)
+    assert found == hflm.generate_until(texts, disable_tqdm=True)
+    assert len({len(text) for text in found}) > 2
+
+
+def test_a_text_that_is_longer_than_the_table_of_positions(generate: CommandLine, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(n_positions=48, n_embd=32, n_layer=2, n_head=2, vocab_size=256)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    save_tokenizer(tmp_path / "gpt2")
+    task = ("--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 4)
+    done = generate(tmp_path / "gpt2", *task, "--json")
+    assert done.code == 0, done.err
+    found = done.records[0]["accuracy"]
+    assert found["truncated"] == 4
+    runtime = PyTorchRuntime.load(Subject(model=str(tmp_path / "gpt2"), device="cpu", dtype="float32"))
+    hflm = HFLM(pretrained=runtime.model, tokenizer=runtime.vocabulary.tokenizer, batch_size=1)
+    split = [text.rsplit(" ", 1) for text in PASSAGES[:4]]
+    asked = requests("loglikelihood", [(context, " " + end) for context, end in split])
+    expected = [one[0] for one in hflm.loglikelihood(asked, disable_tqdm=True)]
+    assert [item["loglikelihood"] for item in found["items"]] == pytest.approx(expected, abs=1e-3)
+
+
+class Told:
+    """A tokenizer that tells how long a text may be."""
+
+    def __init__(self, model_max_length: int) -> None:
+        self.model_max_length = model_max_length
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "length"),
+    [
+        ({"n_positions": 3, "max_position_embeddings": 4, "n_ctx": 5}, Told(6), 3),
+        ({"max_position_embeddings": 4, "n_ctx": 5}, Told(6), 4),
+        ({"n_positions": None, "n_ctx": 5}, Told(6), 5),
+        ({"max_position_embeddings": 4, "text_config": {"max_position_embeddings": 7}}, Told(6), 7),
+        # What the config of a checkpoint leaves out has the default of its class.
+        ({"model_type": "llava", "text_config": {"model_type": "mistral"}}, Told(6), 131072),
+        # Bloom has no such limit, and Baichuan2-13B names it in the tokenizer.
+        ({"model_type": "bloom"}, Told(6), 6),
+        ({"model_type": "bloom"}, Told(int(1e30)), 2048),
+        ({"model_type": "of_the_hub"}, object(), 2048),
+    ],
+)
+def test_the_longest_text(config: dict[str, Any], tokenizer: Any, length: int) -> None:
+    assert longest_text(config, tokenizer) == length
 
 
 def test_the_head_is_tried_out_before_it_is_used_alone(runtime: PyTorchRuntime, short_smollm2: Path) -> None:
@@ -229,10 +310,13 @@ def test_a_tokenizer_without_special_tokens(accuracy: CommandLine, tiny_llama_of
     assert all(item["loglikelihood"] < -1 for item in record["accuracy"]["items"])
 
 
-def test_no_token_begins_or_ends_a_text(tiny_llama_of_bytes: Path) -> None:
-    mine = ours(
-        PyTorchRuntime.load(Subject(model=str(tiny_llama_of_bytes), device="cpu", dtype="float32")), 128
-    )
+def test_no_token_begins_or_ends_a_text(tiny_llama_of_bytes: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "endless"
+    shutil.copytree(tiny_llama_of_bytes, directory)
+    (directory / "generation_config.json").unlink()
+    fields = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(fields | {"eos_token_id": None}))
+    mine = ours(PyTorchRuntime.load(Subject(model=str(directory), device="cpu", dtype="float32")), 128)
     settings = {"until": [], "max_gen_toks": 6}
     (text,) = mine.generate_until(requests("generate_until", [("Once", settings)]))
     # Each token is a letter of the tokenizer's alphabet.

@@ -14,6 +14,7 @@ pytest.importorskip("openvino_genai")
 from tests.conftest import CommandLine  # after the check that there is something to test
 from tests.openvino.models import RUNTIMES, save_model, tokens
 from xpubench.record import read_record
+from xpubench.weights.pretrained import ending_of
 
 
 @pytest.mark.parametrize(
@@ -198,12 +199,16 @@ def test_the_export_is_cached_by_content(generate: CommandLine, tmp_path: Path) 
 
 
 def test_the_recipe_lies_beside_the_ir(xpubench: CommandLine, llama: Path, tmp_path: Path) -> None:
-    out = tmp_path / "ir"
-    done = xpubench("export", llama, out, "--weight-format", "int4", "--sym", "--group-size", 32)
+    model, out = tmp_path / "model", tmp_path / "ir"
+    shutil.copytree(llama, model)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
+    done = xpubench("export", model, out, "--weight-format", "int4", "--sym", "--group-size", 32)
     assert done.code == 0
     kept = json.loads((out / "xpubench_recipe.json").read_text())
-    assert kept["recipe"] == {"model": str(llama), "weight_format": "int4", "sym": True, "group_size": 32}
+    assert kept["recipe"] == {"model": str(model), "weight_format": "int4", "sym": True, "group_size": 32}
     assert "openvino" in kept["versions"]
+    # The IR has what says where texts end, too.
+    assert ending_of(out) == [2, 7]
 
 
 def test_export_leaves_what_is_not_its_own(xpubench: CommandLine, llama: Path, tmp_path: Path) -> None:

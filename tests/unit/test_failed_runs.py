@@ -53,16 +53,27 @@ def test_progress_that_cannot_be_written_costs_nothing(scripted: CommandLine, lo
     assert (done.code, [one["status"] for one in done.records]) == (0, ["ok"])
 
 
-def test_a_run_that_cannot_fit_says_so_before_it_loads(scripted: CommandLine) -> None:
+@pytest.mark.parametrize(
+    ("flags", "of_cache"),
+    [((), True), (("--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 5), False)],
+    ids=["latency", "accuracy"],
+)
+def test_a_run_that_cannot_fit_says_so_before_it_loads(
+    scripted: CommandLine, flags: tuple[object, ...], of_cache: bool
+) -> None:
+    if "--accuracy-only" in flags:
+        pytest.importorskip("lm_eval")
     script = {
         "device": {"free_memory_bytes": 10**11},
         "faults": [{"stage": "load", "error": "AssertionError", "message": "it loads"}],
     }
-    done = scripted(script, "-m", "bigscience/bloom", "--dtype", "float32")
+    done = scripted(script, "-m", "bigscience/bloom", "--dtype", "float32", *flags)
     assert done.code == 1
     (record,) = done.records
     assert record["status"] == "oom"
-    assert "not loaded: 704.99 GB of weights" in record["failure"]["message"]
+    message = record["failure"]["message"]
+    assert "not loaded: 704.99 GB of weights" in message
+    assert ("KV cache" in message) is of_cache
 
 
 def test_a_quantized_checkpoint_that_fits_is_loaded(scripted: CommandLine) -> None:

@@ -39,7 +39,7 @@ from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject, Workload
 from xpubench.weights.fingerprint import config_digest, fingerprint
 from xpubench.weights.load import LoadedWeights
-from xpubench.weights.pretrained import load_tokenizer, tokenizer_doubts
+from xpubench.weights.pretrained import ending_of, load_tokenizer, tokenizer_doubts
 from xpubench.weights.source import read_config, source_of, weight_files
 
 P = ParamSpec("P")
@@ -351,5 +351,10 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> LoadedWeights |
     if model is None:
         return None
     tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
-    doubts = tokenizer_doubts(source, tokenizer)
-    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision, doubts=doubts)
+    return LoadedWeights(
+        model=model,
+        tokenizer=tokenizer,
+        ending=ending_of(source.directory),
+        revision=source.revision,
+        doubts=tokenizer_doubts(source, tokenizer),
+    )

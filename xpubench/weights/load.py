@@ -14,7 +14,7 @@ from xpubench.weights.empty import empty_model
 from xpubench.weights.int4.checkpoints import read_weights, source_weights
 from xpubench.weights.int4.layout import Weight, fill, layout, quantized
 from xpubench.weights.lora import merged
-from xpubench.weights.pretrained import load_pretrained, load_tokenizer, tokenizer_doubts
+from xpubench.weights.pretrained import ending_of, load_pretrained, load_tokenizer, tokenizer_doubts
 from xpubench.weights.source import read_config, source_of
 
 # The fields of a `quantization_config` that tell one recipe from another.
@@ -29,11 +29,13 @@ UNPACKING_DOUBT = (
 
 
 class LoadedWeights(msgspec.Struct, frozen=True, kw_only=True):
-    """A transformers model, its tokenizer (None where it has none), the commit of its weights where they
-    come from the hub, how quantization changed the weights, and warnings about the checkpoint."""
+    """A transformers model, its tokenizer (None where it has none), what its generation config says that a
+    text ends at (an id, several, or None), the commit of its weights where they come from the hub, how
+    quantization changed the weights, and warnings about the checkpoint."""
 
     model: Any
     tokenizer: Any = None
+    ending: Any = None
     revision: str | None = None
     quantization: AppliedQuantization | None = None
     doubts: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ def load_weights(subject: Subject) -> LoadedWeights:
     return LoadedWeights(
         model=model,
         tokenizer=tokenizer,
+        ending=ending_of(source.directory),
         revision=source.revision,
         quantization=applied,
         doubts=doubts,
@@ -135,6 +138,7 @@ def _quantized(subject: Subject, recipe: Quantization) -> LoadedWeights:
     return LoadedWeights(
         model=model,
         tokenizer=tokenizer,
+        ending=ending_of(source.directory),
         revision=source.revision,
         quantization=applied,
         doubts=tokenizer_doubts(source, tokenizer),

@@ -13,7 +13,7 @@ from xpubench.runtimes.ipex.state import choose_engine
 from xpubench.runtimes.options import AppliedQuantization
 from xpubench.spec import Quantization, Subject
 from xpubench.weights.load import LoadedWeights
-from xpubench.weights.pretrained import load_tokenizer
+from xpubench.weights.pretrained import ending_of, load_tokenizer
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source, source_of
 
@@ -57,6 +57,7 @@ def load_rtn(subject: Subject, recipe: Quantization) -> LoadedWeights:
     return LoadedWeights(
         model=model.eval(),
         tokenizer=tokenizer,
+        ending=ending_of(source.directory),
         revision=source.revision,
         quantization=_applied(settings, subject.device),
     )

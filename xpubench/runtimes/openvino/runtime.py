@@ -30,7 +30,7 @@ from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Subject, Workload
 from xpubench.weights.lora import check_adapter
-from xpubench.weights.pretrained import load_tokenizer
+from xpubench.weights.pretrained import ending_of, load_tokenizer
 from xpubench.weights.source import read_config, source_of
 
 EXPORT = "xpubench.runtimes.openvino.export"
@@ -60,7 +60,8 @@ class OpenVinoRuntime(Loader, Generator):
         coder = ir_tokenizer(directory) if self.own_tokenizer else None
         self.tokenizer = "transformers" if coder is None else "openvino"
         size = _vocab_size(self.config)
-        self.vocabulary = Vocabulary(subject.model, size, tokenizer, self.config.get, coder)
+        ending = ending_of(directory)
+        self.vocabulary = Vocabulary(subject.model, size, tokenizer, self.config.get, coder, ending)
         # torch has one thread while OpenVINO works, because OpenMP threads that spin after torch's own work
         # would take the cores from oneTBB's threads.
         self._torch_threads = torch.get_num_threads()

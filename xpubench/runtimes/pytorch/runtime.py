@@ -67,6 +67,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             model.config.get_text_config().vocab_size,
             loaded.tokenizer,
             lambda name: getattr(model.config, name, None),
+            ending=loaded.ending,
         )
         self._synchronize = synchronizer(subject.device)
         self._eager_forward: Forward | None = None
