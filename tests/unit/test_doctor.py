@@ -227,3 +227,10 @@ def test_the_command_reads_this_machine(xpubench: CommandLine) -> None:
 def test_the_models_whose_files_need_a_flag() -> None:
     assert "EleutherAI/gpt-j-6b" in diagnosis("models that need --allow-pickle").detail
     assert "THUDM/glm-4-9b" in diagnosis("models that need --trust-remote-code").detail
+
+
+@pytest.mark.parametrize("flags", [("--device", "xpu"), ("--dtype", "float32"), ("-m", "smollm2-135m")])
+def test_flags_of_an_examination_that_was_not_asked_for(xpubench: CommandLine, flags: tuple[str, ...]) -> None:
+    done = xpubench("doctor", *flags)
+    assert done.code == 2
+    assert "no effect without --operators" in done.error_line
