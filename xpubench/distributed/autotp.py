@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 
 from xpubench.catalog.architecture import head_shares
-from xpubench.distributed.rendezvous import INSTALL, RankGroup
+from xpubench.distributed.launch import INSTALL
+from xpubench.distributed.rendezvous import RankGroup
 from xpubench.errors import RunFailure, UserError
 from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT
 

@@ -20,14 +20,13 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from xpubench.distributed.launch import Launch
+from xpubench.distributed.launch import INSTALL, Launch
 from xpubench.distributed.watchdog import WatchdogConnection, start_watchdog
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import log_tail
 from xpubench.record import Failure
 
 T = TypeVar("T")
-INSTALL = "pip install '.[deepspeed]', which brings mpirun too"
 # A follower waits for rank 0's next command until the end of rank 0, which closes the store.
 FOREVER = timedelta(days=365)
 MEET = timedelta(minutes=5)

@@ -9,6 +9,7 @@ from time import monotonic
 
 import msgspec
 
+from xpubench.distributed.launch import INSTALL
 from xpubench.environment import Environment
 from xpubench.errors import UserError
 from xpubench.failures import death_of, failed_record, log_tail, write_as_failed
@@ -39,7 +40,7 @@ def find_mpirun(python: str | None = None) -> str:
     places = os.pathsep.join([str(Path(python or sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which("mpirun", path=places)
     if found is None:
-        raise UserError("a suite over ranks needs mpirun; pip install '.[deepspeed]' brings one")
+        raise UserError(f"a suite over ranks needs mpirun; {INSTALL}")
     return found
 
 
