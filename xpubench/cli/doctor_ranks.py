@@ -41,14 +41,8 @@ def _found(args: argparse.Namespace, launch: Launch) -> dict[str, Any]:
 
     group = rendezvous.join(launch, TIMEOUT)
     device = group.gather(args.device or available_devices()[0])[0]
-
-    def index_of_device() -> int:
-        TorchDevice(device)
-        autotp.import_deepspeed(device)
-        autotp.check_backend(device)
-        return autotp.device_index(group, device)
-
-    index = group.agreed(index_of_device)
+    group.agreed(lambda: TorchDevice(device))
+    index = autotp.check_devices(group, device)
     autotp.start(group, device)
     own = msgspec.to_builtins(group.places[group.rank]) | {
         "device": device if device == "cpu" else f"{device}:{index}",

@@ -62,6 +62,34 @@ def device_index(job: RankGroup, device: str) -> int:
     )
 
 
+def check_devices(job: RankGroup, device: str) -> int:
+    """The index of this rank's device, as `device_index` gives it. UserError on every rank where one of them
+    lacks DeepSpeed, collectives for the device, or a device of its own."""
+
+    def index_of_device() -> int:
+        import_deepspeed(device)
+        check_backend(device)
+        return device_index(job, device)
+
+    index = job.agreed(index_of_device)
+    if device != "cpu":
+        count = torch.get_device_module(device).device_count()
+        _check_masks(job, device, job.gather(os.environ.get(AFFINITY[device]) if count == 1 else None))
+    return index
+
+
+def _check_masks(job: RankGroup, device: str, masks: list[str | None]) -> None:
+    """UserError where two ranks of a host have the same mask; `masks` holds that of each rank to which its
+    mask shows one device, and None for the others."""
+    first: dict[tuple[str, str], int] = {}
+    for place, mask in zip(job.places, masks, strict=True):
+        if mask and (other := first.setdefault((place.host, mask), place.rank)) != place.rank:
+            raise UserError(
+                f"ranks {other} and {place.rank} share one {device} device: {AFFINITY[device]} is {mask} for "
+                f"both on {place.host}; unset it, name a device for each rank, or start one rank a host"
+            )
+
+
 def check_shared_memory(job: RankGroup) -> None:
     """UserError where the ranks cannot sum through shared memory."""
     if not job.one_host:

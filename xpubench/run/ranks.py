@@ -44,7 +44,9 @@ def carry_out(group: RankGroup, order: Order | None, work: Callable[[Order], T])
     # others.
     set_variables(shared)
     group.timeout = timedelta(seconds=shared.ranks_timeout_s)
-    group.agreed(lambda: _device(shared.specs[0].subject))
+    subject = shared.specs[0].subject
+    group.agreed(lambda: _device(subject))
+    autotp.check_devices(group, subject.device)
     group.watch(group.agreed(lambda: _drafts(shared) if group.rank == 0 else []), shared.results)
     if group.rank != 0:
         # Rank 0 handles an interruption.
