@@ -159,10 +159,12 @@ def test_failing_rank_ends_the_job_and_is_named(tiny: tuple[object, ...], tmp_pa
         "raise": ("crash", "ZeroDivisionError: TORCH_LLM_ALLREDUCE is None"),
         "memory": ("oom", "out of memory on cpu"),
     }
-    # Both at once, as each waits for its other rank most of the time.
+    # The second shape does not start, so that it has no record. Both jobs run at once, as each waits for its
+    # other rank most of the time.
+    shapes = (*SHORT, "--batch-size", 2, 1)
     processes = {
         what: subprocess.Popen(
-            job(2, "-m", "tests.distributed.broken", what, *tiny, *SHORT, "--results-dir", tmp_path / what),
+            job(2, "-m", "tests.distributed.broken", what, *tiny, *shapes, "--results-dir", tmp_path / what),
             cwd=ROOT, env=environment() | {"TORCH_LLM_ALLREDUCE": "1"},
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )

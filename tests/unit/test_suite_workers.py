@@ -221,6 +221,14 @@ def test_a_record_whose_report_got_lost_stays(suite: SuiteRunner, misbehave: Mis
     assert suite.run({}, "--rerun", "failed").code == 0
 
 
+def test_a_death_that_the_ranks_watchdog_recorded_costs_its_run_alone(
+    suite: SuiteRunner, misbehave: Misbehave
+) -> None:
+    misbehave(["watched", "ok"])
+    assert suite.run({}).code == 1
+    assert suite.statuses == {"ok": SHAPES - 1, "oom": 1}
+
+
 def test_a_group_of_tasks_is_done_when_its_tasks_are(suite: SuiteRunner, misbehave: Misbehave) -> None:
     misbehave(["group"])
     done = suite.run({})

@@ -147,11 +147,16 @@ class RankGroup:
         next(self._turns)
 
     def watch(self, drafts: list[bytes], results: str) -> None:
-        """Starts the watchdog: if a rank is killed, it writes each record of `drafts` that is not written by
-        then to the directory `results` as a failure. Only rank 0's drafts count."""
+        """Starts the watchdog: if a rank is killed, it writes the draft of the run at work to the directory
+        `results` as a failure. Only rank 0's drafts count."""
         port = start_watchdog(self._address, self.size, drafts, results) if self.rank == 0 else None
         port = self.gather(port)[0]
         self._watchdog = WatchdogConnection(self._address, port, msgspec.to_builtins(self.places[self.rank]))
+
+    def set_at_work(self, run_id: str | None) -> None:
+        """On rank 0: tells the watchdog which run is at work, None where none is any more."""
+        if self._watchdog is not None:
+            self._watchdog.say({"at_work": run_id})
 
     @contextmanager
     def deadline(self) -> Iterator[None]:

@@ -75,7 +75,7 @@ def _device(subject: Subject) -> Device:
 
 
 def _drafts(order: Order) -> list[bytes]:
-    """The encoded records of the runs, which the watchdog writes if a rank is killed."""
+    """The encoded records of the runs; if a rank is killed, the watchdog writes that of the run at work."""
     ResultsDirectory(Path(order.results))
     unknown = Failure(failure_class="crash", message="")
     environment = capture(_device(order.specs[0].subject).facts(), registry.packages())

@@ -62,6 +62,7 @@ class Attempt:
         self._download_s: float | None = None
         self._last_status = ""
         self._timed_out = False
+        self._explained = False
 
     def run(self, timeout_s: float) -> Iterator[list[Record]]:
         """Yields each run's records when they are written. A worker that has no new one within `timeout_s`
@@ -121,6 +122,7 @@ class Attempt:
         """The records that the worker wrote without reporting them, and those of the ranks' watchdog."""
         for records in self._taken([spec for spec in self.pending if self._is_new(spec)]):
             self._last_status = records[-1].status
+            self._explained = self._explained or records[-1].failure is not None
             yield records
 
     def _taken(self, specs: list[Spec]) -> Iterator[list[Record]]:
@@ -139,6 +141,9 @@ class Attempt:
             return Failure(failure_class="timeout", message=message)
         # An interruption from outside ended only the run whose record says so.
         if self._last_status == "interrupted":
+            return None
+        # The ranks' watchdog has recorded the failure that ended the worker.
+        if self._explained:
             return None
         if isinstance(self._end, Refused):
             return Failure(failure_class="unsupported", message=self._end.message)
