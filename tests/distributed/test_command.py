@@ -97,9 +97,11 @@ def test_accuracy_is_that_of_one_process(mpirun: OverRanks, generate: CommandLin
     assert two["perplexity"] == pytest.approx(one["perplexity"], rel=1e-4)
 
 
-def started(launcher: list[str], *flags: object) -> tuple[subprocess.Popen[str], list[int]]:
+def started(
+    launcher: list[str], *flags: object, pairs: int = 10000
+) -> tuple[subprocess.Popen[str], list[int]]:
     """A long job that measures, and the process of each rank."""
-    long = ("--greedy", "--input-tokens", 16, "--max-new-tokens", 48, "--num-iter", 10000)
+    long = ("--greedy", "--input-tokens", 16, "--max-new-tokens", 48, "--num-iter", pairs)
     process = subprocess.Popen(
         [*launcher, *map(str, (SCRIPT, *flags, *long))],
         cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -139,6 +141,23 @@ def test_killed_rank_ends_the_job_and_is_named(
     assert record["status"] == "crash"
     assert record["failure"]["message"].startswith(f"rank {victim} on ")
     assert "without a word" in record["failure"]["message"]
+
+
+@pytest.mark.parametrize("to", ["mpirun", "rank-0"])
+def test_an_interruption_keeps_what_was_measured(to: str, tiny: tuple[object, ...], tmp_path: Path) -> None:
+    shapes = ("--batch-size", 1, 2)
+    process, ranks = started(job(2), *tiny, *shapes, "--results-dir", tmp_path, pairs=200)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "every_token: " in line or "end_to_end: " in line:
+            break
+    # Most likely this is in the middle of the next generation.
+    time.sleep(0.05)
+    os.kill(process.pid if to == "mpirun" else ranks[0], signal.SIGINT)
+    assert process.wait(timeout=30) == 128 + signal.SIGINT
+    record = failed_record(tmp_path)
+    assert record["status"] == "interrupted"
+    assert record["samples"]["iterations"]
 
 
 SHM = pytest.param("--shm", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="--shm needs g++"))

@@ -49,11 +49,15 @@ def test_a_launchers_signal_after_a_death_is_no_interruption(tmp_path: Path, die
     threading.Timer(0.2, watchdog.send_signal, [signal.SIGCONT]).start()
     assert ranks[0].is_watching() is not died
     if not died:
-        ranks[0].report(msgspec.to_builtins(Failure(failure_class="interrupted", message="by the user")))
+        interrupted = Failure(failure_class="interrupted", message="by the user")
+        results.write(msgspec.structs.replace(drafts[0], failure=interrupted, warnings=["measured"]))
+        ranks[0].report(msgspec.to_builtins(interrupted))
     watchdog.wait(10)
     record = read_record(results.record_path(spec.id))
     assert record.failure is not None
     assert record.status == ("crash" if died else "interrupted")
     assert record.failure.message.startswith(f"rank {int(died)} on here")
+    # What rank 0 wrote itself stays.
+    assert record.warnings == ([] if died else ["measured"])
     # The run that had not started keeps its earlier record.
     assert read_record(results.record_path(next_spec.id)).status == "ok"

@@ -59,7 +59,10 @@ def together(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[A
             self.job.send((method.__name__, arguments, named))
         # Collectives of gloo time out; others hang for ever.
         hangs = _options_of(self.subject).shared_memory or self.subject.device != "cpu"
-        with in_step(self.job, self.subject.device), self.job.deadline() if hangs else nullcontext():
+        with (
+            in_step(self.job, self.subject.device, measured=True),
+            self.job.deadline() if hangs else nullcontext(),
+        ):
             return method(self, *arguments, **named)
 
     return on_all_ranks
@@ -270,9 +273,10 @@ def follow(job: rendezvous.RankGroup) -> None:
 
 
 @contextmanager
-def in_step(job: rendezvous.RankGroup, device: str) -> Iterator[None]:
+def in_step(job: rendezvous.RankGroup, device: str, *, measured: bool = False) -> Iterator[None]:
     """Runs work that all ranks do at once. A failure on all of them is raised. A failure on only some of
-    them ends the job, because the others would wait for those for ever."""
+    them ends the job, because the others would wait for those for ever. Where something may have been
+    `measured` before, rank 0 raises its failure too, and the job ends once the record is written."""
     try:
         yield
     except BaseException as error:
@@ -280,7 +284,9 @@ def in_step(job: rendezvous.RankGroup, device: str) -> Iterator[None]:
         # A launcher signals the other ranks when one has died, which must not count as an interruption.
         with ignored_signals():
             if failure.failure_class in ENDS_THE_JOB or not job.all_failed(error):
-                job.fail(failure)
+                if not measured or job.rank != 0:
+                    job.fail(failure)
+                job.lost = failure
         raise
     job.skip_turn()
 

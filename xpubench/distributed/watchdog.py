@@ -21,7 +21,7 @@ import msgspec
 from xpubench.failures import death_of, write_as_failed
 from xpubench.measure.host import out_of_memory_kills
 from xpubench.process import signals
-from xpubench.record import Failure, decode
+from xpubench.record import Failure, decode, read_record
 from xpubench.results import ResultsDirectory
 
 # The watchdog ends when no rank has come within this time.
@@ -165,14 +165,18 @@ class Watchdog:
         os.kill(self._order["parent"], signal.SIGKILL)
 
     def _record(self, failure: Failure) -> None:
-        """Ends the watch and writes the draft of the run at work with that failure, unless the run has a new
-        record by now. Later failures follow from the first one and are not recorded."""
+        """Ends the watch and records the failure of the run at work: in the record that the run has by now,
+        unless that tells of no failure, else in its draft. Later failures follow from the first one and are
+        not recorded."""
         if self._over.is_set():
             return
         self._over.set()
         draft = self._drafts.get(self._at_work or "")
-        if draft is not None and self._results.stamp_of(draft.id) == self._before[draft.id]:
-            write_as_failed(self._results, draft, failure)
+        if draft is not None:
+            has_new = self._results.stamp_of(draft.id) != self._before[draft.id]
+            record = read_record(self._results.record_path(draft.id)) if has_new else draft
+            if record.failure is not None:
+                write_as_failed(self._results, record, failure)
         # One write, because a launcher that prefixes lines could split several.
         with contextlib.suppress(OSError):
             os.write(2, f"error: {failure.failure_class}: {failure.message}\n".encode())

@@ -154,8 +154,10 @@ class Session(ExitStack, Generic[AnySpec]):
         return [msgspec.structs.replace(record, **found) for record in records]
 
     def fail_all(self, error: BaseException) -> list[Record]:
-        """Writes and returns the records of all runs, for an error that ended their preparation."""
-        return [self.write(record) for record in self.failed(error, self.specs)]
+        """Writes and returns the records of all runs, for an error that ended their preparation. An
+        interruption is recorded for the first one alone."""
+        specs = self.specs[:1] if isinstance(error, KeyboardInterrupt) else self.specs
+        return [self.write(record) for record in self.failed(error, specs)]
 
     def write(self, record: Record) -> Record:
         """Writes a record to the results directory, and returns it."""
