@@ -267,6 +267,14 @@ def test_doctor_of_ranks(mpirun: OverRanks) -> None:
         assert moved == pytest.approx(sums["size_bytes"])
 
 
+def test_doctor_gives_up_on_ranks_that_hang(mpirun: OverRanks) -> None:
+    done = mpirun(
+        2, "-m", "tests.distributed.broken", "hang-barrier", "doctor", "--distributed", "--device", "cpu"
+    )
+    assert "did not sum their tensors within 5 s" in error_line(done)
+    assert done.code == 1
+
+
 def failed_record(results: Path) -> dict[str, Any]:
     """The record, which the watchdog may still be writing when the job has ended."""
     for _ in range(50):

@@ -160,6 +160,24 @@ def test_ranks_that_lack_a_device_of_their_own(
     assert list(tmp_path.glob("*.json")) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "statuses"), [("barrier", ["timeout"]), ("destroy_process_group", ["ok"])], ids=["load", "leave"]
+)
+def test_ranks_that_hang_outside_of_a_generation_end(
+    command: Command, model_of: ModelOf, tmp_path: Path, name: str, statuses: list[str]
+) -> None:
+    """xccl waits for ever."""
+    done = command(
+        *("mpirun", "-np", 2, sys.executable, "-m", "tests.distributed.broken", f"hang-{name}"),
+        *("-m", model_of("llama3"), "--device", "xpu", *SHAPE, "--greedy", "--timeout", 30),
+        *("--results-dir", tmp_path),
+        XPU_EMULATION_DEVICES="2",
+    )
+    assert "timeout: the ranks did not finish their step within 30 s" in done.err
+    assert done.code != 0
+    assert [json.loads(path.read_text())["status"] for path in tmp_path.glob("*.json")] == statuses
+
+
 @pytest.mark.parametrize("with_ipex", [False, True], ids=["stock", "ipex"])
 def test_doctor_sees_the_device(command: Command, with_ipex: bool) -> None:
     source = find_source() if with_ipex else None

@@ -121,21 +121,24 @@ def start(job: RankGroup, device: str, *, shared_memory: bool = False) -> None:
         remove_buffers(job)
     backend, timeout = BACKENDS[device], job.timeout
     store = job.process_group_store()
-    dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.size, timeout=timeout)
-    with muted():
-        deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
-    # Without a barrier, a rank could sum into a buffer that another has not mapped yet.
-    dist.barrier()
+    # DeepSpeed may compile its kernel for shared memory here, which is no wait for a rank.
+    with job.deadline(hangs=backend != "gloo"):
+        dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.size, timeout=timeout)
+        with muted():
+            deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
+        # Without a barrier, a rank could sum into a buffer that another has not mapped yet.
+        dist.barrier()
     if shared_memory:
         # All ranks have the buffers open, so that they are freed when the job ends in any way.
         remove_buffers(job)
 
 
-def stop() -> None:
+def stop(job: RankGroup) -> None:
     """Leaves the process group. A process that does not can crash when it ends."""
     if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+        with job.deadline(hangs=dist.get_backend() != "gloo"):
+            dist.barrier()
+            dist.destroy_process_group()
 
 
 def remove_buffers(job: RankGroup) -> None:

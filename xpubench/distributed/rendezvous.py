@@ -168,10 +168,10 @@ class RankGroup:
             self._watchdog.say({"at_work": run_id})
 
     @contextmanager
-    def deadline(self) -> Iterator[None]:
+    def deadline(self, *, hangs: bool) -> Iterator[None]:
         """Has the watchdog kill the job unless the block ends within the timeout. It serves collectives that
-        neither time out themselves nor hear signals."""
-        if self._watchdog is None or self.rank != 0:
+        neither time out themselves nor hear signals, where the block has such ones (`hangs`)."""
+        if not hangs or self._watchdog is None or self.rank != 0:
             yield
             return
         self._watchdog.say({"within_s": self.timeout.total_seconds()})

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property, partial, wraps
 from pathlib import Path
 from time import perf_counter_ns
@@ -57,11 +57,9 @@ def together(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[A
     def on_all_ranks(self: Any, /, *arguments: P.args, **named: P.kwargs) -> R:
         if self.job.rank == 0:
             self.job.send((method.__name__, arguments, named))
-        # Collectives of gloo time out; others hang for ever.
-        hangs = _options_of(self.subject).shared_memory or self.subject.device != "cpu"
         with (
             in_step(self.job, self.subject.device, measured=True),
-            self.job.deadline() if hangs else nullcontext(),
+            self.job.deadline(hangs=_hangs(self.subject)),
         ):
             return method(self, *arguments, **named)
 
@@ -129,7 +127,10 @@ class TensorParallelRuntime(PyTorchRuntime):
         def shard(model: Any, dtype: torch.dtype) -> Any:
             if job.size == 1:
                 return model
-            cls.engine = autotp.shard(model, dtype, subject.device)
+            # The time in which a rank reads its weights is no part of a collective.
+            job.gather(None)
+            with job.deadline(hangs=_hangs(subject)):
+                cls.engine = autotp.shard(model, dtype, subject.device)
             return cls.engine.module
 
         loaded = _part(subject, dtype, shard) if job.size > 1 else None
@@ -142,6 +143,12 @@ class TensorParallelRuntime(PyTorchRuntime):
             autotp.tell_config(loaded.model, job.rank, job.size)
         autotp.keep_mask(loaded.model)
         return loaded
+
+    def optimize(self) -> None:
+        # Some stacks are compared with the plain model here, in generations of all ranks.
+        self.job.gather(None)
+        with self.job.deadline(hangs=_hangs(self.subject)):
+            super().optimize()
 
     def synchronize(self) -> None:
         super().synchronize()
@@ -253,6 +260,11 @@ class TensorParallelRuntime(PyTorchRuntime):
 def _options_of(subject: Subject) -> DeepSpeedOptions:
     assert isinstance(subject.options, DeepSpeedOptions)
     return subject.options
+
+
+def _hangs(subject: Subject) -> bool:
+    """Whether a collective hangs for ever when a rank is missing. Those of gloo time out."""
+    return _options_of(subject).shared_memory or subject.device != "cpu"
 
 
 def follow(job: rendezvous.RankGroup) -> None:

@@ -85,5 +85,5 @@ def _drafts(order: Order) -> list[bytes]:
 def _leave(group: RankGroup) -> None:
     if group.rank == 0:
         group.send(("leave", (), {}))
-    autotp.stop()
+    autotp.stop(group)
     group.leave()
