@@ -52,7 +52,13 @@ def error_line(done: Outcome) -> str:
 
 
 def test_record_of_two_ranks(mpirun: OverRanks, tiny: tuple[object, ...], tmp_path: Path) -> None:
-    done = mpirun(2, SCRIPT, *tiny, *SHORT, "--token-latency", "--results-dir", tmp_path)
+    allowed = os.sched_getaffinity(0)
+    try:
+        # The ranks inherit it.
+        os.sched_setaffinity(0, {min(allowed)})
+        done = mpirun(2, SCRIPT, *tiny, *SHORT, "--token-latency", "--results-dir", tmp_path)
+    finally:
+        os.sched_setaffinity(0, allowed)
     assert done.code == 0, done.err
     assert all(line.startswith("[0] ") for line in done.out.splitlines() if line)
     record = only_record(tmp_path)
@@ -71,6 +77,8 @@ def test_record_of_two_ranks(mpirun: OverRanks, tiny: tuple[object, ...], tmp_pa
     found = record["expectation"]
     assert found["sums_ms"] == pytest.approx(5 * found["device_card"]["sum_ns"]["middle"] / 1e6)
     assert 0 < found["device_card"]["sum_ns"]["middle"] != 5e4
+    (crowded,) = (one for one in record["warnings"] if "threads of 2 ranks" in one)
+    assert crowded.endswith("; start fewer ranks")
     # The plan is of the rank with the most.
     assert record["plan"]["weight_bytes"] == max(rank["weight_bytes"] for rank in ranks)
 

@@ -25,6 +25,7 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.explanation import Spread
 from xpubench.failures import classify
 from xpubench.measure.device import TorchDevice
+from xpubench.measure.environment import crowded_hosts
 from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.ledger.ranks import without_waiting
@@ -74,6 +75,7 @@ class TensorParallelRuntime(PyTorchRuntime):
     engine: Any = None
     reads_slices = False
     load_peak_host_bytes = 0
+    crowded: list[str] = []
 
     @classmethod
     def set_up(cls) -> None:
@@ -112,6 +114,9 @@ class TensorParallelRuntime(PyTorchRuntime):
             runtime.load_peak_host_bytes = peak_host_bytes()
             # All ranks must score in the same way.
             runtime.scores_rows_alone = all(job.gather(runtime.scores_rows_alone))
+            if subject.device == "cpu":
+                threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
+                runtime.crowded = crowded_hosts(job.gather((job.places[job.rank].host, threads, cores)))
         return runtime
 
     @classmethod
@@ -250,6 +255,9 @@ class TensorParallelRuntime(PyTorchRuntime):
         states = torch.zeros(1, 1, hidden_size, dtype=self.model.dtype, device=self.model.device)
         add_up = partial(deepspeed.comm.inference_all_reduce, states)
         return measure_sum(add_up, super().synchronize, self.job.gather)
+
+    def doubts(self) -> list[str]:
+        return [*super().doubts(), *self.crowded]
 
     @together
     def close(self) -> None:
