@@ -77,6 +77,15 @@ def test_a_fault_at_a_stage_is_the_run_s_failure(
     assert record["failure"]["message"] == message
 
 
+def test_an_interruption_of_the_load_costs_the_first_run_alone(scripted: CommandLine, tmp_path: Path) -> None:
+    earlier = scripted({}, "--input-tokens", 9).records
+    done = scripted({"faults": [{"stage": "load", "error": "KeyboardInterrupt"}]}, "--input-tokens", 8, 9)
+    assert done.code == 130
+    assert [record["status"] for record in done.records] == ["interrupted"]
+    kept = json.loads((tmp_path / "results" / f"{earlier[0]['id']}.json").read_text())
+    assert kept == earlier[0]
+
+
 def test_a_user_error_is_one_line(scripted: CommandLine) -> None:
     done = scripted({"faults": [{"stage": "check", "message": "there is no such thing"}]})
     assert (done.code, done.error_line) == (2, "error: there is no such thing")

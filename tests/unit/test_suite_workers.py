@@ -249,6 +249,14 @@ def test_a_worker_that_dies_after_a_record_is_no_failure_of_the_next_run(
     assert warned == [orders[0].specs[0].id]
 
 
+def test_a_death_that_the_ranks_watchdog_recorded_costs_its_run_alone(
+    suite: SuiteRunner, misbehave: Misbehave
+) -> None:
+    misbehave(["watched", "ok"])
+    assert suite.run({}).code == 1
+    assert suite.statuses == {"ok": SHAPES - 1, "oom": 1}
+
+
 def test_a_group_of_tasks_is_done_when_its_tasks_are(suite: SuiteRunner, misbehave: Misbehave) -> None:
     misbehave(["group"])
     done = suite.run({})

@@ -57,16 +57,31 @@ def perform(order: Order, progress: Progress) -> Iterator[Record]:
     results = ResultsDirectory(Path(order.results))
     done: set[str] = set()
     try:
+        _tell_ranks(order, done)
         with contextlib.closing(_records(order, results, progress)) as records:
             for record in records:
                 done.add(record.id)
+                _tell_ranks(order, done)
                 yield record
     except KeyboardInterrupt:
-        at_work = next((spec for spec in order.specs if spec.id not in done), None)
+        at_work = _at_work(order, done)
         interrupted = None if at_work is None else write_interrupted(results, at_work)
         if interrupted is None:
             raise
         yield interrupted
+
+
+def _at_work(order: Order, done: set[str]) -> Spec | None:
+    return next((spec for spec in order.specs if spec.id not in done), None)
+
+
+def _tell_ranks(order: Order, done: set[str]) -> None:
+    """Has the death of a rank count as a failure of the run at work alone."""
+    if order.ranks is not None:
+        from xpubench.distributed import rendezvous
+
+        at_work = _at_work(order, done)
+        rendezvous.current().set_at_work(None if at_work is None else at_work.id)
 
 
 def write_interrupted(results: ResultsDirectory, spec: Spec) -> Record | None:

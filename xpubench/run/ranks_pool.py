@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from xpubench.distributed.launch import INSTALL
 from xpubench.environment import Environment
 from xpubench.errors import UserError, first_line
 from xpubench.failures import failed_record
@@ -20,7 +21,6 @@ from xpubench.run.order import Order
 from xpubench.run.suite import Rerun, run_orders, wanted
 from xpubench.run.supervisor import records_of
 
-INSTALL = "pip install '.[deepspeed]' brings mpi4py and mpirun"
 # By these variables a launcher's processes know each other; a worker is none of them.
 LAUNCHER = ("PMI_", "PMIX_", "MPI_LOCAL", "MPIR_", "HYDI_", "OMPI_", "PALS_")
 

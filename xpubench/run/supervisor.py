@@ -9,6 +9,7 @@ from time import monotonic
 
 import msgspec
 
+from xpubench.distributed.launch import INSTALL
 from xpubench.environment import Environment
 from xpubench.errors import UserError, shortened
 from xpubench.failures import death_of, failed_record, log_tail, write_as_failed
@@ -40,7 +41,7 @@ def find_mpirun(python: str | None = None) -> str:
     found = shutil.which("mpirun", path=places)
     if found is None:
         where = f" beside {shortened(python)} or on PATH" if python else ""
-        raise UserError(f"a suite over ranks needs mpirun{where}; pip install '.[deepspeed]' brings one")
+        raise UserError(f"a suite over ranks needs mpirun{where}; {INSTALL}")
     return found
 
 
