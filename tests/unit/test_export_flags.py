@@ -3,6 +3,8 @@
 import pytest
 
 from tests.conftest import CommandLine
+from xpubench.errors import UserError
+from xpubench.runtimes.openvino.options import pairs
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,12 @@ def test_what_an_export_does_not_take(xpubench: CommandLine, line: str, words: s
     done = xpubench("export", *line.split())
     assert done.code == 2
     assert words in done.error_line
+
+
+def test_what_a_flag_takes_as_json() -> None:
+    """Nested values stay JSON, and a text is one already."""
+    given = ['{"DEVICE_PROPERTIES": {"CPU": {"A": true}},', '"B": 2, "C": "d", "E": [1]}']
+    found = pairs("--ov-config", given)
+    assert found == {"DEVICE_PROPERTIES": '{"CPU": {"A": true}}', "B": "2", "C": "d", "E": "[1]"}
+    with pytest.raises(UserError, match="takes no null; give C a value"):
+        pairs("--ov-config", ['{"A": 1, "C": null}'])

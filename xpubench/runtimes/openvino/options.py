@@ -301,13 +301,16 @@ def may_use_npu(device: str) -> bool:
 
 
 def pairs(name: str, given: list[str] | None) -> dict[str, str]:
-    """The KEY=VALUE words, or the JSON object, that a flag was given; UserError for anything else."""
+    """The KEY=VALUE words, or the JSON object, that a flag was given; UserError for anything else. A value of
+    the object that is no text stays JSON."""
     if given and given[0].lstrip().startswith("{"):
         try:
             fields: Any = json.loads(" ".join(given))
         except ValueError as error:
             raise UserError(f"{name} is neither KEY=VALUE nor a JSON object: {error}") from error
-        return {str(key): str(value) for key, value in fields.items()}
+        if empty := [key for key, value in fields.items() if value is None]:
+            raise UserError(f"{name} takes no null; give {empty[0]} a value, or leave it out")
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
     found = {}
     for word in given or []:
         key, equals, value = word.partition("=")
