@@ -197,9 +197,14 @@ def test_the_export_is_cached_by_content(generate: CommandLine, tmp_path: Path) 
     assert "exporting" in generate(model, "--runtime", "openvino-base").err
 
 
-def test_the_recipe_lies_beside_the_ir(xpubench: CommandLine, llama: Path, tmp_path: Path) -> None:
+def test_the_recipe_lies_beside_the_ir(
+    xpubench: CommandLine, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The working directory will do where it is empty."""
     out = tmp_path / "ir"
-    done = xpubench("export", llama, out, "--weight-format", "int4", "--sym", "--group-size", 32)
+    out.mkdir()
+    monkeypatch.chdir(out)
+    done = xpubench("export", llama, ".", "--weight-format", "int4", "--sym", "--group-size", 32)
     assert done.code == 0
     kept = json.loads((out / "xpubench_recipe.json").read_text())
     assert kept["recipe"] == {"model": str(llama), "weight_format": "int4", "sym": True, "group_size": 32}
@@ -310,6 +315,29 @@ def test_lora_merged_and_unmerged(generate: CommandLine, llama: Path, tmp_path: 
     assert record["divergence"]["top1_agreement"] == 1.0
     assert record["divergence"]["mean_kl"] is None
     assert set(record["divergence"]["first_divergence"]) == {None}
+
+
+def test_adapters_that_genai_does_not_apply(
+    generate: CommandLine,
+    xpubench: CommandLine,
+    llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    adapter, ir = save_adapter(tmp_path / "adapter", llama), tmp_path / "ir"
+    monkeypatch.chdir(tmp_path)
+    assert xpubench("export", llama, ir, "--weight-format", "fp32", "--lora", "adapter").code == 0
+    # The path is good in other directories too.
+    assert json.loads((ir / "xpubench_recipe.json").read_text())["recipe"]["lora"] == str(adapter)
+    genai = ("--runtime", "openvino-genai", "--lora", "adapter")
+    twice = generate(ir, *genai)
+    assert twice.code == 2
+    assert f"has the LoRA adapter {adapter} merged into its weights" in twice.error_line
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"rank_pattern": {"q_proj": 32}}))
+    scaled = generate(llama, *genai)
+    assert scaled.code == 2
+    assert "scales of its own for some modules (rank_pattern)" in scaled.error_line
 
 
 @pytest.mark.parametrize("runtime", ["pytorch", *RUNTIMES])

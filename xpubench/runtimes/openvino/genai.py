@@ -17,6 +17,7 @@ from xpubench.record import Drafting, SyncPolicy
 from xpubench.runtimes.base import Explainer, Generation, Scorer, TokenIds, Verification
 from xpubench.runtimes.openvino import ir
 from xpubench.runtimes.openvino.options import IR_FILE, GenAiOptions, may_use_npu
+from xpubench.runtimes.openvino.recipe import read_recipe
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
 from xpubench.spec import Subject, Workload
@@ -79,6 +80,8 @@ class GenAiRuntime(OpenVinoRuntime):
         _scheduler(import_optional("openvino_genai"), options.scheduler)
         if may_use_npu(options.device) and options.scheduler:
             raise UserError("GenAI has no scheduler on an NPU; leave out --ov-scheduler")
+        if subject.lora is not None:
+            _check_adapter(Path(subject.lora), subject.model)
         for name in options.config.keys() & NPU_LENGTHS.keys():
             if not may_use_npu(options.device):
                 raise UserError(f"GenAI has the property {name} only on an NPU; leave it out")
@@ -213,6 +216,17 @@ class GenAiRuntime(OpenVinoRuntime):
 def _options_of(subject: Subject) -> GenAiOptions:
     assert isinstance(subject.options, GenAiOptions)
     return subject.options
+
+
+def _check_adapter(adapter: Path, model: str) -> None:
+    """Raises UserError for an adapter that GenAI does not apply as PEFT does, and for an IR that has one."""
+    scale_of(adapter)
+    kept = read_recipe(Path(model).expanduser())
+    if kept is not None and (other := kept["recipe"].get("lora")) is not None:
+        raise UserError(
+            f"the IR {model} has the LoRA adapter {other} merged into its weights; leave out --lora, or give "
+            "an IR without one"
+        )
 
 
 def _scheduler(genai: Any, fields: dict[str, str]) -> Any:
