@@ -114,7 +114,8 @@ class OptimumDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="op
 class GenAiDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="openvino-genai"):
     """An IR in GenAI's pipeline: the settings of its scheduler (None without continuous batching), and
     whether prompts reuse the cache of a prefix that they share with an earlier one. The pipeline does not
-    show its model: `granted` is the inference precision that its device gives any model that asks so."""
+    show its model: `granted` is the inference precision that its device gives another model that asks for the
+    same."""
 
     scheduler: str | None = None
     prefix_caching: bool | None = None
