@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -33,19 +35,25 @@ def write_aside(target: Path, data: bytes) -> None:
 def directory_aside(target: Path, *, replace: bool) -> Iterator[Path]:
     """A new directory beside `target` that takes its place when the block ends without an error; raises
     OSError. With `replace`, an existing directory is replaced. Without it, a directory that another
-    process has put there in the meantime is kept."""
+    process has put there in the meantime is kept. New directories for `target` that processes left when
+    they were killed are removed first."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left(target)
     aside = _beside(target)
-    aside.mkdir()
+    # Under this name, no other process takes it for one that was left before it is locked.
+    fresh = aside.with_name(f"{aside.name}.new")
+    fresh.mkdir()
     try:
-        yield aside
-        try:
-            os.rename(aside, target)
-        except OSError:
-            if not target.is_dir():
-                raise
-            if replace:
-                _swap(aside, target)
+        with _locked(fresh):
+            os.rename(fresh, aside)
+            yield aside
+            try:
+                os.rename(aside, target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+                if replace:
+                    _swap(aside, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -83,19 +91,53 @@ def model_aside(target: Path) -> contextlib.AbstractContextManager[Path]:
 
 def _swap(new: Path, target: Path) -> None:
     old = _beside(target)
-    os.rename(target, old)
+    with _locked(target):
+        os.rename(target, old)
+        try:
+            os.rename(new, target)
+        except OSError:
+            os.rename(old, target)
+            raise
+        shutil.rmtree(old)
+
+
+def _remove_left(target: Path) -> None:
+    """Removes the hidden directories for `target` that no living process has locked."""
+    for left in target.parent.glob(glob.escape(_hidden(target)) + "?" * len(uuid4().hex)):
+        with contextlib.suppress(OSError), _opened(left) as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Locks a directory, where its file system has such locks and no other process holds this one, until the
+    block or the process ends. Renaming keeps the lock."""
+    with _opened(directory) as held:
+        with contextlib.suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+
+
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    """The file descriptor of a directory."""
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.rename(new, target)
-    except OSError:
-        os.rename(old, target)
-        raise
-    shutil.rmtree(old)
+        yield held
+    finally:
+        os.close(held)
+
+
+def _hidden(target: Path) -> str:
+    """The beginning of the names of hidden paths. File names have at most 255 bytes, so the target's name is
+    shortened in it."""
+    return f".{target.name[:48]}."
 
 
 def _beside(target: Path) -> Path:
-    """A new hidden path in the target's directory. File names have at most 255 bytes, so the target's name
-    is shortened in it."""
-    return target.with_name(f".{target.name[:48]}.{uuid4().hex}")
+    """A new hidden path in the target's directory."""
+    return target.with_name(_hidden(target) + uuid4().hex)
 
 
 def expanded(name: str | Path) -> Path:

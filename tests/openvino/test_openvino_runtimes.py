@@ -5,6 +5,7 @@ import os
 import shutil
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ pytest.importorskip("openvino_genai")
 from tests.conftest import CommandLine  # after the check that there is something to test
 from tests.openvino.models import RUNTIMES, save_model, tokens
 from xpubench.record import read_record
+from xpubench.runtimes.openvino.steps import token_ns
 from xpubench.weights.pretrained import ending_of
 
 
@@ -105,13 +107,23 @@ def test_the_runtimes_of_one_ir_compute_in_one_precision(
 
 
 def test_precisions_that_differ_from_what_was_asked(generate: CommandLine, llama_ir: Path) -> None:
-    (record,) = generate(llama_ir, "--runtime", "openvino-base", "--json").records
-    # A plugin that has another default needs no warning.
-    is_u8 = record["runtime"]["applied"]["KV_CACHE_PRECISION"] == "u8"
-    assert any("the KV cache is u8" in one for one in record["warnings"]) is is_u8
-    (record,) = generate(llama_ir, "--runtime", "openvino", "--dtype", "float16", "--json").records
-    changed = record["runtime"]["applied"]["INFERENCE_PRECISION_HINT"] != "f16"
-    assert any("f16 was asked" in one for one in record["warnings"]) is changed
+    """GenAI, which does not show its model, warns as the others do. A plugin that has another default needs
+    no warning."""
+
+    def told(runtime: str, words: str, *flags: str) -> tuple[list[str], dict[str, Any]]:
+        (record,) = generate(llama_ir, "--runtime", runtime, *flags, "--json").records
+        return [one for one in record["warnings"] if words in one], record["runtime"]
+
+    of_base, base = told("openvino-base", "the KV cache is")
+    assert bool(of_base) is (base["applied"]["KV_CACHE_PRECISION"] != "f32")
+    of_genai, genai = told("openvino-genai", "the KV cache is")
+    assert of_genai == of_base
+    # GenAI's own default: no limit.
+    assert f"max_num_batched_tokens: {2**64 - 1}" in genai["scheduler"]
+    assert genai["prefix_caching"] is False
+    of_optimum, optimum = told("openvino", "f16 was asked", "--dtype", "float16")
+    assert bool(of_optimum) is (optimum["applied"]["INFERENCE_PRECISION_HINT"] != "f16")
+    assert told("openvino-genai", "f16 was asked", "--dtype", "float16")[0] == of_optimum
 
 
 def test_an_ir_is_held_against_a_record_of_its_checkpoint(
@@ -170,20 +182,55 @@ def step_bytes(record: dict[str, Any]) -> float:
     return found
 
 
+def stamped(record: dict[str, Any]) -> dict[str, Any]:
+    """The iteration whose tokens were all stamped."""
+    (found,) = [one for one in record["samples"]["iterations"] if one["sync_policy"] == "every_token"]
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "drafts", "expected"),
+    [
+        ([2, 2, 2], False, [10, 20, 40]),
+        # The second prompt ends two steps after the first.
+        ([1, 1, 2, 1, 1], False, [40, 80, 160]),
+        # The second sequence waits until the first is finished.
+        ([2, 1, 1, 1, 1], False, [10, 80, 160]),
+        # Each step gives each sequence one token or two.
+        ([2, 4], True, [10, 15, 20]),
+    ],
+)
+def test_a_batch_has_a_token_when_all_of_its_sequences_have_it(
+    sizes: list[int], drafts: bool, expected: list[int]
+) -> None:
+    ends_ms = [10 * 2**step / 1e6 for step in range(len(sizes))]
+    raw = SimpleNamespace(m_new_token_times=ends_ms, m_batch_sizes=sizes)
+    assert token_ns(raw, 2, 3, drafts=drafts) == expected
+
+
 def test_every_token_is_stamped(generate: CommandLine, llama: Path) -> None:
     for runtime in RUNTIMES:
-        own = ["--kv-cache-precision", "f16"]
+        own: list[object] = ["--kv-cache-precision", "f16"]
         if runtime == "openvino-genai":
-            own += ["--ov-scheduler", "max_num_batched_tokens=64", "enable_prefix_caching=true"]
-        (record,) = generate(llama, "--runtime", runtime, *own, "--max-new-tokens", 6, "--json").records
+            own += ["--ov-scheduler", "max_num_batched_tokens=12", "enable_prefix_caching=1"]
+            # The two prompts of 8 tokens end in different steps.
+            own += ["--batch-size", 1, 2, "--explain"]
+        flags = (*own, "--max-new-tokens", 6, "--json")
+        record, *batch = generate(llama, "--runtime", runtime, *flags).records
         cache = 10 * 2 * 2 * 2 * 16 * 2
         assert step_bytes(record) == pytest.approx(record["runtime"]["step_weight_bytes"] + cache, rel=1e-6)
         if runtime == "openvino-genai":
-            assert "max_num_batched_tokens: 64" in record["runtime"]["scheduler"]
+            assert "max_num_batched_tokens: 12" in record["runtime"]["scheduler"]
             assert record["runtime"]["prefix_caching"] is True
-        (stamped,) = [one for one in record["samples"]["iterations"] if one["sync_policy"] == "every_token"]
-        assert len(stamped["next_token_ns"]) == 5
-        assert stamped["first_token_ns"] + sum(stamped["next_token_ns"]) <= stamped["end_to_end_ns"]
+            # The metrics of steps do not say how long the second prompt took.
+            assert record["explanation"]["first"] is not None
+            assert len(stamped(batch[0])["next_token_ns"]) == 5
+            assert batch[0]["explanation"] is None
+            assert any("the prompts take several steps" in one for one in batch[0]["warnings"])
+        one = stamped(record)
+        assert len(one["next_token_ns"]) == 5
+        assert 0 < one["first_token_ns"] < one["end_to_end_ns"]
+        assert one["first_token_ns"] + sum(one["next_token_ns"]) <= one["end_to_end_ns"]
         assert record["checks"]["logits_finite"] is (None if runtime == "openvino-genai" else True)
 
 
@@ -198,11 +245,16 @@ def test_the_export_is_cached_by_content(generate: CommandLine, tmp_path: Path) 
     assert "exporting" in generate(model, "--runtime", "openvino-base").err
 
 
-def test_the_recipe_lies_beside_the_ir(xpubench: CommandLine, llama: Path, tmp_path: Path) -> None:
+def test_the_recipe_lies_beside_the_ir(
+    xpubench: CommandLine, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The working directory will do where it is empty."""
     model, out = tmp_path / "model", tmp_path / "ir"
     shutil.copytree(llama, model)
     (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
-    done = xpubench("export", model, out, "--weight-format", "int4", "--sym", "--group-size", 32)
+    out.mkdir()
+    monkeypatch.chdir(out)
+    done = xpubench("export", model, ".", "--weight-format", "int4", "--sym", "--group-size", 32)
     assert done.code == 0
     kept = json.loads((out / "xpubench_recipe.json").read_text())
     assert kept["recipe"] == {"model": str(model), "weight_format": "int4", "sym": True, "group_size": 32}
@@ -315,6 +367,29 @@ def test_lora_merged_and_unmerged(generate: CommandLine, llama: Path, tmp_path: 
     assert record["divergence"]["top1_agreement"] == 1.0
     assert record["divergence"]["mean_kl"] is None
     assert set(record["divergence"]["first_divergence"]) == {None}
+
+
+def test_adapters_that_genai_does_not_apply(
+    generate: CommandLine,
+    xpubench: CommandLine,
+    llama: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    adapter, ir = save_adapter(tmp_path / "adapter", llama), tmp_path / "ir"
+    monkeypatch.chdir(tmp_path)
+    assert xpubench("export", llama, ir, "--weight-format", "fp32", "--lora", "adapter").code == 0
+    # The path is good in other directories too.
+    assert json.loads((ir / "xpubench_recipe.json").read_text())["recipe"]["lora"] == str(adapter)
+    genai = ("--runtime", "openvino-genai", "--lora", "adapter")
+    twice = generate(ir, *genai)
+    assert twice.code == 2
+    assert f"has the LoRA adapter {adapter} merged into its weights" in twice.error_line
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"rank_pattern": {"q_proj": 32}}))
+    scaled = generate(llama, *genai)
+    assert scaled.code == 2
+    assert "scales of its own for some modules (rank_pattern)" in scaled.error_line
 
 
 @pytest.mark.parametrize("runtime", ["pytorch", *RUNTIMES])

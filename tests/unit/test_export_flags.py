@@ -3,7 +3,8 @@
 import pytest
 
 from tests.conftest import CommandLine
-from xpubench.runtimes.openvino.options import OptimumDescription
+from xpubench.errors import UserError
+from xpubench.runtimes.openvino.options import OptimumDescription, pairs
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,12 @@ def test_a_ratio_of_0_is_a_part_of_the_recipe() -> None:
     """All matrices are INT8 then; without a ratio, all are INT4."""
     recipe = {"weight_format": "int4", "ratio": 0.0, "awq": False, "group_size": None}
     assert OptimumDescription(ir={"recipe": recipe}).recipe_text == "NNCF, weight_format int4, ratio 0.0"
+
+
+def test_what_a_flag_takes_as_json() -> None:
+    """Nested values stay JSON, and a text is one already."""
+    given = ['{"DEVICE_PROPERTIES": {"CPU": {"A": true}},', '"B": 2, "C": "d", "E": [1]}']
+    found = pairs("--ov-config", given)
+    assert found == {"DEVICE_PROPERTIES": '{"CPU": {"A": true}}', "B": "2", "C": "d", "E": "[1]"}
+    with pytest.raises(UserError, match="takes no null; give C a value"):
+        pairs("--ov-config", ['{"A": 1, "C": null}'])

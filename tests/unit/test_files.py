@@ -1,6 +1,8 @@
 """Files and directories are written whole or not at all."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +67,27 @@ def test_an_error_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
         interrupted()
     assert (tmp_path / "target" / "file").read_text() == "old"
     assert os.listdir(tmp_path) == ["target"]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """But neither what a living process is writing nor what belongs to another target."""
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom xpubench.files import directory_aside\n"
+        "with directory_aside(Path(sys.argv[1]), replace=True) as aside:\n"
+        "    (aside / 'file').write_text('half')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    for name in ("target", "other"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], check=False)
+    assert len(os.listdir(tmp_path)) == 2
+    with directory_aside(tmp_path / "target", replace=True) as aside:
+        assert [path for path in tmp_path.iterdir() if path.name.startswith(".target")] == [aside]
+        make(tmp_path / "target", "new", replace=True)
+        assert aside.is_dir()
+        (aside / "file").write_text("last")
+    assert (tmp_path / "target" / "file").read_text() == "last"
+    (other,) = [path for path in tmp_path.iterdir() if path.name != "target"]
+    assert other.name.startswith(".other.")
 
 
 def test_a_file_in_the_place_of_a_directory_stays(tmp_path: Path) -> None:

@@ -282,7 +282,8 @@ def _subject(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) 
         weights="dummy" if args.dummy_weights else "pretrained",
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
-        lora=None if args.lora is None else str(expanded(args.lora)),
+        # As in the recipe of an IR that an adapter was merged into.
+        lora=None if args.lora is None else str(expanded(args.lora).resolve()),
         quantization=quantization,
         # Only the command that runs over ranks knows their number.
         tp_size=getattr(args, "tp_size", None) or 1,

@@ -54,8 +54,15 @@ def merged(model: Any, adapter: Path) -> Any:
 
 
 def scale_of(adapter: Path) -> float:
-    """The factor that PEFT applies to the product of the adapter's two matrices."""
+    """The factor that PEFT applies to the product of an adapter's two matrices. UserError where it depends on
+    the module."""
     config = read_adapter(adapter)
+    for name in ("rank_pattern", "alpha_pattern"):
+        if config.get(name):
+            raise UserError(
+                f"the LoRA adapter {adapter} has scales of its own for some modules ({name}), and one is "
+                "applied here; export the model with xpubench export --lora, or choose another runtime"
+            )
     rank = float(config["r"])
     return float(config["lora_alpha"]) / (float(rank**0.5) if config.get("use_rslora") else rank)
 

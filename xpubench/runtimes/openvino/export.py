@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from xpubench.errors import RunFailure, UserError, first_line
-from xpubench.files import cache_directory, directory_aside, expanded
+from xpubench.files import cache_directory, expanded, model_aside
 from xpubench.process.reports import Said, Send, serve
 from xpubench.runtimes.openvino.command import MODEL_TASK
 from xpubench.runtimes.openvino.options import IR_FILE, SETTINGS, WeightFormat
@@ -60,10 +60,7 @@ def export(recipe: ExportRecipe, out: Path, say: Say) -> Path:
     if recipe.predefined is not None:
         say(f"{recipe.weight_format} with Optimum's settings for {recipe.predefined}: {_settings(recipe)}")
     try:
-        with (
-            directory_aside(out, replace=True) as target,
-            tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as between,
-        ):
+        with model_aside(out) as target, tempfile.TemporaryDirectory(dir=target) as between:
             kept = _made(recipe, source, target, Path(between), say)
             (target / RECIPE_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1))
     except OSError as error:
@@ -133,11 +130,13 @@ def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say
         with _quiet():
             _compress(plain, target, recipe)
     tokenizer = _tokenizer(directory, target, recipe.trust_remote_code, say)
-    # A local directory is kept as an absolute path, so that it is found from elsewhere too.
+    # Local directories are kept as absolute paths, so that they are found from elsewhere too.
     local = expanded(recipe.model)
-    model = str(local.resolve()) if local.is_dir() else recipe.model
+    places = {"model": str(local.resolve()) if local.is_dir() else recipe.model}
+    if recipe.lora is not None:
+        places["lora"] = str(Path(recipe.lora).resolve())
     return {
-        "recipe": _set_fields(recipe) | {"model": model},
+        "recipe": _set_fields(recipe) | places,
         "commit": source.revision,
         "checkpoint": msgspec.to_builtins(fingerprint(source.directory)),
         "versions": _versions(),

@@ -1,7 +1,6 @@
 """OpenVINO GenAI's `LLMPipeline` with token ids as input, timed by its own raw metrics."""
 
 import json
-from itertools import accumulate
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -13,16 +12,19 @@ from xpubench.measure.ledger.inside import InsideTimes, explain_inside
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.ledger.processors import Waits
 from xpubench.measure.times import TokenTimes
-from xpubench.record import Drafting, SyncPolicy
+from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import Explainer, Generation, Scorer, TokenIds, Verification
-from xpubench.runtimes.openvino import ir
+from xpubench.runtimes.openvino import ir, steps
 from xpubench.runtimes.openvino.options import IR_FILE, GenAiOptions, may_use_npu
+from xpubench.runtimes.openvino.recipe import read_recipe
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
 from xpubench.spec import Subject, Workload
 from xpubench.weights.lora import WEIGHTS_FILE, scale_of
 
 CONTINUOUS_BATCHING = "PA"
+# The largest value of C++'s size_t.
+NO_LIMIT = 2**64 - 1
 DEFAULT_ASSISTANT_TOKENS = 5
 LOOKUP_NGRAM = 3
 # The number of generations whose metrics explain where the time goes.
@@ -33,8 +35,8 @@ NPU_LENGTHS = {"MAX_PROMPT_LEN": 1024, "MIN_RESPONSE_LEN": 128}
 
 
 class GenAiRuntime(OpenVinoRuntime):
-    """GenAI's pipeline with continuous batching, which is its default, and without its prefix cache, which
-    would already hold the first token of a repeated prompt."""
+    """GenAI's pipeline with continuous batching and the scheduler that it has by default, but without its
+    prefix cache, which would already hold the first token of a repeated prompt."""
 
     scorer: Scorer | None = None
     merges_lora = False
@@ -45,19 +47,18 @@ class GenAiRuntime(OpenVinoRuntime):
         super().__init__(subject, directory)
         self._genai = import_optional("openvino_genai")
         self._core = ir.core_of(subject, without=self.own_properties)
-        self._weight_bytes, self._step_weight_bytes = ir.weight_sizes(
-            self._core.read_model(directory / IR_FILE)
-        )
+        model = self._core.read_model(directory / IR_FILE)
+        self._weight_bytes, self._step_weight_bytes = ir.weight_sizes(model)
         options = _options_of(subject)
+        self._stand_in = ir.stand_in(self._core, options.device, self.asked, model)
         # GenAI takes these lengths only as numbers.
         lengths = {name: int(self.asked[name]) for name in NPU_LENGTHS if name in self.asked}
         arguments = self.asked | lengths
-        self._scheduler: str | None = None
+        self._scheduler: Any = None
         batches = arguments.get("ATTENTION_BACKEND", CONTINUOUS_BATCHING) == CONTINUOUS_BATCHING
         if batches and not may_use_npu(options.device):
-            scheduler = _scheduler(self._genai, options.scheduler)
-            self._scheduler = scheduler.to_string()
-            arguments["scheduler_config"] = scheduler
+            self._scheduler = _scheduler(self._genai, options.scheduler)
+            arguments["scheduler_config"] = self._scheduler
         if options.draft_model is not None:
             arguments["draft_model"] = self._genai.draft_model(options.draft_model, options.device)
         if options.prompt_lookup:
@@ -79,6 +80,8 @@ class GenAiRuntime(OpenVinoRuntime):
         _scheduler(import_optional("openvino_genai"), options.scheduler)
         if may_use_npu(options.device) and options.scheduler:
             raise UserError("GenAI has no scheduler on an NPU; leave out --ov-scheduler")
+        if subject.lora is not None:
+            _check_adapter(Path(subject.lora), subject.model)
         for name in options.config.keys() & NPU_LENGTHS.keys():
             if not may_use_npu(options.device):
                 raise UserError(f"GenAI has the property {name} only on an NPU; leave it out")
@@ -122,20 +125,29 @@ class GenAiRuntime(OpenVinoRuntime):
         return None if self._drafts else self
 
     def explain(self, prompt_ids: TokenIds, workload: Workload) -> Measured:
-        """The time inside the stack is that of the pipeline's steps without the sampling."""
+        """The time inside the stack is that of the pipeline's steps without the sampling. Raises RunFailure
+        `unsupported` where the prompts take several steps, because the metrics hold only those that gave
+        tokens."""
+        limit = None if self._scheduler is None else self._scheduler.max_num_batched_tokens
+        if limit is not None and prompt_ids.size > limit:
+            raise RunFailure(
+                "unsupported",
+                f"with max_num_batched_tokens={limit} the prompts take several steps, and GenAI's metrics "
+                "lack those that give no token",
+            )
         waits, generations = Waits(), []
         for _ in range(EXPLAINED):
             with waits.watching():
                 made, raw = self._generated(prompt_ids, workload, "every_token")
-            steps, sampling = (
+            taken, sampling = (
                 [1e3 * us for us in told] for told in (raw.token_infer_durations, raw.sampling_durations)
             )
-            if len(steps) != workload.new_tokens or len(sampling) not in (0, len(steps)):
+            if len(taken) != workload.new_tokens or len(sampling) not in (0, len(taken)):
                 raise RunFailure(
-                    "unsupported", f"GenAI reports {len(steps)} steps for {workload.new_tokens} tokens"
+                    "unsupported", f"GenAI reports {len(taken)} steps for {workload.new_tokens} tokens"
                 )
             inside = [
-                step - chosen for step, chosen in zip(steps, sampling or [0.0] * len(steps), strict=True)
+                step - chosen for step, chosen in zip(taken, sampling or [0.0] * len(taken), strict=True)
             ]
             generations.append(InsideTimes(times=made.times, inside_ns=inside, sampling_ns=sampling or None))
         return explain_inside(METHOD, generations, waits.share)
@@ -152,12 +164,8 @@ class GenAiRuntime(OpenVinoRuntime):
         start_ns = perf_counter_ns()
         output = self._pipeline.generate(inputs, config)
         end_ns = perf_counter_ns()
-        stamps = _stamps_ns(output.perf_metrics.raw_metrics, len(prompt_ids), start_ns)
-        if len(stamps) != workload.new_tokens:
-            raise RunFailure(
-                "unsupported",
-                f"GenAI's metrics report {len(stamps)} tokens where {workload.new_tokens} are new",
-            )
+        raw = output.perf_metrics.raw_metrics
+        stamps = steps.token_ns(raw, len(prompt_ids), workload.new_tokens, drafts=self._drafts)
         times = TokenTimes(
             sync_policy=sync_policy,
             start_ns=start_ns,
@@ -165,29 +173,33 @@ class GenAiRuntime(OpenVinoRuntime):
             end_ns=end_ns,
         )
         tokens = _tokens(output.tokens, len(prompt_ids), workload)
-        drafting = _drafting(output) if self._drafts else None
+        drafting = steps.drafting(output) if self._drafts else None
         generation = Generation(tokens=tokens, times=times, logits=None, drafting=drafting)
-        return generation, output.perf_metrics.raw_metrics
+        return generation, raw
 
     def verify(self, prompt_ids: TokenIds, workload: Workload) -> Verification:
         tokens = self.generate(prompt_ids, workload, "end_to_end").tokens
         return Verification(tokens=tokens, logits=None, cache=None)
 
     def kv_value_bytes(self, head_dim: int) -> float:
-        return ir.kv_value_bytes(self.subject, self._core, head_dim, ir.plugin_of(self.subject))
+        if self._stand_in is None:
+            return ir.kv_value_bytes(self.subject, self._core, head_dim, ir.plugin_of(self.subject))
+        return ir.kv_value_bytes(self.subject, self._stand_in, head_dim)
+
+    def in_effect(self) -> dict[str, Any]:
+        return {} if self._stand_in is None else ir.applied(self._stand_in, self.asked)
 
     def described(self) -> dict[str, Any]:
-        caching = _options_of(self.subject).scheduler.get("enable_prefix_caching", "false")
-        device = _options_of(self.subject).device
+        scheduler = self._scheduler
         more = {
-            "scheduler": self._scheduler,
-            "prefix_caching": json.loads(caching.lower()) is True,
-            "granted": ir.granted_precision(self._core, device, self.asked),
+            "scheduler": None if scheduler is None else scheduler.to_string(),
+            "prefix_caching": scheduler is not None and scheduler.enable_prefix_caching,
+            "granted": self.in_effect().get("INFERENCE_PRECISION_HINT"),
         }
         return super().described() | more
 
     def close(self) -> None:
-        self._pipeline = None
+        self._pipeline = self._stand_in = None
         super().close()
 
     def _config(self, workload: Workload) -> Any:
@@ -215,9 +227,23 @@ def _options_of(subject: Subject) -> GenAiOptions:
     return subject.options
 
 
+def _check_adapter(adapter: Path, model: str) -> None:
+    """Raises UserError for an adapter that GenAI does not apply as PEFT does, and for an IR that has one."""
+    scale_of(adapter)
+    kept = read_recipe(Path(model).expanduser())
+    if kept is not None and (other := kept["recipe"].get("lora")) is not None:
+        raise UserError(
+            f"the IR {model} has the LoRA adapter {other} merged into its weights; leave out --lora, or give "
+            "an IR without one"
+        )
+
+
 def _scheduler(genai: Any, fields: dict[str, str]) -> Any:
-    """A SchedulerConfig with these fields, whose values are JSON. UserError for an unknown field."""
+    """The SchedulerConfig that GenAI's `LLMPipeline` has by default, without the prefix cache and with these
+    fields, whose values are JSON. UserError for an unknown field. The pipeline does not limit the tokens of a
+    step, which the class does (`get_latency_oriented_scheduler_config` in GenAI's src/cpp/src/utils.cpp)."""
     config = genai.SchedulerConfig()
+    config.max_num_batched_tokens = NO_LIMIT
     config.enable_prefix_caching = False
     known = [name for name in dir(config) if not name.startswith("_") and name != "to_string"]
     for name, text in fields.items():
@@ -228,31 +254,6 @@ def _scheduler(genai: Any, fields: dict[str, str]) -> Any:
         except (ValueError, TypeError) as error:
             raise UserError(f"--ov-scheduler {name}={text} is not a value that GenAI takes") from error
     return config
-
-
-def _stamps_ns(raw: Any, batch: int, start_ns: int) -> list[int]:
-    """The moment of each new token, in ns. The raw metrics hold the microseconds to the first token and, for
-    each later token of each sequence, the time of its step divided by the number of tokens that the step gave
-    to all sequences."""
-    shares = raw.m_durations
-    intervals = [sum(shares[place : place + batch]) for place in range(0, len(shares), batch)]
-    return [start_ns + round(us * 1e3) for us in accumulate([raw.m_times_to_first_token[0], *intervals])]
-
-
-def _drafting(output: Any) -> Drafting:
-    """The steps of the generation and the work of the draft model, from GenAI's metrics, whose batch sizes
-    are the numbers of new tokens of each step."""
-    steps = [int(one) for one in output.perf_metrics.raw_metrics.m_batch_sizes]
-    told = output.extended_perf_metrics
-    if told is None:
-        return Drafting(step_tokens=steps)
-    return Drafting(
-        step_tokens=steps,
-        drafted=told.get_num_draft_tokens(),
-        accepted=told.get_num_accepted_tokens(),
-        main_ns=round(sum(told.main_model_metrics.raw_metrics.m_durations) * 1e3),
-        draft_ns=round(sum(told.draft_model_metrics.raw_metrics.m_durations) * 1e3),
-    )
 
 
 def _tokens(sequences: list[list[int]], batch: int, workload: Workload) -> TokenIds:

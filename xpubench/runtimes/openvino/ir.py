@@ -31,9 +31,12 @@ STORED = {
 FLOATS = {"f16": "float16", "bf16": "bfloat16", "f32": "float32"}
 # Smaller constants are not weights.
 LEAST_BYTES = 1024
+TYPES = ("INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION")
+# The place of the properties that an IR asks for itself.
+RUNTIME_OPTIONS = ["runtime_options"]
 # These properties are read back from the compiled model, where its device has them.
 READ_BACK = (
-    *("EXECUTION_DEVICES", "INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION", "PERFORMANCE_HINT"),
+    *("EXECUTION_DEVICES", *TYPES, "PERFORMANCE_HINT"),
     *("DYNAMIC_QUANTIZATION_GROUP_SIZE", "NUM_STREAMS", "INFERENCE_NUM_THREADS"),
     *("ENABLE_CPU_PINNING", "ENABLE_HYPER_THREADING"),
 )
@@ -97,20 +100,20 @@ def applied(compiled: Any, asked: dict[str, Any]) -> dict[str, Any]:
     return {name: _plain(compiled.get_property(name)) for name in names if name in known}
 
 
-def granted_precision(core: Any, device: str, asked: dict[str, Any]) -> str | None:
-    """The inference precision that the device gives a model that asks for one so, by a model of one operator;
-    None where the device compiles none."""
+def stand_in(core: Any, device: str, asked: dict[str, Any], model: Any) -> Any:
+    """A compiled model of one operator with the precisions that are asked for and the runtime options of the
+    IR `model`, such as the type of the cache that Optimum writes there. Its properties are those that the
+    device gives the IR too. None where the device does not compile it."""
     from openvino import Model, opset13
 
-    name = "INFERENCE_PRECISION_HINT"
-    hint = {name: asked[name]} if name in asked else {}
     given = opset13.parameter([1, 1], dtype=np.float32)
+    small = Model([opset13.relu(given)], [given])
+    if model.has_rt_info(RUNTIME_OPTIONS):
+        small.set_rt_info(model.get_rt_info(RUNTIME_OPTIONS), RUNTIME_OPTIONS)
     try:
-        compiled = core.compile_model(Model([opset13.relu(given)], [given]), device, hint)
+        return core.compile_model(small, device, {name: asked[name] for name in TYPES if name in asked})
     except RuntimeError:
         return None
-    told = applied(compiled, hint).get(name)
-    return None if told is None else str(told)
 
 
 def weight_sizes(model: Any) -> tuple[int, int]:

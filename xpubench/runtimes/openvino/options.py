@@ -113,7 +113,8 @@ class OptimumDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="op
 class GenAiDescription(OpenVinoDescription, kw_only=True, frozen=True, tag="openvino-genai"):
     """An IR in GenAI's pipeline: the settings of its scheduler (None without continuous batching), and
     whether prompts reuse the cache of a prefix that they share with an earlier one. The pipeline does not
-    show its model: `granted` is the inference precision that its device gives any model that asks so."""
+    show its model: `granted` is the inference precision that its device gives another model that asks for the
+    same."""
 
     scheduler: str | None = None
     prefix_caching: bool | None = None
@@ -300,13 +301,16 @@ def may_use_npu(device: str) -> bool:
 
 
 def pairs(name: str, given: list[str] | None) -> dict[str, str]:
-    """The KEY=VALUE words, or the JSON object, that a flag was given; UserError for anything else."""
+    """The KEY=VALUE words, or the JSON object, that a flag was given; UserError for anything else. A value of
+    the object that is no text stays JSON."""
     if given and given[0].lstrip().startswith("{"):
         try:
             fields: Any = json.loads(" ".join(given))
         except ValueError as error:
             raise UserError(f"{name} is neither KEY=VALUE nor a JSON object: {error}") from error
-        return {str(key): str(value) for key, value in fields.items()}
+        if empty := [key for key, value in fields.items() if value is None]:
+            raise UserError(f"{name} takes no null; give {empty[0]} a value, or leave it out")
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
     found = {}
     for word in given or []:
         key, equals, value = word.partition("=")

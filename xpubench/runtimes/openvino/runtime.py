@@ -161,8 +161,8 @@ class OpenVinoRuntime(Loader, Generator):
     def rounding(self) -> str:
         """The coarsest of the precisions of inference and of the KV cache, and int8 where activations are
         quantized dynamically."""
-        told = self.asked | (self.applied() or {})
-        names = [str(told.get(name)) for name in ("INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION")]
+        told = self.asked | self.in_effect()
+        names = [str(told.get(name)) for name in ir.TYPES]
         quantized = str(told.get("DYNAMIC_QUANTIZATION_GROUP_SIZE", 0)) != "0"
         dtypes = [INFERENCE.get(name, "int8") for name in names] + ["int8"] * quantized
         return max(dtypes, key=UNIT_ROUNDOFF.__getitem__)
@@ -178,6 +178,10 @@ class OpenVinoRuntime(Loader, Generator):
     def applied(self) -> dict[str, Any] | None:
         """The properties of the compiled model; None where the stack does not show that model."""
         return None if self._compiled is None else ir.applied(self._compiled, self.asked)
+
+    def in_effect(self) -> dict[str, Any]:
+        """The properties that the device gives the model."""
+        return self.applied() or {}
 
     def described(self) -> dict[str, Any]:
         return {
@@ -195,8 +199,8 @@ class OpenVinoRuntime(Loader, Generator):
         return self.subject.options.description(**self.described())
 
     def doubts(self) -> list[str]:
-        told = self.applied() or {}
-        found = not_as_asked(self.asked, told, "INFERENCE_PRECISION_HINT", "KV_CACHE_PRECISION")
+        told = self.in_effect()
+        found = not_as_asked(self.asked, told, *ir.TYPES)
         cache = told.get("KV_CACHE_PRECISION", "f32")
         if self.subject.dtype == "float32" and cache != "f32" and "KV_CACHE_PRECISION" not in self.asked:
             found.append(f"the KV cache is {cache}, OpenVINO's default; --ov-config KV_CACHE_PRECISION=f32")
