@@ -281,17 +281,18 @@ def test_an_ir_of_another_task(generate: CommandLine, llama_ir: Path) -> None:
     assert "no stateful language model" in done.error_line
 
 
-def save_adapter(directory: Path, base: Path) -> Path:
+def save_adapter(directory: Path, base: Path, seed: int = 3, **settings: Any) -> Path:
+    """A random adapter of PEFT, of which every part that it trains differs from the base model."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base)
-    config = LoraConfig(r=4, lora_alpha=12, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    adapted = get_peft_model(model, config)
+    asked = {"target_modules": ["q_proj", "v_proj"]} | settings
+    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=12, task_type="CAUSAL_LM", **asked))
     for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
+        if parameter.requires_grad and "lora_A" not in name:
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.save_pretrained(directory)
     return directory

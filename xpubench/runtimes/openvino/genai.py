@@ -1,6 +1,7 @@
 """OpenVINO GenAI's `LLMPipeline` with token ids as input, timed by its own raw metrics."""
 
 import json
+from collections.abc import Callable
 from itertools import accumulate
 from pathlib import Path
 from time import perf_counter_ns
@@ -20,7 +21,7 @@ from xpubench.runtimes.openvino.options import IR_FILE, GenAiOptions, may_use_np
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
 from xpubench.spec import Subject, Workload
-from xpubench.weights.lora import WEIGHTS_FILE, scale_of
+from xpubench.weights.lora import WEIGHTS_FILE, has_matrices_alone, scale_of
 
 CONTINUOUS_BATCHING = "PA"
 DEFAULT_ASSISTANT_TOKENS = 5
@@ -88,6 +89,15 @@ class GenAiRuntime(OpenVinoRuntime):
             raise UserError(
                 f"--draft-model {options.draft_model} is not an OpenVINO IR; xpubench export makes one"
             )
+
+    @classmethod
+    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
+        if subject.lora is not None and not has_matrices_alone(Path(subject.lora)):
+            raise UserError(
+                f"the LoRA adapter {subject.lora} holds more than matrices of linear layers, which GenAI "
+                "would leave out; --runtime openvino merges it"
+            )
+        super().fetch(subject, say)
 
     def prepare(self, workload: Workload) -> None:
         super().prepare(workload)
