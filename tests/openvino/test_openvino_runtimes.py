@@ -301,16 +301,41 @@ def save_adapter(directory: Path, base: Path, seed: int = 3, **settings: Any) ->
 def test_lora_merged_and_unmerged(generate: CommandLine, llama: Path, tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter", llama)
     flags = ("--max-new-tokens", 8, "--json")
-    merged = tokens(generate(llama, "--lora", adapter, *flags))
+    done = generate(llama, "--lora", adapter, *flags)
+    merged, fingerprint = tokens(done), done.records[0]["fingerprint"]
+    assert len(fingerprint["adapter"]) == 64
     assert merged != tokens(generate(llama, *flags))
     for runtime in RUNTIMES:
-        assert tokens(generate(llama, "--runtime", runtime, "--lora", adapter, *flags)) == merged, runtime
+        done = generate(llama, "--runtime", runtime, "--lora", adapter, *flags)
+        assert tokens(done) == merged, runtime
+        assert done.records[0]["fingerprint"] == fingerprint, runtime
     # GenAI applies it unmerged; the reference is PyTorch's merged model.
     against = ("--lora", adapter, "--reference", "cpu-float32", "--json")
     (record,) = generate(llama, "--runtime", "openvino-genai", *against).records
     assert record["divergence"]["top1_agreement"] == 1.0
     assert record["divergence"]["mean_kl"] is None
     assert set(record["divergence"]["first_divergence"]) == {None}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"modules_to_save": ["lm_head"]},
+        {"bias": "lora_only"},
+        {"use_dora": True},
+        {"target_modules": ["embed_tokens"]},
+        {"trainable_token_indices": list(range(128))},
+    ],
+)
+def test_adapters_that_hold_more_than_matrices(
+    generate: CommandLine, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """They are merged with all that they hold; GenAI knows matrices alone."""
+    base = save_model(tmp_path / "base", "qwen2")
+    adapter, flags = save_adapter(tmp_path / "adapter", base, **settings), ("--max-new-tokens", 8, "--json")
+    assert tokens(generate(base, "--lora", adapter, *flags)) != tokens(generate(base, *flags))
+    done = generate(base, "--runtime", "openvino-genai", "--lora", adapter)
+    assert (done.code, "holds more than matrices" in done.error_line) == (2, True)
 
 
 @pytest.mark.parametrize("runtime", ["pytorch", *RUNTIMES])
