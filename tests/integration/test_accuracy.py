@@ -429,6 +429,10 @@ def test_a_gap_to_the_reference_is_a_warning(scripted: CommandLine) -> None:
     for logprobs, beyond in ((share, True), (near, False)):
         record = scripted({"logprobs": logprobs}, *SMOKE_RUN).records[0]
         assert any("beyond noise" in line for line in record["warnings"]) is beyond
+    # With an adapter it is another model.
+    record = scripted({"logprobs": share}, *SMOKE_RUN, "--lora", "adapter").records[0]
+    assert record["accuracy"]["reference"] is None
+    assert not any("beyond noise" in line for line in record["warnings"])
 
 
 def test_a_context_of_spaces_is_scored_as_no_context(runtime: PyTorchRuntime) -> None:

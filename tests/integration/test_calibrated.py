@@ -12,6 +12,8 @@ import torch
 from tests.conftest import CommandLine
 from xpubench.cli import main as cli
 from xpubench.record import read_record
+from xpubench.results import ResultsDirectory
+from xpubench.run.suite import wanted
 from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject
 
@@ -104,7 +106,11 @@ def test_it_runs_against_its_source(
     assert record["status"] == "ok"
     assert 0 < record["divergence"]["mean_kl"] < 0.05
     assert record["divergence"]["limits"]["kl_failure"] == 1.0
-    assert record["fingerprint"] == plain["fingerprint"]
+    digest = record["fingerprint"]["quantized_files"]
+    assert record["fingerprint"] == plain["fingerprint"] | {"quantized_files": digest}
+    assert len(digest) == 64
+    results = ResultsDirectory(tmp_path / "results")
+    assert not wanted(results, read_record(results.record_path(record["id"])).spec, None)
     runtime = record["runtime"]
     assert runtime["source"] == str(tiny_llama_of_bytes)
     name = {"autoround": "AutoRound", "awq": "AWQ"}[algorithm]

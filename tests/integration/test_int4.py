@@ -22,6 +22,7 @@ from xpubench.runtimes.registry import DEFAULT
 from xpubench.spec import Quantization
 from xpubench.weights.dummy import build_dummy, dummy_tensors
 from xpubench.weights.empty import empty_model, parameter_places
+from xpubench.weights.fingerprint import of_directory
 from xpubench.weights.int4.grids import quantize_int4, quantize_int8
 from xpubench.weights.int4.kernels import stored_bytes
 from xpubench.weights.int4.layout import fill, layout, quantized
@@ -266,6 +267,7 @@ def test_a_saved_model_needs_no_float_model(generate: CommandLine, tiny_llama: P
     shutil.rmtree(source)
     (again,) = generate("source", *flags, "--woq_checkpoint_path", target).records
     assert (again["status"], again["output"]) == ("ok", made["output"])
+    assert again["fingerprint"]["weights"] == of_directory(tiny_llama).weights
 
 
 def test_a_model_is_saved_among_the_files_of_the_working_directory(

@@ -142,6 +142,8 @@ def test_references_that_cannot_serve(task: Task, tmp_path: Path, scripted: Comm
 
     other_model = with_(lambda one: one["spec"]["subject"].update(model="/models/llama-3-8b"))
     assert "cannot be compared: another model: llama-3-8b and smollm2-135m" in refused(reference=other_model)
+    adapted = with_(lambda one: one["spec"]["subject"].update(lora="/adapters/a"))
+    assert "cannot be compared: it ran with the LoRA adapter /adapters/a" in refused(reference=adapted)
     other_version = with_(lambda one: one["accuracy"].update(task_version="0.5"))
     assert "cannot be compared: another task version: 0.5 and " in refused(reference=other_version)
     others = with_(lambda one: one["accuracy"]["items"][0].update(id=ITEMS))

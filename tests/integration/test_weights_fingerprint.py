@@ -9,8 +9,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.conftest import CommandLine
+from tests.records import latency_record, subject
 from xpubench.errors import RunFailure
-from xpubench.weights.fingerprint import SAMPLE_BYTES, SAMPLES, Fingerprint, fingerprint
+from xpubench.record import WeightsFingerprint
+from xpubench.results import ResultsDirectory
+from xpubench.run.suite import wanted
+from xpubench.spec import Quantization, Subject
+from xpubench.weights.fingerprint import (
+    SAMPLE_BYTES,
+    SAMPLES,
+    Fingerprint,
+    fingerprint,
+    of_directory,
+    of_subject,
+)
 
 SIZE = 1 << 20
 
@@ -91,7 +104,91 @@ def test_pickled_weights(checkpoint: Path) -> None:
     assert parts(before, fingerprint(checkpoint)) == {"weights"}
 
 
-def test_an_adapter(tmp_path: Path) -> None:
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    directory = tmp_path / "adapter"
+    directory.mkdir()
+    (directory / "adapter_config.json").write_text('{"r": 8, "lora_alpha": 16}')
+    (directory / "adapter_model.safetensors").write_bytes(bytes(100))
+    return directory
+
+
+def is_done(of: Subject, before: WeightsFingerprint | None, directory: Path) -> bool:
+    """Whether a suite leaves out a run of a subject that has a record with that fingerprint."""
+    results, record = ResultsDirectory(directory / "results"), latency_record(of, fingerprint=before)
+    results.write(record)
+    return not wanted(results, record.spec, None)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_a_run_with_an_edited_adapter_is_made_again(
+    tiny_llama: Path, adapter: Path, tmp_path: Path, is_local: bool
+) -> None:
+    of = subject(str(tiny_llama) if is_local else "smollm2-135m", lora=str(adapter))
+    before, plain = of_subject(of), of_subject(msgspec.structs.replace(of, lora=None))
+    assert before is not None
+    assert before.adapter is not None
+    assert msgspec.structs.replace(before, adapter=None) == plain
+    assert is_done(of, before, tmp_path)
+    change_weights(adapter, name="adapter_model.safetensors")
+    assert not is_done(of, before, tmp_path)
+    assert of_subject(of) != before
+    assert is_done(of, of_subject(of), tmp_path)
+    (adapter / "adapter_model.safetensors").unlink()
+    assert not is_done(of, before, tmp_path)
+
+
+def test_a_saved_model_has_the_fingerprint_of_what_it_was_made_of(
+    xpubench: CommandLine, tiny_llama: Path, tmp_path: Path
+) -> None:
+    source, saved = tmp_path / "source", tmp_path / "saved"
+    shutil.copytree(tiny_llama, source)
+    assert xpubench("quantize", source, saved, "--group_size", 32).code == 0
+    of = subject(str(source), quantization=Quantization(group_size=32, checkpoint=str(saved)))
+    made_of, before = of_directory(source), of_subject(of)
+    assert before is not None
+    assert (before.config, before.weights) == (made_of.config, made_of.weights)
+    change_weights(source, -1)
+    assert of_subject(of) == before
+    assert is_done(of, before, tmp_path)
+    change_weights(saved, -1, "model-00001.safetensors")
+    assert not is_done(of, before, tmp_path)
+    # One that an earlier version saved does not tell.
+    config = json.loads((saved / "config.json").read_text())
+    del config["quantization_config"]["checkpoint"]
+    (saved / "config.json").write_text(json.dumps(config))
+    assert of_subject(of) is None
+    # Nor does one that neural-compressor saved.
+    config["quantization_config"] = {"quant_method": "rtn", "group_size": 32}
+    (saved / "config.json").write_text(json.dumps(config))
+    assert of_subject(of) is None
+
+
+def test_a_calibrated_model_has_the_fingerprint_of_its_source_and_its_own(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    saved, made_of = tmp_path / "saved", {"config": "c" * 64, "weights": "w" * 64}
+    shutil.copytree(tiny_llama, saved)
+    kept = {
+        "recipe": {"algorithm": "AWQ", "dataset": "texts.txt"},
+        "dataset_sha256": "d" * 64,
+        "source": "model",
+        "checkpoint": made_of,
+        "revision": None,
+        "auto_round_version": "0.16.1",
+    }
+    (saved / "xpubench_recipe.json").write_text(json.dumps(kept))
+    of = subject(str(saved))
+    before = of_subject(of)
+    assert before is not None
+    assert {"config": before.config, "weights": before.weights} == made_of
+    assert is_done(of, before, tmp_path)
+    change_weights(saved, -1)
+    assert not is_done(of, before, tmp_path)
+    assert is_done(of, of_subject(of), tmp_path)
+
+
+def test_the_files_of_an_adapter(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"r": 8, "lora_alpha": 16}')
     (tmp_path / "adapter_model.safetensors").write_bytes(bytes(100))
     before = fingerprint(tmp_path)

@@ -338,17 +338,18 @@ def test_an_ir_of_another_task(generate: CommandLine, llama_ir: Path) -> None:
     assert "no stateful language model" in done.error_line
 
 
-def save_adapter(directory: Path, base: Path) -> Path:
+def save_adapter(directory: Path, base: Path, seed: int = 3, **settings: Any) -> Path:
+    """A random adapter of PEFT, of which every part that it trains differs from the base model."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    torch.manual_seed(3)
+    torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base)
-    config = LoraConfig(r=4, lora_alpha=12, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    adapted = get_peft_model(model, config)
+    asked = {"target_modules": ["q_proj", "v_proj"]} | settings
+    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=12, task_type="CAUSAL_LM", **asked))
     for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
+        if parameter.requires_grad and "lora_A" not in name:
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.save_pretrained(directory)
     return directory
@@ -357,10 +358,14 @@ def save_adapter(directory: Path, base: Path) -> Path:
 def test_lora_merged_and_unmerged(generate: CommandLine, llama: Path, tmp_path: Path) -> None:
     adapter = save_adapter(tmp_path / "adapter", llama)
     flags = ("--max-new-tokens", 8, "--json")
-    merged = tokens(generate(llama, "--lora", adapter, *flags))
+    done = generate(llama, "--lora", adapter, *flags)
+    merged, fingerprint = tokens(done), done.records[0]["fingerprint"]
+    assert len(fingerprint["adapter"]) == 64
     assert merged != tokens(generate(llama, *flags))
     for runtime in RUNTIMES:
-        assert tokens(generate(llama, "--runtime", runtime, "--lora", adapter, *flags)) == merged, runtime
+        done = generate(llama, "--runtime", runtime, "--lora", adapter, *flags)
+        assert tokens(done) == merged, runtime
+        assert done.records[0]["fingerprint"] == fingerprint, runtime
     # GenAI applies it unmerged; the reference is PyTorch's merged model.
     against = ("--lora", adapter, "--reference", "cpu-float32", "--json")
     (record,) = generate(llama, "--runtime", "openvino-genai", *against).records
@@ -390,6 +395,27 @@ def test_adapters_that_genai_does_not_apply(
     scaled = generate(llama, *genai)
     assert scaled.code == 2
     assert "scales of its own for some modules (rank_pattern)" in scaled.error_line
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"modules_to_save": ["lm_head"]},
+        {"bias": "lora_only"},
+        {"use_dora": True},
+        {"target_modules": ["embed_tokens"]},
+        {"trainable_token_indices": list(range(128))},
+    ],
+)
+def test_adapters_that_hold_more_than_matrices(
+    generate: CommandLine, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """They are merged with all that they hold; GenAI knows matrices alone."""
+    base = save_model(tmp_path / "base", "qwen2")
+    adapter, flags = save_adapter(tmp_path / "adapter", base, **settings), ("--max-new-tokens", 8, "--json")
+    assert tokens(generate(base, "--lora", adapter, *flags)) != tokens(generate(base, *flags))
+    done = generate(base, "--runtime", "openvino-genai", "--lora", adapter)
+    assert (done.code, "holds more than matrices" in done.error_line) == (2, True)
 
 
 @pytest.mark.parametrize("runtime", ["pytorch", *RUNTIMES])

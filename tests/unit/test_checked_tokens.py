@@ -246,7 +246,30 @@ def test_a_reference_of_other_weights_is_refused(scripted: CommandLine, tmp_path
     assert "other weights of that name" in refused.error_line
     (same,) = scripted(one, *again).records
     assert same["divergence"]["verdict"] == "ok"
-    assert same["fingerprint"] == one["fingerprint"]
+    assert same["fingerprint"] == one["fingerprint"] | {"adapter": None, "quantized_files": None}
+
+
+def test_a_reference_with_another_adapter_is_refused(scripted: CommandLine, tmp_path: Path) -> None:
+    lora = ("--lora", tmp_path / "adapter")
+    base = {"config": "a", "weights": "b"}
+
+    def reference(adapter: str | None, *flags: object) -> Path:
+        (record,) = scripted({"fingerprint": base | {"adapter": adapter}}, *flags).records
+        return tmp_path / "results" / f"{record['id']}.json"
+
+    plain, adapted = reference(None), reference("c", *lora)
+    again = ("--results-dir", tmp_path / "again")
+
+    def refused(adapter: str | None, path: Path, *flags: object) -> str:
+        done = scripted({"fingerprint": base | {"adapter": adapter}}, "--reference", path, *again, *flags)
+        assert done.code == 2
+        return done.error_line
+
+    assert "without a LoRA adapter, and this run has " in refused("c", plain, *lora)
+    assert "and this run has none" in refused(None, adapted)
+    assert "another LoRA adapter" in refused("d", adapted, *lora)
+    same = scripted({"fingerprint": base | {"adapter": "c"}}, "--reference", adapted, *again, *lora)
+    assert same.records[0]["divergence"]["verdict"] == "ok"
 
 
 def test_a_reference_decides(scripted: CommandLine, tmp_path: Any) -> None:

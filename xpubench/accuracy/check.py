@@ -12,7 +12,7 @@ from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.host import free_host_bytes
 from xpubench.plan import lack_of_memory
-from xpubench.record import Divergence, ReferenceLimits, WeightsFingerprint, read_record
+from xpubench.record import Divergence, Record, ReferenceLimits, WeightsFingerprint, read_record
 from xpubench.runtimes import registry
 from xpubench.runtimes.base import Generator, TokenIds
 from xpubench.spec import RunSpec, Subject
@@ -46,6 +46,8 @@ def recorded_reference(reference: str | None, subject: Subject) -> divergence.Tr
     theirs = record.spec.subject
     if not same_model(theirs, subject):
         raise UserError(f"the reference {reference} ran {theirs.model}, not {subject.model}")
+    if reason := other_adapter(record, subject):
+        raise UserError(f"the reference {reference} cannot be compared: {reason}")
     return divergence.load(path.with_name(check_file(path.stem)))
 
 
@@ -60,12 +62,17 @@ def reference_limits(
 
 
 def check_weights(reference: str | None, fingerprint: WeightsFingerprint | None) -> None:
-    """UserError where the recorded reference ran another checkpoint of the same name."""
+    """UserError where the recorded reference ran another checkpoint of the same name, or another adapter."""
     if reference in (None, CPU_FLOAT32) or fingerprint is None:
         return
     theirs = read_record(Path(reference)).fingerprint
-    if theirs is not None and theirs.weights != fingerprint.weights:
+    if theirs is None:
+        return
+    if theirs.weights != fingerprint.weights:
         raise UserError(f"the reference {reference} ran other weights of that name; make the reference again")
+    adapters = (theirs.adapter, fingerprint.adapter)
+    if None not in adapters and adapters[0] != adapters[1]:
+        raise UserError(f"the reference {reference} ran another LoRA adapter; make the reference again")
 
 
 def same_model(one: Subject, other: Subject) -> bool:
@@ -74,6 +81,23 @@ def same_model(one: Subject, other: Subject) -> bool:
     names = {Path(subject.model).name.lower() for subject in (one, other)}
     # Only IRs need their stack to tell where they are from.
     return len(names) == 1 or bool(_names(one) & _names(other))
+
+
+def other_adapter(reference: Record, subject: Subject) -> str | None:
+    """Why a reference and a subject are not one model, where only one of them has a LoRA adapter; None where
+    both have one or neither has."""
+    theirs, ours = reference.adapter, adapter_of(subject)
+    if theirs is not None and ours is None:
+        return f"it ran with the LoRA adapter {theirs}, and this run has none"
+    if theirs is None and ours is not None:
+        return f"it ran without a LoRA adapter, and this run has {ours}"
+    return None
+
+
+def adapter_of(subject: Subject) -> str | None:
+    """The LoRA adapter on a subject's model: the one that it asks for, or that an IR was exported with."""
+    origin = registry.loader(subject.runtime).origin(subject)
+    return subject.lora if origin is None else origin.lora
 
 
 def _names(subject: Subject) -> set[str]:

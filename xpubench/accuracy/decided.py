@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xpubench.accuracy.check import same_model
+from xpubench.accuracy.check import other_adapter, same_model
 from xpubench.catalog import accuracy_limit_points
 from xpubench.errors import UserError
 from xpubench.measure.sequential import DECIDES, Sided, item_capitals
@@ -31,7 +31,7 @@ class Reference:
             one, other = getattr(theirs.task, name), getattr(spec.task, name)
             if one != other:
                 raise UserError(f"the reference {path} ran another task: {name} {one}, not {other}")
-        reason = None
+        reason = other_adapter(record, spec.subject)
         if not same_model(theirs.subject, spec.subject):
             models = [Path(subject.model).name for subject in (theirs.subject, spec.subject)]
             reason = f"another model: {models[0]} and {models[1]}"

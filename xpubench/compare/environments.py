@@ -44,9 +44,9 @@ class Environments:
         if record.fingerprint is not None:
             # A model may be a directory here and a name on the hub.
             model = Path(record.spec.subject.model).name.lower()
-            for part in record.fingerprint.__struct_fields__:
-                digest = getattr(record.fingerprint, part)[:DIGITS]
-                self.checkpoints[f"{part} of {model}"][digest] += 1
+            for part, digest in msgspec.structs.asdict(record.fingerprint).items():
+                if digest is not None:
+                    self.checkpoints[f"{part} of {model}"][digest[:DIGITS]] += 1
 
 
 def lasting_facts(record: Record) -> Iterator[tuple[str, str]]:

@@ -84,7 +84,7 @@ def row_of(record: Record, path: Path, key: str) -> RunRow:
     """The row of a record that lies in the file `path`."""
     spec, subject, device = record.spec, record.spec.subject, record.environment.device
     checkpoint, precision = checkpoint_name(record), precision_class(record)
-    known, lora = find_model(checkpoint), _lora(record)
+    known, lora = find_model(checkpoint), record.adapter
     shown = precision if precision in DTYPE_BYTES else f"{precision} {subject.dtype}"
     return RunRow(
         key=key,
@@ -115,11 +115,6 @@ def row_of(record: Record, path: Path, key: str) -> RunRow:
         **_accuracy(record),
         **_explanation(record),
     )
-
-
-def _lora(record: Record) -> str | None:
-    """The adapter that was applied, or that was merged into the weights before they were loaded."""
-    return record.spec.subject.lora or (record.runtime.adapter if record.runtime is not None else None)
 
 
 def _recipe(record: Record) -> list[str]:

@@ -159,8 +159,7 @@ def _rest(record: Record) -> str:
     else:
         # Another cache is another way to do the same work.
         work = msgspec.structs.replace(spec.workload, cache="dynamic")
-    lora = subject.lora or (record.runtime.adapter if record.runtime is not None else None)
-    return msgspec.json.encode([subject.weights, lora, subject.tp_size, work]).decode()
+    return msgspec.json.encode([subject.weights, record.adapter, subject.tp_size, work]).decode()
 
 
 def _source(record: Record) -> str:

@@ -22,10 +22,14 @@ SCHEMA_VERSION = 2
 
 class WeightsFingerprint(msgspec.Struct, frozen=True, kw_only=True):
     """Hexadecimal SHA-256 digests of a checkpoint's config and of sizes and samples of its weights, which
-    tell two checkpoints of one name apart."""
+    tell two checkpoints of one name apart. `adapter` is the digest of the same parts of a LoRA adapter. Of a
+    quantized model that this tool saved, `config` and `weights` are those of the model that it was made of,
+    and `quantized_files` is the digest of its own."""
 
     config: str
     weights: str
+    adapter: str | None = None
+    quantized_files: str | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,10 +53,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     `plan` holds the memory and the times that were expected before the run, `bandwidth` and `peak` what the
     device reached in the same process, `runtime` what was really loaded, and `fingerprint` identifies the
-    checkpoint (None for dummy weights). A latency run has samples, a latency summary and, with a reference, a
-    divergence; an accuracy run has an accuracy and an accuracy summary; a failed run has a failure and
-    whatever was known by then. `explanation` says where a token's time went, and `expectation` how long a
-    token was expected to take.
+    checkpoint (None for dummy weights, and for a saved model that does not say what it was made of). A
+    latency run has samples, a latency summary and, with a reference, a divergence; an accuracy run has an
+    accuracy and an accuracy summary; a failed run has a failure and whatever was known by then.
+    `explanation` says where a token's time went, and `expectation` how long a token was expected to take.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -81,6 +85,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     def latency(self) -> LatencySummary | None:
         """The summary of a successful latency run."""
         return self.summary if isinstance(self.summary, LatencySummary) else None
+
+    @property
+    def adapter(self) -> str | None:
+        """The LoRA adapter that was applied, or that was merged into the weights before they were loaded."""
+        return self.spec.subject.lora or (self.runtime.adapter if self.runtime is not None else None)
 
 
 def now() -> str:

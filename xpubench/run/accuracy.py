@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from xpubench.accuracy.check import check_weights
+from xpubench.accuracy.check import adapter_of, check_weights
 from xpubench.accuracy.decided import Decided, Reference
 from xpubench.accuracy.items import RIGHT, answered, answered_so_far, logged
 from xpubench.accuracy.length import longest_text
@@ -283,7 +283,10 @@ def numerics(accuracy: Accuracy) -> RunFailure | None:
 
 
 def _reference(spec: AccuracySpec) -> PublishedAccuracy | None:
-    """The catalog's accuracy, which was measured on the whole test set without few-shot examples."""
+    """The catalog's accuracy, which was measured on the whole test set without few-shot examples; None for a
+    model with a LoRA adapter, which is another one."""
+    if adapter_of(spec.subject) is not None:
+        return None
     task, known = spec.task, find_model(spec.subject.model)
     same_data = task.name == SMOKE or task.data_sha256 in (None, TEST_SETS.get(task.name))
     return known.accuracy.get(task.name) if known and same_data and not task.num_fewshot else None

@@ -14,6 +14,7 @@ from xpubench.progress import Progress
 from xpubench.runtimes import registry
 from xpubench.spec import Subject
 from xpubench.weights.empty import empty_model, parameter_places
+from xpubench.weights.fingerprint import of_directory
 from xpubench.weights.int4.calibrated import write_calibrated
 from xpubench.weights.int4.checkpoints import check_target, source_weights, write
 from xpubench.weights.int4.grids import QuantizationError, error_of
@@ -65,7 +66,12 @@ def save_quantized(subject: Subject, target: Path, progress: Progress, *, with_e
             raise UserError(f"{subject.model} is quantized already; name the float model")
         started_ns = perf_counter_ns()
         model = empty_model(source.config, torch.float16)
-        description = Description(recipe=recipe, source=subject.model, revision=source.revision)
+        description = Description(
+            recipe=recipe,
+            source=subject.model,
+            revision=source.revision,
+            checkpoint=of_directory(source.directory),
+        )
         weights = source_weights(model, source, recipe)
         noted = _noted(weights, errors if with_errors else None, progress, set(parameter_places(model)))
         write(target, source.directory, noted, description)

@@ -16,7 +16,7 @@ import msgspec
 from xpubench.catalog import find_model, models
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.files import expanded
-from xpubench.record import Record
+from xpubench.record import Record, WeightsFingerprint
 from xpubench.results import ROUND, ResultsDirectory
 from xpubench.run.order import Order, Spec
 from xpubench.run.supervisor import Attempt, find_mpirun, records_of
@@ -194,7 +194,7 @@ def run_orders(
 
 def wanted(results: ResultsDirectory, spec: Spec, rerun: Rerun | None) -> bool:
     """Whether a run is to be made: it has no readable record, was interrupted, ran other weights than those
-    that lie in the model's directory now, or `rerun` asks for it."""
+    that lie in the directories of the model and of its adapter now, or `rerun` asks for it."""
     records = records_of(results, spec)
     statuses = {record.status for record in records}
     if not statuses or "interrupted" in statuses or rerun == "all":
@@ -205,22 +205,27 @@ def wanted(results: ResultsDirectory, spec: Spec, rerun: Rerun | None) -> bool:
 
 
 def _other_weights(record: Record) -> bool:
-    subject = record.spec.subject
-    directory = expanded(subject.model)
-    if record.fingerprint is None or not (directory / "config.json").is_file():
+    subject, before = record.spec.subject, record.fingerprint
+    directory = expanded(subject.weights_from)
+    if before is None:
         return False
-    from xpubench.weights.fingerprint import of_directory
+    from xpubench.weights.fingerprint import of_subject, with_adapter
     from xpubench.weights.source import pickle_files, weight_files
 
     try:
-        # A converted model, such as an IR, has the fingerprint of its checkpoint, which its runtime knows.
-        is_checkpoint = weight_files(directory) or pickle_files(directory)
-        now = of_directory(directory) if is_checkpoint else loader(subject.runtime).fingerprint(subject)
+        if not (directory / "config.json").is_file():
+            # A model of the hub stays what it was, and an adapter may be another one.
+            now: WeightsFingerprint | None = with_adapter(before, subject.lora)
+        elif weight_files(directory) or pickle_files(directory):
+            now = of_subject(subject)
+        else:
+            # Its runtime knows what a converted model, such as an IR, was made of.
+            now = loader(subject.runtime).fingerprint(subject)
     except ImportError:  # the stack is in another environment
         return False
     except (RunFailure, OSError, ValueError):  # the run itself says what is wrong
         return True
-    return now != record.fingerprint
+    return now != before
 
 
 @contextmanager

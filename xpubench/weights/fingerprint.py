@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
-from xpubench.errors import RunFailure, UserError
 from xpubench.record import WeightsFingerprint
+from xpubench.runtimes.options import NEURAL_COMPRESSOR_METHOD
 from xpubench.spec import Subject
 from xpubench.weights import lora
+from xpubench.weights.int4.recipes import calibrated_description, quantization_fields, read_description
 from xpubench.weights.source import pickle_files, source_of, weight_files
 
 # Each file of weights is read in this many evenly spread samples of this many bytes.
@@ -49,19 +50,36 @@ def fingerprint(directory: Path) -> Fingerprint:
 
 
 def of_subject(subject: Subject) -> WeightsFingerprint | None:
-    """The fingerprint of the checkpoint that a subject's model names, before any quantization; None where
-    there is no such checkpoint here, which a saved INT4 model does not need."""
+    """As `of_checkpoint`, of what a subject runs; None for dummy weights. Raises as `source_of` does too."""
     if subject.weights != "pretrained":
         return None
-    recipe = subject.quantization
-    plain = recipe and msgspec.structs.replace(recipe, checkpoint=None)
-    try:
-        return of_directory(source_of(msgspec.structs.replace(subject, quantization=plain)).directory)
-    except (UserError, RunFailure):
-        # A saved INT4 model runs without the one that it was made of.
-        if subject.weights_from == subject.model:
-            raise
+    return of_checkpoint(source_of(subject).directory, subject.lora)
+
+
+def of_checkpoint(directory: Path, adapter: str | None = None) -> WeightsFingerprint | None:
+    """The fingerprint of the checkpoint in a directory with a LoRA adapter on it. A quantized model that this
+    tool saved has that of the model it was made of, with a digest of its own files; None where it does not
+    say of which one. Raises as `fingerprint` does."""
+    if quantization_fields(directory).get("quant_method") == NEURAL_COMPRESSOR_METHOD:
         return None
+    found: WeightsFingerprint | None = of_directory(directory)
+    if (kept := calibrated_description(directory) or read_description(directory)) is not None:
+        source, own = kept.checkpoint, _digest_of(directory)
+        found = None if source is None else msgspec.structs.replace(source, quantized_files=own)
+    return found and with_adapter(found, adapter)
+
+
+def with_adapter(base: WeightsFingerprint, adapter: str | None) -> WeightsFingerprint:
+    """The fingerprint of a model with the LoRA adapter in a directory, if any, on it."""
+    if adapter is None:
+        return base
+    return msgspec.structs.replace(base, adapter=_digest_of(Path(adapter)))
+
+
+def _digest_of(directory: Path) -> str:
+    """Both parts of `of_directory` in one."""
+    found = of_directory(directory)
+    return _digest([found.config.encode(), found.weights.encode()])
 
 
 def of_directory(directory: Path) -> WeightsFingerprint:

@@ -9,6 +9,8 @@ from xpubench.errors import UserError
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+# What PEFT's names have between a layer and what was added to it: matrices, or single tokens' vectors.
+ADDED = (".lora_", ".token_adapter.")
 
 
 def read_adapter(adapter: Path) -> dict[str, Any]:
@@ -32,16 +34,21 @@ def check_adapter(adapter: Path, base: dict[str, Any]) -> None:
     from xpubench.weights.empty import empty_model
 
     read_adapter(adapter)
-    shapes, model = _shapes(adapter), empty_model(base, torch.float32)
-    for name, shape in shapes.items():
-        layer, _, part = name.removeprefix(PREFIX).partition(".lora_")
-        try:
-            wanted = model.get_submodule(layer).weight.shape
-        except AttributeError:
-            raise _misfit(adapter, f"it has no {layer}") from None
-        ours, theirs = (wanted[-1], shape[-1]) if part.startswith("A") else (wanted[0], shape[0])
-        if part[:1] in ("A", "B") and ours != theirs:
-            raise _misfit(adapter, f"{layer} has {ours} where the adapter has {theirs}")
+    model = empty_model(base, torch.float32)
+    for name, shape in _shapes(adapter).items():
+        # PEFT wraps a layer with matrices, and some of its versions save the wrapped parameters by that path.
+        if reason := _misfit(model, name.removeprefix(PREFIX).replace(".base_layer.", "."), shape):
+            base_name = read_adapter(adapter).get("base_model_name_or_path") or "another base model"
+            raise UserError(
+                f"the LoRA adapter {adapter} was made for {base_name} and does not fit this model: {reason}"
+            )
+
+
+def has_matrices_alone(adapter: Path) -> bool:
+    """Whether the adapter holds nothing but pairs of matrices for linear layers: no trained parameters of
+    the base model, no matrices for a token table, no magnitudes of DoRA. UserError as `read_adapter`."""
+    read_adapter(adapter)
+    return all(name.endswith((".lora_A.weight", ".lora_B.weight")) for name in _shapes(adapter))
 
 
 def merged(model: Any, adapter: Path) -> Any:
@@ -77,6 +84,36 @@ def _shapes(adapter: Path) -> dict[str, list[int]]:
         raise UserError(f"{adapter / WEIGHTS_FILE} cannot be read: {error}") from error
 
 
-def _misfit(adapter: Path, what: str) -> UserError:
-    base = read_adapter(adapter).get("base_model_name_or_path") or "another base model"
-    return UserError(f"the LoRA adapter {adapter} was made for {base} and does not fit this model: {what}")
+def _misfit(model: Any, name: str, shape: list[int]) -> str | None:
+    """Why a tensor of an adapter, by its name in the model, does not fit the model; None where it fits."""
+    layer, added, part = _partition(name)
+    try:
+        if not added:
+            # Parameters of the base model may be trained too (PEFT's bias and modules_to_save).
+            wanted = list(model.get_parameter(name).shape)
+            return None if wanted == shape else f"{name} has {wanted} where the adapter has {shape}"
+        inputs, outputs = _widths(model.get_submodule(layer))
+    except AttributeError:
+        return f"it has no {layer}"
+    matrix = part.removeprefix("embedding_")[:1]
+    ours, theirs = {"A": (inputs, shape[-1]), "B": (outputs, shape[0])}.get(matrix, (None, None))
+    return None if ours in (None, theirs) else f"{layer} has {ours} where the adapter has {theirs}"
+
+
+def _partition(name: str) -> tuple[str, str, str]:
+    """A tensor's name before, at and after the part that says what PEFT added to the layer; the whole name
+    and two empty texts where it added nothing."""
+    return min((name.partition(mark) for mark in ADDED), key=lambda parts: len(parts[0]))
+
+
+def _widths(layer: Any) -> tuple[int, int] | tuple[None, None]:
+    """The number of inputs and of outputs of a layer with one matrix; for a token table, its tokens are the
+    inputs. None for other layers, such as one that holds all experts."""
+    from torch.nn import Embedding
+    from transformers.pytorch_utils import Conv1D
+
+    weight = getattr(layer, "weight", None)
+    if weight is None or weight.ndim != 2:
+        return None, None
+    rows, columns = weight.shape
+    return (rows, columns) if isinstance(layer, Conv1D | Embedding) else (columns, rows)

@@ -106,11 +106,11 @@ def origin_of(model: str) -> Origin | None:
 def fingerprint_of(model: str) -> WeightsFingerprint | None:
     """The fingerprint of the checkpoint that a GGUF was made from, None where that is not here; of a GGUF
     whose checkpoint nobody knows its own. Raises as `origin_of` does."""
-    from xpubench.weights.fingerprint import of_directory, of_files
+    from xpubench.weights.fingerprint import of_checkpoint, of_files
 
     gguf = read_gguf(model)
     if (directory := _checkpoint_beside(gguf)) is not None:
-        return of_directory(directory)
+        return of_checkpoint(directory)
     return of_files(config_of_gguf(gguf), list(gguf.files)) if gguf.source is None else None
 
 

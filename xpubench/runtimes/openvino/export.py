@@ -29,7 +29,7 @@ from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.runtimes.openvino.tokenizer import has_tokenizer_ir
 from xpubench.runtimes.openvino.tokenizer_export import doubts_of_tokenizer, write_tokenizer_irs
 from xpubench.runtimes.options import was_given
-from xpubench.weights.fingerprint import fingerprint
+from xpubench.weights.fingerprint import fingerprint, of_checkpoint
 from xpubench.weights.pretrained import cannot_load, load_pretrained, load_tokenizer, tokenizer_files
 from xpubench.weights.quiet import quiet_transformers
 from xpubench.weights.source import Source, pickle_files, source_of, weight_files
@@ -139,6 +139,7 @@ def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say
         "recipe": _set_fields(recipe) | places,
         "commit": source.revision,
         "checkpoint": msgspec.to_builtins(fingerprint(source.directory)),
+        "fingerprint": msgspec.to_builtins(of_checkpoint(source.directory, recipe.lora)),
         "versions": _versions(),
     } | tokenizer
 

@@ -1,6 +1,7 @@
 """OpenVINO GenAI's `LLMPipeline` with token ids as input, timed by its own raw metrics."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.files import expanded
 from xpubench.measure.ledger.inside import InsideTimes, explain_inside
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.ledger.processors import Waits
@@ -20,7 +22,7 @@ from xpubench.runtimes.openvino.recipe import read_recipe
 from xpubench.runtimes.openvino.runtime import OpenVinoRuntime
 from xpubench.runtimes.openvino.stack import import_openvino, import_optional
 from xpubench.spec import Subject, Workload
-from xpubench.weights.lora import WEIGHTS_FILE, scale_of
+from xpubench.weights.lora import WEIGHTS_FILE, has_matrices_alone, scale_of
 
 CONTINUOUS_BATCHING = "PA"
 # The largest value of C++'s size_t.
@@ -91,6 +93,15 @@ class GenAiRuntime(OpenVinoRuntime):
             raise UserError(
                 f"--draft-model {options.draft_model} is not an OpenVINO IR; xpubench export makes one"
             )
+
+    @classmethod
+    def fetch(cls, subject: Subject, say: Callable[[str], None]) -> None:
+        if subject.lora is not None and not has_matrices_alone(Path(subject.lora)):
+            raise UserError(
+                f"the LoRA adapter {subject.lora} holds more than matrices of linear layers, which GenAI "
+                "would leave out; --runtime openvino merges it"
+            )
+        super().fetch(subject, say)
 
     def prepare(self, workload: Workload) -> None:
         super().prepare(workload)
@@ -230,7 +241,7 @@ def _options_of(subject: Subject) -> GenAiOptions:
 def _check_adapter(adapter: Path, model: str) -> None:
     """Raises UserError for an adapter that GenAI does not apply as PEFT does, and for an IR that has one."""
     scale_of(adapter)
-    kept = read_recipe(Path(model).expanduser())
+    kept = read_recipe(expanded(model))
     if kept is not None and (other := kept["recipe"].get("lora")) is not None:
         raise UserError(
             f"the IR {model} has the LoRA adapter {other} merged into its weights; leave out --lora, or give "

@@ -29,6 +29,7 @@ from xpubench.runtimes.openvino.tokenizer_export import doubts_of_tokenizer
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Subject, Workload
+from xpubench.weights.fingerprint import with_adapter
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.pretrained import ending_of, load_tokenizer
 from xpubench.weights.source import read_config, source_of
@@ -145,11 +146,12 @@ class OpenVinoRuntime(Loader, Generator):
 
     @classmethod
     def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
-        kept = read_recipe(cls._directory(subject))
-        checkpoint = kept.get("checkpoint") if kept else None
-        if checkpoint is None:
-            return None
-        return WeightsFingerprint(config=checkpoint["config"], weights=checkpoint["weights"])
+        if not is_ir(subject.model):
+            return super().fingerprint(subject)
+        kept = read_recipe(expanded(subject.model)) or {}
+        # Earlier versions kept the digests of the checkpoint's own files alone.
+        told = kept.get("fingerprint", kept.get("checkpoint"))
+        return told and with_adapter(msgspec.convert(told, WeightsFingerprint), subject.lora)
 
     def prepare(self, workload: Workload) -> None:
         if workload.cache == "static":

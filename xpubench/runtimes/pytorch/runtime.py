@@ -21,7 +21,7 @@ from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.times import NOT_FINITE, TokenTimes
-from xpubench.record import SyncPolicy, WeightsFingerprint
+from xpubench.record import SyncPolicy
 from xpubench.runtimes.base import (
     Explainer,
     Generation,
@@ -140,11 +140,6 @@ class PyTorchRuntime(TransformersScorer, Loader):
         if kept is None:
             return super().origin(subject)
         return Origin(model=kept.source, revision=kept.revision, lora=subject.lora)
-
-    @classmethod
-    def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
-        kept = calibrated_description(expanded(subject.model))
-        return super().fingerprint(subject) if kept is None else kept.checkpoint
 
     @classmethod
     def check(cls, subject: Subject) -> None:

@@ -18,12 +18,14 @@ CALIBRATED_FILE = "xpubench_recipe.json"
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """What the config of an INT4 checkpoint of this tool holds: recipe, source model and its commit."""
+    """What the config of an INT4 checkpoint of this tool holds: recipe, source model, its commit and its
+    fingerprint, which earlier versions did not keep."""
 
     quant_method: str = OWN_INT4_METHOD
     recipe: Quantization
     source: str
     revision: str | None
+    checkpoint: WeightsFingerprint | None = None
     xpubench_version: str = xpubench.__version__
 
 
