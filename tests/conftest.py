@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,7 +16,10 @@ import pytest
 
 from xpubench.catalog import SMOLLM2
 from xpubench.cli import main as cli
+from xpubench.cli.generation import add_flags
+from xpubench.cli.options import specs_from
 from xpubench.files import cache_directory
+from xpubench.spec import RunSpec
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -63,6 +67,15 @@ class Outcome:
 
 
 CommandLine = Callable[..., Outcome]
+
+
+def specs_of(line: str) -> list[RunSpec]:
+    """What a command line of the script run_generation.py that was printed runs, on the CPU where it names no
+    device; fails where its flags are refused."""
+    parser = cli.Parser()
+    add_flags(parser)
+    _, _, flags = line.partition("run_generation.py ")
+    return specs_from(parser.parse_args(shlex.split(flags)), "cpu")
 
 
 @pytest.fixture
@@ -146,6 +159,18 @@ def smollm2() -> Path:
     from xpubench.weights.embedded import smollm2_directory
 
     return smollm2_directory()
+
+
+@pytest.fixture(scope="session")
+def short_smollm2(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the first six of the embedded model's thirty layers, and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    directory = tmp_path_factory.mktemp("short-smollm2")
+    AutoTokenizer.from_pretrained(smollm2).save_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(smollm2, num_hidden_layers=6)
+    model.save_pretrained(directory)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -140,6 +140,12 @@ def _beside(target: Path) -> Path:
     return target.with_name(_hidden(target) + uuid4().hex)
 
 
+def expanded(name: str | Path) -> Path:
+    """The path of that name, a `~` at its beginning replaced by the home that it names. A name keeps a `~`
+    without a home, where `Path.expanduser` raises, and is then that of a file that is not there."""
+    return Path(os.path.expanduser(name))
+
+
 def cache_directory() -> Path:
     """The cache directory of this tool, whose files it can make again; RuntimeError where the user has no
     home."""

@@ -1,7 +1,10 @@
-"""The receiver of a run's progress, and lines about progress on standard error."""
+"""The receiver of a run's progress, lines about progress on standard error, and what a terminal can show."""
 
+import re
 import sys
 from typing import Protocol
+
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Progress(Protocol):
@@ -20,6 +23,11 @@ class Progress(Protocol):
         """Notes that a download begins or has ended. Its time counts towards no timeout."""
 
 
+def printable(text: str) -> str:
+    """A text without the control characters that would steer a terminal, each of which shows as its code."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
 def log_line(text: str) -> None:
     """Prints a line to standard error at once, even where that is a file."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)

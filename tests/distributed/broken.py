@@ -2,9 +2,13 @@
 
 import os
 import sys
+import time
+from datetime import timedelta
 from functools import wraps
 from typing import Any, NoReturn
 
+from xpubench.cli import doctor_ranks
+from xpubench.cli import main as command
 from xpubench.cli.tensor_parallel import main
 
 FORWARDS_BEFORE = 5
@@ -40,10 +44,20 @@ def divide_by_zero() -> NoReturn:
     raise ZeroDivisionError(f"TORCH_LLM_ALLREDUCE is {os.environ.get('TORCH_LLM_ALLREDUCE')}")
 
 
+def hang(name: str) -> None:
+    """Has each rank wait for ever in that function of torch.distributed, as for a rank that does not come."""
+    import torch.distributed as dist
+
+    setattr(dist, name, lambda *arguments, **named: time.sleep(3600))
+    doctor_ranks.TIMEOUT = timedelta(seconds=5)
+
+
 if __name__ == "__main__":
     what = sys.argv.pop(1)
     if what == "no-mpi4py":
         sys.modules["mpi4py"] = None  # type: ignore[assignment]
+    elif what.startswith("hang"):
+        hang(what.removeprefix("hang-"))
     else:
         break_rank({"raise": divide_by_zero, "memory": want_too_much}[what])
-    sys.exit(main())
+    sys.exit(command.main() if sys.argv[1] == "doctor" else main())

@@ -52,7 +52,13 @@ def error_line(done: Outcome) -> str:
 
 
 def test_record_of_two_ranks(mpirun: OverRanks, tiny: tuple[object, ...], tmp_path: Path) -> None:
-    done = mpirun(2, SCRIPT, *tiny, *SHORT, "--token-latency", "--results-dir", tmp_path)
+    allowed = os.sched_getaffinity(0)
+    try:
+        # The ranks inherit it.
+        os.sched_setaffinity(0, {min(allowed)})
+        done = mpirun(2, SCRIPT, *tiny, *SHORT, "--token-latency", "--results-dir", tmp_path)
+    finally:
+        os.sched_setaffinity(0, allowed)
     assert done.code == 0, done.err
     assert all(line.startswith("[0] ") for line in done.out.splitlines() if line)
     record = only_record(tmp_path)
@@ -71,6 +77,8 @@ def test_record_of_two_ranks(mpirun: OverRanks, tiny: tuple[object, ...], tmp_pa
     found = record["expectation"]
     assert found["sums_ms"] == pytest.approx(5 * found["device_card"]["sum_ns"]["middle"] / 1e6)
     assert 0 < found["device_card"]["sum_ns"]["middle"] != 5e4
+    (crowded,) = (one for one in record["warnings"] if "threads of 2 ranks" in one)
+    assert crowded.endswith("; start fewer ranks")
     # The plan is of the rank with the most.
     assert record["plan"]["weight_bytes"] == max(rank["weight_bytes"] for rank in ranks)
 
@@ -97,9 +105,11 @@ def test_accuracy_is_that_of_one_process(mpirun: OverRanks, generate: CommandLin
     assert two["perplexity"] == pytest.approx(one["perplexity"], rel=1e-4)
 
 
-def started(launcher: list[str], *flags: object) -> tuple[subprocess.Popen[str], list[int]]:
+def started(
+    launcher: list[str], *flags: object, pairs: int = 10000
+) -> tuple[subprocess.Popen[str], list[int]]:
     """A long job that measures, and the process of each rank."""
-    long = ("--greedy", "--input-tokens", 16, "--max-new-tokens", 48, "--num-iter", 10000)
+    long = ("--greedy", "--input-tokens", 16, "--max-new-tokens", 48, "--num-iter", pairs)
     process = subprocess.Popen(
         [*launcher, *map(str, (SCRIPT, *flags, *long))],
         cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
@@ -141,6 +151,23 @@ def test_killed_rank_ends_the_job_and_is_named(
     assert "without a word" in record["failure"]["message"]
 
 
+@pytest.mark.parametrize("to", ["mpirun", "rank-0"])
+def test_an_interruption_keeps_what_was_measured(to: str, tiny: tuple[object, ...], tmp_path: Path) -> None:
+    shapes = ("--batch-size", 1, 2)
+    process, ranks = started(job(2), *tiny, *shapes, "--results-dir", tmp_path, pairs=200)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "every_token: " in line or "end_to_end: " in line:
+            break
+    # Most likely this is in the middle of the next generation.
+    time.sleep(0.05)
+    os.kill(process.pid if to == "mpirun" else ranks[0], signal.SIGINT)
+    assert process.wait(timeout=30) == 128 + signal.SIGINT
+    record = failed_record(tmp_path)
+    assert record["status"] == "interrupted"
+    assert record["samples"]["iterations"]
+
+
 SHM = pytest.param("--shm", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="--shm needs g++"))
 
 
@@ -159,10 +186,12 @@ def test_failing_rank_ends_the_job_and_is_named(tiny: tuple[object, ...], tmp_pa
         "raise": ("crash", "ZeroDivisionError: TORCH_LLM_ALLREDUCE is None"),
         "memory": ("oom", "out of memory on cpu"),
     }
-    # Both at once, as each waits for its other rank most of the time.
+    # The second shape does not start, so that it has no record. Both jobs run at once, as each waits for its
+    # other rank most of the time.
+    shapes = (*SHORT, "--batch-size", 2, 1)
     processes = {
         what: subprocess.Popen(
-            job(2, "-m", "tests.distributed.broken", what, *tiny, *SHORT, "--results-dir", tmp_path / what),
+            job(2, "-m", "tests.distributed.broken", what, *tiny, *shapes, "--results-dir", tmp_path / what),
             cwd=ROOT, env=environment() | {"TORCH_LLM_ALLREDUCE": "1"},
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
@@ -244,6 +273,14 @@ def test_doctor_of_ranks(mpirun: OverRanks) -> None:
         # A sum over 2 ranks moves each byte once.
         moved = sums["bus_gb_per_s"] * 1e9 * sums["latency_us"] / 1e6
         assert moved == pytest.approx(sums["size_bytes"])
+
+
+def test_doctor_gives_up_on_ranks_that_hang(mpirun: OverRanks) -> None:
+    done = mpirun(
+        2, "-m", "tests.distributed.broken", "hang-barrier", "doctor", "--distributed", "--device", "cpu"
+    )
+    assert "did not sum their tensors within 5 s" in error_line(done)
+    assert done.code == 1
 
 
 def failed_record(results: Path) -> dict[str, Any]:

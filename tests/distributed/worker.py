@@ -47,7 +47,7 @@ def main(models: Path, out: Path) -> None:
             found[SMOLLM2] = {"tokens": long_answer(runtime)}
         out.write_text(json.dumps({"generations": found, "same_part": same}))
         job.send(("leave", (), {}))
-    autotp.stop()
+    autotp.stop(job)
     job.leave()
 
 

@@ -3,10 +3,13 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 lm_eval = pytest.importorskip("lm_eval")
 
@@ -14,6 +17,8 @@ from lm_eval.api.instance import Instance  # noqa: E402  # after the check that 
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 
 from tests.conftest import CommandLine  # noqa: E402
+from tests.ipex_xpu.models import save_tokenizer  # noqa: E402
+from xpubench.accuracy.length import longest_text  # noqa: E402
 from xpubench.accuracy.lm import RuntimeLM  # noqa: E402
 from xpubench.accuracy.tasks import SMOKE_FILE  # noqa: E402
 from xpubench.errors import RunFailure  # noqa: E402
@@ -36,8 +41,8 @@ class Silent:
 
 
 @pytest.fixture(scope="module")
-def runtime(smollm2: Path) -> PyTorchRuntime:
-    return PyTorchRuntime.load(Subject(model=str(smollm2), device="cpu", dtype="float32"))
+def runtime(short_smollm2: Path) -> PyTorchRuntime:
+    return PyTorchRuntime.load(Subject(model=str(short_smollm2), device="cpu", dtype="float32"))
 
 
 def ours(runtime: PyTorchRuntime, max_length: int = 8192, batch_size: int = 0) -> RuntimeLM:
@@ -85,9 +90,85 @@ def test_generated_texts_are_those_of_hflm(runtime: PyTorchRuntime) -> None:
     assert ours(runtime).generate_until(texts) == theirs(runtime).generate_until(texts, disable_tqdm=True)
 
 
-def test_the_head_is_tried_out_before_it_is_used_alone(runtime: PyTorchRuntime, smollm2: Path) -> None:
+@pytest.mark.parametrize("special", [None, "8"])
+@pytest.mark.parametrize("ends", [[223, 174, 77], None], ids=["generation config", "config"])
+def test_texts_end_where_those_of_hflm_end(
+    tiny_llama: Path, tmp_path: Path, ends: list[int] | None, special: str | None
+) -> None:
+    """The config of the tiny Llama names 128 ids that end a text, and its tokenizer here has another one. Its
+    tokens are as good as random: 8 is one of them, on which the texts are to stop, too."""
+    directory = tmp_path / "tiny"
+    shutil.copytree(tiny_llama, directory)
+    save_tokenizer(directory)
+    if special is not None:
+        tokenizer_config = directory / "tokenizer_config.json"
+        fields = json.loads(tokenizer_config.read_text()) | {"additional_special_tokens": [special]}
+        tokenizer_config.write_text(json.dumps(fields))
+    (directory / "generation_config.json").unlink()
+    if ends is not None:
+        (directory / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    runtime = PyTorchRuntime.load(Subject(model=str(directory), device="cpu", dtype="float32"))
+    assert ("8" in runtime.vocabulary.tokenizer.all_special_tokens) is (special is not None)
+    settings = {"until": ["8"], "max_gen_toks": 12, "do_sample": False}
+    prompts = ("The capital", "of France", "is", "Once upon", "a time", "there were")
+    texts = requests("generate_until", [(prompt, dict(settings)) for prompt in prompts])
+    hflm = HFLM(
+        pretrained=AutoModelForCausalLM.from_pretrained(directory),
+        tokenizer=runtime.vocabulary.tokenizer,
+        batch_size=1,
+    )
+    found = ours(runtime, 128).generate_until(texts)
+    assert found == hflm.generate_until(texts, disable_tqdm=True)
+    assert len({len(text) for text in found}) > 2
+
+
+def test_a_text_that_is_longer_than_the_table_of_positions(generate: CommandLine, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = GPT2Config(n_positions=48, n_embd=32, n_layer=2, n_head=2, vocab_size=256)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
+    save_tokenizer(tmp_path / "gpt2")
+    task = ("--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 4)
+    done = generate(tmp_path / "gpt2", *task, "--json")
+    assert done.code == 0, done.err
+    found = done.records[0]["accuracy"]
+    assert found["truncated"] == 4
+    runtime = PyTorchRuntime.load(Subject(model=str(tmp_path / "gpt2"), device="cpu", dtype="float32"))
+    hflm = HFLM(pretrained=runtime.model, tokenizer=runtime.vocabulary.tokenizer, batch_size=1)
+    split = [text.rsplit(" ", 1) for text in PASSAGES[:4]]
+    asked = requests("loglikelihood", [(context, " " + end) for context, end in split])
+    expected = [one[0] for one in hflm.loglikelihood(asked, disable_tqdm=True)]
+    assert [item["loglikelihood"] for item in found["items"]] == pytest.approx(expected, abs=1e-3)
+
+
+class Told:
+    """A tokenizer that tells how long a text may be."""
+
+    def __init__(self, model_max_length: int) -> None:
+        self.model_max_length = model_max_length
+
+
+@pytest.mark.parametrize(
+    ("config", "tokenizer", "length"),
+    [
+        ({"n_positions": 3, "max_position_embeddings": 4, "n_ctx": 5}, Told(6), 3),
+        ({"max_position_embeddings": 4, "n_ctx": 5}, Told(6), 4),
+        ({"n_positions": None, "n_ctx": 5}, Told(6), 5),
+        ({"max_position_embeddings": 4, "text_config": {"max_position_embeddings": 7}}, Told(6), 7),
+        # What the config of a checkpoint leaves out has the default of its class.
+        ({"model_type": "llava", "text_config": {"model_type": "mistral"}}, Told(6), 131072),
+        # Bloom has no such limit, and Baichuan2-13B names it in the tokenizer.
+        ({"model_type": "bloom"}, Told(6), 6),
+        ({"model_type": "bloom"}, Told(int(1e30)), 2048),
+        ({"model_type": "of_the_hub"}, object(), 2048),
+    ],
+)
+def test_the_longest_text(config: dict[str, Any], tokenizer: Any, length: int) -> None:
+    assert longest_text(config, tokenizer) == length
+
+
+def test_the_head_is_tried_out_before_it_is_used_alone(runtime: PyTorchRuntime, short_smollm2: Path) -> None:
     assert runtime.scores_rows_alone is True
-    whole = PyTorchRuntime.load(Subject(model=str(smollm2), device="cpu", dtype="float32"))
+    whole = PyTorchRuntime.load(Subject(model=str(short_smollm2), device="cpu", dtype="float32"))
     plain = whole.model.forward
 
     def scaled(*arguments: Any, **named: Any) -> Any:
@@ -103,12 +184,13 @@ def test_the_head_is_tried_out_before_it_is_used_alone(runtime: PyTorchRuntime, 
 
 
 @pytest.fixture
-def accuracy(xpubench: CommandLine, smollm2: Path, tmp_path: Path) -> CommandLine:
-    """`accuracy(*flags)`: the first twelve smoke passages on the CPU in float32; later flags win."""
+def accuracy(xpubench: CommandLine, short_smollm2: Path, tmp_path: Path) -> CommandLine:
+    """`accuracy(*flags)`: the first twelve smoke passages on the CPU in float32, of a model whose answers are
+    seldom right; later flags win."""
 
     def run(*flags: object) -> Any:
         return xpubench(
-            *("generate", "-m", smollm2, "--device", "cpu", "--dtype", "float32", "--accuracy-only"),
+            *("generate", "-m", short_smollm2, "--device", "cpu", "--dtype", "float32", "--accuracy-only"),
             *("--acc-tasks", "lambada_smoke", "--acc-iter", 12, "--results-dir", tmp_path / "results"),
             *flags,
         )
@@ -116,8 +198,8 @@ def accuracy(xpubench: CommandLine, smollm2: Path, tmp_path: Path) -> CommandLin
     return run
 
 
-def test_what_a_record_holds(accuracy: CommandLine) -> None:
-    done = accuracy("--json")
+def test_what_a_record_holds(accuracy: CommandLine, smollm2: Path) -> None:
+    done = accuracy("-m", smollm2, "--json")
     assert done.code == 0
     (record,) = done.records
     found = record["accuracy"]
@@ -137,11 +219,11 @@ def test_what_a_record_holds(accuracy: CommandLine) -> None:
 
 
 def test_a_local_file_runs_a_lambada_task_and_two_runs_compare(
-    accuracy: CommandLine, xpubench: CommandLine, tmp_path: Path
+    accuracy: CommandLine, xpubench: CommandLine, smollm2: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "passages.jsonl"
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in PASSAGES[:10]))
-    flags = ("--acc-tasks", "lambada_openai", "--acc-data", data, "--json")
+    flags = ("-m", smollm2, "--acc-tasks", "lambada_openai", "--acc-data", data, "--json")
     one, other = (accuracy(*flags, "--dtype", dtype).records[0] for dtype in ("float32", "bfloat16"))
     assert one["accuracy"]["n"] == 10
     paths = [tmp_path / "results" / f"{record['id']}.json" for record in (one, other)]
@@ -175,6 +257,7 @@ def test_the_table_for_people(accuracy: CommandLine) -> None:
         (["--torch-compile"], "--torch-compile has no effect on whole texts"),
         (["--use-static-cache"], "--use-static-cache is for latency runs"),
         (["--num-beams", "3"], "--num-beams is for latency runs"),
+        (["--num-warmup", "0"], "--num-warmup is for latency runs"),
         (["--max-new-tokens", "8"], "--max-new-tokens is for latency runs"),
         (["--prompt", "hi"], "--prompt is for latency runs"),
         (["--profile"], "--profile is for latency runs"),
@@ -227,10 +310,13 @@ def test_a_tokenizer_without_special_tokens(accuracy: CommandLine, tiny_llama_of
     assert all(item["loglikelihood"] < -1 for item in record["accuracy"]["items"])
 
 
-def test_no_token_begins_or_ends_a_text(tiny_llama_of_bytes: Path) -> None:
-    mine = ours(
-        PyTorchRuntime.load(Subject(model=str(tiny_llama_of_bytes), device="cpu", dtype="float32")), 128
-    )
+def test_no_token_begins_or_ends_a_text(tiny_llama_of_bytes: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "endless"
+    shutil.copytree(tiny_llama_of_bytes, directory)
+    (directory / "generation_config.json").unlink()
+    fields = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(fields | {"eos_token_id": None}))
+    mine = ours(PyTorchRuntime.load(Subject(model=str(directory), device="cpu", dtype="float32")), 128)
     settings = {"until": [], "max_gen_toks": 6}
     (text,) = mine.generate_until(requests("generate_until", [("Once", settings)]))
     # Each token is a letter of the tokenizer's alphabet.

@@ -1,4 +1,5 @@
-"""`generate` on real models that cannot be run as asked: what is refused, and what the record says."""
+"""`generate` on real models that are odd, or cannot be run as asked: what is refused, and what the record
+says."""
 
 import json
 import shutil
@@ -11,6 +12,7 @@ import torch
 from tests.conftest import CommandLine
 
 MODELING = """
+import torch
 from transformers import LlamaForCausalLM, StoppingCriteriaList
 
 
@@ -25,6 +27,22 @@ class Deaf(LlamaForCausalLM):
         for one in stopping_criteria or []:
             one(tokens, None)
         return tokens
+
+
+class NormHead(torch.nn.Linear):
+    first = True
+
+    def forward(self, states):
+        if self.first:
+            self.first = False
+            self.weight.data = torch.nn.functional.normalize(self.weight)
+        return super().forward(states)
+
+
+class Normalizing(LlamaForCausalLM):
+    def __init__(self, config):
+        super().__init__(config)
+        self.lm_head = NormHead(config.hidden_size, config.vocab_size, bias=False)
 """
 
 
@@ -57,6 +75,15 @@ def test_a_loop_that_does_not_call_the_clock_at_each_token_is_refused(
     assert done.code == 1
     assert done.records[0]["status"] == "unsupported"
     assert "called 1 times for 4 tokens" in done.error_line
+
+
+def test_a_head_that_normalizes_its_weights_in_its_first_pass(
+    generate: CommandLine, coded: Callable[[str], Path]
+) -> None:
+    """Baichuan2's does."""
+    done = generate(coded("Normalizing"), "--trust-remote-code", "--loads", 2, "--num-iter", 3, "--json")
+    assert done.code == 0, done.err
+    assert done.records[0]["checks"]["tokens"]["weights_watched"] is True
 
 
 def test_a_text_prompt_needs_a_tokenizer(generate: CommandLine, tiny_llama: Path) -> None:

@@ -140,6 +140,44 @@ def test_ranks_over_the_emulated_collectives(
     assert [rank["device"] for rank in record["runtime"]["ranks"]] == ["xpu:0", "xpu:1"]
 
 
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({}, "shows 1 xpu devices: start fewer ranks a host"),
+        ({"ZE_AFFINITY_MASK": "0"}, "ranks 0 and 1 share one xpu device: ZE_AFFINITY_MASK is 0 for both"),
+    ],
+    ids=["one-device", "one-mask"],
+)
+def test_ranks_that_lack_a_device_of_their_own(
+    command: Command, tmp_path: Path, variables: dict[str, str], words: str
+) -> None:
+    done = command(
+        *("mpirun", "-np", 2, sys.executable, "run_generation_with_deepspeed.py", "-m", "smollm2-135m"),
+        *("--dummy-weights", "--device", "xpu", *SHAPE, "--greedy", "--results-dir", tmp_path),
+        **variables,
+    )
+    assert (done.code, words in done.error_line) == (2, True), done.err
+    assert list(tmp_path.glob("*.json")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "statuses"), [("barrier", ["timeout"]), ("destroy_process_group", ["ok"])], ids=["load", "leave"]
+)
+def test_ranks_that_hang_outside_of_a_generation_end(
+    command: Command, model_of: ModelOf, tmp_path: Path, name: str, statuses: list[str]
+) -> None:
+    """xccl waits for ever."""
+    done = command(
+        *("mpirun", "-np", 2, sys.executable, "-m", "tests.distributed.broken", f"hang-{name}"),
+        *("-m", model_of("llama3"), "--device", "xpu", *SHAPE, "--greedy", "--timeout", 30),
+        *("--results-dir", tmp_path),
+        XPU_EMULATION_DEVICES="2",
+    )
+    assert "timeout: the ranks did not finish their step within 30 s" in done.err
+    assert done.code != 0
+    assert [json.loads(path.read_text())["status"] for path in tmp_path.glob("*.json")] == statuses
+
+
 @pytest.mark.parametrize("with_ipex", [False, True], ids=["stock", "ipex"])
 def test_doctor_sees_the_device(command: Command, with_ipex: bool) -> None:
     source = find_source() if with_ipex else None

@@ -247,6 +247,10 @@ def test_the_tokenizer_is_transformers(llama: Generator, pytorch: Generator, tex
     assert own.decode(ids) == theirs.decode(ids)
     for name in ("eos_token_id", "bos_token_id", "pad_token_id"):
         assert getattr(own, name) == getattr(theirs, name), name
+    # llama.cpp ends a text at that of its pre-training too.
+    ends = {own.decode([one]) for one in llama.vocabulary.end_ids}
+    assert {"<|im_end|>", "<|endoftext|>"} <= ends
+    assert "<|im_start|>" not in ends
     # The GGUF marks the tokens of its pre-training as control tokens too.
     assert set(own.all_special_ids) > set(theirs.all_special_ids)
 

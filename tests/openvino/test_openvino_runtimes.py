@@ -16,6 +16,7 @@ from tests.conftest import CommandLine  # after the check that there is somethin
 from tests.openvino.models import RUNTIMES, save_model, tokens
 from xpubench.record import read_record
 from xpubench.runtimes.openvino.steps import token_ns
+from xpubench.weights.pretrained import ending_of
 
 
 @pytest.mark.parametrize(
@@ -248,14 +249,18 @@ def test_the_recipe_lies_beside_the_ir(
     xpubench: CommandLine, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The working directory will do where it is empty."""
-    out = tmp_path / "ir"
+    model, out = tmp_path / "model", tmp_path / "ir"
+    shutil.copytree(llama, model)
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
     out.mkdir()
     monkeypatch.chdir(out)
-    done = xpubench("export", llama, ".", "--weight-format", "int4", "--sym", "--group-size", 32)
+    done = xpubench("export", model, ".", "--weight-format", "int4", "--sym", "--group-size", 32)
     assert done.code == 0
     kept = json.loads((out / "xpubench_recipe.json").read_text())
-    assert kept["recipe"] == {"model": str(llama), "weight_format": "int4", "sym": True, "group_size": 32}
+    assert kept["recipe"] == {"model": str(model), "weight_format": "int4", "sym": True, "group_size": 32}
     assert "openvino" in kept["versions"]
+    # The IR has what says where texts end, too.
+    assert ending_of(out) == [2, 7]
 
 
 def test_export_leaves_what_is_not_its_own(xpubench: CommandLine, llama: Path, tmp_path: Path) -> None:

@@ -69,6 +69,16 @@ def test_a_plan_of_a_local_config(xpubench: CommandLine, tmp_path: Path) -> None
     assert "config.json" in xpubench("plan", "-m", tmp_path).error_line
 
 
+def test_no_plan_in_int4_of_experts_that_woq_does_not_quantize(xpubench: CommandLine, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 128}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mixtral"} | sizes | heads | experts))
+    assert xpubench("plan", "-m", tmp_path).code == 0
+    done = xpubench("plan", "-m", tmp_path, "--woq")
+    assert (done.code, "leave out --woq" in done.error_line, done.out) == (2, True, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -86,11 +96,21 @@ def test_a_plan_of_a_local_config(xpubench: CommandLine, tmp_path: Path) -> None
         (["generate", "-m", "m", "--input-tokens", "8", "0"], "--input-tokens must be at least 1"),
         (["generate", "-m", "m", "--batch-size", "two"], "must be a whole number from 1, or auto"),
         (["generate", "-m", "m", "--allow-unoptimized"], "--runtime ipex"),
+        (["generate", "-m", "m", "--n-gpu-layers", "0"], "--runtime llama-cpp"),
+        (["generate", "-m", "m", "--dynamic-quantization-group-size", "0"], "--runtime openvino"),
+        (["generate", "-m", "m", "--num-fewshot", "0"], "--num-fewshot is for accuracy runs"),
+        (["generate", "-m", "m", "--group_size", "0"], "--group_size is for quantized models"),
+        (["reference", "-m", "m", "--acc-iter", "0"], "leave out --acc-iter"),
         (["generate", "-m", "m", "--backend", "inductor"], "--torch-compile"),
         (["generate", "-m", "m", "--prompt", ""], "--prompt is empty"),
         (["generate", "-m", "m", "--profile_name", "../x"], "--profile_name"),
         (["generate", "-m", "m", "--seed", "-1"], "--seed"),
         (["generate", "-m", "m", "--results-dir", ""], "--results-dir: names no directory"),
+        # The adapter's path is read before the batch is refused.
+        (
+            ["generate", "-m", "m", "--lora", "~nobody-of-that-name/a", "--batch-size", "auto"],
+            "--accuracy-only",
+        ),
         (["suite", "smoke", "--results-dir", ""], "--results-dir: names no directory"),
         (["compare", "--live", "-m m", "--results-dir", ""], "--results-dir: names no directory"),
         (["plan", "-m", "lama-2-7b-hf"], "did you mean meta-llama/Llama-2-7b-hf"),

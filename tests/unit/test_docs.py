@@ -4,6 +4,7 @@ import argparse
 import json
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from xpubench.cli.main import COMMANDS
 from xpubench.record import decode
 
 DOCS = ROOT / "docs"
+RANKS = "run_generation_with_deepspeed.py"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 # Flags of other programs: mpirun, torchrun and pip.
 OTHERS = {"--prepend-rank", "--bind-to", "--allow-run-as-root", "--nproc-per-node", "--no-deps"}
@@ -29,9 +31,19 @@ OTHERS |= {"--only", "--dtypes", "--processes"}
 
 
 def code_in(page: Path) -> list[str]:
-    """The indented lines of a page, and what stands between backticks."""
-    text = page.read_text()
+    """The indented lines of a page, those that continue as one, and what stands between backticks."""
+    text = re.sub(r"\\\n\s*", "", page.read_text())
     return [*re.findall(r"^ {4}.*", text, re.MULTILINE), *re.findall(r"`([^`\n]+)`", text)]
+
+
+def commands_in(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """The commands in a page's code, each a name of `COMMANDS` or a script, with the flags that it is given.
+    Flags within quotes are those of another command."""
+    for line in code_in(page):
+        for call in re.split(r"[;|#]|&&", line):
+            if found := re.search(r"\bxpubench ([a-z]+)\b(.*)|\b(run_generation\w*\.py)(.*)", call):
+                words = re.sub(r"'[^']*'|\"[^\"]*\"", "", found[2] or found[4] or "")
+                yield found[1] or found[3], re.findall(r"--[a-z][\w-]+", words)
 
 
 def test_the_page_of_the_records_fields_is_what_the_types_give() -> None:
@@ -66,10 +78,16 @@ def test_flags_that_the_pages_name_are_there(xpubench: CommandLine) -> None:
     named = set(re.findall(r"--[a-z][\w-]+", code))
     ranks = argparse.ArgumentParser()
     tensor_parallel.add_flags(ranks)
-    helps = [ranks.format_help(), *(xpubench(command, "--help").out for command in COMMANDS)]
-    known = set(re.findall(r"--[a-z][\w-]*", "\n".join(helps)))
+    helps = {command: xpubench(command, "--help").out for command in COMMANDS}
+    helps |= {"run_generation.py": helps["generate"], RANKS: ranks.format_help()}
+    known = {command: set(re.findall(r"--[a-z][\w-]*", text)) for command, text in helps.items()}
     assert len(named) > 30
-    assert named - known - OTHERS == set()
+    assert named - set().union(*known.values()) - OTHERS == set()
+    quoted = [one for page in PAGES if page.name != "CHANGELOG.md" for one in commands_in(page)]
+    assert {command for command, flags in quoted if flags} > {"suite", "compare", "run_generation.py", RANKS}
+    assert [
+        (command, flag) for command, flags in quoted for flag in flags if flag not in known[command]
+    ] == []
 
 
 def test_the_layout_names_every_room() -> None:

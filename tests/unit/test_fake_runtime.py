@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, specs_of
 from tests.unit.test_door import without
 from tests.unit.test_imports import HEAVY
 
@@ -77,6 +77,15 @@ def test_a_fault_at_a_stage_is_the_run_s_failure(
     assert record["failure"]["message"] == message
 
 
+def test_an_interruption_of_the_load_costs_the_first_run_alone(scripted: CommandLine, tmp_path: Path) -> None:
+    earlier = scripted({}, "--input-tokens", 9).records
+    done = scripted({"faults": [{"stage": "load", "error": "KeyboardInterrupt"}]}, "--input-tokens", 8, 9)
+    assert done.code == 130
+    assert [record["status"] for record in done.records] == ["interrupted"]
+    kept = json.loads((tmp_path / "results" / f"{earlier[0]['id']}.json").read_text())
+    assert kept == earlier[0]
+
+
 def test_a_user_error_is_one_line(scripted: CommandLine) -> None:
     done = scripted({"faults": [{"stage": "check", "message": "there is no such thing"}]})
     assert (done.code, done.error_line) == (2, "error: there is no such thing")
@@ -103,3 +112,17 @@ def test_a_latency_run_needs_neither_torch_nor_transformers(tmp_path: Path) -> N
     done = without(HEAVY, *arguments)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "ok"
+
+
+def test_the_commands_to_continue_with_choose_the_runtime(
+    scripted: CommandLine, xpubench: CommandLine, tmp_path: Path
+) -> None:
+    """Stock PyTorch could not load what another runtime runs, such as a GGUF."""
+    scripted({})
+    script = ("--fake-script", tmp_path / "script.json", "--results-dir", tmp_path)
+    shape = ("--device", "cpu", "--greedy", "--num-iter", 2, "--max-new-tokens", 4)
+    done = xpubench("generate", "-m", "smollm2-135m", "--runtime", "fake", *script, *shape)
+    lines = [line for line in done.err.splitlines() if line.startswith("next, ")]
+    specs = [specs_of(f"{line} --fake-script FILE") for line in lines]
+    assert [len(one) for one in specs] == [3, 1]
+    assert {spec.subject.runtime for one in specs for spec in one} == {"fake"}

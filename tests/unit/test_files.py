@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from xpubench.files import cache_directory, directory_aside, files_aside, write_aside
+from xpubench.files import cache_directory, directory_aside, expanded, files_aside, write_aside
 
 
 @pytest.fixture
@@ -124,3 +124,10 @@ def test_files_move_among_others_all_or_none(tmp_path: Path) -> None:
 def test_the_tests_use_no_cache_of_the_user() -> None:
     assert not cache_directory().is_relative_to(Path.home())
     assert cache_directory().is_relative_to(tempfile.gettempdir())
+
+
+def test_a_name_that_begins_with_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without such a home, it stays a name, of which a command says that it is not there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expanded("~/model") == tmp_path / "model"
+    assert expanded("~nobody-of-that-name/model") == Path("~nobody-of-that-name/model")

@@ -134,12 +134,16 @@ def refusals(directory: Path) -> dict[str, tuple[Path, str]]:
     (directory / "none").mkdir()
     made["none"] = (directory / "none", "holds no complete GGUF")
     made["missing"] = (directory / "nowhere.gguf", "no such GGUF")
+    made["no home"] = (Path("~nobody-of-that-name/model.gguf"), "no such GGUF: ~nobody")
     return made
 
 
 @pytest.mark.parametrize(
     "case",
-    ["empty", "no magic", "a text", "cut in the header", "cut in the tensors", "several", "none", "missing"],
+    [
+        *("empty", "no magic", "a text", "cut in the header", "cut in the tensors"),
+        *("several", "none", "missing", "no home"),
+    ],
 )
 def test_what_is_no_gguf(tmp_path: Path, case: str) -> None:
     path, words = refusals(tmp_path)[case]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.conftest import CommandLine
 from tests.records import failed, latency_record, subject, write
@@ -32,3 +33,15 @@ def test_a_name_is_read_as_it_is(xpubench: CommandLine, tmp_path: Path, command:
     done = xpubench(*arguments[command], "--format", "md")
     assert NAMES[name] in done.out
     assert name not in done.out
+
+
+def test_the_name_of_a_device_is_read_as_it_is(xpubench: CommandLine, tmp_path: Path) -> None:
+    """In the header of the matrix too, which a bar would give another column."""
+    record = latency_record(subject("meta-llama/Llama-2-7b-hf"))
+    assert record.environment.device is not None
+    device = replace(record.environment.device, name="Arc|<img src=x onerror=alert(1)>")
+    write(tmp_path, replace(record, environment=replace(record.environment, device=device)), "run")
+    done = xpubench("report", tmp_path, "--format", "md")
+    assert "Arc|" not in done.out
+    header = next(line for line in done.out.splitlines() if line.startswith("| model |"))
+    assert r"Arc\|\<img src=x onerror=alert(1)\>, FP16" in header

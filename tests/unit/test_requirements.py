@@ -2,6 +2,8 @@
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -160,3 +162,36 @@ def test_no_text_names_this_project_as_a_package_of_an_index() -> None:
     assert len(texts) > 100
     wrong = [str(path) for path in texts if re.search(r"install '?xpubench|xpubench\[", path.read_text())]
     assert wrong == []
+
+
+# An interpreter that notes how it is called. Its venv holds itself, and its torch is built as the index says.
+INTERPRETER = """#!/bin/bash
+here=$(dirname "$0")
+case "$*" in
+  "-m venv"*) mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python" ;;
+  "-m pip show torch") echo "Version: $(cat "$here/version")" ;;
+  *--index-url*/xpu*) echo 2.13.0+xpu > "$here/version" ;;
+  *--index-url*) echo 2.13.0+cpu > "$here/version" ;;
+  *"-r /"*) cat "${@: -1}" >> calls ;;
+  *) echo "$*" >> calls ;;
+esac
+"""
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("build", ["cpu", "xpu"])
+def test_the_environment_of_an_intel_gpu_keeps_oneapis_mpirun(tmp_path: Path, build: str) -> None:
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "requirements-xpu.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    python = tmp_path / "python"
+    python.write_text(INTERPRETER)
+    python.chmod(0o755)
+    index = f"TORCH_INDEX=https://download.pytorch.org/whl/{build}"
+    subprocess.run(["make", "-s", "venv", f"PYTHON={python}", index], cwd=tmp_path, check=True, timeout=20)
+    installed = (tmp_path / "calls").read_text()
+    extras = [name for found in re.findall(r"-e '?\.\[([\w,]+)", installed) for name in found.split(",")]
+    assert {"dev", "report"} <= set(extras)
+    assert ("deepspeed" in extras) is (build == "cpu")
+    # The extra has them too.
+    assert (build == "cpu") or {"deepspeed", "mpi4py"} <= names_of(installed.splitlines())
+    assert "mpich" not in installed

@@ -11,6 +11,12 @@ from xpubench.report.side_by_side import COLUMNS, SideBySide, side_by_side
 RUNTIMES = ["pytorch", "openvino-genai"]
 
 
+def row_of(found: SideBySide, runtime: str) -> dict[str, str]:
+    """The texts of a runtime's row, by their columns."""
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in found.rows]
+    return next(row for row in rows if row["runtime"] == runtime)
+
+
 def record(runtime: str, iterations_ms: list[list[float]]) -> Record:
     """A run whose iterations took these times for their next tokens."""
     made = latency_record(subject(runtime=runtime), iterations=len(iterations_ms))
@@ -36,18 +42,26 @@ def test_a_ratio_is_that_of_the_medians_beside_it() -> None:
         # Most tokens are fast: the median of the iterations' own medians would say slower.
         record("openvino-genai", [[10.0] * 4, [10.0, 40.0, 40.0, 40.0]]),
     ]
-    row = dict(zip(COLUMNS, table_of(runs).rows[1], strict=True))
-    assert (row["runtime"], row["next token, ms"], row["times as fast"]) == (
-        "openvino-genai",
-        "10.00",
-        "2.00",
+    row = row_of(table_of(runs), "openvino-genai")
+    assert (row["next token, ms"], row["times as fast"]) == ("10.00", "2.00")
+
+
+def test_each_row_has_the_precision_of_its_run() -> None:
+    """IPEX quantizes in float32 on a CPU, for example."""
+    found = table_of(
+        [
+            latency_record(subject(runtime=RUNTIMES[0], dtype="bfloat16")),
+            latency_record(subject(runtime=RUNTIMES[1], dtype="float32")),
+        ]
     )
+    assert [row_of(found, name)["precision"] for name in RUNTIMES] == ["bfloat16", "float32"]
+    assert "bfloat16" not in found.title
 
 
 def test_a_failed_run_has_no_figure() -> None:
     good, other = (latency_record(subject(runtime=name)) for name in RUNTIMES)
     failed = msgspec.structs.replace(other, status="oom", summary=None)
-    assert table_of([good, failed]).rows[1] == ["openvino-genai", "oom", *["–"] * 9]
+    assert table_of([good, failed]).rows[1] == ["openvino-genai", "float16", "oom", *["–"] * 9]
 
 
 def test_the_verdict_is_that_of_compare() -> None:
@@ -62,7 +76,8 @@ def test_the_verdict_is_that_of_compare() -> None:
         ]
         rounds.append({name: [one] for name, one in zip(RUNTIMES, made, strict=True)})
     (found,) = side_by_side(rounds, RUNTIMES)
-    row = found.rows[1]
-    assert (row[5][:4], row[7]) == ("0.83", "slower")
-    assert row[6].startswith("0.83 to 0.83")
-    assert found.rows[0][5:8] == ["–"] * 3
+    first, other = found.rows
+    at = COLUMNS.index("times as fast")
+    assert (other[at][:4], other[at + 2]) == ("0.83", "slower")
+    assert other[at + 1].startswith("0.83 to 0.83")
+    assert first[at : at + 3] == ["–"] * 3

@@ -106,7 +106,7 @@ def test_a_process_that_the_kernel_kills_for_memory_is_oom() -> None:
     [
         ({"signal": signal.SIGKILL}, "the worker was killed by SIGKILL"),
         ({"signal": signal.SIGSEGV}, "the worker was killed by SIGSEGV"),
-        ({"exit_code": 7}, "the worker ended with exit code 7 before this run had a record"),
+        ({"exit_code": 7}, "the worker ended with exit code 7 and without a report"),
         ({"error": "RuntimeError", "message": "no kernel image"}, "RuntimeError: no kernel image"),
     ],
 )
@@ -122,9 +122,10 @@ def test_what_ends_a_worker_costs_the_run_at_work_alone(
 
 
 def test_an_order_that_is_refused_is_refused_for_all_its_runs(suite: SuiteRunner) -> None:
-    assert suite.run({"faults": [{"stage": "check", "message": "there is no such thing"}]}).code == 1
+    done = suite.run({"faults": [{"stage": "check", "message": "there is no \x1b[2J such thing"}]})
+    assert (done.code, done.out.count("there is no \\x1b[2J such thing")) == (1, SHAPES)
     assert suite.statuses == {"unsupported": SHAPES}
-    assert {one["failure"]["message"] for one in suite.records} == {"there is no such thing"}
+    assert {one["failure"]["message"] for one in suite.records} == {"there is no \x1b[2J such thing"}
 
 
 def test_what_libraries_print_is_no_report(suite: SuiteRunner) -> None:
@@ -212,13 +213,48 @@ def test_a_worker_that_leaves_no_record_costs_a_run(
     assert tail in record["failure"]["log_tail"]
 
 
-def test_a_record_whose_report_got_lost_stays(suite: SuiteRunner, misbehave: Misbehave) -> None:
-    misbehave(["late", "ok"])
+def test_a_record_that_cannot_be_written_ends_the_suite_and_is_no_failure_of_the_stack(
+    suite: SuiteRunner, misbehave: Misbehave
+) -> None:
+    misbehave(["full"])
+    done = suite.run({})
+    assert (done.code, done.error_line) == (2, "error: cannot write the second record")
+    assert suite.statuses == {"ok": 1}
+    assert "2 to run" in suite.run({}, "--dry-run").out
+
+
+def test_a_failure_shows_the_log_of_its_own_attempt(suite: SuiteRunner, misbehave: Misbehave) -> None:
+    misbehave(["crash", "ok"])
+    suite.run({})
+    misbehave(["nothing"])
+    suite.run({}, "--rerun", "failed")
+    (record,) = (one for one in suite.records if one["status"] == "crash")
+    assert "said that it was done" in record["failure"]["message"]
+    assert record["failure"]["log_tail"] == ""
+    (log,) = (path.read_text() for path in suite.results.glob(f"logs/{record['id']}.log"))
+    assert "by zero" in log
+
+
+def test_a_worker_that_dies_after_a_record_is_no_failure_of_the_next_run(
+    suite: SuiteRunner, misbehave: Misbehave
+) -> None:
+    orders = misbehave(["late", "ok"])
+    done = suite.run({}, "--flags", "--depths 5")
+    assert (done.code, done.out.count("ok  ")) == (0, SHAPES)
+    assert [len(order.specs) for order in orders] == [SHAPES, SHAPES - 1]
+    assert suite.statuses == {"ok": SHAPES}
+    ended = "the run ended after its measurement, and what was to follow may be missing"
+    words = f"{ended}: the worker was killed by SIGKILL"
+    warned = [one["id"] for one in suite.records if words in one["warnings"]]
+    assert warned == [orders[0].specs[0].id]
+
+
+def test_a_death_that_the_ranks_watchdog_recorded_costs_its_run_alone(
+    suite: SuiteRunner, misbehave: Misbehave
+) -> None:
+    misbehave(["watched", "ok"])
     assert suite.run({}).code == 1
-    # The worker was at the second run by then, as far as anybody can tell.
-    assert suite.statuses == {"ok": SHAPES - 1, "crash": 1}
-    misbehave(["ok"])
-    assert suite.run({}, "--rerun", "failed").code == 0
+    assert suite.statuses == {"ok": SHAPES - 1, "oom": 1}
 
 
 def test_a_group_of_tasks_is_done_when_its_tasks_are(suite: SuiteRunner, misbehave: Misbehave) -> None:
@@ -248,12 +284,13 @@ def test_a_group_whose_worker_died_is_whole_after_a_rerun(suite: SuiteRunner, mi
 
 @pytest.fixture
 def turns(suite: SuiteRunner, xpubench: CommandLine, misbehave: Misbehave) -> Any:
-    """`turns(behaviours, *flags)`: two runtimes in two rounds, a behaviour a worker; and the orders made."""
+    """`turns(behaviours, *flags)`: two runtimes in two rounds, a behaviour a worker; and the orders made. No
+    flag names the device."""
 
     def run(behaviours: list[str], *flags: object) -> tuple[Outcome, list[Order]]:
         orders = misbehave(behaviours)
         done = xpubench(
-            *("generate", "-m", "m", "--device", "cpu", "--greedy", "--input-tokens", 8),
+            *("generate", "-m", "m", "--greedy", "--input-tokens", 8),
             *("--runtime", "pytorch,openvino-base", "--kv-cache-precision", "u8"),
             *("--rounds", 2, "--results-dir", suite.results, *flags),
         )
@@ -263,7 +300,19 @@ def turns(suite: SuiteRunner, xpubench: CommandLine, misbehave: Misbehave) -> An
     return run
 
 
-def test_runtimes_in_turns_rotate_and_have_their_own_flags(turns: Any) -> None:
+@pytest.fixture
+def finding(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """`finding(a, b)`: the devices that the two runtimes in turns find on this machine."""
+
+    def find(stock: str, other: str) -> None:
+        found = {"pytorch": stock, "openvino-base": other}
+        monkeypatch.setattr("xpubench.cli.generation.device_of_worker", found.__getitem__)
+
+    return find
+
+
+def test_runtimes_in_turns_rotate_and_have_their_own_flags(turns: Any, finding: Any) -> None:
+    finding("cpu", "cpu")
     done, orders = turns(["ok"] * 4, "--json")
     assert done.code == 0, done.err
     assert len(done.records) == 4
@@ -273,17 +322,32 @@ def test_runtimes_in_turns_rotate_and_have_their_own_flags(turns: Any) -> None:
     assert [subject.runtime for subject in subjects] == said
     caches = [getattr(subject.options, "kv_cache_precision", None) for subject in subjects]
     assert caches == [None, "u8", "u8", None]
+    assert {subject.device for subject in subjects} == {"cpu"}
+    assert "no --device given: using cpu" in done.err
+
+
+@pytest.mark.parametrize(("stock", "flags"), [("xpu", ()), ("cpu", ("--ov-device", "GPU"))])
+def test_runtimes_in_turns_are_not_compared_on_two_devices(
+    turns: Any, finding: Any, stock: str, flags: tuple[str, ...]
+) -> None:
+    finding(stock, "cpu")
+    done, _ = turns([], *flags)
+    other = "xpu" if flags else "cpu"
+    assert (done.code, f"pytorch on {stock}, openvino-base on {other}" in done.error_line) == (2, True)
+    assert "--device" in done.error_line
 
 
 def test_runtimes_in_turns_go_on_and_repeat_what_failed(turns: Any, suite: SuiteRunner) -> None:
-    done, _ = turns(["ok", "crash", "ok", "refuse"])
+    named = ("--device", "cpu")
+    done, _ = turns(["ok", "crash", "ok", "refuse"], *named)
     assert done.code == 1
     assert "openvino-base: error: crash: ZeroDivisionError: by zero" in done.err
     assert suite.statuses == {"ok": 2, "crash": 1, "unsupported": 1}
     assert sorted(path.name for path in suite.results.iterdir()) == ["round-1", "round-2"]
     assert list(suite.results.glob("round-1/logs/*.log"))
-    done, _ = turns(["ok", "ok"])
+    done, _ = turns(["ok", "ok"], *named)
     assert (done.code, suite.statuses) == (0, {"ok": 4})
+    assert "no --device given" not in done.err
     assert done.err.count("are done already") == 2
     assert "2 rounds" in done.out
 

@@ -96,11 +96,10 @@ def cpu_reference(spec: RunSpec, architecture: Architecture | None) -> divergenc
         trust_remote_code=spec.subject.trust_remote_code,
         allow_pickle=spec.subject.allow_pickle,
     )
-    on_cpu = msgspec.structs.replace(spec, subject=subject)
     if architecture is not None and subject.model != spec.subject.model:
         # What a quantized checkpoint was made from is not quantized itself.
         architecture = msgspec.structs.replace(architecture, weight_bits=None)
-    if lack := lack_of_memory(architecture, on_cpu, free_host_bytes()):
+    if lack := lack_of_memory(architecture, subject, spec.workload, free_host_bytes()):
         raise RunFailure(lack.failure_class, f"the reference on the CPU: {lack.message}")
     try:
         generator = registry.loader(subject.runtime).load(subject)

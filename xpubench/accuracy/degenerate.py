@@ -8,7 +8,7 @@ from xpubench.runtimes.base import TokenIds
 LONGEST_PERIOD = 4
 # A loop has to last this long to count.
 LEAST_TOKENS = 16
-# Of the four prompts, the run may loop on this many more than the reference does.
+# The run may loop on this many more prompts than the reference does, because a near tie may begin a loop.
 TOLERATED = 1
 
 
@@ -27,7 +27,7 @@ def loops(sequence: TokenIds) -> bool:
 
 def loop_doubts(answers: TokenIds, reference: TokenIds | None) -> list[str]:
     """The warning about answers to text prompts that loop, of shape (prompts, new tokens); RunFailure
-    `numerics` where the reference's do not."""
+    `numerics` where more than one more of them do than of the reference's, so that a single one never is."""
     found, prompts = looping(answers), len(answers)
     if reference is not None and found > looping(reference) + TOLERATED:
         theirs = looping(reference)

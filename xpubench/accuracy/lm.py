@@ -1,6 +1,7 @@
 """A runtime as a model of lm-eval, which computes logits only where they are scored."""
 
 import random
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,6 @@ from xpubench.progress import Progress
 from xpubench.runtimes.base import Generator, Scorer
 from xpubench.spec import Workload
 
-DEFAULT_MAX_LENGTH = 2048
 DEFAULT_NEW_TOKENS = 256
 # Texts are generated in pieces of this many tokens, so that one that ends early does not take the full time.
 PIECE = 64
@@ -43,7 +43,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
     def __init__(
         self,
         generator: Generator,
-        max_length: int | None,
+        max_length: int,
         progress: Progress,
         *,
         batch_size: int,
@@ -56,7 +56,7 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
             raise UserError("the model has no tokenizer that can be loaded, and accuracy needs one")
         self.tokenizer = generator.vocabulary.tokenizer
         self.scorer: Scorer = generator.scorer
-        self.max_length = max_length or DEFAULT_MAX_LENGTH
+        self.max_length = max_length
         self.truncated = 0
         self.done: list[tuple[Instance, Any]] = []
         self.seconds = 0.0
@@ -234,6 +234,9 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
             raise RunFailure("unsupported", "the task samples; only greedy generation is measured here")
         stops = settings.get("until") or []
         stops = [stops] if isinstance(stops, str) else list(stops)
+        if self.eot_token_id is not None:
+            stops.append(str(self.tokenizer.decode([self.eot_token_id], skip_special_tokens=False)))
+        stops = [stop for stop in stops if stop]
         wanted = int(settings.get("max_gen_toks", DEFAULT_NEW_TOKENS))
         room = self.max_length - wanted
         if room < 1:
@@ -248,14 +251,25 @@ class RuntimeLM(TemplateLM):  # type: ignore[misc]  # lm-eval carries no types
             prompt = np.array([ids + new], dtype=np.int64)
             workload = Workload(input_tokens=prompt.shape[1], new_tokens=piece)
             new += self._generator.generate(prompt, workload, "end_to_end").tokens[0].tolist()
-            end = next((place for place, token in enumerate(new) if token == self.eot_token_id), None)
-            text = str(self.tokenizer.decode(new[:end]))
-            places = [place for stop in stops if stop and (place := text.find(stop)) >= 0]
-            if places:
-                return text[: min(places)]
-            if end is not None:
-                return text
-        return text
+            if (count := self._end(new, stops)) is not None:
+                new = new[:count]
+                break
+        text = str(self.tokenizer.decode(new, skip_special_tokens=True))
+        return text[: min((place for stop in stops if (place := text.find(stop)) >= 0), default=None)]
+
+    def _end(self, new: list[int], stops: list[str]) -> int | None:
+        """With how many of the new tokens the text ends, at an id that ends any text or where a stop sequence
+        is complete, which a special token may be; None where it goes on. lm-eval's HFLM ends it there."""
+
+        def stopped(count: int) -> bool:
+            text = self.tokenizer.decode(new[:count], skip_special_tokens=False)
+            return any(stop in text for stop in stops)
+
+        ids = self._generator.vocabulary.end_ids
+        ends = [place + 1 for place, token in enumerate(new) if token in ids][:1]
+        if stopped(len(new)):
+            ends.append(bisect_left(range(len(new)), True, key=stopped))
+        return min(ends, default=None)
 
 
 def _nothing_to_score(context: str, continuation: str) -> RunFailure:

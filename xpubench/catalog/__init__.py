@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from xpubench.errors import UserError, unknown
+from xpubench.files import expanded
 
 SMOLLM2 = "smollm2-135m"
 # The known families whose architecture exists only as code on the hub, not in transformers.
@@ -167,10 +168,7 @@ def config_of(name: str) -> dict[str, Any]:
 def local_directory(name: str) -> Path | None:
     """The directory of that path, None for a name of the catalog or the hub. UserError for the path of
     something else."""
-    try:
-        path = Path(name).expanduser()
-    except RuntimeError:  # ~someone who has no home
-        path = Path(name)
+    path = expanded(name)
     try:
         if name and path.is_dir():
             return path

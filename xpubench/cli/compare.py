@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import get_args
 
 from xpubench.cli import live
-from xpubench.cli.tables import print_table, printable
+from xpubench.cli.tables import print_table
 from xpubench.compare.accuracy import AccuracyComparison
 from xpubench.compare.figures import FigureName
 from xpubench.compare.intervals import MIN_HISTORY
 from xpubench.compare.processes import Limits
 from xpubench.compare.runs import INCONCLUSIVE, Comparisons, Rules, compare_paths
 from xpubench.errors import UserError
+from xpubench.progress import printable
 from xpubench.report.comparison import LEFT_COLUMNS, comparison_table, detectable_text, needed_text, notes
 from xpubench.report.machine import as_json, as_junit
 from xpubench.report.markdown import comparison_markdown

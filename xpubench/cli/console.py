@@ -14,9 +14,11 @@ from xpubench.cli.explained import explanation_tables
 from xpubench.cli.tables import console_for
 from xpubench.compare.title import title_of
 from xpubench.measure.summary import median_iteration
+from xpubench.progress import printable
 from xpubench.record import Accuracy, LatencySummary, NeighbourChecks, Record, RunChecks, TokenChecks
 from xpubench.report.batches import batch_curves
 from xpubench.report.text import NONE, divergence_text, gb_with_unit, interval, number
+from xpubench.runtimes.registry import choosing_flag
 
 TOKENS_A_LINE = 10
 LOG_LINES = 20
@@ -60,7 +62,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Prints one line about the present work."""
-        self._err.print(Text(text), soft_wrap=True)
+        self._err.print(Text(printable(text)), soft_wrap=True)
 
     def begin(self, title: str, total: int) -> None:
         """Announces at most `total` steps."""
@@ -71,24 +73,26 @@ class Reporter:
     def step(self, text: str, count: int = 1) -> None:
         """Counts `count` steps as done. A log gets a line for each twentieth of the whole."""
         done, total = self._bar.tasks[0].completed + count, self._bar.tasks[0].total or 1
-        self._bar.update(self._task, completed=done, note=text, refresh=True)
+        self._bar.update(self._task, completed=done, note=printable(text), refresh=True)
         if not self._err.is_terminal and LOG_LINES * done // total > LOG_LINES * (done - count) // total:
             self.say(f"  {done:.0f}/{total:.0f} {text}")
 
     def downloading(self, under_way: bool) -> None:
         """Does nothing, because no timeout applies here, and libraries show their own downloads."""
 
-    def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path) -> None:
-        """Prints the run's table, or its failure."""
+    def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path | None) -> None:
+        """Prints the run's table, or its failure; `directory` is that of its record, None where it could not
+        be written."""
         self._bar.update(self._task, visible=False)
-        self._out.print(Text(title_of(record), style="bold"))
+        self._out.print(Text(printable(title_of(record)), style="bold"))
         if record.latency is not None:
             self._out.print(_latency_table(record.latency))
         details = Table.grid(padding=(0, 2))
         details.add_column(style="cyan", no_wrap=True)
         details.add_column(overflow="fold")
-        for name, text in (*_details(record, memory), ("record", str(directory / f"{record.id}.json"))):
-            details.add_row(name, text)
+        place = "not written" if directory is None else str(directory / f"{record.id}.json")
+        for name, text in (*_details(record, memory), ("record", place)):
+            details.add_row(name, printable(text))
         self._out.print(details)
         for table in explanation_tables(record):
             self._out.print(table)
@@ -99,7 +103,7 @@ class Reporter:
     def show_batches(self, records: list[Record]) -> None:
         """Prints how decode grows with the batch, where runs differ in that alone."""
         for curve in batch_curves(records):
-            self._out.print(Text(f"batches of {curve.title}", style="bold"))
+            self._out.print(Text(printable(f"batches of {curve.title}"), style="bold"))
             self._out.print(Text(f"{curve.line}: {curve.message}"), soft_wrap=True)
 
     def end(self, records: list[Record]) -> None:
@@ -313,7 +317,8 @@ def _next_commands(records: list[Record]) -> list[str]:
     script = "python run_generation.py"
     if subject.tp_size > 1:
         script = f"mpirun -np {subject.tp_size} python -u run_generation_with_deepspeed.py"
-    command = f"{script} -m {model} --benchmark --device {subject.device} --greedy"
+    runtime = choosing_flag(subject.runtime)
+    command = f"{script} -m {model} --benchmark{runtime} --device {subject.device} --greedy"
     return [
         f"next, shapes in one load: {command} --input-tokens 32 128 512 --max-new-tokens 32",
         f"next, are the tokens right: {command} --reference cpu-float32",

@@ -48,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--distributed and --operators are two examinations; leave one out")
     if not args.operators and (args.dtype or args.model_id):
         raise UserError("--dtype and -m have no effect without --operators")
+    if args.device and not (args.operators or args.distributed):
+        raise UserError("--device has no effect without --operators or --distributed")
     if args.operators:
         return doctor_operators.run(args)
     if args.distributed:

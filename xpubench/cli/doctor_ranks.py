@@ -3,14 +3,20 @@
 import argparse
 import json
 import os
+import sys
 from datetime import timedelta
-from typing import Any
+from threading import Timer
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from xpubench.cli.tables import print_table
 from xpubench.distributed.launch import Launch, launch_of, silence
 from xpubench.errors import UserError
+from xpubench.record import Failure
+
+if TYPE_CHECKING:
+    from xpubench.distributed.rendezvous import RankGroup
 
 TIMEOUT = timedelta(seconds=120)
 
@@ -41,14 +47,13 @@ def _found(args: argparse.Namespace, launch: Launch) -> dict[str, Any]:
 
     group = rendezvous.join(launch, TIMEOUT)
     device = group.gather(args.device or available_devices()[0])[0]
-
-    def index_of_device() -> int:
-        TorchDevice(device)
-        autotp.import_deepspeed(device)
-        autotp.check_backend(device)
-        return autotp.device_index(group, device)
-
-    index = group.agreed(index_of_device)
+    group.agreed(lambda: TorchDevice(device))
+    index = autotp.check_devices(group, device)
+    # Not all collectives time out by themselves.
+    timer = Timer(TIMEOUT.total_seconds(), _give_up, [group])
+    timer.daemon = True
+    if group.rank == 0:
+        timer.start()
     autotp.start(group, device)
     own = msgspec.to_builtins(group.places[group.rank]) | {
         "device": device if device == "cpu" else f"{device}:{index}",
@@ -61,8 +66,15 @@ def _found(args: argparse.Namespace, launch: Launch) -> dict[str, Any]:
         "ranks": group.gather(own),
         "all_reduce": msgspec.to_builtins(measure_all_reduce(device, synchronizer(device), group.gather)),
     }
-    autotp.stop()
+    autotp.stop(group)
+    timer.cancel()
     return found
+
+
+def _give_up(group: "RankGroup") -> None:
+    message = f"the ranks did not sum their tensors within {TIMEOUT.total_seconds():g} s"
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    group.fail(Failure(failure_class="timeout", message=message))
 
 
 def _show(found: dict[str, Any], *, as_json: bool) -> None:

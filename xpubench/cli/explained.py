@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich import box
 from rich.table import Table
 
-from xpubench.cli.tables import printable
+from xpubench.progress import printable
 from xpubench.record import Record
 from xpubench.report.explained import (
     DEPTH_COLUMNS,

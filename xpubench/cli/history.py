@@ -5,8 +5,9 @@ from itertools import groupby
 from pathlib import Path
 
 from xpubench.cli.report import add_output_flags, check_page, format_of, plain_form, write_out
-from xpubench.cli.tables import print_table, printable
+from xpubench.cli.tables import print_table
 from xpubench.compare.history import History, history
+from xpubench.progress import printable
 from xpubench.report.markdown import history_markdown
 from xpubench.report.tables import cell_text, history_table
 

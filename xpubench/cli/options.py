@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from xpubench.errors import UserError
+from xpubench.files import expanded
 from xpubench.runtimes import registry
-from xpubench.runtimes.options import Choose, default_dtype
+from xpubench.runtimes.options import Choose, default_dtype, was_given
 from xpubench.runtimes.registry import DEFAULT, options_class
 from xpubench.spec import (
     DTYPE_BYTES,
@@ -24,6 +25,7 @@ from xpubench.spec import (
     Subject,
     WeightGrid,
     Workload,
+    check_group_size,
 )
 from xpubench.weights.int4.recipes import checkpoint_recipe
 
@@ -150,12 +152,14 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def recipe_from(args: argparse.Namespace, runtime: str) -> Quantization:
-    """The recipe that the flags name."""
+    """The recipe that the flags name. UserError for a group size that no kernel takes."""
     given: dict[str, Any] = {field: getattr(args, flag) for flag, field in RECIPE_FLAGS.items()}
     for field in ("scale_dtype", "compute_dtype"):
         given[field] = SHORT_DTYPES.get(given[field], given[field])
     given["high_precision"] = tuple(given["high_precision"] or ())
     given["head"] = given["head"] or options_class(runtime).int4_head
+    if given["group_size"] is not None:
+        check_group_size(given["group_size"])
     return Quantization(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -236,7 +240,7 @@ def keep_to_kind(args: argparse.Namespace, own: argparse.Namespace) -> None:
 
 def _refuse(args: argparse.Namespace, why: str, *flags: str) -> None:
     for flag in flags:
-        if getattr(args, _dest(flag)) not in (None, False):
+        if was_given(getattr(args, _dest(flag))):
             raise UserError(f"{flag} {why}")
 
 
@@ -279,7 +283,7 @@ def _subject(args: argparse.Namespace, device: str, beside: Sequence[str] = ()) 
         trust_remote_code=args.trust_remote_code,
         allow_pickle=args.allow_pickle,
         # As in the recipe of an IR that an adapter was merged into.
-        lora=None if args.lora is None else str(Path(args.lora).expanduser().resolve()),
+        lora=None if args.lora is None else str(expanded(args.lora).resolve()),
         quantization=quantization,
         # Only the command that runs over ranks knows their number.
         tp_size=getattr(args, "tp_size", None) or 1,
@@ -302,7 +306,7 @@ def _quantization(args: argparse.Namespace, runtime: str) -> Quantization | None
         raise UserError("--output_dir is where --save_model saves; give --save_model too, or leave it out")
     # As in the guide's script for INT4, a saved model and one to be saved are quantized without --woq too.
     if not (args.woq or args.save_model or args.woq_checkpoint_path):
-        if lonely := [name for name in RECIPE_FLAGS if getattr(args, name)]:
+        if lonely := [name for name in RECIPE_FLAGS if was_given(getattr(args, name))]:
             raise UserError(f"--{lonely[0]} is for quantized models; give --woq too, or leave it out")
         return None
     method = options_class(runtime).int4_method

@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             fields: dict[str, Any] = msgspec.to_builtins(found)
             print(msgspec.json.encode(fields | {"divergence": distance}).decode(), file=out)
         else:
-            _print(found, distance, out)
+            _print(found, options.name(), distance, out)
     return 0
 
 
@@ -175,7 +175,7 @@ def _distance(subject: Subject, directory: Path, reporter: "Reporter") -> Diverg
         generator.close()
 
 
-def _print(found: "Quantized", distance: Divergence | None, out: TextIO) -> None:
+def _print(found: "Quantized", runtime: str, distance: Divergence | None, out: TextIO) -> None:
     recipe, source = found.description.recipe, found.description.source
     assert isinstance(recipe, Quantization)
     scales = f"scales in {recipe.scale_dtype}, table and head {recipe.head}"
@@ -191,7 +191,8 @@ def _print(found: "Quantized", distance: Divergence | None, out: TextIO) -> None
         print_table((title, "relative L2", "max abs"), errors, out=out)
     if distance is not None:
         print(f"divergence {divergence_text(distance)}", file=out)
-    command = f"python run_generation.py -m {shlex.quote(source)} --benchmark --woq"
+    chosen = registry.choosing_flag(runtime)
+    command = f"python run_generation.py -m {shlex.quote(source)} --benchmark{chosen} --woq"
     print(f"run it: {command} --woq_checkpoint_path {shlex.quote(found.directory)}", file=out)
 
 

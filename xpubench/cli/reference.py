@@ -5,6 +5,7 @@ import argparse
 from xpubench.cli import generation
 from xpubench.cli.options import runtime_names
 from xpubench.errors import UserError
+from xpubench.runtimes.options import was_given
 from xpubench.runtimes.registry import DEFAULT
 
 DTYPE = "float32"
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dtype not in (None, DTYPE) or runtime_names(args) != [DEFAULT]:
         raise UserError(f"a reference is made in {DTYPE} through {DEFAULT}; leave out --dtype and --runtime")
     for flag in REFUSED:
-        if getattr(args, flag.strip("-").replace("-", "_")) not in (None, False):
+        if was_given(getattr(args, flag.strip("-").replace("-", "_"))):
             raise UserError(f"a reference is the model itself on the whole task; leave out {flag}")
     args.dtype, args.accuracy_only = DTYPE, True
     return generation.run(args)

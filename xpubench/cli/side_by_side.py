@@ -7,7 +7,7 @@ from xpubench.cli import generation
 from xpubench.cli.tables import print_table
 from xpubench.errors import UserError
 from xpubench.process.signals import exit_code
-from xpubench.progress import log_line
+from xpubench.progress import log_line, printable
 from xpubench.record import Record, encode
 from xpubench.results import ResultsDirectory
 from xpubench.run.order import Order
@@ -34,6 +34,9 @@ def run(args: argparse.Namespace, runtimes: list[str]) -> int:
         runtime: generation.order_for(args, runtime, args.device or generation.device_of_worker(runtime))
         for runtime in runtimes
     }
+    device = _shared_device(orders)
+    if args.device is None:
+        log_line(f"no --device given: using {device}")
     rounds = [ResultsDirectory(directory) for directory in directories]
     try:
         for index, results in enumerate(rounds):
@@ -61,6 +64,17 @@ def run(args: argparse.Namespace, runtimes: list[str]) -> int:
     return 0 if all(record.status == "ok" for record in records) else 1
 
 
+def _shared_device(orders: dict[str, Order]) -> str:
+    """The kind of device that all runtimes run on. UserError where they differ, because ratios would then
+    compare devices."""
+    kinds = {runtime: order.specs[0].subject.device for runtime, order in orders.items()}
+    first, *others = dict.fromkeys(kinds.values())
+    if others:
+        found = ", ".join(f"{runtime} on {kind}" for runtime, kind in kinds.items())
+        raise UserError(f"the runtimes would run on different devices ({found}); name one with --device")
+    return first
+
+
 def _run_turn(order: Order, runtime: str, results: ResultsDirectory) -> None:
     done = sum(not wanted(results, spec, "failed") for spec in order.specs)
     if done:
@@ -80,5 +94,5 @@ def _print(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> None:
     from xpubench.report.side_by_side import COLUMNS, side_by_side
 
     for found in side_by_side(rounds, runtimes):
-        print(found.title)
+        print(printable(found.title))
         print_table(COLUMNS, found.rows)

@@ -1,16 +1,16 @@
 """Rich tables that stay whole where the output is no terminal."""
 
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
+
+from xpubench.progress import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LOG_WIDTH = 140
 NAME_WIDTH = 20
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def console_for(out: TextIO) -> "Console":
@@ -42,8 +42,3 @@ def print_table(
     for row in shown:
         table.add_row(*row)
     console_for(out or sys.stdout).print(table)
-
-
-def printable(text: str) -> str:
-    """A text without the control characters that would steer a terminal, each of which shows as its code."""
-    return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

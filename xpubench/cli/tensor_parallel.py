@@ -13,7 +13,7 @@ import msgspec
 from xpubench.cli import generation
 from xpubench.cli.main import Parser, guarded
 from xpubench.cli.options import runtime_names
-from xpubench.distributed.launch import Launch, launch_of, silence
+from xpubench.distributed.launch import INSTALL, Launch, launch_of, silence
 from xpubench.errors import UserError
 from xpubench.process.output import own_stdout, quiet
 from xpubench.run.order import RANKS_TIMEOUT_S, Order
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NOT_LAUNCHED = (
     "no launcher started this as one of several ranks; type mpirun -np 2 python -u "
-    "run_generation_with_deepspeed.py ... (pip install '.[deepspeed]' brings mpirun)"
+    f"run_generation_with_deepspeed.py ... ({INSTALL})"
 )
 
 

@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 
 from xpubench.catalog.architecture import head_shares
-from xpubench.distributed.rendezvous import INSTALL, RankGroup
+from xpubench.distributed.launch import INSTALL
+from xpubench.distributed.rendezvous import RankGroup
 from xpubench.errors import RunFailure, UserError
 from xpubench.runtimes.pytorch.random_cache import CACHE_ARGUMENT
 
@@ -61,6 +62,34 @@ def device_index(job: RankGroup, device: str) -> int:
     )
 
 
+def check_devices(job: RankGroup, device: str) -> int:
+    """The index of this rank's device, as `device_index` gives it. UserError on every rank where one of them
+    lacks DeepSpeed, collectives for the device, or a device of its own."""
+
+    def index_of_device() -> int:
+        import_deepspeed(device)
+        check_backend(device)
+        return device_index(job, device)
+
+    index = job.agreed(index_of_device)
+    if device != "cpu":
+        count = torch.get_device_module(device).device_count()
+        _check_masks(job, device, job.gather(os.environ.get(AFFINITY[device]) if count == 1 else None))
+    return index
+
+
+def _check_masks(job: RankGroup, device: str, masks: list[str | None]) -> None:
+    """UserError where two ranks of a host have the same mask; `masks` holds that of each rank to which its
+    mask shows one device, and None for the others."""
+    first: dict[tuple[str, str], int] = {}
+    for place, mask in zip(job.places, masks, strict=True):
+        if mask and (other := first.setdefault((place.host, mask), place.rank)) != place.rank:
+            raise UserError(
+                f"ranks {other} and {place.rank} share one {device} device: {AFFINITY[device]} is {mask} for "
+                f"both on {place.host}; unset it, name a device for each rank, or start one rank a host"
+            )
+
+
 def check_shared_memory(job: RankGroup) -> None:
     """UserError where the ranks cannot sum through shared memory."""
     if not job.one_host:
@@ -92,21 +121,24 @@ def start(job: RankGroup, device: str, *, shared_memory: bool = False) -> None:
         remove_buffers(job)
     backend, timeout = BACKENDS[device], job.timeout
     store = job.process_group_store()
-    dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.size, timeout=timeout)
-    with muted():
-        deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
-    # Without a barrier, a rank could sum into a buffer that another has not mapped yet.
-    dist.barrier()
+    # DeepSpeed may compile its kernel for shared memory here, which is no wait for a rank.
+    with job.deadline(hangs=backend != "gloo"):
+        dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.size, timeout=timeout)
+        with muted():
+            deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
+        # Without a barrier, a rank could sum into a buffer that another has not mapped yet.
+        dist.barrier()
     if shared_memory:
         # All ranks have the buffers open, so that they are freed when the job ends in any way.
         remove_buffers(job)
 
 
-def stop() -> None:
+def stop(job: RankGroup) -> None:
     """Leaves the process group. A process that does not can crash when it ends."""
     if dist.is_initialized():
-        dist.barrier()
-        dist.destroy_process_group()
+        with job.deadline(hangs=dist.get_backend() != "gloo"):
+            dist.barrier()
+            dist.destroy_process_group()
 
 
 def remove_buffers(job: RankGroup) -> None:

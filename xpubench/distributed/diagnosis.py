@@ -16,4 +16,8 @@ def diagnose(facts: MachineFacts) -> list[Finding]:
     finding = extra(capability, facts, ("deepspeed", "mpi4py"), "deepspeed")
     if finding.state == "ready" and facts["mpirun"] is None:
         finding = Finding(capability, "missing", "no mpirun on PATH", "pip install mpich")
+    # The extra's MPICH would take the place of oneAPI's mpirun, which PyTorch's xpu build brings (impi-rt).
+    if finding.install is not None and facts["intel_gpus"]:
+        install = "pip install deepspeed mpi4py impi-rt"
+        finding = Finding(capability, "missing", finding.detail, install)
     return [finding]

@@ -5,6 +5,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+INSTALL = (
+    "pip install '.[deepspeed]' brings DeepSpeed, mpi4py and mpirun; on Intel GPUs, whose PyTorch brings "
+    "mpirun, pip install deepspeed mpi4py"
+)
 # Each launcher's variables for the rank, the number of ranks, and both counted on this host alone. Some
 # launchers do not set the number of ranks.
 VARIABLES: dict[str, tuple[str, str, str, str]] = {

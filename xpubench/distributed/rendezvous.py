@@ -20,14 +20,14 @@ from typing import Any, NoReturn, TypeVar
 import msgspec
 from torch.distributed import PrefixStore, Store, TCPStore
 
-from xpubench.distributed.launch import Launch
+from xpubench.distributed.launch import INSTALL, Launch
 from xpubench.distributed.watchdog import WatchdogConnection, start_watchdog
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import log_tail
+from xpubench.process import signals
 from xpubench.record import Failure
 
 T = TypeVar("T")
-INSTALL = "pip install '.[deepspeed]', which brings mpirun too"
 # A follower waits for rank 0's next command until the end of rank 0, which closes the store.
 FOREVER = timedelta(days=365)
 MEET = timedelta(minutes=5)
@@ -60,6 +60,9 @@ class RankGroup:
         self.timeout = timeout
         self._turns = count()
         self._watchdog: WatchdogConnection | None = None
+        # On rank 0: the failure after which the other ranks cannot go on. The job ends with it as soon as the
+        # run's record has what was measured before.
+        self.lost: Failure | None = None
         sys.excepthook = self._end_in_error
         threading.excepthook = lambda caught: self._end_in_error(
             caught.exc_type, caught.exc_value or SystemExit(), caught.exc_traceback
@@ -123,7 +126,9 @@ class RankGroup:
         return result
 
     def send(self, command: Any) -> None:
-        """Sends rank 0's next command to all others."""
+        """Sends rank 0's next command to all others. Ends a job that is lost."""
+        if self.lost is not None:
+            self.fail(self.lost)
         self.share(pickle.dumps(command))
 
     def receive(self) -> Any:
@@ -148,17 +153,25 @@ class RankGroup:
         next(self._turns)
 
     def watch(self, drafts: list[bytes], results: str) -> None:
-        """Starts the watchdog: if a rank is killed, it writes each record of `drafts` that is not written by
-        then to the directory `results` as a failure. Only rank 0's drafts count."""
+        """Starts the watchdog: if a rank is killed, it writes the draft of the run at work to the directory
+        `results` as a failure. Only rank 0's drafts count."""
         port = start_watchdog(self._address, self.size, drafts, results) if self.rank == 0 else None
         port = self.gather(port)[0]
         self._watchdog = WatchdogConnection(self._address, port, msgspec.to_builtins(self.places[self.rank]))
 
+    def set_at_work(self, run_id: str | None) -> None:
+        """On rank 0: tells the watchdog which run is at work, None where none is any more. Ends a job that is
+        lost, as the run that was at work has its record by now."""
+        if self.lost is not None:
+            self.fail(self.lost)
+        if self._watchdog is not None:
+            self._watchdog.say({"at_work": run_id})
+
     @contextmanager
-    def deadline(self) -> Iterator[None]:
+    def deadline(self, *, hangs: bool) -> Iterator[None]:
         """Has the watchdog kill the job unless the block ends within the timeout. It serves collectives that
-        neither time out themselves nor hear signals."""
-        if self._watchdog is None or self.rank != 0:
+        neither time out themselves nor hear signals, where the block has such ones (`hangs`)."""
+        if not hangs or self._watchdog is None or self.rank != 0:
             yield
             return
         self._watchdog.say({"within_s": self.timeout.total_seconds()})
@@ -171,7 +184,7 @@ class RankGroup:
         """Has the failure recorded as this rank's and ends all ranks."""
         if self._watchdog is not None:
             self._watchdog.report(msgspec.to_builtins(failure))
-        self._end()
+        self._end(signals.exit_code() if failure.failure_class == "interrupted" else 1)
 
     def end_if_failed(self) -> None:
         """Ends all ranks where the watchdog has recorded a failure. For a rank that gets a signal: a launcher
@@ -179,10 +192,10 @@ class RankGroup:
         if self._watchdog is not None and not self._watchdog.is_watching():
             self._end()
 
-    def _end(self) -> NoReturn:
+    def _end(self, code: int = 1) -> NoReturn:
         if self._mpi is not None:
-            self._mpi.Abort(1)
-        os._exit(1)
+            self._mpi.Abort(code)
+        os._exit(code)
 
     def leave(self) -> None:
         """Signs off from the watchdog: nothing that happens afterwards is a failure of the job."""

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property, partial, wraps
 from pathlib import Path
 from time import perf_counter_ns
@@ -25,6 +25,7 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.explanation import Spread
 from xpubench.failures import classify
 from xpubench.measure.device import TorchDevice
+from xpubench.measure.environment import crowded_hosts
 from xpubench.measure.host import peak_host_bytes
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.ledger.ranks import without_waiting
@@ -39,7 +40,7 @@ from xpubench.runtimes.pytorch.runtime import PyTorchRuntime
 from xpubench.spec import Subject, Workload
 from xpubench.weights.fingerprint import config_digest, fingerprint
 from xpubench.weights.load import LoadedWeights
-from xpubench.weights.pretrained import load_tokenizer, tokenizer_doubts
+from xpubench.weights.pretrained import ending_of, load_tokenizer, tokenizer_doubts
 from xpubench.weights.source import read_config, source_of, weight_files
 
 P = ParamSpec("P")
@@ -57,9 +58,10 @@ def together(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[A
     def on_all_ranks(self: Any, /, *arguments: P.args, **named: P.kwargs) -> R:
         if self.job.rank == 0:
             self.job.send((method.__name__, arguments, named))
-        # Collectives of gloo time out; others hang for ever.
-        hangs = _options_of(self.subject).shared_memory or self.subject.device != "cpu"
-        with in_step(self.job, self.subject.device), self.job.deadline() if hangs else nullcontext():
+        with (
+            in_step(self.job, self.subject.device, measured=True),
+            self.job.deadline(hangs=_hangs(self.subject)),
+        ):
             return method(self, *arguments, **named)
 
     return on_all_ranks
@@ -73,6 +75,7 @@ class TensorParallelRuntime(PyTorchRuntime):
     engine: Any = None
     reads_slices = False
     load_peak_host_bytes = 0
+    crowded: list[str] = []
 
     @classmethod
     def set_up(cls) -> None:
@@ -111,6 +114,9 @@ class TensorParallelRuntime(PyTorchRuntime):
             runtime.load_peak_host_bytes = peak_host_bytes()
             # All ranks must score in the same way.
             runtime.scores_rows_alone = all(job.gather(runtime.scores_rows_alone))
+            if subject.device == "cpu":
+                threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
+                runtime.crowded = crowded_hosts(job.gather((job.places[job.rank].host, threads, cores)))
         return runtime
 
     @classmethod
@@ -126,7 +132,10 @@ class TensorParallelRuntime(PyTorchRuntime):
         def shard(model: Any, dtype: torch.dtype) -> Any:
             if job.size == 1:
                 return model
-            cls.engine = autotp.shard(model, dtype, subject.device)
+            # The time in which a rank reads its weights is no part of a collective.
+            job.gather(None)
+            with job.deadline(hangs=_hangs(subject)):
+                cls.engine = autotp.shard(model, dtype, subject.device)
             return cls.engine.module
 
         loaded = _part(subject, dtype, shard) if job.size > 1 else None
@@ -139,6 +148,12 @@ class TensorParallelRuntime(PyTorchRuntime):
             autotp.tell_config(loaded.model, job.rank, job.size)
         autotp.keep_mask(loaded.model)
         return loaded
+
+    def optimize(self) -> None:
+        # Some stacks are compared with the plain model here, in generations of all ranks.
+        self.job.gather(None)
+        with self.job.deadline(hangs=_hangs(self.subject)):
+            super().optimize()
 
     def synchronize(self) -> None:
         super().synchronize()
@@ -241,6 +256,9 @@ class TensorParallelRuntime(PyTorchRuntime):
         add_up = partial(deepspeed.comm.inference_all_reduce, states)
         return measure_sum(add_up, super().synchronize, self.job.gather)
 
+    def doubts(self) -> list[str]:
+        return [*super().doubts(), *self.crowded]
+
     @together
     def close(self) -> None:
         type(self).engine = None
@@ -250,6 +268,11 @@ class TensorParallelRuntime(PyTorchRuntime):
 def _options_of(subject: Subject) -> DeepSpeedOptions:
     assert isinstance(subject.options, DeepSpeedOptions)
     return subject.options
+
+
+def _hangs(subject: Subject) -> bool:
+    """Whether a collective hangs for ever when a rank is missing. Those of gloo time out."""
+    return _options_of(subject).shared_memory or subject.device != "cpu"
 
 
 def follow(job: rendezvous.RankGroup) -> None:
@@ -270,9 +293,10 @@ def follow(job: rendezvous.RankGroup) -> None:
 
 
 @contextmanager
-def in_step(job: rendezvous.RankGroup, device: str) -> Iterator[None]:
+def in_step(job: rendezvous.RankGroup, device: str, *, measured: bool = False) -> Iterator[None]:
     """Runs work that all ranks do at once. A failure on all of them is raised. A failure on only some of
-    them ends the job, because the others would wait for those for ever."""
+    them ends the job, because the others would wait for those for ever. Where something may have been
+    `measured` before, rank 0 raises its failure too, and the job ends once the record is written."""
     try:
         yield
     except BaseException as error:
@@ -280,7 +304,9 @@ def in_step(job: rendezvous.RankGroup, device: str) -> Iterator[None]:
         # A launcher signals the other ranks when one has died, which must not count as an interruption.
         with ignored_signals():
             if failure.failure_class in ENDS_THE_JOB or not job.all_failed(error):
-                job.fail(failure)
+                if not measured or job.rank != 0:
+                    job.fail(failure)
+                job.lost = failure
         raise
     job.skip_turn()
 
@@ -351,5 +377,10 @@ def _part(subject: Subject, dtype: torch.dtype, shard: Shard) -> LoadedWeights |
     if model is None:
         return None
     tokenizer = load_tokenizer(source.directory, subject.trust_remote_code)
-    doubts = tokenizer_doubts(source, tokenizer)
-    return LoadedWeights(model=model, tokenizer=tokenizer, revision=source.revision, doubts=doubts)
+    return LoadedWeights(
+        model=model,
+        tokenizer=tokenizer,
+        ending=ending_of(source.directory),
+        revision=source.revision,
+        doubts=tokenizer_doubts(source, tokenizer),
+    )

@@ -1,4 +1,4 @@
-"""A small process that outlives rank 0 and writes the records of the runs when a rank is killed.
+"""A small process that outlives rank 0 and writes the record of the run at work when a rank is killed.
 
 MPI's launchers kill every rank when one dies, rank 0 included, before it can write anything. Each rank
 therefore holds a connection to the watchdog; a connection that closes without a sign-off belongs to a rank
@@ -21,7 +21,7 @@ import msgspec
 from xpubench.failures import death_of, write_as_failed
 from xpubench.measure.host import out_of_memory_kills
 from xpubench.process import signals
-from xpubench.record import Failure, decode
+from xpubench.record import Failure, decode, read_record
 from xpubench.results import ResultsDirectory
 
 # The watchdog ends when no rank has come within this time.
@@ -68,7 +68,7 @@ class WatchdogConnection:
 
 def start_watchdog(address: str, size: int, drafts: list[bytes], results: str) -> int:
     """Starts the watchdog of `size` ranks, which reach it at that address, and returns its port. `drafts` are
-    the encoded records of the runs, to which it adds the failure if a rank dies."""
+    the encoded records of the runs; if a rank dies, it adds the failure to that of the run at work."""
     process = subprocess.Popen(
         [sys.executable, "-m", "xpubench.distributed.watchdog"],
         stdin=subprocess.PIPE,
@@ -98,8 +98,9 @@ class Watchdog:
         self._order = order
         self._kills = out_of_memory_kills()
         self._results = ResultsDirectory(Path(order["results"]))
-        self._drafts = [decode(text) for text in order["drafts"]]
-        self._before = {draft.id: self._results.stamp_of(draft.id) for draft in self._drafts}
+        self._drafts = {draft.id: draft for draft in map(decode, order["drafts"])}
+        self._before = {name: self._results.stamp_of(name) for name in self._drafts}
+        self._at_work: str | None = None
         self._known = self._left = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._over = asyncio.Event()
@@ -130,6 +131,8 @@ class Watchdog:
                 if "place" in message:
                     place = message["place"]
                     self._known += 1
+                elif "at_work" in message:
+                    self._at_work = message["at_work"]
                 elif "within_s" in message:
                     self._set_deadline(message["within_s"])
                 elif "signalled" in message:
@@ -162,14 +165,18 @@ class Watchdog:
         os.kill(self._order["parent"], signal.SIGKILL)
 
     def _record(self, failure: Failure) -> None:
-        """Ends the watch and writes each draft with that failure, unless its run has a record by now. Later
-        failures follow from the first one and are not recorded."""
+        """Ends the watch and records the failure of the run at work: in the record that the run has by now,
+        unless that tells of no failure, else in its draft. Later failures follow from the first one and are
+        not recorded."""
         if self._over.is_set():
             return
         self._over.set()
-        for draft in self._drafts:
-            if self._results.stamp_of(draft.id) == self._before[draft.id]:
-                write_as_failed(self._results, draft, failure)
+        draft = self._drafts.get(self._at_work or "")
+        if draft is not None:
+            has_new = self._results.stamp_of(draft.id) != self._before[draft.id]
+            record = read_record(self._results.record_path(draft.id)) if has_new else draft
+            if record.failure is not None:
+                write_as_failed(self._results, record, failure)
         # One write, because a launcher that prefixes lines could split several.
         with contextlib.suppress(OSError):
             os.write(2, f"error: {failure.failure_class}: {failure.message}\n".encode())

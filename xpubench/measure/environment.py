@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -110,6 +110,21 @@ def noise_warnings(environment: Environment) -> list[str]:
         warnings.append(
             f"the container may use {host.cgroup_cores:g} of {allowed} cores: its limit makes pauses"
         )
+    return warnings
+
+
+def crowded_hosts(ranks: Sequence[tuple[str, int, set[int]]]) -> list[str]:
+    """Warnings about hosts whose ranks together have more threads than cores. Each rank is given as its host,
+    the number of its threads of torch, and the cores that it may use."""
+    warnings = []
+    for host in dict.fromkeys(host for host, _, _ in ranks):
+        own = [(threads, cores) for place, threads, cores in ranks if place == host]
+        count, threads = len(own), sum(threads for threads, _ in own)
+        allowed = len(set[int]().union(*(cores for _, cores in own)))
+        if count > 1 and threads > allowed:
+            advice = f"set OMP_NUM_THREADS={allowed // count}" if count <= allowed else "start fewer ranks"
+            shared = f"torch's {threads} threads of {count} ranks share {allowed} allowed cores of {host}"
+            warnings.append(f"{shared}; {advice}")
     return warnings
 
 

@@ -67,7 +67,7 @@ class TokenChecks(msgspec.Struct, frozen=True, kw_only=True):
     `regret` is the largest distance of a token's logit from the highest one, in standard deviations of the
     logits, and `regret_limit` the largest that rounding explains. `logits_seen` says that the logits of every
     timed step were seen to be finite and not all equal; it is false for a stack that hides them.
-    `weights_watched` says that the sums over the bits of all weights after the load and after the timing were
+    `weights_watched` says that the sums over the bits of all weights before and after the timing were
     compared; it is false for a stack that hides its weights, and None in earlier records. `checks_s` is the
     time in seconds that the checks of the run took: a reference on the CPU, the weights' sums, the check
     prompts, the untimed generations except for the one that begins the warm-up where there is any, the rows

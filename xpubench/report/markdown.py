@@ -95,8 +95,8 @@ def _table(table: DataTable) -> list[str]:
 def _rows(header: Sequence[str], rows: Iterable[list[str]], numeric: Sequence[str] = ()) -> list[str]:
     """A table; the columns whose labels are in `numeric` are aligned to the right."""
     rule = ["---:" if label in numeric else "---" for label in header]
-    texts = ([escaped(cell) for cell in row] for row in rows)
-    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *texts)]
+    first, *others = ([escaped(cell) for cell in row] for row in (header, *rows))
+    return [f"| {' | '.join(cells)} |" for cells in (first, rule, *others)]
 
 
 def _whole(lines: list[str], left_out: list[tuple[str, str]]) -> bytes:

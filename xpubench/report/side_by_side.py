@@ -8,13 +8,14 @@ import msgspec
 from xpubench.compare.figures import next_token_rows
 from xpubench.compare.processes import EarlierRuns, Limits
 from xpubench.compare.run import compare_runs
+from xpubench.compare.work import precision_class
 from xpubench.measure.statistics import summarize
 from xpubench.record import Record
 from xpubench.report.text import NONE, gb, interval, number
 from xpubench.spec import RunSpec
 
 COLUMNS = (
-    *("runtime", "first token, ms", "prompt, tokens/s", "next token, ms", "95% interval"),
+    *("runtime", "precision", "first token, ms", "prompt, tokens/s", "next token, ms", "95% interval"),
     *("times as fast", "95% interval", "verdict", "tokens/s", "peak host, GB", "load, s"),
 )
 
@@ -40,8 +41,11 @@ def side_by_side(rounds: list[dict[str, list[Record]]], runtimes: list[str]) -> 
         assert isinstance(spec, RunSpec)
         subject, workload = spec.subject, spec.workload.title(spec.workload.input_tokens)
         yield SideBySide(
-            title=f"{subject.model} · {subject.device} {subject.dtype} · {workload} · {len(rounds)} rounds",
-            rows=[[runtime, *_cells(runs[runtime], first)] for runtime in runtimes],
+            title=f"{subject.model} · {subject.device} · {workload} · {len(rounds)} rounds",
+            rows=[
+                [runtime, precision_class(runs[runtime][-1]), *_cells(runs[runtime], first)]
+                for runtime in runtimes
+            ],
         )
 
 

@@ -11,12 +11,13 @@ import msgspec
 from xpubench.accuracy.check import check_weights
 from xpubench.accuracy.decided import Decided, Reference
 from xpubench.accuracy.items import RIGHT, answered, answered_so_far, logged
+from xpubench.accuracy.length import longest_text
 from xpubench.accuracy.lm import RuntimeLM
 from xpubench.accuracy.tasks import SMOKE, load_tasks
 from xpubench.catalog import TEST_SETS, PublishedAccuracy, find_model, status_of
 from xpubench.errors import RunFailure, UserError
 from xpubench.measure.host import peak_host_bytes
-from xpubench.plan import activation_bytes
+from xpubench.plan import activation_bytes, lack_of_memory
 from xpubench.progress import Progress
 from xpubench.record import Accuracy, AccuracySummary, Item, MatrixPeak, Record, RunChecks, now
 from xpubench.results import ResultsDirectory
@@ -53,13 +54,16 @@ def run(
             session.specs = [spec for spec, _ in tasks.values()]
             known = _reference_of(list(tasks.values()), reference)
             session.check()
+            facts = session.facts
+            if lack := lack_of_memory(facts.architecture, session.subject, None, facts.available_bytes):
+                raise lack
             if reason := session.subject.options.hides_logits:
                 raise RunFailure("unsupported", reason)
             session.fetch()
             if known is not None:
                 check_weights(reference, session.fingerprint)
             session.progress.say(f"measuring the matrix products of {session.subject.device}")
-            peak = session.facts.device.matrix_peak(session.subject.dtype)
+            peak = facts.device.matrix_peak(session.subject.dtype)
             session.load()
             if session.generator.elsewhere is not None:
                 peak = None
@@ -95,10 +99,9 @@ def _evaluated(
 ) -> Record:
     facts, generator = session.facts, session.generator
     scored_alone = type(spec.subject.options).scored_alone
-    limit = facts.architecture.max_positions if facts.architecture else None
     lm = RuntimeLM(
         generator,
-        limit or facts.config.get("max_position_embeddings"),
+        longest_text(facts.config, generator.vocabulary.tokenizer),
         session.progress,
         batch_size=1 if facts.config.get("model_type") in scored_alone else spec.task.batch_size,
         budget=token_budget(spec, facts),

@@ -1,6 +1,7 @@
 """From latency specs of one subject to records: plan, load once, check, warm up, measure, write."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -20,8 +21,9 @@ from xpubench.accuracy.cost import CheckTime
 from xpubench.accuracy.limits import precision_of
 from xpubench.accuracy.neighbours import check_neighbours, neighbour_doubts
 from xpubench.accuracy.timed import CHECK_PROMPTS, TimedTokens
+from xpubench.accuracy.weights import WeightSums
 from xpubench.catalog import status_of
-from xpubench.errors import RunFailure, UserError
+from xpubench.errors import UserError
 from xpubench.explanation import DeviceCard
 from xpubench.measure.environment import noise_warnings
 from xpubench.measure.summary import SummaryInputs, summarize_run, with_ceilings
@@ -37,7 +39,7 @@ from xpubench.plan import (
 )
 from xpubench.progress import Progress
 from xpubench.record import Bandwidth, MatrixPeak, Output, Record, RunChecks, Samples, now
-from xpubench.results import ResultsDirectory
+from xpubench.results import ResultsDirectory, WriteError
 from xpubench.run.expectation import expectation_of
 from xpubench.run.explain import explained
 from xpubench.run.generations import LoadGenerations, counts_per_load, measure_load, prompt_ids_of
@@ -69,7 +71,8 @@ def run(
     one more generation, which counts in no figure, are written beside each record. With `explain` or `depths`
     the record says where its tokens' time went, and how it grows with the context.
 
-    Raises UserError for what cannot be done as asked, before anything is loaded where that can be known.
+    Raises UserError for what cannot be done as asked, before anything is loaded where that can be known, and
+    WriteError, with the record, where one cannot be written.
     """
     with Session(specs, results, progress) as session:
         try:
@@ -89,9 +92,9 @@ def run(
             return
         for spec in session.specs:
             record, answers = _measured(session, setting, spec)
-            if answers is not None:
-                results.write_file(check_file(spec.id), divergence.save(answers))
             session.write(record)
+            if answers is not None:
+                record = _with_answers(session, record, answers, results)
             if record.status == "ok" and profile_name is not None:
                 progress.say("profiling one more generation")
                 record = session.write(_profiled(session, spec, record, results, profile_name))
@@ -105,9 +108,9 @@ def run(
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """What all runs of a loaded subject share. `blocks` is the number of decoder blocks, and `checksum` that
-    of the weights after the load. `earlier` is the time of the checks so far that no run has counted.
-    `bandwidth` and `peak` are None where the model runs on another device than the one that was measured."""
+    """What all runs of a loaded subject share. `blocks` is the number of decoder blocks. `earlier` is the
+    time of the checks so far that no run has counted. `bandwidth` and `peak` are None where the model runs on
+    another device than the one that was measured."""
 
     bandwidth: Bandwidth | None
     peak: MatrixPeak | None
@@ -117,7 +120,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     description: RuntimeDescription
     doubts: list[str]
     blocks: int
-    checksum: int | None
+    weights: WeightSums
     earlier: CheckTime
 
 
@@ -142,7 +145,7 @@ def _plan(session: Session[RunSpec]) -> list[Record]:
     facts, refused = session.facts, []
     for spec in session.specs:
         session.plans[spec.id] = plan_of(facts.architecture, spec, facts.catalog_device)
-        if lack := lack_of_memory(facts.architecture, spec, facts.available_bytes):
+        if lack := lack_of_memory(facts.architecture, spec.subject, spec.workload, facts.available_bytes):
             refused += [session.write(record) for record in session.failed(lack, [spec])]
     refused_ids = {record.id for record in refused}
     session.specs = [spec for spec in session.specs if spec.id not in refused_ids]
@@ -185,8 +188,6 @@ def _set(
     session.load()
     facts = session.facts
     on_device = session.generator.elsewhere is None
-    with earlier.counting():
-        checksum = session.generator.checksum()
     description = session.generator.describe()
     if description.time_of_a_sum is not None:
         card = msgspec.structs.replace(card, sum_ns=description.time_of_a_sum)
@@ -209,7 +210,7 @@ def _set(
         description=description,
         doubts=doubts + session.generator.doubts(),
         blocks=facts.architecture.num_layers if facts.architecture else UNKNOWN_BLOCKS,
-        checksum=checksum,
+        weights=WeightSums(),
         earlier=earlier,
     )
 
@@ -230,6 +231,7 @@ def _measured(
         watched = TimedTokens(session.generator, setting.blocks, setting.earlier.hand_over())
         with watched.checking():
             answers, distance = setting.checks.answer(spec)
+            setting.weights.keep_first(session.generator)
             doubts = setting.checks.doubts(spec)
         record = _measure(session, setting, spec, input_tokens, samples, watched)
         warnings = [*doubts, *record.warnings]
@@ -254,7 +256,8 @@ def _measure(
     of_loads = []
     for number, of_load in enumerate(counts_per_load(count, protocol.loads)):
         if number:
-            _check_weights_stayed(session, setting, watched)
+            with watched.checking():
+                setting.weights.check(session.generator)
             _load_again(session, setting, watched)
         samples.loads.append(session.loaded)
         of_loads.append(measure_load(session, spec, number, of_load, samples, watched))
@@ -276,8 +279,8 @@ def _measure(
         for answers in setting.checks.before_and_after(spec):
             watched.add(CHECK_PROMPTS, answers.prompt_ids, 1, answers.tokens)
         neighbours = check_neighbours(generator, workload, protocol.seed, setting.blocks)
-    _check_weights_stayed(session, setting, watched)
-    tokens = watched.settle(weights_watched=setting.checksum is not None)
+        setting.weights.check(generator)
+    tokens = watched.settle(weights_watched=setting.weights.first is not None)
     warnings += watched.warnings() + neighbour_doubts(neighbours)
     if spec.subject.weights != "dummy":
         warnings += watched.degenerate(text=workload.prompt is not None)
@@ -324,13 +327,6 @@ def _load_again(session: Session[RunSpec], setting: Setting, watched: TimedToken
     setting.checks.generator = watched.generator = session.generator
 
 
-def _check_weights_stayed(session: Session[RunSpec], setting: Setting, watched: TimedTokens) -> None:
-    """RunFailure `numerics` where the weights on the device are not those of the first load."""
-    with watched.checking():
-        if session.generator.checksum() != setting.checksum:
-            raise RunFailure("numerics", "the weights on the device have changed since the load")
-
-
 def _summary_inputs(
     session: Session[RunSpec],
     setting: Setting,
@@ -362,6 +358,22 @@ def _summary_inputs(
     )
 
 
+def _with_answers(
+    session: Session[RunSpec], record: Record, answers: divergence.Trace, results: ResultsDirectory
+) -> Record:
+    """Writes the answers to the check prompts beside the record, which tells if that failed."""
+    name = check_file(record.id)
+    try:
+        results.write_file(name, divergence.save(answers))
+    except WriteError as error:
+        # Those of an earlier run are not this one's.
+        with suppress(OSError):
+            (results.path / name).unlink(missing_ok=True)
+        warnings = [*record.warnings, f"no answers to the check prompts are kept: {error}"]
+        return session.write(msgspec.structs.replace(record, warnings=warnings))
+    return record
+
+
 def _profiled(
     session: Session[RunSpec], spec: RunSpec, record: Record, results: ResultsDirectory, name: str
 ) -> Record:
@@ -372,9 +384,9 @@ def _profiled(
         trace, operators = session.facts.device.profile(
             lambda: generator.generate(prompt_ids, spec.workload, "end_to_end")
         )
+        results.write_file(f"{spec.id}.{name}.trace.json", trace)
+        results.write_file(f"{spec.id}.{name}.operators.txt", operators.encode())
     except Exception as error:
         warning = f"not profiled: {type(error).__name__}: {error}"
         return msgspec.structs.replace(record, warnings=[*record.warnings, warning])
-    results.write_file(f"{spec.id}.{name}.trace.json", trace)
-    results.write_file(f"{spec.id}.{name}.operators.txt", operators.encode())
     return record

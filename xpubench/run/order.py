@@ -10,9 +10,10 @@ import msgspec
 
 from xpubench.catalog import SMOLLM2
 from xpubench.environment import Environment
-from xpubench.failures import failed_record
+from xpubench.failures import classify, failed_record
+from xpubench.files import expanded
 from xpubench.progress import Progress
-from xpubench.record import Failure, Record
+from xpubench.record import Record
 from xpubench.results import ResultsDirectory
 from xpubench.spec import AccuracySpec, RunSpec
 
@@ -56,25 +57,39 @@ def perform(order: Order, progress: Progress) -> Iterator[Record]:
     results = ResultsDirectory(Path(order.results))
     done: set[str] = set()
     try:
+        _tell_ranks(order, done)
         with contextlib.closing(_records(order, results, progress)) as records:
             for record in records:
                 done.add(record.id)
+                _tell_ranks(order, done)
                 yield record
     except KeyboardInterrupt:
-        at_work = next((spec for spec in order.specs if spec.id not in done), None)
+        at_work = _at_work(order, done)
         interrupted = None if at_work is None else write_interrupted(results, at_work)
         if interrupted is None:
             raise
         yield interrupted
 
 
+def _at_work(order: Order, done: set[str]) -> Spec | None:
+    return next((spec for spec in order.specs if spec.id not in done), None)
+
+
+def _tell_ranks(order: Order, done: set[str]) -> None:
+    """Has the death of a rank count as a failure of the run at work alone."""
+    if order.ranks is not None:
+        from xpubench.distributed import rendezvous
+
+        at_work = _at_work(order, done)
+        rendezvous.current().set_at_work(None if at_work is None else at_work.id)
+
+
 def write_interrupted(results: ResultsDirectory, spec: Spec) -> Record | None:
-    """Writes and returns the record of a run that was interrupted before it was loaded; None where the run
-    has a record already, which stays."""
+    """Writes and returns the record of a run that was interrupted before it had one; None where the run has
+    a record already, which stays."""
     if results.stamp_of(spec.id) is not None:
         return None
-    failure = Failure(failure_class="interrupted", message="interrupted before it was loaded")
-    record = failed_record(spec, Environment(), failure)
+    record = failed_record(spec, Environment(), classify(KeyboardInterrupt(), spec.subject.device))
     results.write(record)
     return record
 
@@ -90,7 +105,7 @@ def set_variables(order: Order) -> None:
     if not all(isinstance(spec, AccuracySpec) and spec.task.data is not None for spec in order.specs):
         return
     model = order.specs[0].subject.model
-    if model.lower() == SMOLLM2 or Path(model).expanduser().is_dir():
+    if model.lower() == SMOLLM2 or expanded(model).is_dir():
         from xpubench.accuracy.tasks import stay_offline
 
         stay_offline()

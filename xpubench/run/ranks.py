@@ -44,7 +44,9 @@ def carry_out(group: RankGroup, order: Order | None, work: Callable[[Order], T])
     # others.
     set_variables(shared)
     group.timeout = timedelta(seconds=shared.ranks_timeout_s)
-    group.agreed(lambda: _device(shared.specs[0].subject))
+    subject = shared.specs[0].subject
+    group.agreed(lambda: _device(subject))
+    autotp.check_devices(group, subject.device)
     group.watch(group.agreed(lambda: _drafts(shared) if group.rank == 0 else []), shared.results)
     if group.rank != 0:
         # Rank 0 handles an interruption.
@@ -73,7 +75,7 @@ def _device(subject: Subject) -> Device:
 
 
 def _drafts(order: Order) -> list[bytes]:
-    """The encoded records of the runs, which the watchdog writes if a rank is killed."""
+    """The encoded records of the runs; if a rank is killed, the watchdog writes that of the run at work."""
     ResultsDirectory(Path(order.results))
     unknown = Failure(failure_class="crash", message="")
     environment = capture(_device(order.specs[0].subject).facts(), registry.packages())
@@ -83,5 +85,5 @@ def _drafts(order: Order) -> list[bytes]:
 def _leave(group: RankGroup) -> None:
     if group.rank == 0:
         group.send(("leave", (), {}))
-    autotp.stop()
+    autotp.stop(group)
     group.leave()

@@ -154,7 +154,10 @@ class Session(ExitStack, Generic[AnySpec]):
         return [msgspec.structs.replace(record, **found) for record in records]
 
     def fail_all(self, error: BaseException) -> list[Record]:
-        """Writes and returns the records of all runs, for an error that ended their preparation."""
+        """Writes and returns the records of all runs, for an error that ended their preparation. An
+        interruption is raised again, because no run was at work that it could be the outcome of."""
+        if isinstance(error, KeyboardInterrupt):
+            raise error
         return [self.write(record) for record in self.failed(error, self.specs)]
 
     def write(self, record: Record) -> Record:

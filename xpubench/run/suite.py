@@ -15,6 +15,7 @@ import msgspec
 
 from xpubench.catalog import find_model, models
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.files import expanded
 from xpubench.record import Record
 from xpubench.results import ROUND, ResultsDirectory
 from xpubench.run.order import Order, Spec
@@ -205,7 +206,7 @@ def wanted(results: ResultsDirectory, spec: Spec, rerun: Rerun | None) -> bool:
 
 def _other_weights(record: Record) -> bool:
     subject = record.spec.subject
-    directory = Path(subject.model).expanduser()
+    directory = expanded(subject.model)
     if record.fingerprint is None or not (directory / "config.json").is_file():
         return False
     from xpubench.weights.fingerprint import of_directory
@@ -249,7 +250,7 @@ def _placed(suite: Suite, start: Path) -> Suite:
         if one.python is None or "/" not in one.python:
             return one
         # A path that is resolved would lead out of a virtual environment.
-        return msgspec.structs.replace(one, python=str((start / Path(one.python).expanduser()).absolute()))
+        return msgspec.structs.replace(one, python=str((start / expanded(one.python)).absolute()))
 
     found = {name: placed(one) for name, one in suite.environments.items()}
     return msgspec.structs.replace(suite, environments=found)

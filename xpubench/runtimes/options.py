@@ -37,6 +37,12 @@ def flag(name: str, **settings: Any) -> Flag:
     return Flag(name, settings)
 
 
+def was_given(value: object) -> bool:
+    """Whether a flag with this parsed value, or the field of its name, was given: one that was not is None
+    or False. 0 was given, although it equals False."""
+    return value is not None and value is not False
+
+
 class AppliedQuantization(msgspec.Struct, frozen=True, kw_only=True):
     """How the weights of a quantized model were really loaded: the kernel and the precisions that run, the
     numbers of INT4 and INT8 matrices, the names of the parameters in `high` precision, and those among

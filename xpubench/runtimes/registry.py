@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, cast
 
 from xpubench.errors import UserError, unknown
-from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions
+from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, was_given
 
 if TYPE_CHECKING:
     from xpubench.runtimes.base import Loader
@@ -74,6 +74,13 @@ def sharded(name: str) -> str:
     raise UserError(f"{name} does not run over ranks; leave out --runtime")
 
 
+def choosing_flag(name: str) -> str:
+    """What chooses the runtime `name` in a command line, with a blank before it: nothing for the default, and
+    the runtime that another one shares among ranks for that one."""
+    chosen = OPTIONS[name].shards or name
+    return "" if chosen == DEFAULT else f" --runtime {chosen}"
+
+
 def packages() -> list[str]:
     """The packages whose versions can change the figures of some runtime."""
     return list(dict.fromkeys(package for options in OPTIONS.values() for package in options.packages))
@@ -107,7 +114,7 @@ def options_from(
     for other, options in OPTIONS.items():
         for one in options.flags:
             value = getattr(args, one.dest, None)
-            if one.name not in read and value not in (None, False):
+            if one.name not in read and was_given(value):
                 raise UserError(
                     f"{one.name} has no effect on --runtime {name}; leave it out, or choose --runtime {other}"
                 )

@@ -14,7 +14,7 @@ from xpubench.weights.empty import empty_model
 from xpubench.weights.int4.checkpoints import read_weights, source_weights
 from xpubench.weights.int4.layout import Weight, fill, layout, quantized
 from xpubench.weights.lora import merged
-from xpubench.weights.pretrained import load_pretrained, load_tokenizer, tokenizer_doubts
+from xpubench.weights.pretrained import ending_of, load_pretrained, load_tokenizer, tokenizer_doubts
 from xpubench.weights.source import read_config, source_of
 
 # The fields of a `quantization_config` that tell one recipe from another.
@@ -29,11 +29,13 @@ UNPACKING_DOUBT = (
 
 
 class LoadedWeights(msgspec.Struct, frozen=True, kw_only=True):
-    """A transformers model, its tokenizer (None where it has none), the commit of its weights where they
-    come from the hub, how quantization changed the weights, and warnings about the checkpoint."""
+    """A transformers model, its tokenizer (None where it has none), what its generation config says that a
+    text ends at (an id, several, or None), the commit of its weights where they come from the hub, how
+    quantization changed the weights, and warnings about the checkpoint."""
 
     model: Any
     tokenizer: Any = None
+    ending: Any = None
     revision: str | None = None
     quantization: AppliedQuantization | None = None
     doubts: tuple[str, ...] = ()
@@ -63,10 +65,20 @@ def load_weights(subject: Subject) -> LoadedWeights:
     return LoadedWeights(
         model=model,
         tokenizer=tokenizer,
+        ending=ending_of(source.directory),
         revision=source.revision,
         quantization=applied,
         doubts=doubts,
     )
+
+
+def check_layout(subject: Subject, recipe: Quantization) -> None:
+    """Raises as `layout` where the subject's model, whose weights need not be here yet, cannot be quantized
+    by the recipe."""
+    if recipe.checkpoint is None:
+        trust = subject.trust_remote_code
+        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        layout(empty_model(config, getattr(torch, subject.dtype)), recipe)
 
 
 def quantized_by(fields: Any) -> AppliedQuantization | None:
@@ -76,13 +88,16 @@ def quantized_by(fields: Any) -> AppliedQuantization | None:
     if not isinstance(fields, dict):
         return None
     bits = fields.get("bits") or next((bits for bits in (4, 8) if fields.get(f"load_in_{bits}bit")), None)
+    # auto-round's name of the type, such as int, fp or mx_fp; that of compressed-tensors is int or float.
+    floating = "fp" in str(fields.get("data_type"))
     for group in (fields.get("config_groups") or {}).values():
-        bits = bits or (group.get("weights") or {}).get("num_bits")
+        weights = group.get("weights") or {}
+        if bits is None and (bits := weights.get("num_bits")) is not None:
+            floating = weights.get("type") == "float"
     kept = {name: value for name, value in fields.items() if name in KEPT and value is not None}
     method = str(fields.get("quant_method", "quantized"))
-    return AppliedQuantization(
-        weight_dtype=f"int{bits}" if bits else method, library={"method": method} | kept
-    )
+    weight_dtype = f"{'fp' if floating else 'int'}{bits}" if bits else method
+    return AppliedQuantization(weight_dtype=weight_dtype, library={"method": method} | kept)
 
 
 def _checkpoints_own(fields: Any, model: Any) -> AppliedQuantization | None:
@@ -123,6 +138,7 @@ def _quantized(subject: Subject, recipe: Quantization) -> LoadedWeights:
     return LoadedWeights(
         model=model,
         tokenizer=tokenizer,
+        ending=ending_of(source.directory),
         revision=source.revision,
         quantization=applied,
         doubts=tokenizer_doubts(source, tokenizer),

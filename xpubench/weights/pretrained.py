@@ -140,6 +140,17 @@ def load_tokenizer(directory: Path, trust_remote_code: bool) -> Any:
         return None
 
 
+def ending_of(directory: Path) -> Any:
+    """What a checkpoint's generation config says that a text ends at: an id or a list of ids; None where it
+    says nothing."""
+    try:
+        fields = json.loads((directory / "generation_config.json").read_text())
+    # transformers takes one that cannot be read for none.
+    except (OSError, ValueError):
+        return None
+    return fields.get("eos_token_id") if isinstance(fields, dict) else None
+
+
 def _tokenizer_class(directory: Path) -> Any:
     """The class that loads a tokenizer. AutoTokenizer loads any, but its import takes two seconds, which are
     saved where the config names the class under which transformers 5 saves most tokenizers."""

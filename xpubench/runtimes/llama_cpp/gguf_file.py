@@ -10,6 +10,7 @@ import msgspec
 
 from xpubench.catalog import SMOLLM2
 from xpubench.errors import UserError, first_line
+from xpubench.files import expanded
 from xpubench.record import WeightsFingerprint
 from xpubench.runtimes.base import Origin
 from xpubench.weights.embedded import smollm2_gguf
@@ -63,7 +64,7 @@ def files_of(model: str) -> tuple[Path, ...]:
     Raises the same errors as `read_gguf`, except those for the content of a file."""
     if model.lower() == SMOLLM2:
         return (_embedded(),)
-    path = Path(model).expanduser()
+    path = expanded(model)
     if path.is_dir():
         return _only_one(path)
     if not path.is_file():

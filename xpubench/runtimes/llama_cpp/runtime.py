@@ -72,7 +72,9 @@ class LlamaCppRuntime(Loader, Generator, Scorer):
         self.layers = int(llama.llama_model_n_layer(self._model))
         tokenizer = GgufTokenizer(self._model, gguf.files[0].stem)
         special = {name: getattr(tokenizer, name) for name in SPECIAL}
-        self.vocabulary = Vocabulary(subject.model, tokenizer.vocab_size, tokenizer, special.get)
+        self.vocabulary = Vocabulary(
+            subject.model, tokenizer.vocab_size, tokenizer, special.get, ending=tokenizer.end_ids
+        )
         self._context: LlamaContext | None = None
         self._scoring: LlamaContext | None = None
 

@@ -35,6 +35,12 @@ class GgufTokenizer:
         attribute, control = self._llama.llama_vocab_get_attr, self._llama.LLAMA_TOKEN_ATTR_CONTROL
         return [one for one in range(self.vocab_size) if attribute(self._vocabulary, one) & control]
 
+    @property
+    def end_ids(self) -> list[int]:
+        """The control tokens at which llama.cpp ends a text."""
+        ends = self._llama.llama_vocab_is_eog
+        return [one for one in self.all_special_ids if ends(self._vocabulary, one)]
+
     def __call__(self, text: str) -> dict[str, list[int]]:
         return {"input_ids": self.encode(text)}
 

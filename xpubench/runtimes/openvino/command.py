@@ -9,6 +9,7 @@ from typing import Any, get_args
 import msgspec
 
 from xpubench.errors import UserError
+from xpubench.files import expanded
 from xpubench.progress import log_line
 from xpubench.runtimes.openvino.options import WeightFormat
 from xpubench.runtimes.openvino.recipe import Backup, ExportRecipe, Fallback, Sensitivity
@@ -129,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         reason = ", Optimum's default above a billion parameters" if chosen == "int8" else ""
         log_line(f"no --weight-format given: {chosen}{reason}")
         recipe = msgspec.structs.replace(recipe, weight_format=chosen)
-    print(export(recipe, args.out.expanduser(), log_line))
+    print(export(recipe, expanded(args.out), log_line))
     return 0
 
 

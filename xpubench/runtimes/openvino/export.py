@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from xpubench.errors import RunFailure, UserError, first_line
-from xpubench.files import cache_directory, model_aside
+from xpubench.files import cache_directory, expanded, model_aside
 from xpubench.process.reports import Said, Send, serve
 from xpubench.runtimes.openvino.command import MODEL_TASK
 from xpubench.runtimes.openvino.options import IR_FILE, SETTINGS, WeightFormat
@@ -28,6 +28,7 @@ from xpubench.runtimes.openvino.recipe import RECIPE_FILE, ExportOrder, ExportRe
 from xpubench.runtimes.openvino.stack import import_openvino
 from xpubench.runtimes.openvino.tokenizer import has_tokenizer_ir
 from xpubench.runtimes.openvino.tokenizer_export import doubts_of_tokenizer, write_tokenizer_irs
+from xpubench.runtimes.options import was_given
 from xpubench.weights.fingerprint import fingerprint
 from xpubench.weights.pretrained import cannot_load, load_pretrained, load_tokenizer, tokenizer_files
 from xpubench.weights.quiet import quiet_transformers
@@ -95,7 +96,7 @@ def _settings(recipe: ExportRecipe) -> str:
 
 def _set_fields(recipe: ExportRecipe) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(recipe)
-    return {name: value for name, value in fields.items() if value not in (None, False, "")}
+    return {name: value for name, value in fields.items() if was_given(value) and value != ""}
 
 
 def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say: Say) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def _made(recipe: ExportRecipe, source: Source, target: Path, between: Path, say
             _compress(plain, target, recipe)
     tokenizer = _tokenizer(directory, target, recipe.trust_remote_code, say)
     # Local directories are kept as absolute paths, so that they are found from elsewhere too.
-    local = Path(recipe.model).expanduser()
+    local = expanded(recipe.model)
     places = {"model": str(local.resolve()) if local.is_dir() else recipe.model}
     if recipe.lora is not None:
         places["lora"] = str(Path(recipe.lora).resolve())

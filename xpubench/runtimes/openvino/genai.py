@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.files import expanded
 from xpubench.measure.ledger.inside import InsideTimes, explain_inside
 from xpubench.measure.ledger.measured import Measured
 from xpubench.measure.ledger.processors import Waits
@@ -230,7 +231,7 @@ def _options_of(subject: Subject) -> GenAiOptions:
 def _check_adapter(adapter: Path, model: str) -> None:
     """Raises UserError for an adapter that GenAI does not apply as PEFT does, and for an IR that has one."""
     scale_of(adapter)
-    kept = read_recipe(Path(model).expanduser())
+    kept = read_recipe(expanded(model))
     if kept is not None and (other := kept["recipe"].get("lora")) is not None:
         raise UserError(
             f"the IR {model} has the LoRA adapter {other} merged into its weights; leave out --lora, or give "

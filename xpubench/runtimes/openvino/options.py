@@ -2,11 +2,12 @@
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from xpubench.errors import UserError, unknown
-from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag, type_bytes
+from xpubench.runtimes.options import Flag, RuntimeDescription, RuntimeOptions, flag, type_bytes, was_given
 
 WeightFormat = Literal["fp32", "fp16", "int8", "int4"]
 
@@ -86,9 +87,7 @@ class OpenVinoDescription(RuntimeDescription, kw_only=True, frozen=True):
     @property
     def recipe_text(self) -> str | None:
         told = [
-            f"{name} {value}"
-            for name, value in self._recipe.items()
-            if name in SETTINGS and value not in (None, False)
+            f"{name} {value}" for name, value in self._recipe.items() if name in SETTINGS and was_given(value)
         ]
         return ", ".join(["NNCF", *told]) if told else None
 
@@ -213,7 +212,7 @@ class OpenVinoOptions(RuntimeOptions, kw_only=True, frozen=True):
         return self.weight_format
 
     def weight_bytes(self, model: str, parameters: int) -> int | None:
-        binary = (Path(model).expanduser() / IR_FILE).with_suffix(".bin")
+        binary = (Path(os.path.expanduser(model)) / IR_FILE).with_suffix(".bin")
         if binary.is_file():
             return binary.stat().st_size
         # Without a format, an export has the run's dtype, or the one of 16 bits where that has 16.

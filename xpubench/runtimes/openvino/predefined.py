@@ -1,11 +1,11 @@
 """Fills in the settings that a recipe leaves open: as in optimum-cli with those that Optimum Intel keeps for
 known models, and else with groups that divide the model's matrices."""
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from xpubench.files import expanded
 from xpubench.runtimes.openvino.recipe import ExportRecipe, fitting_group_size
 
 # Optimum's settings that have the same name in the recipe.
@@ -32,7 +32,7 @@ def settled(recipe: ExportRecipe, config: dict[str, Any]) -> ExportRecipe:
 def _of_optimum(recipe: ExportRecipe) -> ExportRecipe | None:
     from optimum.intel.openvino.configuration import get_default_quantization_config
 
-    local = Path(recipe.model).expanduser()
+    local = expanded(recipe.model)
     name = str(local) if local.is_dir() else recipe.model
     kept = get_default_quantization_config(name, weight_format=recipe.weight_format)
     # Such settings belong to the parts of a multimodal model, and not to a language model.

@@ -7,7 +7,9 @@ import msgspec
 
 from xpubench.catalog.architecture import architecture_of
 from xpubench.errors import UserError
+from xpubench.files import expanded
 from xpubench.runtimes.openvino.options import IR_FILE, WeightFormat
+from xpubench.runtimes.options import was_given
 
 Fallback = Literal["error", "ignore", "adjust"]
 Backup = Literal["none", "int8_sym", "int8_asym"]
@@ -89,7 +91,7 @@ class ExportRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def compression(self) -> list[str]:
         """The given flags among those that apply only to int4."""
-        return [_flag(name) for name in INT4_ALONE if getattr(self, name) not in (None, False)]
+        return [_flag(name) for name in INT4_ALONE if was_given(getattr(self, name))]
 
     @property
     def weights_from(self) -> str:
@@ -122,7 +124,7 @@ def fitting_group_size(config: dict[str, Any]) -> int | None:
 
 def is_ir(model: str) -> bool:
     """Whether `model` is the path of a directory that holds an OpenVINO IR."""
-    return (Path(model).expanduser() / IR_FILE).is_file()
+    return (expanded(model) / IR_FILE).is_file()
 
 
 def read_recipe(directory: Path) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import msgspec
 import torch
 
 from xpubench.errors import RunFailure, UserError, unknown
+from xpubench.files import expanded
 from xpubench.measure.rounding import UNIT_ROUNDOFF
 from xpubench.process.child import run_child
 from xpubench.record import WeightsFingerprint
@@ -29,7 +30,7 @@ from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import Subject, Workload
 from xpubench.weights.lora import check_adapter
-from xpubench.weights.pretrained import load_tokenizer
+from xpubench.weights.pretrained import ending_of, load_tokenizer
 from xpubench.weights.source import read_config, source_of
 
 EXPORT = "xpubench.runtimes.openvino.export"
@@ -59,7 +60,8 @@ class OpenVinoRuntime(Loader, Generator):
         coder = ir_tokenizer(directory) if self.own_tokenizer else None
         self.tokenizer = "transformers" if coder is None else "openvino"
         size = _vocab_size(self.config)
-        self.vocabulary = Vocabulary(subject.model, size, tokenizer, self.config.get, coder)
+        ending = ending_of(directory)
+        self.vocabulary = Vocabulary(subject.model, size, tokenizer, self.config.get, coder, ending)
         # torch has one thread while OpenVINO works, because OpenMP threads that spin after torch's own work
         # would take the cores from oneTBB's threads.
         self._torch_threads = torch.get_num_threads()
@@ -134,7 +136,7 @@ class OpenVinoRuntime(Loader, Generator):
     def origin(cls, subject: Subject) -> Origin | None:
         if not is_ir(subject.model):
             return super().origin(subject)
-        kept = read_recipe(Path(subject.model).expanduser())
+        kept = read_recipe(expanded(subject.model))
         if kept is None:
             return None
         recipe = kept["recipe"]
@@ -220,7 +222,7 @@ class OpenVinoRuntime(Loader, Generator):
 
     @classmethod
     def _directory(cls, subject: Subject) -> Path:
-        return Path(subject.model).expanduser() if is_ir(subject.model) else cls._wanted(subject)[1]
+        return expanded(subject.model) if is_ir(subject.model) else cls._wanted(subject)[1]
 
     @classmethod
     def _wanted(cls, subject: Subject) -> tuple[ExportRecipe, Path]:

@@ -16,6 +16,7 @@ from xpubench.catalog import find_model
 from xpubench.environment import Environment
 from xpubench.errors import RunFailure, UserError, unknown
 from xpubench.explanation import DeviceCard
+from xpubench.files import expanded
 from xpubench.measure.clock import LogitsWatch, TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.ledger.measured import Measured
@@ -49,7 +50,7 @@ from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
 from xpubench.weights.int4.kernels import bit_sum, tensor_class
 from xpubench.weights.int4.recipes import calibrated_description, read_description
-from xpubench.weights.load import LoadedWeights, load_weights
+from xpubench.weights.load import LoadedWeights, check_layout, load_weights
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.source import source_of
 
@@ -66,6 +67,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
             model.config.get_text_config().vocab_size,
             loaded.tokenizer,
             lambda name: getattr(model.config, name, None),
+            ending=loaded.ending,
         )
         self._synchronize = synchronizer(subject.device)
         self._eager_forward: Forward | None = None
@@ -134,14 +136,14 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @classmethod
     def origin(cls, subject: Subject) -> Origin | None:
-        kept = calibrated_description(Path(subject.model).expanduser())
+        kept = calibrated_description(expanded(subject.model))
         if kept is None:
             return super().origin(subject)
         return Origin(model=kept.source, revision=kept.revision, lora=subject.lora)
 
     @classmethod
     def fingerprint(cls, subject: Subject) -> WeightsFingerprint | None:
-        kept = calibrated_description(Path(subject.model).expanduser())
+        kept = calibrated_description(expanded(subject.model))
         return super().fingerprint(subject) if kept is None else kept.checkpoint
 
     @classmethod
@@ -163,8 +165,9 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @classmethod
     def check_quantization(cls, subject: Subject, recipe: Quantization) -> None:
-        """UserError when this machine cannot run the recipe."""
+        """UserError or RunFailure `unsupported` when this machine or the model does not fit the recipe."""
         tensor_class(subject.device)
+        check_layout(subject, recipe)
 
     @classmethod
     def weights(cls, subject: Subject) -> LoadedWeights:
@@ -319,7 +322,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     def described(self) -> dict[str, Any]:
         """The fields of the description."""
-        kept = calibrated_description(Path(self.subject.model).expanduser())
+        kept = calibrated_description(expanded(self.subject.model))
         return {
             "model_class": type(self.model).__name__,
             "attention": getattr(self.model.config, "_attn_implementation", None),
