@@ -149,6 +149,18 @@ def smollm2() -> Path:
 
 
 @pytest.fixture(scope="session")
+def short_smollm2(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the first six of the embedded model's thirty layers, and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    directory = tmp_path_factory.mktemp("short-smollm2")
+    AutoTokenizer.from_pretrained(smollm2).save_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(smollm2, num_hidden_layers=6)
+    model.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with a random two-layer Llama of 128 positions and 256 tokens, without a tokenizer. Half
     of its ids end a sequence, so that only a run that ignores the end reaches its length."""

@@ -4,7 +4,8 @@
 
 BEHAVIOUR is `ok`; `group`, whose tasks have the records; `nothing`, which says that it is done and has
 written no record; `late`, which is killed between a record and its report; `watched`, which is killed when
-the ranks' watchdog has written that the run failed; or, at the first run: `refuse` the order, or `crash`.
+the ranks' watchdog has written that the run failed; `full`, whose disk has no space after the first record;
+or, at the first run: `refuse` the order, or `crash`.
 """
 
 import os
@@ -21,7 +22,7 @@ from xpubench.errors import UserError
 from xpubench.failures import write_as_failed
 from xpubench.process.reports import Send, Written, serve
 from xpubench.record import Failure, Record
-from xpubench.results import ResultsDirectory
+from xpubench.results import ResultsDirectory, WriteError
 from xpubench.run.order import Order
 
 
@@ -46,6 +47,8 @@ def work(behaviour: str, order: Order, send: Send) -> None:
         record = latency_record(subject(), iterations=2, new_tokens=2, id=spec.id)
         if index == 0 and behaviour == "refuse":
             raise UserError("there is no such thing")
+        if index == 1 and behaviour == "full":
+            raise WriteError("cannot write the second record")
         if index == 0 and behaviour == "crash":
             raise ZeroDivisionError("by zero")
         if behaviour == "group":

@@ -81,7 +81,7 @@ def death_of(who: str, kills_before: int, exit_code: int | None = None) -> Failu
     elif exit_code < 0:
         how = f"was killed by {signal.Signals(-exit_code).name}"
     else:
-        how = f"ended with exit code {exit_code} before this run had a record"
+        how = f"ended with exit code {exit_code} and without a report"
     return Failure(failure_class="crash", message=f"{who} {how}")
 
 

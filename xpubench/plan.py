@@ -9,7 +9,8 @@ from xpubench.catalog import CatalogDevice
 from xpubench.catalog.architecture import Architecture
 from xpubench.errors import RunFailure, UserError
 from xpubench.explanation import Expectation
-from xpubench.spec import DTYPE_BYTES, Quantization, RunSpec, Subject, Workload
+from xpubench.runtimes.options import OWN_INT4_METHOD
+from xpubench.spec import DTYPE_BYTES, WHOLE_ROW, Quantization, RunSpec, Subject, Workload
 
 Bound = Literal["compute", "memory"]
 
@@ -120,18 +121,21 @@ def own_weights(architecture: Architecture, subject: Subject) -> StoredWeights |
 
 def stored_weights(architecture: Architecture, subject: Subject) -> StoredWeights:
     """The weights as the runtime stores them, or as dtype and recipe do, or a quantized checkpoint. A recipe
-    stores the layers' matrices with 4 bits a value and one scale a group, and the token table and the output
-    head with one byte a value, unless the recipe keeps them in high precision. The kernels' other fields
-    beside the scale, and modules that the recipe keeps in high precision by name, are not counted. Of a
-    quantized checkpoint, the layers' matrices and an output head that is not tied have at least the bits that
-    its config names; scales, and matrices of more bits, are not counted."""
+    stores the layers' matrices with 4 bits a value and one scale a group, where a row is one group as if all
+    rows were as long as the longest, and the token table and the output head with one byte a value, unless
+    the recipe keeps them in high precision. The kernels' other fields beside the scale, and modules that the
+    recipe keeps in high precision by name, are not counted. Of a quantized checkpoint, the layers' matrices
+    and an output head that is not tied have at least the bits that its config names; scales, and matrices of
+    more bits, are not counted."""
     if (own := own_weights(architecture, subject)) is not None:
         return own
     dtype_bytes, recipe, bits = DTYPE_BYTES[subject.dtype], subject.quantization, architecture.weight_bits
     matrix: float = dtype_bytes
     table = head = matrix
     if recipe is not None:
-        matrix = 0.5 + DTYPE_BYTES[recipe.scale_dtype] / recipe.group_size
+        longest_row = max(architecture.hidden_size, architecture.intermediate_size)
+        group_size = longest_row if recipe.group_size == WHOLE_ROW else recipe.group_size
+        matrix = 0.5 + DTYPE_BYTES[recipe.scale_dtype] / group_size
         if recipe.head == "int8":
             table = head = 1
     elif bits is not None and subject.weights == "pretrained":
@@ -145,6 +149,16 @@ def stored_weights(architecture: Architecture, subject: Subject) -> StoredWeight
         weights=architecture.parameter_count * dtype_bytes - int(saved + of_head * (not architecture.tied)),
         step=architecture.step_weight_parameters * dtype_bytes - int(saved_in_step),
     )
+
+
+def check_int4(architecture: Architecture | None, subject: Subject) -> None:
+    """UserError for a recipe of this tool and a mixture of experts. transformers 5 has the experts of a layer
+    in one tensor, which such a recipe does not quantize; those of transformers 4 are linear layers, and
+    which of the two is installed is not known here."""
+    own = subject.options.int4_method == OWN_INT4_METHOD
+    if subject.quantization is not None and own and architecture is not None and architecture.experts > 1:
+        what = f"the experts of {architecture.model_type} have no INT4 form in transformers 5"
+        raise UserError(f"{what}, and are most of its weights; leave out --woq")
 
 
 def least_kv_value_bytes(subject: Subject) -> float:

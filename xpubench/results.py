@@ -21,11 +21,18 @@ PAGE = "report.html"
 LOGS = "logs"
 
 
+class WriteError(UserError):
+    """A file that cannot be written to a results directory, which says nothing about the run. `record` is the
+    one that is lost with it, None where it is another file."""
+
+    record: Record | None = None
+
+
 class ResultsDirectory:
     """A directory with one JSON file a run, named by the run's id, and sidecar files of the same stem."""
 
     def __init__(self, path: Path) -> None:
-        """Makes the directory; UserError when nothing can be written to it."""
+        """Makes the directory; WriteError when nothing can be written to it."""
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -33,7 +40,7 @@ class ResultsDirectory:
                 pass
         except OSError as error:
             why = f"cannot write to the results directory {path}: {error.strerror}"
-            raise UserError(f"{why}; choose another with --results-dir") from error
+            raise WriteError(f"{why}; choose another with --results-dir") from error
 
     def record_path(self, record_id: str) -> Path:
         """The file of the record of that id."""
@@ -63,16 +70,21 @@ class ResultsDirectory:
         self.record_path(record_id).unlink(missing_ok=True)
 
     def write(self, record: Record) -> Path:
-        """Writes the record as indented JSON, whole or not at all."""
-        return self.write_file(f"{record.id}.json", msgspec.json.format(encode(record), indent=1))
+        """Writes the record as indented JSON, whole or not at all; WriteError with the record when that
+        fails."""
+        try:
+            return self.write_file(f"{record.id}.json", msgspec.json.format(encode(record), indent=1))
+        except WriteError as error:
+            error.record = record
+            raise
 
     def write_file(self, name: str, data: bytes) -> Path:
-        """Writes `data` to the file `name`, whole or not at all; UserError when that fails."""
+        """Writes `data` to the file `name`, whole or not at all; WriteError when that fails."""
         target = self.path / name
         try:
             write_aside(target, data)
         except OSError as error:
-            raise UserError(f"cannot write {target}: {error.strerror}") from error
+            raise WriteError(f"cannot write {target}: {error.strerror}") from error
         return target
 
 

@@ -20,6 +20,14 @@ DTYPE_BYTES: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 # The fewest measured iterations that an always-valid interval needs.
 LEAST_PAIRS = 5
 GROUP_SIZES = (32, 64, 128, 256)
+# neural-compressor's group size of a row.
+WHOLE_ROW = -1
+
+
+def check_group_size(size: int) -> None:
+    """UserError for a group size that no kernel takes."""
+    if size not in GROUP_SIZES:
+        raise UserError(f"--group_size must be one of {', '.join(map(str, GROUP_SIZES))}, not {size}")
 
 
 class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,7 +37,8 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     grids are described in `xpubench.weights.int4.grids`). The token table and the output head are INT8 with a
     scale a row, or with `head` "high" stay in the model's precision, as do the modules whose names match a
     glob of `high_precision`. `compute_dtype` None stands for the run's dtype. `checkpoint` is the directory
-    of a quantized model; with None, the model is quantized when it is loaded.
+    of a quantized model; with None, the model is quantized when it is loaded. A checkpoint of
+    neural-compressor can have any group size, and with -1 each row is one group.
     """
 
     algorithm: Literal["RTN"] = "RTN"
@@ -41,16 +50,11 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     high_precision: tuple[str, ...] = ()
     checkpoint: str | None = None
 
-    def __post_init__(self) -> None:
-        # A checkpoint of neural-compressor may have another group size.
-        if self.checkpoint is None and self.group_size not in GROUP_SIZES:
-            known = ", ".join(map(str, GROUP_SIZES))
-            raise UserError(f"--group_size must be one of {known}, not {self.group_size}")
-
     @property
     def title(self) -> str:
         """The recipe in a few words."""
-        return f"{self.algorithm} {self.weight_dtype} groups of {self.group_size}"
+        groups = "one group a row" if self.group_size == WHOLE_ROW else f"groups of {self.group_size}"
+        return f"{self.algorithm} {self.weight_dtype} {groups}"
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,7 +8,8 @@ import pytest
 import torch
 import transformers
 
-from xpubench.measure import bandwidth
+from xpubench.measure import bandwidth, products
+from xpubench.runtimes.pytorch import card
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,6 +26,18 @@ def one_bandwidth() -> Iterator[None]:
     share it for ten seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bandwidth, "RECENT_S", float("inf"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_cards() -> Iterator[None]:
+    """Device cards from smaller measurements, which are kept on a busy machine too. A card takes longer than
+    all else that a run of a tiny model does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(card, "DEEP", 64)
+        patch.setattr(card, "ROUNDS", 1)
+        patch.setattr(card, "CPU_SHARE", 0.0)
+        patch.setattr(products, "SIZES", {"cpu": (256,)})
         yield
 
 

@@ -36,8 +36,8 @@ class Silent:
 
 
 @pytest.fixture(scope="module")
-def runtime(smollm2: Path) -> PyTorchRuntime:
-    return PyTorchRuntime.load(Subject(model=str(smollm2), device="cpu", dtype="float32"))
+def runtime(short_smollm2: Path) -> PyTorchRuntime:
+    return PyTorchRuntime.load(Subject(model=str(short_smollm2), device="cpu", dtype="float32"))
 
 
 def ours(runtime: PyTorchRuntime, max_length: int = 8192, batch_size: int = 0) -> RuntimeLM:
@@ -85,9 +85,9 @@ def test_generated_texts_are_those_of_hflm(runtime: PyTorchRuntime) -> None:
     assert ours(runtime).generate_until(texts) == theirs(runtime).generate_until(texts, disable_tqdm=True)
 
 
-def test_the_head_is_tried_out_before_it_is_used_alone(runtime: PyTorchRuntime, smollm2: Path) -> None:
+def test_the_head_is_tried_out_before_it_is_used_alone(runtime: PyTorchRuntime, short_smollm2: Path) -> None:
     assert runtime.scores_rows_alone is True
-    whole = PyTorchRuntime.load(Subject(model=str(smollm2), device="cpu", dtype="float32"))
+    whole = PyTorchRuntime.load(Subject(model=str(short_smollm2), device="cpu", dtype="float32"))
     plain = whole.model.forward
 
     def scaled(*arguments: Any, **named: Any) -> Any:
@@ -103,12 +103,13 @@ def test_the_head_is_tried_out_before_it_is_used_alone(runtime: PyTorchRuntime, 
 
 
 @pytest.fixture
-def accuracy(xpubench: CommandLine, smollm2: Path, tmp_path: Path) -> CommandLine:
-    """`accuracy(*flags)`: the first twelve smoke passages on the CPU in float32; later flags win."""
+def accuracy(xpubench: CommandLine, short_smollm2: Path, tmp_path: Path) -> CommandLine:
+    """`accuracy(*flags)`: the first twelve smoke passages on the CPU in float32, of a model whose answers are
+    seldom right; later flags win."""
 
     def run(*flags: object) -> Any:
         return xpubench(
-            *("generate", "-m", smollm2, "--device", "cpu", "--dtype", "float32", "--accuracy-only"),
+            *("generate", "-m", short_smollm2, "--device", "cpu", "--dtype", "float32", "--accuracy-only"),
             *("--acc-tasks", "lambada_smoke", "--acc-iter", 12, "--results-dir", tmp_path / "results"),
             *flags,
         )
@@ -116,8 +117,8 @@ def accuracy(xpubench: CommandLine, smollm2: Path, tmp_path: Path) -> CommandLin
     return run
 
 
-def test_what_a_record_holds(accuracy: CommandLine) -> None:
-    done = accuracy("--json")
+def test_what_a_record_holds(accuracy: CommandLine, smollm2: Path) -> None:
+    done = accuracy("-m", smollm2, "--json")
     assert done.code == 0
     (record,) = done.records
     found = record["accuracy"]
@@ -137,11 +138,11 @@ def test_what_a_record_holds(accuracy: CommandLine) -> None:
 
 
 def test_a_local_file_runs_a_lambada_task_and_two_runs_compare(
-    accuracy: CommandLine, xpubench: CommandLine, tmp_path: Path
+    accuracy: CommandLine, xpubench: CommandLine, smollm2: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "passages.jsonl"
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in PASSAGES[:10]))
-    flags = ("--acc-tasks", "lambada_openai", "--acc-data", data, "--json")
+    flags = ("-m", smollm2, "--acc-tasks", "lambada_openai", "--acc-data", data, "--json")
     one, other = (accuracy(*flags, "--dtype", dtype).records[0] for dtype in ("float32", "bfloat16"))
     assert one["accuracy"]["n"] == 10
     paths = [tmp_path / "results" / f"{record['id']}.json" for record in (one, other)]

@@ -31,9 +31,10 @@ def empty(directory: Path) -> None:
 
 
 def lose_a_shard(directory: Path) -> None:
-    (directory / "model.safetensors.index.json").write_text(
-        json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}})
-    )
+    shards = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+    (directory / "model.safetensors").rename(directory / shards[0])
+    index = {"weight_map": {"a": shards[0], "b": shards[1]}}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def lose_the_weights(directory: Path) -> None:

@@ -48,9 +48,9 @@ def test_the_tokens_are_those_of_plain_transformers(
     _tokens_are_those_of_plain_transformers(generate, tiny_llama, special, (1, 2), *search, *cache)
 
 
-def test_the_tokens_of_a_trained_model(generate: CommandLine, smollm2: Path) -> None:
+def test_the_tokens_of_trained_weights(generate: CommandLine, short_smollm2: Path) -> None:
     flags = ("--num-beams", "3", "--use-static-cache")
-    _tokens_are_those_of_plain_transformers(generate, smollm2, frozenset({0, 1, 2}), (2,), *flags)
+    _tokens_are_those_of_plain_transformers(generate, short_smollm2, frozenset({0, 1, 2}), (2,), *flags)
 
 
 def test_what_a_record_holds(generate: CommandLine, tiny_llama: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 pytest.importorskip("torchao")
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file  # after the check that it is
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from tests.conftest import CommandLine, files_of_at_most
-from tests.integration.test_dummy_weights import FAMILIES
+from tests.integration.test_dummy_weights import FAMILIES, SMALL
 from xpubench.errors import RunFailure, UserError
 from xpubench.spec import Quantization
 from xpubench.weights.dummy import build_dummy, dummy_tensors
@@ -106,10 +107,110 @@ def test_the_kernels_compute_what_the_weights_stand_for(family: str, head: str) 
     assert applied.int8 == (0 if head == "high" else 1 if fields["tie_word_embeddings"] else 2)
 
 
+# Older versions have the experts as linear layers.
+fused_experts = pytest.mark.skipif(transformers.__version__.startswith("4."), reason="of transformers 5")
+OTHERS = {
+    "gpt2": {
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "vocab_size": 128,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+    },
+    "mixtral": SMALL | {"num_local_experts": 4},
+    "qwen3_moe": SMALL | {"head_dim": 16, "num_experts": 4, "moe_intermediate_size": 32},
+}
+EXPERTS = ("*.experts", "*.mlp.gate")
+
+
+@pytest.mark.parametrize(
+    ("family", "count", "first"),
+    [
+        ("gpt2", 8, "transformer.h.0.attn.c_attn.weight of Conv1D"),
+        pytest.param("mixtral", 6, "model.layers.0.mlp.experts.gate_up_proj", marks=fused_experts),
+        pytest.param("qwen3_moe", 6, "model.layers.0.mlp.experts.gate_up_proj", marks=fused_experts),
+    ],
+)
+def test_matrices_beyond_linear_layers_are_refused(
+    generate: CommandLine, tmp_path: Path, family: str, count: int, first: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family} | OTHERS[family]))
+    flags = ("--dummy-weights", "--dtype", "bfloat16", "--woq", "--group_size", 32, "--json")
+    done = generate(tmp_path, *flags)
+    (record,) = done.records
+    assert (done.code, record["status"], record["plan"]) == (1, "unsupported", None)
+    assert f"{count} matrices" in done.error_line
+    assert first in done.error_line or family != "gpt2"
+
+
+@fused_experts
+def test_experts_that_the_recipe_keeps_are_named(xpubench: CommandLine, tmp_path: Path) -> None:
+    fields = {"model_type": "mixtral"} | OTHERS["mixtral"]
+    recipe = Quantization(group_size=32, weight_dtype="int4_asym", high_precision=EXPERTS)
+    model, plain, applied = _int4_and_its_values(fields, recipe)
+    assert (applied.int4, applied.int8, len(applied.high)) == (8, 2, 6)
+    assert "model.layers.1.mlp.experts.down_proj" in applied.high
+    ids = torch.arange(3, 19)[None]
+    with torch.inference_mode():
+        assert torch.allclose(model(ids).logits, plain(ids).logits, atol=2e-3, rtol=1e-3)
+
+    # A checkpoint names each expert.
+    plain.save_pretrained(tmp_path / "source")
+    target = tmp_path / "int4"
+    flags = ("quantize", tmp_path / "source", target, "--group_size", 32)
+    done = xpubench(*flags)
+    assert (done.code, "6 matrices" in done.error_line) == (1, True)
+    done = xpubench(*flags, "--woq_keep", *EXPERTS)
+    assert (done.code, "experts.0." in done.error_line, target.exists()) == (1, True, False)
+
+
 def test_a_group_size_that_does_not_divide_a_width() -> None:
     model = empty_model({"model_type": "llama"} | FAMILIES["llama"], torch.float32)
     with pytest.raises(UserError, match=r"groups of 64 do not divide .* with 96; --group_size 32 fits"):
         layout(model, Quantization(group_size=64))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    ("globs", "kept"),
+    [
+        (("lm_head",), {"lm_head"}),
+        (("*embed_tokens",), {"model.embed_tokens"}),
+        (("lm_head", "*embed_tokens"), {"lm_head", "model.embed_tokens"}),
+        (("*.1.*.down_proj",), {"model.layers.1.mlp.down_proj"}),
+    ],
+)
+def test_the_modules_that_a_glob_names_stay_high(tied: bool, globs: tuple[str, ...], kept: set[str]) -> None:
+    fields = {"model_type": "llama", "tie_word_embeddings": tied} | FAMILIES["llama"]
+    recipe = Quantization(group_size=32, high_precision=globs)
+    kinds = layout(empty_model(fields, torch.float32), recipe)
+    high = {name.removesuffix(".weight") for name, kind in kinds.items() if kind == "high"}
+    tables = {"model.embed_tokens"} if tied else {"model.embed_tokens", "lm_head"}
+    # A tied weight stays high where either of its modules does.
+    if tied and kept & {"lm_head", "model.embed_tokens"}:
+        kept = {"model.embed_tokens"}
+    assert {name for name in high if not name.endswith("norm")} == kept
+    int8 = {name.removesuffix(".weight") for name, kind in kinds.items() if kind == "int8"}
+    assert int8 == tables - kept
+
+
+@pytest.mark.parametrize(
+    ("globs", "words"),
+    [
+        (
+            ("*.down_proj", "*.dwn_proj"),
+            r"'\*\.dwn_proj' matches no module that holds a matrix, such as model",
+        ),
+        # It has none of its own.
+        (("*.mlp",), "'\\*\\.mlp' matches no module"),
+        (("*",), "leaves no matrix for INT4"),
+    ],
+)
+def test_globs_that_name_nothing_or_everything(globs: tuple[str, ...], words: str) -> None:
+    model = empty_model({"model_type": "llama"} | FAMILIES["llama"], torch.float32)
+    with pytest.raises(UserError, match=words):
+        layout(model, Quantization(group_size=32, high_precision=globs))
 
 
 def test_matrices_that_the_kernel_refuses_stay_high_and_are_counted(
@@ -117,12 +218,16 @@ def test_matrices_that_the_kernel_refuses_stay_high_and_are_counted(
 ) -> None:
     narrow = FAMILIES["llama"] | {"num_key_value_heads": 1, "head_dim": 24}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"} | narrow))
-    done = generate(tmp_path, "--dummy-weights", "--dtype", "bfloat16", "--woq", "--group_size", 32, "--json")
+    flags = ("--dummy-weights", "--dtype", "bfloat16", "--woq", "--group_size", 32, "--json")
+    done = generate(tmp_path, *flags)
     (record,) = done.records
     applied = record["runtime"]["quantization"]
     assert len(applied["refused"]) == 4
     assert all(name.endswith(("k_proj.weight", "v_proj.weight")) for name in applied["refused"])
     assert any("4 matrices" in warning for warning in record["warnings"])
+    done = generate(tmp_path, *flags, "--woq_keep", *("*.q_proj", "*.o_proj", "*.mlp.*"))
+    assert (done.code, done.records[0]["status"]) == (1, "unsupported")
+    assert "takes none of the matrices" in done.error_line
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from tests import records
 from tests.conftest import CommandLine, Outcome
 from xpubench.compare.live import compare_blocks
 from xpubench.compare.processes import Limits
+from xpubench.record import read_record
 from xpubench.results import ResultsDirectory
 from xpubench.run.live import WARMUP, Resident, Side, run_block
 from xpubench.run.order import Order
@@ -280,18 +281,40 @@ def test_they_take_turns_in_an_order_drawn_by_chance(tmp_path: Path) -> None:
     assert set(pairs) == {"AB", "BA"}
 
 
-def test_a_worker_waits_before_each_generation(tmp_path: Path) -> None:
-    script = tmp_path / "script.json"
-    script.write_text(json.dumps(times(1.0)))
-    subject = records.subject("smollm2-135m", runtime="fake", device="cpu", script=str(script))
+def resident(tmp_path: Path, script: dict[str, Any]) -> Resident:
+    """A worker of four measured pairs of the fake runtime."""
+    path = tmp_path / "script.json"
+    path.write_text(json.dumps(script))
     spec = RunSpec(
-        subject=subject,
+        subject=records.subject("smollm2-135m", runtime="fake", device="cpu", script=str(path)),
         workload=Workload(input_tokens=8, new_tokens=4),
         protocol=Protocol(num_iter=4 + WARMUP, num_warmup=WARMUP),
     )
     side = Side(name="A", order=Order(specs=[spec], results=""), python=sys.executable)
+    return Resident(side, ResultsDirectory(tmp_path / "results"), lambda text: None)
+
+
+def test_a_worker_that_hangs_has_a_record_of_the_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has generated once by then, and writes a record itself when it is ended."""
+    hangs = {"faults": [{"stage": "generate", "call": 2, "hang_s": 3600}]}
+    with resident(tmp_path, times(1.0) | hangs) as worker:
+        worker.wait()
+        worker.turn()
+        monkeypatch.setattr("xpubench.run.live.TIMEOUT_S", 0.5)
+        worker.turn()
+        record = worker.record()
+    assert record.failure is not None
+    assert (record.status, record.failure.failure_class) == ("timeout", "timeout")
+    assert "no generation within 0.5 s" in record.failure.message
+    assert len(record.samples.warmup) == 2
+    assert read_record(tmp_path / "results" / f"{record.id}.json") == record
+
+
+def test_a_worker_waits_before_each_generation(tmp_path: Path) -> None:
     turns = 0
-    with Resident(side, ResultsDirectory(tmp_path / "results"), lambda text: None) as worker:
+    with resident(tmp_path, times(1.0)) as worker:
         worker.wait()
         while worker.waiting:
             turns += 1

@@ -150,7 +150,7 @@ def test_the_operators_of_this_cpu_are_right(xpubench: CommandLine, tiny_llama: 
     assert found["bandwidth"]["ceiling_gb_per_s"] > 0
     # The shapes of this model are far from the large products' rate.
     linear = max(one["tflop_per_s"] for one in ran if one["operator"] == "linear")
-    assert found["matrix_peak"]["highest"]["tflop_per_s"] > linear / 2
+    assert found["matrix_peak"]["highest"]["tflop_per_s"] > linear / 5
 
 
 @pytest.mark.parametrize("known", [True, False])

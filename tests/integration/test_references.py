@@ -19,9 +19,9 @@ def other_model(tmp_path: Path) -> Path:
     return tmp_path / "other"
 
 
-def test_the_divergence_from_float32(generate: CommandLine, smollm2: Path) -> None:
+def test_the_divergence_from_float32(generate: CommandLine, short_smollm2: Path) -> None:
     flags = ("--dtype", "bfloat16", "--reference", "cpu-float32", "--json")
-    rounded = generate(smollm2, *flags).records[0]["divergence"]
+    rounded = generate(short_smollm2, *flags).records[0]["divergence"]
     assert 0.9 < rounded["top1_agreement"] < 1
     assert 1e-5 < rounded["mean_kl"] < 0.05
 

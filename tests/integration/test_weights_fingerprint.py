@@ -71,6 +71,7 @@ def test_a_copy_has_other_times_and_the_same_digests(checkpoint: Path, tmp_path:
 
 
 def test_the_shards_of_an_index_are_the_weights(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
     index = checkpoint / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}))
     with pytest.raises(RunFailure, match="lacks"):

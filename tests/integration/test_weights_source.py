@@ -22,7 +22,7 @@ from xpubench.spec import Subject
 from xpubench.weights import embedded, source
 from xpubench.weights.dummy import build_dummy
 from xpubench.weights.pretrained import load_pretrained, load_tokenizer
-from xpubench.weights.source import Source, read_config, source_of
+from xpubench.weights.source import Source, read_config, source_of, weight_files
 
 WEIGHT = "model.layers.1.mlp.up_proj.weight"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -92,6 +92,16 @@ def test_shards_and_tied_weights_are_whole(checkpoint: Path) -> None:
     again, _ = loaded(checkpoint / "sharded")
     assert torch.equal(again.state_dict()[WEIGHT], model.state_dict()[WEIGHT])
 
+    # Saved again in one file, the index stays. transformers loads that file, beside shards too.
+    (shard,) = (checkpoint / "sharded").glob("model-00001-*.safetensors")
+    other = shard.read_bytes()
+    model.save_pretrained(checkpoint / "sharded")
+    assert (checkpoint / "sharded" / "model.safetensors.index.json").exists()
+    for _ in range(2):
+        assert weight_files(checkpoint / "sharded") == [checkpoint / "sharded" / "model.safetensors"]
+        loaded(checkpoint / "sharded")
+        shard.write_bytes(other)
+
     model.config.tie_word_embeddings = True
     model.tie_weights()
     model.save_pretrained(checkpoint / "tied")
@@ -145,8 +155,9 @@ def one_tensor(**fields: Any) -> dict[str, Any]:
 def test_a_broken_safetensors_file(checkpoint: Path, content: bytes, sharded: bool) -> None:
     name = "model.safetensors"
     if sharded:
-        name = "model-00002-of-00002.safetensors"
-        shards = {"weight_map": {"a": "model.safetensors", "b": name}}
+        name, whole = "model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors"
+        (checkpoint / "model.safetensors").rename(checkpoint / whole)
+        shards = {"weight_map": {"a": whole, "b": name}}
         (checkpoint / "model.safetensors.index.json").write_text(json.dumps(shards))
     (checkpoint / name).write_bytes(content)
     failure_class, message = failure_of(found, checkpoint)
@@ -170,6 +181,7 @@ def test_a_directory_in_the_place_of_the_weights(checkpoint: Path) -> None:
 
 @pytest.mark.parametrize("weight_map", [[], None, {"a": 3}, {}])
 def test_an_index_without_sense(checkpoint: Path, weight_map: object) -> None:
+    (checkpoint / "model.safetensors").unlink()
     index = checkpoint / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}))
     assert failure_of(found, checkpoint)[0] == "bad_model"

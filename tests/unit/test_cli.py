@@ -69,6 +69,16 @@ def test_a_plan_of_a_local_config(xpubench: CommandLine, tmp_path: Path) -> None
     assert "config.json" in xpubench("plan", "-m", tmp_path).error_line
 
 
+def test_no_plan_in_int4_of_experts_that_woq_does_not_quantize(xpubench: CommandLine, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "vocab_size": 128}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mixtral"} | sizes | heads | experts))
+    assert xpubench("plan", "-m", tmp_path).code == 0
+    done = xpubench("plan", "-m", tmp_path, "--woq")
+    assert (done.code, "leave out --woq" in done.error_line, done.out) == (2, True, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

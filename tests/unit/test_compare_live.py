@@ -1,8 +1,11 @@
 """Live comparisons: what is said of blocks that are looked at after each, and what is refused before."""
 
 import random
+import sys
 from math import exp
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import CommandLine
 from tests.records import latency_record, subject
@@ -44,6 +47,27 @@ def test_other_figures_of_live_comparisons_are_named_beyond_their_limits() -> No
     found = compare_blocks(*blocks(6, 0.5, 0.01), Limits(), "peak_device")
     assert (found.verdict, found.primary) == ("same", found.figures["peak_device"])
     assert any(line.startswith("next token slower, ratio 1.6") for line in found.beyond)
+
+
+@pytest.mark.parametrize("named", ["", "--device cpu"])
+def test_the_runtime_looks_for_its_device_in_the_environment_of_its_side(
+    xpubench: CommandLine, tmp_path: Path, named: str
+) -> None:
+    """B's has an xpu and A's a CPU alone: the verdict would compare two devices."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from xpubench.runtimes.fake.runtime import FakeRuntime\n"
+        "FakeRuntime.first_device = classmethod(lambda cls: 'xpu')\n"
+    )
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}:$PYTHONPATH" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "script.json").write_text("{}")
+    side = f"-m smollm2-135m --greedy --num-iter 5 --runtime fake --fake-script {tmp_path}/script.json"
+    flags = ("--b-python", python, "--budget", 1, "--results-dir", tmp_path / "live")
+    done = xpubench("compare", "--live", f"{side} {named}", side, *flags)
+    assert (done.code, "A would run on cpu and B on xpu" in done.error_line) == (2, True), done.err
+    assert "--device" in done.error_line
+    assert not (tmp_path / "live").exists()
 
 
 def test_sides_of_other_numbers_of_generations_are_refused_before_they_run(

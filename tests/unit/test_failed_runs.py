@@ -1,11 +1,14 @@
 """`generate` where something goes wrong while a model runs: what is kept, and what the record says."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, files_of_at_most
 from xpubench import catalog
 from xpubench.record import read_record
 
@@ -16,6 +19,38 @@ CONFIG = {
     **{"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
     "max_position_embeddings": 128,
 }
+
+
+def without_reader() -> int:
+    """The end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def on_a_full_disk() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+@contextlib.contextmanager
+def stderr_at(descriptor: int) -> Iterator[None]:
+    """While it lasts, this process's standard error is that file."""
+    kept = os.dup(2)
+    os.dup2(descriptor, 2)
+    try:
+        with os.fdopen(descriptor, "w", buffering=1) as stream, contextlib.redirect_stderr(stream):
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@pytest.mark.parametrize("lost", [without_reader, on_a_full_disk])
+def test_progress_that_cannot_be_written_costs_nothing(scripted: CommandLine, lost: Any) -> None:
+    script = {"faults": [{"stage": "generate", "prints": "a library's words"}]}
+    with stderr_at(lost()):
+        done = scripted(script, "--num-iter", 4)
+    assert (done.code, [one["status"] for one in done.records]) == (0, ["ok"])
 
 
 def test_a_run_that_cannot_fit_says_so_before_it_loads(scripted: CommandLine) -> None:
@@ -104,6 +139,20 @@ def test_an_interrupted_run_keeps_its_samples(scripted: CommandLine) -> None:
     assert len(record["samples"]["iterations"]) == 2
 
 
+@pytest.mark.parametrize("stage", ["check", "load"])
+def test_an_interruption_before_the_first_measurement_is_at_most_one_record(
+    scripted: CommandLine, tmp_path: Path, stage: str
+) -> None:
+    assert scripted({}, "--input-tokens", 8, 9).code == 0
+    script = {"faults": [{"stage": stage, "error": "KeyboardInterrupt"}]}
+    done = scripted(script, "--input-tokens", 8, 9)
+    assert (done.code, done.out) == (130, "")
+    done = scripted(script, "--input-tokens", 10, 11)
+    assert (done.code, [one["status"] for one in done.records]) == (130, ["interrupted"])
+    kept = [read_record(path).status for path in (tmp_path / "results").glob("*.json")]
+    assert sorted(kept) == ["interrupted", "ok", "ok"]
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [
@@ -134,6 +183,53 @@ def test_a_profile_that_fails_is_a_warning(scripted: CommandLine) -> None:
     (record,) = done.records
     assert (done.code, record["status"]) == (0, "ok")
     assert "not profiled: RuntimeError: no" in record["warnings"]
+
+
+def test_a_record_that_cannot_be_written_is_shown(
+    scripted: CommandLine, xpubench: CommandLine, tmp_path: Path
+) -> None:
+    (record,) = scripted({}).records
+    (path,) = (tmp_path / "results").glob("*.json")
+    path.unlink()
+    path.mkdir()
+    done = scripted({})
+    assert (done.code, f"cannot write {path}: Is a directory" in done.error_line) == (2, True)
+    assert [one["summary"]["next_token_ms"] for one in done.records] == [record["summary"]["next_token_ms"]]
+    fake = ("--runtime", "fake", "--fake-script", tmp_path / "script.json", "--device", "cpu", "--greedy")
+    shape = ("--input-tokens", 8, "--max-new-tokens", 4, "--num-iter", 2, "--num-warmup", 1)
+    done = xpubench("generate", "-m", "smollm2-135m", *fake, *shape, "--results-dir", tmp_path / "results")
+    assert (done.code, f"cannot write {path}" in done.error_line) == (2, True)
+    assert "next token" in done.out
+    assert ["record", "not", "written"] in [line.split() for line in done.out.splitlines()]
+
+
+def test_files_beside_a_record_that_cannot_be_written_are_warnings(
+    scripted: CommandLine, tmp_path: Path
+) -> None:
+    (record,) = scripted({}, "--profile").records
+    results = tmp_path / "results"
+    names = [f"{record['id']}.{kind}" for kind in ("check.npz", "profile.trace.json")]
+    for name in names:
+        (results / name).unlink()
+        (results / name).mkdir()
+    done = scripted({}, "--profile")
+    (record,) = done.records
+    assert (done.code, record["status"]) == (0, "ok")
+    assert read_record(results / f"{record['id']}.json").warnings == record["warnings"]
+    for name in names:
+        assert any(f"cannot write {results / name}" in one for one in record["warnings"])
+
+
+def test_answers_of_an_earlier_run_are_not_those_of_one_whose_answers_cannot_be_written(
+    scripted: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (record,) = scripted({}).records
+    path = tmp_path / "results" / f"{record['id']}.check.npz"
+    assert path.exists()
+    monkeypatch.setattr("xpubench.accuracy.divergence.save", lambda answers: bytes(10**6))
+    with files_of_at_most(10**5):
+        (record,) = scripted({}).records
+    assert (record["status"], path.exists()) == ("ok", False)
 
 
 def test_more_beams_than_tokens_are_refused_before_the_load(xpubench: CommandLine, tmp_path: Path) -> None:

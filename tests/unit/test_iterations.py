@@ -1,12 +1,14 @@
 """The order of the generations and the figures made of them."""
 
+from typing import get_args
+
 import msgspec
 import pytest
 
 from xpubench.measure.iterations import iteration_pairs, warm_up
 from xpubench.measure.summary import SummaryInputs, median_iteration, summarize_run
 from xpubench.measure.times import TokenTimes
-from xpubench.record import Iteration, Samples, SyncPolicy
+from xpubench.record import Drafting, Iteration, Samples, SyncPolicy
 
 MS = 1_000_000
 INPUTS = SummaryInputs(
@@ -90,6 +92,20 @@ def test_once_the_perturbation_is_known_only_the_last_prompt_has_a_pair() -> Non
     assert [index for policy, index in asked if policy == "every_token"] == [0, 1, 2, 1, 2, 1, 2, 0]
 
 
+def test_a_later_load_goes_through_its_prompts_too() -> None:
+    """The perturbation is known from the loads before."""
+    asked: list[tuple[SyncPolicy, int]] = []
+
+    def once(policy: SyncPolicy, index: int) -> Iteration:
+        asked.append((policy, index))
+        return iteration(policy, 100)
+
+    list(iteration_pairs(once, 9, known=lambda: True))
+    stamped = [index for policy, index in asked if policy == "every_token"]
+    assert stamped == [0, 1, 2, 1, 2, 1, 2, 1, 0]
+    assert [index for policy, index in asked if policy == "end_to_end"] == [0, 1, 2, 0]
+
+
 def test_the_summary_takes_each_figure_from_its_policy() -> None:
     samples = Samples(
         iterations=[
@@ -108,6 +124,30 @@ def test_the_summary_takes_each_figure_from_its_policy() -> None:
     assert summary.mbu_measured == pytest.approx(0.5)
     assert summary.mbu_datasheet == pytest.approx(0.25)
     assert any("perturbation" in line for line in warnings)
+
+
+@pytest.mark.parametrize(("loads", "known"), [(3, False), (6, True)])
+def test_drafted_steps_are_resampled_by_their_loads(loads: int, known: bool) -> None:
+    """As the tokens are where each step gives one. Each load is slower than the one before."""
+
+    def interval(tokens_per_step: int) -> tuple[float, float] | None:
+        drafting = Drafting(step_tokens=[1] + 4 * [tokens_per_step]) if tokens_per_step > 1 else None
+        iterations = [
+            msgspec.structs.replace(
+                iteration(policy, 100),
+                next_token_ns=4 * tokens_per_step * [load * MS // tokens_per_step],
+                load=load,
+                drafting=drafting,
+            )
+            for load in range(1, 1 + loads)
+            for _ in range(2)
+            for policy in get_args(SyncPolicy)
+        ]
+        facts = msgspec.structs.replace(INPUTS, bandwidth_lowest_gb_per_s=100.0, step_bytes=10**7)
+        return summarize_run(Samples(iterations=iterations), facts)[0].mbu_measured_interval
+
+    assert (interval(1) is not None) is known
+    assert interval(2) == interval(1)
 
 
 def test_an_mbu_above_one_is_called_a_bug() -> None:

@@ -61,8 +61,12 @@ def test_loads_that_differ_are_said_and_make_the_interval_wide(scripted: Command
 
 @pytest.mark.parametrize(("loads", "known"), [(1, True), (2, False), (4, False), (5, True)])
 def test_few_loads_have_no_interval(scripted: CommandLine, loads: int, known: bool) -> None:
-    summary = run(scripted, "--loads", loads, "--num-iter", 13)["summary"]
+    """MBU's interval comes from the latency's."""
+    slower = {"load_factors": list(range(1, loads + 1)), "device": {"bandwidth_gb_per_s": 40}}
+    summary = run(scripted, "--loads", loads, "--num-iter", 13, **slower)["summary"]
     assert (summary["next_token_ms"]["ci95"] is not None) is known
+    assert summary["mbu_measured"] is not None
+    assert (summary["mbu_measured_interval"] is not None) is known
 
 
 def test_a_second_load_that_fails_is_a_record_and_the_next_run_loads_anew(scripted: CommandLine) -> None:

@@ -8,10 +8,14 @@ import msgspec
 import pytest
 
 from tests.conftest import CommandLine
+from xpubench.catalog import model
+from xpubench.catalog.architecture import Architecture
+from xpubench.errors import RunFailure
+from xpubench.plan import stored_weights
 from xpubench.runtimes.openvino.recipe import fitting_group_size
 from xpubench.spec import Protocol as MeasuringProtocol
 from xpubench.spec import Quantization, RunSpec, Subject, Workload
-from xpubench.weights.int4.recipes import Description
+from xpubench.weights.int4.recipes import Description, checkpoint_recipe
 
 
 def checkpoint(directory: Path, fields: dict[str, Any] | None = None, **recipe: Any) -> Path:
@@ -87,6 +91,41 @@ def test_a_checkpoint_for_another_runtime(xpubench: CommandLine, tmp_path: Path)
     assert "for --runtime ipex" in generate(xpubench, "--woq", "--woq_checkpoint_path", theirs)
     gptq = checkpoint(tmp_path / "gptq", {"quant_method": "gptq"})
     assert "without --woq" in generate(xpubench, "--woq", "--woq_checkpoint_path", gptq)
+
+
+@pytest.mark.parametrize(
+    ("size", "title", "scale_bytes"),
+    [
+        (16, "RTN int4_fullrange groups of 16", 2 / 16),
+        (512, "RTN int4_fullrange groups of 512", 2 / 512),
+        # The longest rows have one scale.
+        (-1, "RTN int4_fullrange one group a row", 2 / 11_008),
+    ],
+)
+def test_a_checkpoint_of_neural_compressor_has_the_group_size_of_its_config(
+    tmp_path: Path, size: int, title: str, scale_bytes: float
+) -> None:
+    saved = checkpoint(tmp_path / "saved", {"quant_method": "rtn", "group_size": size, "sym": True})
+    recipe = checkpoint_recipe(saved, Quantization(head="high"), "m", "rtn", given=set())
+    assert (recipe.group_size, recipe.title, recipe.checkpoint) == (size, title, str(saved))
+    subject = Subject(model="m", device="cpu", dtype="bfloat16", quantization=recipe)
+    workload = Workload(input_tokens=8, new_tokens=4)
+    assert RunSpec(subject=subject, workload=workload, protocol=MeasuringProtocol()).id
+    llama = Architecture.from_config(model("meta-llama/Llama-2-7b-hf").config())
+    matrices = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11_008)
+    of_matrices = stored_weights(llama, subject).weights - 2 * (2 * 32_000 * 4096 + 65 * 4096)
+    assert of_matrices == pytest.approx(matrices * (0.5 + scale_bytes), abs=2)
+
+
+@pytest.mark.parametrize("size", [0, -2, "64", None, True])
+def test_a_group_size_without_sense_in_a_checkpoint(tmp_path: Path, size: object) -> None:
+    saved = checkpoint(tmp_path / "saved", {"quant_method": "rtn", "group_size": size})
+    with pytest.raises(RunFailure, match="group_size") as raised:
+        checkpoint_recipe(saved, Quantization(), "m", "rtn", given=set())
+    assert raised.value.failure_class == "bad_model"
+    ours = checkpoint(tmp_path / "ours", group_size=48)
+    with pytest.raises(RunFailure, match="not 48"):
+        checkpoint_recipe(ours, Quantization(), "smollm2-135m", "xpubench-rtn", given=set())
 
 
 def test_no_checkpoint_there(xpubench: CommandLine, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the one-click scripts make of their environment, with a stand-in for Python that prints arguments."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -33,13 +34,19 @@ def python(environment: Path, name: str = "python") -> str:
 
 def called(checkout: Path, script: str, **variables: str) -> tuple[str, list[str]]:
     """The Python that a script starts, and its arguments."""
-    variables = {"PATH": "/usr/bin:/bin"} | variables
-    done = subprocess.run(
-        ["bash", checkout / script], env=variables, capture_output=True, text=True, check=True, cwd="/"
-    )
+    done = run(checkout, script, **variables)
+    assert (done.returncode, done.stderr) == (0, "")
     program, *arguments = done.stdout.splitlines()
-    assert done.stderr == ""
     return program, arguments
+
+
+def run(
+    checkout: Path, script: str, *arguments: str, directory: str = "/", **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """The script in that working directory."""
+    command = ["bash", str(checkout / script), *arguments]
+    variables = {"PATH": "/usr/bin:/bin"} | variables
+    return subprocess.run(command, env=variables, capture_output=True, text=True, cwd=directory)
 
 
 def test_the_activated_python_is_taken_first(checkout: Path, tmp_path: Path) -> None:
@@ -98,3 +105,66 @@ def test_every_variable_arrives(checkout: Path) -> None:
     assert "--max-new-tokens 8" in " ".join(called(checkout, "run_benchmark.sh", output="8")[1])
     _, flags = parts(called(checkout, "run_accuracy.sh", task="lambada_standard")[1])
     assert flags == ["--acc-tasks", "lambada_standard"]
+
+
+@pytest.mark.parametrize(
+    ("models", "names"),
+    [
+        ("a b\tc", ["a", "b", "c"]),
+        ("/data/My Models/a\nb", ["/data/My Models/a", "b"]),
+        ("\n  /data/My Models/a\n\n  b*\n", ["/data/My Models/a", "b*"]),
+        ("My Models/a", ["My Models/a"]),
+        ("My Models/b", ["My", "Models/b"]),
+        ("", []),
+    ],
+)
+def test_models_are_words_or_lines_or_a_path(
+    checkout: Path, tmp_path: Path, models: str, names: list[str]
+) -> None:
+    (tmp_path / "My Models" / "a").mkdir(parents=True)
+    (tmp_path / "bb").touch()
+    done = run(checkout, "run_benchmark.sh", directory=str(tmp_path), models=models)
+    arguments, _ = parts(done.stdout.splitlines()[1:])
+    assert arguments == [
+        *("benchmark", "--stack", "auto", *(["--models", *names] if names else [])),
+        *("--results-dir", "results"),
+    ]
+
+
+def test_relative_paths_are_the_callers_and_the_code_is_the_checkouts(checkout: Path, tmp_path: Path) -> None:
+    (checkout / ".venv" / "bin" / "python").write_text(
+        '#!/bin/sh\nprintf \'%s\\n\' "$PWD" "$PYTHONPATH" "$LLM_ACC_TEST"\n'
+    )
+    here = tmp_path / "here"
+    here.mkdir()
+    done = run(checkout, "run_accuracy_ds.sh", directory=str(here), PYTHONPATH="/own")
+    assert done.stdout.splitlines() == [str(here), f"{checkout}:/own", "1"], done.stderr
+    # The caller may also name the script by a path that starts at the working directory.
+    done = run(Path("checkout"), "run_benchmark_woq.sh", directory=str(tmp_path))
+    assert done.stdout.splitlines()[:2] == [str(tmp_path), str(checkout)], done.stderr
+
+
+SCRIPTS = [path.name for path in ROOT.glob("run_*.sh") if path.name != "run_suite.sh"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_lists_the_variables_on_one_screen(checkout: Path, script: str) -> None:
+    done = run(checkout, script, "-m", "llama", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"usage: [VARIABLE=VALUE ...] bash {script} [--help]"
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    own = {"task"} if "accuracy" in script else {"beam", "bs", "input", "out", "iter"}
+    shared = {"models", "stack", "np", "device", "dtype", "flags", "timeout", "results", "rerun"}
+    listed = {line.split()[0].strip(",") for line in lines if re.match("  [a-z]", line)}
+    assert listed == own | shared
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_other_arguments_are_refused(checkout: Path, script: str) -> None:
+    done = run(checkout, script, "-m", "llama", "--device", "xpu")
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {script} takes no arguments such as -m")
+    assert "--help" in line

@@ -108,14 +108,23 @@ def test_an_optional_stack_that_is_not_here_is_left_out_and_named(
         ("{fake}", "is not there"),
         ("{twice}", "two environments run the same smollm2-135m"),
         ("{unknown}", "no environment 'unheard'"),
+        ("{ranks}", "/bare/python or on PATH; pip install"),
     ],
 )
-def test_what_an_environment_cannot_be(suite: Any, fake: str, tmp_path: Path, text: str, words: str) -> None:
+def test_what_an_environment_cannot_be(
+    suite: Any, fake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    monkeypatch.setenv("PATH", "/none")
+    python = tmp_path / "here" / "bare" / "python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
     own = f'[environments.own]\npython = "{sys.executable}"\nvariables = {{ A = "1" }}\n'
     texts = {
         "{fake}": '[environments.own]\npython = "none/python"\n' + grid(fake, 'environment = "own"'),
         "{twice}": own + grid(fake) + grid(fake, 'environment = "own"'),
         "{unknown}": grid(fake, 'environment = "unheard"'),
+        "{ranks}": '[environments.own]\npython = "bare/python"\n'
+        + grid(RUN, 'environment = "own"\nranks = 2'),
     }
     done = suite(texts[text])
     assert (done.code, words in done.error_line) == (2, True)

@@ -106,7 +106,7 @@ def test_a_process_that_the_kernel_kills_for_memory_is_oom() -> None:
     [
         ({"signal": signal.SIGKILL}, "the worker was killed by SIGKILL"),
         ({"signal": signal.SIGSEGV}, "the worker was killed by SIGSEGV"),
-        ({"exit_code": 7}, "the worker ended with exit code 7 before this run had a record"),
+        ({"exit_code": 7}, "the worker ended with exit code 7 and without a report"),
         ({"error": "RuntimeError", "message": "no kernel image"}, "RuntimeError: no kernel image"),
     ],
 )
@@ -212,13 +212,40 @@ def test_a_worker_that_leaves_no_record_costs_a_run(
     assert tail in record["failure"]["log_tail"]
 
 
-def test_a_record_whose_report_got_lost_stays(suite: SuiteRunner, misbehave: Misbehave) -> None:
-    misbehave(["late", "ok"])
-    assert suite.run({}).code == 1
-    # The worker was at the second run by then, as far as anybody can tell.
-    assert suite.statuses == {"ok": SHAPES - 1, "crash": 1}
-    misbehave(["ok"])
-    assert suite.run({}, "--rerun", "failed").code == 0
+def test_a_record_that_cannot_be_written_ends_the_suite_and_is_no_failure_of_the_stack(
+    suite: SuiteRunner, misbehave: Misbehave
+) -> None:
+    misbehave(["full"])
+    done = suite.run({})
+    assert (done.code, done.error_line) == (2, "error: cannot write the second record")
+    assert suite.statuses == {"ok": 1}
+    assert "2 to run" in suite.run({}, "--dry-run").out
+
+
+def test_a_failure_shows_the_log_of_its_own_attempt(suite: SuiteRunner, misbehave: Misbehave) -> None:
+    misbehave(["crash", "ok"])
+    suite.run({})
+    misbehave(["nothing"])
+    suite.run({}, "--rerun", "failed")
+    (record,) = (one for one in suite.records if one["status"] == "crash")
+    assert "said that it was done" in record["failure"]["message"]
+    assert record["failure"]["log_tail"] == ""
+    (log,) = (path.read_text() for path in suite.results.glob(f"logs/{record['id']}.log"))
+    assert "by zero" in log
+
+
+def test_a_worker_that_dies_after_a_record_is_no_failure_of_the_next_run(
+    suite: SuiteRunner, misbehave: Misbehave
+) -> None:
+    orders = misbehave(["late", "ok"])
+    done = suite.run({}, "--flags", "--depths 5")
+    assert (done.code, done.out.count("ok  ")) == (0, SHAPES)
+    assert [len(order.specs) for order in orders] == [SHAPES, SHAPES - 1]
+    assert suite.statuses == {"ok": SHAPES}
+    ended = "the run ended after its measurement, and what was to follow may be missing"
+    words = f"{ended}: the worker was killed by SIGKILL"
+    warned = [one["id"] for one in suite.records if words in one["warnings"]]
+    assert warned == [orders[0].specs[0].id]
 
 
 def test_a_death_that_the_ranks_watchdog_recorded_costs_its_run_alone(

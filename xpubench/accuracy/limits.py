@@ -29,8 +29,9 @@ LIMITS = {
     "int4": ReferenceLimits(kl_warning=0.2, kl_failure=1.0, agreement_warning=0.8, agreement_failure=0.5),
 }
 COARSER = list(LIMITS)
-INTEGERS = re.compile(r"int(\d+)")
-# Quantized weights of fewer bits have the limits of INT4.
+# The types of quantized weights have one digit of bits, in mxfp4 too; fp16 is none of them.
+QUANTIZED = re.compile(r"(?:int|fp)(\d)(?!\d)")
+# Quantized weights of fewer bits have the limits of INT4, and others those of INT8, floating point or not.
 LEAST_INT8_BITS = 6
 
 
@@ -41,7 +42,7 @@ def precision_of(subject: Subject, rounding: str | None = None, stored: str | No
     if subject.quantization is not None:
         found.add("int4")
     for weights in (subject.options.precision or "", stored or ""):
-        if (bits := INTEGERS.match(weights.lower())) is not None:
+        if (bits := QUANTIZED.search(weights.lower())) is not None:
             found.add("int8" if int(bits[1]) >= LEAST_INT8_BITS else "int4")
     return max(found, key=COARSER.index)
 

@@ -78,8 +78,9 @@ class Reporter:
     def downloading(self, under_way: bool) -> None:
         """Does nothing, because no timeout applies here, and libraries show their own downloads."""
 
-    def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path) -> None:
-        """Prints the run's table, or its failure."""
+    def show(self, record: Record, *, token_latency: bool, memory: bool, directory: Path | None) -> None:
+        """Prints the run's table, or its failure; `directory` is that of its record, None where it could not
+        be written."""
         self._bar.update(self._task, visible=False)
         self._out.print(Text(title_of(record), style="bold"))
         if record.latency is not None:
@@ -87,7 +88,8 @@ class Reporter:
         details = Table.grid(padding=(0, 2))
         details.add_column(style="cyan", no_wrap=True)
         details.add_column(overflow="fold")
-        for name, text in (*_details(record, memory), ("record", str(directory / f"{record.id}.json"))):
+        place = "not written" if directory is None else str(directory / f"{record.id}.json")
+        for name, text in (*_details(record, memory), ("record", place)):
             details.add_row(name, text)
         self._out.print(details)
         for table in explanation_tables(record):

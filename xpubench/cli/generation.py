@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -13,7 +14,8 @@ from xpubench.cli.options import named_directory, runtime_names
 from xpubench.errors import UserError
 from xpubench.process.output import own_stdout
 from xpubench.process.signals import exit_code
-from xpubench.record import encode
+from xpubench.record import Record, encode
+from xpubench.results import WriteError
 from xpubench.run.order import Order, Spec, perform, set_variables
 from xpubench.runtimes import registry
 
@@ -147,11 +149,14 @@ def first_device(runtime: str) -> str:
 
 
 @cache
-def device_of_worker(runtime: str) -> str:
-    """The device for a worker where no flag names one. A stack that is missing does not stop the other
-    runtimes: the records of its own runs say what it lacks."""
+def device_of_worker(runtime: str, python: str | None = None) -> str:
+    """The device for a worker of an interpreter, by default this one, where no flag names one. A stack that
+    is missing does not stop the other runtimes: the records of its own runs say what it lacks."""
     from xpubench.measure.device import available_devices
+    from xpubench.run.environments import first_device_of
 
+    if python not in (None, sys.executable) and (found := first_device_of(python, runtime)):
+        return found
     try:
         return first_device(runtime)
     except UserError:
@@ -159,16 +164,25 @@ def device_of_worker(runtime: str) -> str:
 
 
 def show(args: argparse.Namespace, order: Order, reporter: "Reporter", out: TextIO) -> int:
-    """Runs the order in this process and shows each record; the exit code."""
+    """Runs the order in this process and shows each record, also one that cannot be written; the exit
+    code."""
     records = []
-    views = {"token_latency": args.token_latency, "memory": args.print_memory, "directory": args.results_dir}
+
+    def show_one(record: Record, directory: Path | None) -> None:
+        if args.json:
+            print(encode(record).decode(), file=out, flush=True)
+            return
+        reporter.show(record, token_latency=args.token_latency, memory=args.print_memory, directory=directory)
+
     with reporter:
-        for record in perform(order, reporter):
-            records.append(record)
-            if args.json:
-                print(encode(record).decode(), file=out, flush=True)
-            else:
-                reporter.show(record, **views)
+        try:
+            for record in perform(order, reporter):
+                records.append(record)
+                show_one(record, args.results_dir)
+        except WriteError as error:
+            if error.record is not None:
+                show_one(error.record, None)
+            raise
     if not args.json:
         reporter.show_batches(records)
     reporter.end(records)

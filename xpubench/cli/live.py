@@ -53,9 +53,10 @@ def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
     results directory holds an earlier comparison: going on after a look would break its guarantee."""
     if args.budget < 1:
         raise UserError(f"--budget must be at least 1, not {args.budget}")
+    commands = (args.base, args.new or args.base)
     sides = (
-        _side("A", args.base, args.a_python, args.a_env),
-        _side("B", args.new or args.base, args.b_python, args.b_env),
+        _side("A", commands[0], args.a_python, args.a_env),
+        _side("B", commands[1], args.b_python, args.b_env),
     )
     if sides[0] == msgspec.structs.replace(sides[1], name="A"):
         raise UserError("both sides are the same; name another command line, --b-env or --b-python")
@@ -71,6 +72,7 @@ def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
     for side in sides:
         if side.python != sys.executable:
             check_runs_workers(side.python, side.variables)
+    _check_devices(sides, commands)
     blocks: tuple[list[Record], list[Record]] = ([], [])
     draw, alone, alone_blocks = random.Random(), False, 0
     for number in range(1, args.budget + 1):
@@ -102,13 +104,12 @@ def _out_of_memory(records: tuple[Record, Record]) -> bool:
 
 def _side(name: str, command: str, python: str, variables: list[str]) -> Side:
     """The side that a command line gives, with the warm-up that keeps both sides' generations together."""
-    parser = Parser(prog="xpubench generate", add_help=False)
-    generation.add_flags(parser)
-    args = parser.parse_args(words(command))
+    args = _parsed(command)
     runtime, *others = runtime_names(args)
     if others or args.accuracy_only or args.save_model:
         raise UserError("a live comparison takes latency runs of one runtime on each side")
-    order = generation.order_for(args, runtime, args.device or generation.device_of_worker(runtime))
+    device = args.device or generation.device_of_worker(runtime, python)
+    order = generation.order_for(args, runtime, device)
     spec, *more = order.specs
     assert isinstance(spec, RunSpec)
     if more:
@@ -123,6 +124,22 @@ def _side(name: str, command: str, python: str, variables: list[str]) -> Side:
     protocol = msgspec.structs.replace(spec.protocol, **fixed)
     order = msgspec.structs.replace(order, specs=[msgspec.structs.replace(spec, protocol=protocol)])
     return Side(name=name, order=order, python=python, variables=_variables(variables))
+
+
+def _parsed(command: str) -> argparse.Namespace:
+    parser = Parser(prog="xpubench generate", add_help=False)
+    generation.add_flags(parser)
+    return parser.parse_args(words(command))
+
+
+def _check_devices(sides: tuple[Side, Side], commands: tuple[str, str]) -> None:
+    """UserError where the sides would run on two devices, and one of them was not named."""
+    first, second = (side.order.specs[0].subject.device for side in sides)
+    if first != second and any(_parsed(command).device is None for command in commands):
+        raise UserError(
+            f"A would run on {first} and B on {second}, as no --device says otherwise; name one in each "
+            "command line"
+        )
 
 
 def _measured(side: Side) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import xpubench
 from xpubench.errors import RunFailure, UserError, shortened, unknown
 from xpubench.process import signals
-from xpubench.process.output import quiet
+from xpubench.process.output import dropping_stderr, quiet
 from xpubench.runtimes.registry import COMMANDS as RUNTIME_COMMANDS
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def guarded(work: Callable[[], int]) -> int:
     """The exit code of the work; an error in it becomes one line. SIGTERM and SIGHUP end it as Ctrl-C does,
     with exit code 128 and the signal's number. An output that cannot be written has an exit code of its own,
     and a file that the system refuses that of wrong use, so that nobody takes either for a verdict."""
-    with signals.as_interruptions():
+    with signals.as_interruptions(), dropping_stderr():
         try:
             return _flushed(work)
         except UserError as error:

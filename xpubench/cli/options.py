@@ -24,6 +24,7 @@ from xpubench.spec import (
     Subject,
     WeightGrid,
     Workload,
+    check_group_size,
 )
 from xpubench.weights.int4.recipes import checkpoint_recipe
 
@@ -150,12 +151,14 @@ def add_workload_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def recipe_from(args: argparse.Namespace, runtime: str) -> Quantization:
-    """The recipe that the flags name."""
+    """The recipe that the flags name. UserError for a group size that no kernel takes."""
     given: dict[str, Any] = {field: getattr(args, flag) for flag, field in RECIPE_FLAGS.items()}
     for field in ("scale_dtype", "compute_dtype"):
         given[field] = SHORT_DTYPES.get(given[field], given[field])
     given["high_precision"] = tuple(given["high_precision"] or ())
     given["head"] = given["head"] or options_class(runtime).int4_head
+    if given["group_size"] is not None:
+        check_group_size(given["group_size"])
     return Quantization(**{name: value for name, value in given.items() if value is not None})
 
 

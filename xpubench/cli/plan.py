@@ -16,7 +16,7 @@ from xpubench.measure.ceilings import kept_ceiling
 from xpubench.measure.environment import PACKAGES, installed_versions, relevant_variables
 from xpubench.measure.host import cpu_name
 from xpubench.measure.kept_cards import all_kept_cards, chosen_variables
-from xpubench.plan import Plan, check_positions, plan_of, stored_weights
+from xpubench.plan import Plan, check_int4, check_positions, plan_of, stored_weights
 from xpubench.report.text import gb, gb_with_unit, number
 from xpubench.runtimes import registry
 from xpubench.spec import DTYPE_BYTES, Protocol, RunSpec, Subject, Workload
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         "tp_size": args.tp_size,
     }
     subject = Subject(quantization=recipe, **model)
+    check_int4(architecture, subject)
     plan = plan_of(architecture, RunSpec(subject=subject, workload=workload, protocol=Protocol()), figures)
     assert plan is not None
     plan = msgspec.structs.replace(plan, expectation=_expectation(architecture, subject, workload, figures))

@@ -20,7 +20,7 @@ from xpubench.process.signals import exit_code
 from xpubench.record import Record
 from xpubench.results import ResultsDirectory
 from xpubench.run import suite
-from xpubench.run.environments import check_distinct, first_device_of, placed
+from xpubench.run.environments import check_distinct, placed
 from xpubench.run.order import Order
 from xpubench.run.supervisor import records_of
 from xpubench.runtimes.registry import DEFAULT
@@ -198,8 +198,7 @@ def _order(
     if others:
         raise UserError("a command line of a suite has one runtime: name one --runtime, and vary it")
     python = environment.python if environment is not None else None
-    found = first_device_of(python, runtime) if args.device is None and python is not None else None
-    device = args.device or found or generation.device_of_worker(runtime)
+    device = args.device or generation.device_of_worker(runtime, python)
     if command.ranks is None:
         return generation.order_for(args, runtime, device)
     args.tp_size = command.ranks

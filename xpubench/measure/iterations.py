@@ -38,15 +38,16 @@ def iteration_pairs(
     became stale in between shows in its tokens. Once `enough`, which is asked after each pair, is true, one
     more pair is made and is the last.
 
-    Once `known`, which is asked after each pair, is true, the pairs before the last one have no generation
-    under `end_to_end`. They repeat the prompts of earlier pairs in turn, but not the first one's, so that
-    their tokens too can be compared with earlier ones, and so that no prompt follows itself.
+    Once `known`, which is asked after each pair from the third on, is true, the pairs before the last one
+    have no generation under `end_to_end`. They repeat the prompts of earlier pairs in turn, but not the
+    first one's, so that their tokens too can be compared with earlier ones, and so that no prompt follows
+    itself.
     """
     closing, whole, alone = False, 0, False
     order: tuple[SyncPolicy, SyncPolicy] = ("every_token", "end_to_end")
     for pair in range(count):
         last = closing or pair == count - 1
-        alone = not last and (alone or (whole > 1 and known()))
+        alone = not last and (alone or (whole > 2 and known()))
         if alone:
             yield once("every_token", 1 + (pair - whole) % (whole - 1))
         else:

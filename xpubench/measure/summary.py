@@ -161,19 +161,21 @@ def unsteady(warmup: list[Iteration]) -> list[str]:
 def _steps(stamped: list[Iteration]) -> Statistic | None:
     """The mean time of each iteration's steps after the first, where steps give several tokens; None where
     each gives one."""
-    rows = [[round(sum(times) / steps)] for times, steps in _later_steps(stamped)]
-    return summarize(rows) if rows else None
+    found = _later_steps(stamped)
+    rows = [[round(sum(times) / steps)] for _, times, steps in found]
+    return summarize(rows, [load for load, _, _ in found]) if rows else None
 
 
 def _tokens_per_step(stamped: list[Iteration]) -> float | None:
-    return median(len(times) / steps for times, steps in found) if (found := _later_steps(stamped)) else None
+    found = _later_steps(stamped)
+    return median(len(times) / steps for _, times, steps in found) if found else None
 
 
-def _later_steps(stamped: list[Iteration]) -> list[tuple[list[int], int]]:
-    """The times of the tokens after the first, and the number of steps that gave them, where they were
-    drafted."""
+def _later_steps(stamped: list[Iteration]) -> list[tuple[int, list[int], int]]:
+    """The load, the times of the tokens after the first, and the number of steps that gave them, of each
+    iteration whose tokens were drafted."""
     return [
-        (one.next_token_ns, len(one.drafting.step_tokens) - 1)
+        (one.load, one.next_token_ns, len(one.drafting.step_tokens) - 1)
         for one in stamped
         if one.drafting is not None and one.next_token_ns and len(one.drafting.step_tokens) > 1
     ]
@@ -195,11 +197,11 @@ def _mbu(step_bytes: int | None, step_ms: float | None, gb_per_s: float | None) 
 
 def _mbu_interval(facts: SummaryInputs, step: Statistic | None) -> tuple[float, float] | None:
     """The smallest and the largest MBU: from the slower end of the latency's interval with the highest
-    ceiling, and from the faster end with the lowest. None where the process has no ceiling of its own or
-    there is no MBU."""
-    if step is None or facts.bandwidth_lowest_gb_per_s is None:
+    ceiling, and from the faster end with the lowest. None where the latency has no interval, the process
+    has no ceiling of its own or there is no MBU."""
+    if step is None or step.ci95 is None or facts.bandwidth_lowest_gb_per_s is None:
         return None
-    fast_ms, slow_ms = step.ci95 or (step.median, step.median)
+    fast_ms, slow_ms = step.ci95
     least = _mbu(facts.step_bytes, slow_ms, facts.bandwidth_measured_gb_per_s)
     largest = _mbu(facts.step_bytes, fast_ms, facts.bandwidth_lowest_gb_per_s)
     return None if least is None or largest is None else (least, largest)

@@ -15,7 +15,7 @@ import psutil
 from xpubench.errors import RunFailure, UserError
 from xpubench.failures import death_of, log_tail
 from xpubench.measure.host import out_of_memory_kills
-from xpubench.process.reports import Done, End, Failed, Refused, Report, Said, decode_report
+from xpubench.process.reports import End, Failed, Refused, Report, Said, Unwritten, decode_report
 
 POLL_S = 0.2
 # The seconds between asking a process to end and killing it.
@@ -140,14 +140,14 @@ def run_child(command: Sequence[str], order: bytes, say: Callable[[str], None], 
         for report in child.reports():
             if isinstance(report, Said):
                 say(report.text)
-            elif isinstance(report, Done | Refused | Failed):
+            elif isinstance(report, End):
                 end = report
         if end is None:
             failure = death_of(who, kills, child.exit_code)
             log.seek(0)
             lines = log_tail(log.read().decode(errors="replace")).splitlines()
             raise RunFailure(failure.failure_class, ": ".join([failure.message, *lines[-1:]]))
-    if isinstance(end, Refused):
+    if isinstance(end, Refused | Unwritten):
         raise UserError(end.message)
     if isinstance(end, Failed):
         prefix = f"{who}: " if end.failure.failure_class == "crash" else ""

@@ -1,14 +1,48 @@
 """Keeps standard output for this program; what libraries print goes to standard error or nowhere."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from xpubench.errors import UserError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+STDERR = 2
+
+
+class DroppingFile(io.FileIO):
+    """A file that drops what the system does not let it write."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+@contextlib.contextmanager
+def dropping_stderr() -> Iterator[None]:
+    """Inside, what cannot be written to standard error is dropped. A progress line whose reader is gone, or
+    whose disk is full, must not end the measurement that it tells of."""
+    if sys.stderr is None:
+        yield
+        return
+    stream = io.TextIOWrapper(
+        io.BufferedWriter(DroppingFile(STDERR, "w", closefd=False)),
+        encoding=sys.stderr.encoding,
+        errors=sys.stderr.errors,
+        line_buffering=True,
+    )
+    with contextlib.redirect_stderr(stream):
+        yield
+        stream.flush()
 
 
 def quiet() -> None:

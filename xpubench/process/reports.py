@@ -13,9 +13,10 @@ import msgspec
 
 from xpubench.errors import FailureClass, RunFailure, UserError
 from xpubench.failures import classify
-from xpubench.process.output import own_stdout, quiet
+from xpubench.process.output import dropping_stderr, own_stdout, quiet
 from xpubench.process.signals import as_interruptions
 from xpubench.record import Failure
+from xpubench.results import WriteError
 
 
 class Said(msgspec.Struct, frozen=True, tag="said", tag_field="report"):
@@ -51,6 +52,12 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", tag_field="report"):
     message: str
 
 
+class Unwritten(msgspec.Struct, frozen=True, tag="unwritten", tag_field="report"):
+    """The end: a file cannot be written to the results directory, which says nothing about the runs."""
+
+    message: str
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="report"):
     """The end: a failure that became no record. An unexpected error has the class `crash`, and the end of its
     traceback as the log tail."""
@@ -58,7 +65,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed", tag_field="report"):
     failure: Failure
 
 
-End = Done | Refused | Failed
+End = Done | Refused | Unwritten | Failed
 Report = Said | Downloading | Written | Waiting | End
 Send = Callable[[Report], None]
 
@@ -77,7 +84,7 @@ def decode_report(line: bytes) -> Report | None:
 def serve(work: Callable[[bytes, Send], None]) -> int:
     """Does a child's work: `work` is called with the order and with the way to report. What libraries print
     on standard output goes to standard error. Returns the exit code, 0 once the end is reported."""
-    with as_interruptions():
+    with as_interruptions(), dropping_stderr():
         quiet()
         with own_stdout() as out:
 
@@ -92,6 +99,8 @@ def serve(work: Callable[[bytes, Send], None]) -> int:
 def _end(work: Callable[[], None]) -> End:
     try:
         work()
+    except WriteError as error:
+        return Unwritten(str(error))
     except UserError as error:
         return Refused(str(error))
     except (RunFailure, KeyboardInterrupt) as error:

@@ -49,11 +49,11 @@ class LatencySummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"
     the run's own process reached before the run. The lower end of `mbu_measured_interval` is computed from
     that ceiling and the upper end of the next token latency's interval; its upper end from
     `bandwidth_lowest_gb_per_s`, the lower of the process's ceilings before and after the timed part, and the
-    lower end of that interval. Where tokens are drafted, both MBUs are those of the main model's steps;
-    `tokens_per_step` is the mean number of new tokens in a step after the first, and `acceptance` the share
-    of the draft model's tokens that were accepted. `available_host_bytes_per_iteration` is the slope of the
-    machine's available memory over the measured iterations, below 0 where it falls; it is None for fewer than
-    ten iterations.
+    lower end of that interval. It is None where the latency has no interval. Where tokens are drafted, both
+    MBUs are those of the main model's steps; `tokens_per_step` is the mean number of new tokens in a step
+    after the first, and `acceptance` the share of the draft model's tokens that were accepted.
+    `available_host_bytes_per_iteration` is the slope of the machine's available memory over the measured
+    iterations, below 0 where it falls; it is None for fewer than ten iterations.
 
     `load_s` is the time of the load in seconds, the median where there are several loads. `load_spread` is
     how far the slowest load's median next token latency (first token latency where a run makes one token)

@@ -12,7 +12,7 @@ import msgspec
 from xpubench.errors import UserError, shortened
 from xpubench.run.order import Order
 from xpubench.run.suite import SuiteEnvironment
-from xpubench.run.supervisor import PACKAGES
+from xpubench.run.supervisor import PACKAGES, find_mpirun
 from xpubench.runtimes.registry import options_class
 
 PROBE = "import importlib.metadata, sys; importlib.metadata.version(sys.argv[1])"
@@ -27,7 +27,7 @@ PROBE_S = 120.0
 def placed(order: Order, environment: SuiteEnvironment | None, *, optional: bool) -> Order | str:
     """The order with the interpreter and the variables of its environment, where it has one. An `optional`
     order takes that interpreter or else this one, whichever has the package of its runtime; the reason
-    where neither has. UserError for an interpreter that is not there."""
+    where neither has. UserError for an interpreter that is not there, or that has no mpirun for its ranks."""
     chosen = environment or SuiteEnvironment()
     runtime = order.specs[0].subject.runtime
     pythons: list[str | None] = [chosen.python, None] if optional else [chosen.python]
@@ -38,6 +38,8 @@ def placed(order: Order, environment: SuiteEnvironment | None, *, optional: bool
             continue
         if not here:
             raise UserError(f"the suite's interpreter {python} is not there")
+        if order.ranks is not None:
+            find_mpirun(python)
         # Another interpreter's variables are not this one's.
         variables = chosen.variables if python == chosen.python else {}
         return msgspec.structs.replace(order, python=python, variables=variables)

@@ -1,6 +1,7 @@
 """From latency specs of one subject to records: plan, load once, check, warm up, measure, write."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
@@ -37,7 +38,7 @@ from xpubench.plan import (
 )
 from xpubench.progress import Progress
 from xpubench.record import Bandwidth, MatrixPeak, Output, Record, RunChecks, Samples, now
-from xpubench.results import ResultsDirectory
+from xpubench.results import ResultsDirectory, WriteError
 from xpubench.run.expectation import expectation_of
 from xpubench.run.explain import explained
 from xpubench.run.generations import LoadGenerations, counts_per_load, measure_load, prompt_ids_of
@@ -69,7 +70,8 @@ def run(
     one more generation, which counts in no figure, are written beside each record. With `explain` or `depths`
     the record says where its tokens' time went, and how it grows with the context.
 
-    Raises UserError for what cannot be done as asked, before anything is loaded where that can be known.
+    Raises UserError for what cannot be done as asked, before anything is loaded where that can be known, and
+    WriteError, with the record, where one cannot be written.
     """
     with Session(specs, results, progress) as session:
         try:
@@ -89,9 +91,9 @@ def run(
             return
         for spec in session.specs:
             record, answers = _measured(session, setting, spec)
-            if answers is not None:
-                results.write_file(check_file(spec.id), divergence.save(answers))
             session.write(record)
+            if answers is not None:
+                record = _with_answers(session, record, answers, results)
             if record.status == "ok" and profile_name is not None:
                 progress.say("profiling one more generation")
                 record = session.write(_profiled(session, spec, record, results, profile_name))
@@ -362,6 +364,22 @@ def _summary_inputs(
     )
 
 
+def _with_answers(
+    session: Session[RunSpec], record: Record, answers: divergence.Trace, results: ResultsDirectory
+) -> Record:
+    """Writes the answers to the check prompts beside the record, which tells if that failed."""
+    name = check_file(record.id)
+    try:
+        results.write_file(name, divergence.save(answers))
+    except WriteError as error:
+        # Those of an earlier run are not this one's.
+        with suppress(OSError):
+            (results.path / name).unlink(missing_ok=True)
+        warnings = [*record.warnings, f"no answers to the check prompts are kept: {error}"]
+        return session.write(msgspec.structs.replace(record, warnings=warnings))
+    return record
+
+
 def _profiled(
     session: Session[RunSpec], spec: RunSpec, record: Record, results: ResultsDirectory, name: str
 ) -> Record:
@@ -372,9 +390,9 @@ def _profiled(
         trace, operators = session.facts.device.profile(
             lambda: generator.generate(prompt_ids, spec.workload, "end_to_end")
         )
+        results.write_file(f"{spec.id}.{name}.trace.json", trace)
+        results.write_file(f"{spec.id}.{name}.operators.txt", operators.encode())
     except Exception as error:
         warning = f"not profiled: {type(error).__name__}: {error}"
         return msgspec.structs.replace(record, warnings=[*record.warnings, warning])
-    results.write_file(f"{spec.id}.{name}.trace.json", trace)
-    results.write_file(f"{spec.id}.{name}.operators.txt", operators.encode())
     return record

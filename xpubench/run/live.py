@@ -11,10 +11,11 @@ from typing import Self
 import msgspec
 
 from xpubench.environment import Environment
-from xpubench.failures import death_of, failed_record
+from xpubench.errors import UserError
+from xpubench.failures import death_of, failed_record, write_as_failed
 from xpubench.measure.host import out_of_memory_kills
 from xpubench.process.child import Child
-from xpubench.process.reports import Failed, Refused, Said, Waiting
+from xpubench.process.reports import Failed, Refused, Said, Unwritten, Waiting
 from xpubench.record import Failure, Record, read_record
 from xpubench.results import ResultsDirectory
 from xpubench.run.order import Order
@@ -75,7 +76,7 @@ class Resident:
             self.turn()
 
     def wait(self) -> None:
-        """Waits until it waits for a turn or has ended."""
+        """Waits until it waits for a turn or has ended; UserError where it cannot write its record."""
         self.waiting = False
         deadline = monotonic() + TIMEOUT_S
         for report in self._reports:
@@ -88,17 +89,23 @@ class Resident:
                 self._failure = report.failure
             elif isinstance(report, Refused):
                 self._failure = Failure(failure_class="unsupported", message=report.message)
+            elif isinstance(report, Unwritten):
+                raise UserError(report.message)
             if monotonic() > deadline:
                 message = f"no generation within {TIMEOUT_S:g} s; the worker was ended"
                 self._failure = Failure(failure_class="timeout", message=message)
                 self._child.end()
 
     def record(self) -> Record:
-        """The record that it wrote, or one of the failure that ended it."""
-        path = self._results.record_path(self._spec.id)
+        """The record that it wrote, or one of the failure that ended it. A run that the timeout interrupted
+        has a record of the timeout."""
+        path, failure = self._results.record_path(self._spec.id), self._failure
         if path.exists():
-            return read_record(path)
-        failure = self._failure or death_of("the worker", self._kills, self._child.exit_code)
+            written = read_record(path)
+            if written.status == "interrupted" and failure and failure.failure_class == "timeout":
+                return write_as_failed(self._results, written, failure)
+            return written
+        failure = failure or death_of("the worker", self._kills, self._child.exit_code)
         record = failed_record(self._spec, Environment(), failure)
         self._results.write(record)
         return record

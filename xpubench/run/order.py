@@ -10,9 +10,9 @@ import msgspec
 
 from xpubench.catalog import SMOLLM2
 from xpubench.environment import Environment
-from xpubench.failures import failed_record
+from xpubench.failures import classify, failed_record
 from xpubench.progress import Progress
-from xpubench.record import Failure, Record
+from xpubench.record import Record
 from xpubench.results import ResultsDirectory
 from xpubench.spec import AccuracySpec, RunSpec
 
@@ -84,12 +84,11 @@ def _tell_ranks(order: Order, done: set[str]) -> None:
 
 
 def write_interrupted(results: ResultsDirectory, spec: Spec) -> Record | None:
-    """Writes and returns the record of a run that was interrupted before it was loaded; None where the run
-    has a record already, which stays."""
+    """Writes and returns the record of a run that was interrupted before it had one; None where the run has
+    a record already, which stays."""
     if results.stamp_of(spec.id) is not None:
         return None
-    failure = Failure(failure_class="interrupted", message="interrupted before it was loaded")
-    record = failed_record(spec, Environment(), failure)
+    record = failed_record(spec, Environment(), classify(KeyboardInterrupt(), spec.subject.device))
     results.write(record)
     return record
 

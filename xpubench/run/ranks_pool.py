@@ -4,6 +4,7 @@ time."""
 import os
 import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import as_completed
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,6 @@ def hand_out(
 ) -> Generator[list[Record]]:
     """As `run_orders`, each order on a rank of its own. A rank writes its records to the results directory
     under this path; where that is another disk, they are written here too."""
-    from mpi4py.futures import as_completed
-
     asked = []
     for order in orders:
         if order.ranks is not None:
@@ -101,7 +100,8 @@ def perform_encoded(order: bytes, timeout_s: float) -> bytes:
         results = ResultsDirectory(Path(asked.results))
         for made in run_orders([asked], results, rerun="all", timeout_s=timeout_s):
             records += made
-        tasks = {spec.id: names for spec in asked.specs if (names := results.tasks_of(spec.id))}
+            names = [record.id for record in made]
+            tasks |= {spec.id: names for spec in asked.specs if results.tasks_of(spec.id) == names}
     except Exception as error:  # the others go on, and the records of its runs say why it did not
         failure = f"{place}: {first_line(error)}"
     return msgspec.json.encode(
@@ -110,17 +110,18 @@ def perform_encoded(order: bytes, timeout_s: float) -> bytes:
 
 
 def _gathered(results: ResultsDirectory, order: Order, done: Handed) -> Iterator[list[Record]]:
-    """Writes what is not here yet, and yields the records of each run."""
-    for text in done.records:
-        record = decode(text)
+    """Writes what is not here yet, and yields the records of each run. A run that the rank did not make has
+    failed, also where an earlier record of it is here."""
+    records = [decode(text) for text in done.records]
+    for record in records:
         path = results.record_path(record.id)
         if not path.exists() or decode(path.read_bytes()) != record:
             results.write(record)
     for group, names in done.tasks.items():
-        if results.tasks_of(group) != names:
-            results.write_tasks(group, names)
+        results.write_tasks(group, names)
+    ids = {record.id for record in records} | set(done.tasks)
     for spec in order.specs:
-        found = records_of(results, spec)
+        found = records_of(results, spec) if spec.id in ids else []
         if not found:
             message = done.failure or f"{done.place} left no record of this run"
             found = [failed_record(spec, Environment(), Failure(failure_class="crash", message=message))]

@@ -155,9 +155,10 @@ class Session(ExitStack, Generic[AnySpec]):
 
     def fail_all(self, error: BaseException) -> list[Record]:
         """Writes and returns the records of all runs, for an error that ended their preparation. An
-        interruption is recorded for the first one alone."""
-        specs = self.specs[:1] if isinstance(error, KeyboardInterrupt) else self.specs
-        return [self.write(record) for record in self.failed(error, specs)]
+        interruption is raised again, because no run was at work that it could be the outcome of."""
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        return [self.write(record) for record in self.failed(error, self.specs)]
 
     def write(self, record: Record) -> Record:
         """Writes a record to the results directory, and returns it."""

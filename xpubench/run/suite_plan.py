@@ -11,7 +11,7 @@ from xpubench.catalog.architecture import architecture_of
 from xpubench.catalog.defects import Defect
 from xpubench.errors import UserError
 from xpubench.measure.perturbation import FIRST_PAIRS
-from xpubench.plan import Plan, plan_of
+from xpubench.plan import Plan, check_int4, plan_of
 from xpubench.record import Record
 from xpubench.results import ResultsDirectory
 from xpubench.run.order import Spec
@@ -77,6 +77,7 @@ def _plan(spec: Spec, device: CatalogDevice | None) -> Plan | None:
         return None
     try:
         architecture = architecture_of(config_of(spec.subject.model))
+        check_int4(architecture, spec.subject)
         return plan_of(architecture, spec, device)
     except UserError:  # the run will fail with it, and its record says so
         return None

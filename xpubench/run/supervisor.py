@@ -11,11 +11,11 @@ import msgspec
 
 from xpubench.distributed.launch import INSTALL
 from xpubench.environment import Environment
-from xpubench.errors import UserError
+from xpubench.errors import UserError, shortened
 from xpubench.failures import death_of, failed_record, log_tail, write_as_failed
 from xpubench.measure.host import out_of_memory_kills
 from xpubench.process.child import Child
-from xpubench.process.reports import Done, Downloading, End, Failed, Refused, Report, Said, Written
+from xpubench.process.reports import Done, Downloading, End, Failed, Refused, Report, Said, Unwritten, Written
 from xpubench.record import Failure, Record, read_record
 from xpubench.results import LOGS, ResultsDirectory
 from xpubench.run.order import Order, Spec, write_interrupted
@@ -40,7 +40,8 @@ def find_mpirun(python: str | None = None) -> str:
     places = os.pathsep.join([str(Path(python or sys.executable).parent), os.environ.get("PATH", "")])
     found = shutil.which("mpirun", path=places)
     if found is None:
-        raise UserError(f"a suite over ranks needs mpirun; {INSTALL}")
+        where = f" beside {shortened(python)} or on PATH" if python else ""
+        raise UserError(f"a suite over ranks needs mpirun{where}; {INSTALL}")
     return found
 
 
@@ -56,18 +57,20 @@ class Attempt:
         self._say = say
         self._results = ResultsDirectory(Path(order.results))
         self._log = self._results.path / LOGS / f"{order.specs[0].id}.log"
+        # Earlier attempts have written to the same log.
+        self._log_start = self._log.stat().st_size if self._log.exists() else 0
         self._before = {spec.id: self._results.stamp_of(spec.id) for spec in order.specs}
         self._end: End | None = None
         self._last_s = 0.0
         self._download_s: float | None = None
         self._last_status = ""
         self._timed_out = False
-        self._explained = False
 
     def run(self, timeout_s: float) -> Iterator[list[Record]]:
         """Yields each run's records when they are written. A worker that has no new one within `timeout_s`
-        seconds, downloads not counted, is ended. An exception, such as KeyboardInterrupt, ends the worker,
-        and the run at work then has a record as interrupted."""
+        seconds, downloads not counted, is ended. An exception ends the worker. Where it is an interruption,
+        the run at work then has a record of it unless it has an earlier one. UserError where the worker
+        cannot write to the results directory."""
         self._log.parent.mkdir(exist_ok=True)
         kills = out_of_memory_kills()
         self._last_s = monotonic()
@@ -88,12 +91,19 @@ class Attempt:
                         self._timed_out = True
                         child.end()
                 exit_code = child.exit_code
-        except BaseException:
+        except (KeyboardInterrupt, GeneratorExit):
             if self.pending:
                 write_interrupted(self._results, self.pending[0])
             raise
-        yield from self._unreported()
-        if self.pending and (failure := self._failure(timeout_s, exit_code, kills)) is not None:
+        failure = self._failure(timeout_s, exit_code, kills)
+        # A run whose record was not reported is the one that the worker was at, or its ranks' watchdog wrote
+        # the record. Nothing is known against the runs after it.
+        unreported = list(self._taken([spec for spec in self.pending if self._is_new(spec)]))
+        for records in unreported:
+            yield [self._as_cut_short(record, failure) for record in records]
+        if isinstance(self._end, Unwritten):
+            raise UserError(self._end.message)
+        if failure is not None and self.pending and not unreported:
             yield from self._write(failure)
 
     def _heard(self, report: Report | None) -> Iterator[list[Record]]:
@@ -105,7 +115,7 @@ class Attempt:
             yield from self._taken([spec for spec in self.pending if spec.id == report.id])
         elif isinstance(report, Downloading):
             self._note_download(report.under_way)
-        elif isinstance(report, Done | Refused | Failed):
+        elif isinstance(report, End):
             self._end = report
 
     def _note_download(self, under_way: bool) -> None:
@@ -118,12 +128,19 @@ class Attempt:
         """The seconds since the worker's last record, without those of downloads."""
         return (self._download_s or monotonic()) - self._last_s
 
-    def _unreported(self) -> Iterator[list[Record]]:
-        """The records that the worker wrote without reporting them, and those of the ranks' watchdog."""
-        for records in self._taken([spec for spec in self.pending if self._is_new(spec)]):
-            self._last_status = records[-1].status
-            self._explained = self._explained or records[-1].failure is not None
-            yield records
+    def _as_cut_short(self, record: Record, failure: Failure | None) -> Record:
+        """The record of a run at whose profile, explanation or depths a failure may have ended the worker,
+        with a warning that tells so; any other record as it is."""
+        order = self._order
+        more = order.profile_name is not None or order.explain or order.depths
+        if failure is None or record.status != "ok" or not more:
+            return record
+        warning = (
+            f"the run ended after its measurement, and what was to follow may be missing: {failure.message}"
+        )
+        record = msgspec.structs.replace(record, warnings=[*record.warnings, warning])
+        self._results.write(record)
+        return record
 
     def _taken(self, specs: list[Spec]) -> Iterator[list[Record]]:
         for spec in specs:
@@ -135,15 +152,13 @@ class Attempt:
             yield records
 
     def _failure(self, timeout_s: float, exit_code: int | None, kills: int) -> Failure | None:
-        """Why the worker left runs without a record; None where another worker can continue with them."""
+        """Why the worker ended with runs left; None where another worker can continue with them, or where
+        none can write."""
         if self._timed_out:
-            message = f"no record within {timeout_s:g} s; the worker was ended"
+            message = f"no run was finished within {timeout_s:g} s; the worker was ended"
             return Failure(failure_class="timeout", message=message)
         # An interruption from outside ended only the run whose record says so.
-        if self._last_status == "interrupted":
-            return None
-        # The ranks' watchdog has recorded the failure that ended the worker.
-        if self._explained:
+        if self._last_status == "interrupted" or isinstance(self._end, Unwritten):
             return None
         if isinstance(self._end, Refused):
             return Failure(failure_class="unsupported", message=self._end.message)
@@ -159,12 +174,17 @@ class Attempt:
         failed = self.pending if isinstance(self._end, Refused) else self.pending[:1]
         self.pending = self.pending[len(failed) :]
         if not failure.log_tail:
-            tail = log_tail(self._log.read_bytes().decode(errors="replace"))
-            failure = msgspec.structs.replace(failure, log_tail=tail)
+            failure = msgspec.structs.replace(failure, log_tail=self._log_tail())
         for spec in failed:
             left = records_of(self._results, spec) if self._is_new(spec) else []
             record = left[-1] if left else failed_record(spec, Environment(), failure)
             yield [write_as_failed(self._results, record, failure)]
+
+    def _log_tail(self) -> str:
+        """The last lines that this attempt's worker has written."""
+        with self._log.open("rb") as log:
+            log.seek(self._log_start)
+            return log_tail(log.read().decode(errors="replace"))
 
     def _is_new(self, spec: Spec) -> bool:
         return self._results.stamp_of(spec.id) not in (None, self._before[spec.id])

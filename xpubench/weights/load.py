@@ -69,6 +69,15 @@ def load_weights(subject: Subject) -> LoadedWeights:
     )
 
 
+def check_layout(subject: Subject, recipe: Quantization) -> None:
+    """Raises as `layout` where the subject's model, whose weights need not be here yet, cannot be quantized
+    by the recipe."""
+    if recipe.checkpoint is None:
+        trust = subject.trust_remote_code
+        config = read_config(subject.model, revision=subject.revision, trust_remote_code=trust)
+        layout(empty_model(config, getattr(torch, subject.dtype)), recipe)
+
+
 def quantized_by(fields: Any) -> AppliedQuantization | None:
     """What a checkpoint's `quantization_config` says about its weights, as written by a library such as
     GPTQ, AWQ or AutoRound; None where there is none. Where it names no number of bits, the method's name
@@ -76,13 +85,16 @@ def quantized_by(fields: Any) -> AppliedQuantization | None:
     if not isinstance(fields, dict):
         return None
     bits = fields.get("bits") or next((bits for bits in (4, 8) if fields.get(f"load_in_{bits}bit")), None)
+    # auto-round's name of the type, such as int, fp or mx_fp; that of compressed-tensors is int or float.
+    floating = "fp" in str(fields.get("data_type"))
     for group in (fields.get("config_groups") or {}).values():
-        bits = bits or (group.get("weights") or {}).get("num_bits")
+        weights = group.get("weights") or {}
+        if bits is None and (bits := weights.get("num_bits")) is not None:
+            floating = weights.get("type") == "float"
     kept = {name: value for name, value in fields.items() if name in KEPT and value is not None}
     method = str(fields.get("quant_method", "quantized"))
-    return AppliedQuantization(
-        weight_dtype=f"int{bits}" if bits else method, library={"method": method} | kept
-    )
+    weight_dtype = f"{'fp' if floating else 'int'}{bits}" if bits else method
+    return AppliedQuantization(weight_dtype=weight_dtype, library={"method": method} | kept)
 
 
 def _checkpoints_own(fields: Any, model: Any) -> AppliedQuantization | None:

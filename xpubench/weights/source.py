@@ -207,10 +207,13 @@ def pickle_files(directory: Path) -> list[Path]:
 
 
 def _shards(directory: Path, name: str) -> list[Path]:
-    """The file of that name, or those that its index names."""
+    """The file of that name or, where there is none, those that its index names, as transformers chooses:
+    an index of earlier shards can lie beside it."""
     single, index = directory / name, directory / f"{name}.index.json"
+    if single.exists():
+        return [single]
     if not index.exists():
-        return [single] if single.exists() else []
+        return []
     weight_map = _read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise RunFailure("bad_model", f"{index} does not say which file holds which weight (weight_map)")

@@ -111,14 +111,13 @@ def _model(subject: Subject, recipe: Quantization) -> tuple[Source, Any]:
 
 
 def _kept(source: Source, recipe: Quantization) -> list[str]:
-    """The names of the modules that the recipe's globs match, and the head's."""
-    from fnmatch import fnmatch
-
+    """The names of the modules that the recipe's globs match, and the head's. UserError for a glob that
+    matches none."""
     from xpubench.weights.empty import empty_model
+    from xpubench.weights.int4.layout import matching
 
-    names = [name for name, _ in empty_model(source.config, torch.float16).named_modules()]
-    kept = [name for name in names if any(fnmatch(name, glob) for glob in recipe.high_precision)]
-    return ["lm_head", *kept]
+    names = [name for name, _ in empty_model(source.config, torch.float16).named_modules() if name]
+    return ["lm_head", *matching(names, recipe.high_precision)]
 
 
 def _compute_dtype(subject: Subject, recipe: Quantization) -> str:

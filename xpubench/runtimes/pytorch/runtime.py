@@ -49,7 +49,7 @@ from xpubench.runtimes.vocabulary import Vocabulary
 from xpubench.spec import DTYPE_BYTES, Quantization, Subject, Workload
 from xpubench.weights.int4.kernels import bit_sum, tensor_class
 from xpubench.weights.int4.recipes import calibrated_description, read_description
-from xpubench.weights.load import LoadedWeights, load_weights
+from xpubench.weights.load import LoadedWeights, check_layout, load_weights
 from xpubench.weights.lora import check_adapter
 from xpubench.weights.source import source_of
 
@@ -163,8 +163,9 @@ class PyTorchRuntime(TransformersScorer, Loader):
 
     @classmethod
     def check_quantization(cls, subject: Subject, recipe: Quantization) -> None:
-        """UserError when this machine cannot run the recipe."""
+        """UserError or RunFailure `unsupported` when this machine or the model does not fit the recipe."""
         tensor_class(subject.device)
+        check_layout(subject, recipe)
 
     @classmethod
     def weights(cls, subject: Subject) -> LoadedWeights:

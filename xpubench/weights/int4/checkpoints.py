@@ -46,12 +46,20 @@ def source_weights(
 def _float_tensors(model: Any, directory: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors of a checkpoint by their names in the model: some checkpoints leave the prefix of the
     model's body out or repeat it. Tensors that the model has no place for, such as the second copy of a tied
-    one, are left out."""
+    one, are left out. RunFailure `unsupported` where the model lacks weights then, which it may have under
+    the names or in the form that transformers converts."""
     known, prefix = set(parameter_places(model)), f"{model.base_model_prefix}."
+    missing, left = set(known), ""
     for name, tensor in _stored_tensors(directory):
         candidates = (name, prefix + name, name.removeprefix(prefix))
         if place := next((one for one in candidates if one in known), None):
+            missing.discard(place)
             yield place, tensor
+        else:
+            left = left or name
+    if missing and left:
+        what = f"has no {min(missing)} but {left}, which the model does not have by that name"
+        raise RunFailure("unsupported", f"{directory} {what}; --woq converts no names: leave it out")
 
 
 def _stored_tensors(directory: Path) -> Iterator[tuple[str, torch.Tensor]]:

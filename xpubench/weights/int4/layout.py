@@ -1,6 +1,6 @@
 """Which weights of a model are quantized, and the INT4 model that holds them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from typing import Any, Literal, TypeAlias
 
@@ -16,28 +16,64 @@ from xpubench.weights.int4.grids import Int4Weight, Int8Weight, quantize_int4, q
 PLAIN = (torch.nn.Embedding, torch.nn.Linear)
 WeightKind = Literal["int4", "int8", "high"]
 Weight: TypeAlias = torch.Tensor | Int4Weight | Int8Weight
+# The modules and attribute names of one parameter.
+Places: TypeAlias = list[tuple[torch.nn.Module, str]]
 
 
 def layout(model: Any, recipe: Quantization) -> dict[str, WeightKind]:
-    """The precision of each parameter of an empty model, by its first name. Linear layers are INT4. Token
-    table and output head are INT8, unless the recipe keeps them in high precision or their classes are
-    not torch's own. Everything else stays in high precision. UserError for a group size that does not
-    divide a layer's width."""
+    """The precision of each parameter of an empty model, by its first name. Modules that the recipe names
+    stay in high precision. The other linear layers are INT4; token table and output head are INT8, unless
+    the recipe keeps them in high precision or their classes are not torch's own. Tables of positions,
+    vectors and scalars stay in high precision. RunFailure `unsupported` where the model has other matrices;
+    UserError where none is left for INT4, for a glob that matches nothing, and for a group size that does
+    not divide a layer's width."""
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
+    all_places = parameter_places(model)
+    kept = _kept(model, all_places, recipe.high_precision)
     kinds: dict[str, WeightKind] = {}
     widths: dict[str, int] = {}
-    for name, places in parameter_places(model).items():
+    others: list[str] = []
+    for name, places in all_places.items():
         modules = [module for module, attribute in places if attribute == "weight"]
+        owner = places[0][0]
         kinds[name] = "high"
+        if any(module in kept for module, _ in places):
+            continue
         if any(module is head or module is table for module in modules):
             if recipe.head == "int8" and all(type(module) in PLAIN for module in modules):
                 kinds[name] = "int8"
-        elif any(fnmatch(name.removesuffix(".weight"), glob) for glob in recipe.high_precision):
-            continue
         elif modules and all(type(module) is torch.nn.Linear for module in modules):
             kinds[name], widths[name] = "int4", modules[0].in_features
+        elif _is_matrix(places) and not isinstance(owner, torch.nn.Embedding):
+            others.append(f"{name} of {type(owner).__name__}")
+    if others:
+        what = f"{len(others)} matrices that are not those of linear layers, first {others[0]}"
+        hint = "leave out --woq, or keep them in high precision with --woq_keep"
+        raise RunFailure("unsupported", f"{type(model).__name__} has {what}, and no INT4 for them; {hint}")
+    if not widths:
+        raise UserError(f"--woq_keep {' '.join(recipe.high_precision)} leaves no matrix for INT4; keep fewer")
     _check_widths(widths, recipe.group_size)
     return kinds
+
+
+def matching(names: Sequence[str], globs: Sequence[str]) -> list[str]:
+    """The names of modules that match one of the globs. UserError for a glob that matches none."""
+    for glob in globs:
+        if not any(fnmatch(name, glob) for name in names):
+            some = ", ".join(names[:3])
+            raise UserError(f"--woq_keep {glob!r} matches no module that holds a matrix, such as {some}")
+    return [name for name in names if any(fnmatch(name, glob) for glob in globs)]
+
+
+def _kept(model: Any, places: dict[str, Places], globs: Sequence[str]) -> set[Any]:
+    """The modules with matrices of their own that the globs name."""
+    owners = {module for found in places.values() if _is_matrix(found) for module, _ in found}
+    named = {name: module for name, module in model.named_modules() if module in owners}
+    return {named[name] for name in matching(list(named), globs)}
+
+
+def _is_matrix(places: Places) -> bool:
+    return bool(getattr(*places[0]).dim() > 1)
 
 
 def quantized(
@@ -57,7 +93,7 @@ def fill(
     model: Any, weights: Iterable[tuple[str, Weight]], *, device: str, dtype: torch.dtype
 ) -> AppliedQuantization:
     """Puts weights into an empty model in the form that the device's kernels take. RunFailure `bad_model` for
-    weights that are missing or of another shape."""
+    weights that are missing or of another shape, `unsupported` where none is in INT4."""
     places = parameter_places(model)
     tables: dict[str, Int8Weight] = {}
     high: list[str] = []
@@ -82,12 +118,16 @@ def fill(
             int4 += 1
             parameter = kernels.int4_parameter(weight, device, dtype)
         else:
-            if weight.dim() == 2:
+            if weight.dim() > 1:
                 high.append(name)
             parameter = torch.nn.Parameter(weight.to(device, dtype), requires_grad=False)
         for module, attribute in places[name]:
             setattr(module, attribute, parameter)
     check_complete(missing)
+    if not int4:
+        raise RunFailure(
+            "unsupported", f"the INT4 kernel of {device} takes none of the matrices; leave out --woq"
+        )
     for name, table in tables.items():
         for module, _ in places[name]:
             _replace(model, module, _int8_module(module, table, device, dtype))

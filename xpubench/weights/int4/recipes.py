@@ -11,7 +11,7 @@ from xpubench.errors import RunFailure, UserError
 from xpubench.record import WeightsFingerprint
 from xpubench.runtimes.options import NEURAL_COMPRESSOR_METHOD, OWN_INT4_METHOD
 from xpubench.runtimes.registry import OPTIONS
-from xpubench.spec import GROUP_SIZES, Quantization
+from xpubench.spec import WHOLE_ROW, Quantization, check_group_size
 
 # Beside a checkpoint in the format of another library, whose config has no place for the recipe.
 CALIBRATED_FILE = "xpubench_recipe.json"
@@ -48,9 +48,7 @@ class CalibratedRecipe(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name} must be at least 1, not {value}")
-        if self.group_size not in GROUP_SIZES:
-            known = ", ".join(map(str, GROUP_SIZES))
-            raise UserError(f"--group_size must be one of {known}, not {self.group_size}")
+        check_group_size(self.group_size)
 
     @property
     def title(self) -> str:
@@ -99,7 +97,9 @@ def read_description(directory: Path) -> Description | None:
     if fields.get("quant_method") != OWN_INT4_METHOD:
         return None
     try:
-        return msgspec.convert(fields, Description)
+        found = msgspec.convert(fields, Description)
+        check_group_size(found.recipe.group_size)
+        return found
     except (msgspec.ValidationError, UserError) as error:
         raise RunFailure("bad_model", f"{directory}/config.json holds no recipe: {error}") from error
 
@@ -135,12 +135,13 @@ def checkpoint_recipe(
 
 
 def _neural_compressor_recipe(fields: dict[str, Any], asked: Quantization) -> Quantization:
-    """The recipe that neural-compressor says it applied. It does not say which of two symmetric grids."""
+    """The recipe that neural-compressor says it applied. It does not say which of two symmetric grids.
+    RunFailure `bad_model` where it names no group size."""
     grid = asked.weight_dtype if fields.get("sym", True) else "int4_asym"
-    try:
-        return Quantization(weight_dtype=grid, group_size=fields["group_size"], head="high")
-    except KeyError as error:
-        raise RunFailure("bad_model", f"the checkpoint's config names no {error}") from error
+    size = fields.get("group_size")
+    if type(size) is not int or (size < 1 and size != WHOLE_ROW):
+        raise RunFailure("bad_model", f"the checkpoint's config says group_size = {size!r}, which is no size")
+    return Quantization(weight_dtype=grid, group_size=size, head="high")
 
 
 def _runtimes_for(method: str) -> str:
