@@ -49,6 +49,7 @@ def test_a_launchers_signal_after_a_death_is_no_interruption(tmp_path: Path, die
     threading.Timer(0.2, watchdog.send_signal, [signal.SIGCONT]).start()
     assert ranks[0].is_watching() is not died
     if not died:
+        # What the run has measured by now.
         interrupted = Failure(failure_class="interrupted", message="by the user")
         results.write(msgspec.structs.replace(drafts[0], failure=interrupted, warnings=["measured"]))
         ranks[0].report(msgspec.to_builtins(interrupted))

@@ -166,8 +166,8 @@ class Watchdog:
 
     def _record(self, failure: Failure) -> None:
         """Ends the watch and records the failure of the run at work: in the record that the run has by now,
-        unless that tells of no failure, else in its draft. Later failures follow from the first one and are
-        not recorded."""
+        unless that tells of no failure, else in its draft. An interruption leaves the record of an earlier
+        attempt. Later failures follow from the first one and are not recorded."""
         if self._over.is_set():
             return
         self._over.set()
@@ -175,7 +175,8 @@ class Watchdog:
         if draft is not None:
             has_new = self._results.stamp_of(draft.id) != self._before[draft.id]
             record = read_record(self._results.record_path(draft.id)) if has_new else draft
-            if record.failure is not None:
+            stays = failure.failure_class == "interrupted" and not has_new and self._before[draft.id]
+            if record.failure is not None and not stays:
                 write_as_failed(self._results, record, failure)
         # One write, because a launcher that prefixes lines could split several.
         with contextlib.suppress(OSError):
