@@ -33,10 +33,9 @@ def test_compiled_tokens_equal_eager_ones(
 def test_a_compiler_that_errs_shows_in_the_divergence(
     generate: CommandLine, tiny_llama: Path, backends: dict[str, int]
 ) -> None:
+    """Other tests see that a right one does not."""
     flags = ("--use-static-cache", "--torch-compile", "--reference", "cpu-float32", "--json")
-    right = generate(tiny_llama, "--backend", "counting", *flags).records[0]["divergence"]
     wrong = generate(tiny_llama, "--backend", "erring", *flags).records[0]["divergence"]
-    assert right["mean_kl"] < 1e-5
     assert wrong["mean_kl"] > 1e-3
 
 

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -233,30 +234,31 @@ def test_matrices_that_the_kernel_refuses_stay_high_and_are_counted(
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model in INT4."""
+def saved(short_smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained weights in INT4."""
     import subprocess
     import sys
 
     directory = tmp_path_factory.mktemp("int4") / "saved"
-    command = [sys.executable, "-m", "xpubench", "quantize", "smollm2-135m", str(directory)]
+    command = [sys.executable, "-m", "xpubench", "quantize", str(short_smollm2), str(directory)]
     subprocess.run(command, check=True, capture_output=True)
     return directory
 
 
 def test_the_saved_model_is_small_and_gives_the_tokens_of_the_one_quantized_on_load(
-    generate: CommandLine, saved: Path
+    generate: CommandLine, short_smollm2: Path, saved: Path
 ) -> None:
     flags = ("--dtype", "bfloat16", "--woq", "--json")
-    (direct,) = generate("smollm2-135m", *flags).records
-    (reloaded,) = generate("smollm2-135m", *flags, "--woq_checkpoint_path", saved).records
+    (direct,) = generate(short_smollm2, *flags).records
+    (reloaded,) = generate(short_smollm2, *flags, "--woq_checkpoint_path", saved).records
     assert reloaded["output"] == direct["output"]
     assert reloaded["id"] == direct["id"]
     size = sum(file.stat().st_size for file in saved.glob("*.safetensors"))
-    assert size < 0.32 * 2 * 134_515_008
-    assert reloaded["runtime"]["weight_bytes"] < 0.34 * 2 * 134_515_008
+    # More than half of the 49,552,704 weights are the token table, which is INT8.
+    assert size < 0.41 * 2 * 49_552_704
+    assert reloaded["runtime"]["weight_bytes"] < 0.41 * 2 * 49_552_704
     assert any("not validated for INT4" in warning for warning in reloaded["warnings"])
-    assert reloaded["summary"]["step_bytes"] < 0.36 * 2 * 134_515_008
+    assert reloaded["summary"]["step_bytes"] < 0.41 * 2 * 49_552_704
 
 
 def test_a_saved_model_needs_no_float_model(generate: CommandLine, tiny_llama: Path, tmp_path: Path) -> None:
@@ -289,15 +291,17 @@ def test_a_model_is_saved_among_the_files_of_the_working_directory(
     assert (again["status"], again["output"], again["id"]) == ("ok", made["output"], made["id"])
 
 
-def test_beams_static_cache_and_accuracy_on_int4(generate: CommandLine, saved: Path) -> None:
+def test_beams_static_cache_and_accuracy_on_int4(
+    generate: CommandLine, short_smollm2: Path, saved: Path
+) -> None:
     flags = ("--dtype", "bfloat16", "--woq", "--woq_checkpoint_path", saved, "--json")
-    done = generate("smollm2-135m", *flags, "--num-beams", 2, "--use-static-cache")
+    done = generate(short_smollm2, *flags, "--num-beams", 2, "--use-static-cache")
     assert done.code == 0
     pytest.importorskip("lm_eval")
-    done = generate(
-        "smollm2-135m", *flags, "--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 10
-    )
-    assert done.records[0]["accuracy"]["acc"] > 0.2
+    task = ("--accuracy-only", "--acc-tasks", "lambada_smoke", "--acc-iter", 10, "--json")
+    (plain,), (int4,) = (generate(short_smollm2, *how, *task).records for how in ((), flags))
+    items = [[item["loglikelihood"] for item in one["accuracy"]["items"]] for one in (plain, int4)]
+    assert np.corrcoef(*items)[0, 1] > 0.9
 
 
 def test_the_report_names_the_error_of_each_weight(

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -69,13 +70,18 @@ def capture(device: DeviceFacts, packages: Iterable[str]) -> Environment:
 
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
     """The versions of the packages that are installed."""
-    found = {}
-    for package in dict.fromkeys(packages):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {package: _version(package) for package in packages}
+    return {package: installed for package, installed in found.items() if installed is not None}
+
+
+@cache
+def _version(package: str) -> str | None:
+    """The package's version, None where it is not installed. Reading it takes milliseconds, and what a
+    process has imported stays what it was."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def relevant_variables(variables: dict[str, str]) -> dict[str, str]:
