@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 lm_eval = pytest.importorskip("lm_eval")
 
-from lm_eval import tasks as lm_eval_tasks  # noqa: E402
-from lm_eval.api.instance import Instance  # noqa: E402  # after the check that it is installed
+from lm_eval import tasks as lm_eval_tasks  # noqa: E402  # after the check that it is installed
+from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 
 from tests.conftest import CommandLine  # noqa: E402
