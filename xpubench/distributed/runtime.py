@@ -306,6 +306,8 @@ def in_step(job: rendezvous.RankGroup, device: str, *, measured: bool = False) -
             if failure.failure_class in ENDS_THE_JOB or not job.all_failed(error):
                 if not measured or job.rank != 0:
                     job.fail(failure)
+                # A rank that died is what the watchdog has recorded by now, and this failure follows from it.
+                job.end_if_failed()
                 job.lost = failure
         raise
     job.skip_turn()
