@@ -144,8 +144,10 @@ ipex-xpu-source: .ipex-xpu-source
 	git clone -q --depth 1 --branch $(IPEX_XPU_TAG) $(IPEX_XPU_REPOSITORY) $@.part
 	mv $@.part $@
 
+# OPENVINO_TESTS=FILES runs some of them.
+OPENVINO_TESTS ?= tests/openvino
 test-openvino: .venv-openvino/.done
-	.venv-openvino/bin/python -m pytest tests/openvino
+	.venv-openvino/bin/python -m pytest $(OPENVINO_TESTS)
 
 test-llama-cpp: .venv-llama-cpp/.done
 	.venv-llama-cpp/bin/python -m pytest tests/llama_cpp
