@@ -5,6 +5,7 @@ import os
 import resource
 import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,19 @@ class Outcome:
 
 
 CommandLine = Callable[..., Outcome]
+
+
+def interpreter_with_an_xpu(directory: Path) -> Path:
+    """A command that runs this Python where the fake runtime's first device is an xpu."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "sitecustomize.py").write_text(
+        "from xpubench.runtimes.fake.runtime import FakeRuntime\n"
+        "FakeRuntime.first_device = classmethod(lambda cls: 'xpu')\n"
+    )
+    python = directory / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{directory}:$PYTHONPATH" exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return python
 
 
 def specs_of(line: str) -> list[RunSpec]:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -279,8 +279,13 @@ def test_wrong_use(accuracy: CommandLine, flags: list[str], words: str) -> None:
 def test_an_unknown_task(accuracy: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """lm-eval's index of all its tasks takes it ten seconds, and that of LAMBADA's none."""
     lambada = Path(lm_eval.__file__).parent / "tasks" / "lambada"
-    of_lambada = partial(lm_eval_tasks.TaskManager, include_path=str(lambada), include_defaults=False)
-    monkeypatch.setattr(lm_eval_tasks, "TaskManager", lambda **_: of_lambada())
+    plain = lm_eval_tasks.TaskManager
+
+    def of_lambada(**given: Any) -> Any:
+        signature(plain).bind(**given)
+        return plain(include_path=str(lambada), include_defaults=False)
+
+    monkeypatch.setattr(lm_eval_tasks, "TaskManager", of_lambada)
     done = accuracy("--acc-tasks", "lambada_smoky")
     assert (done.code, "did you mean lambada_smoke" in done.error_line) == (2, True)
 

@@ -12,7 +12,7 @@ from tests.conftest import CommandLine
 from xpubench.accuracy.batches import form_batch, run_batches
 from xpubench.compare.items import judge_items, mcnemar
 from xpubench.environment import Environment
-from xpubench.record import Accuracy, Item, Record, WeightsFingerprint, encode
+from xpubench.record import Accuracy, Item, Record, WeightsFingerprint
 from xpubench.spec import AccuracySpec, AccuracyTask, Subject
 
 
@@ -57,18 +57,6 @@ def with_lost(lost: int, gained: int = 0) -> Record:
 
 
 BASE = with_lost(0)
-
-
-@pytest.fixture
-def compare(xpubench: CommandLine, tmp_path: Path) -> CommandLine:
-    """`compare(base, new, *flags)` of two records."""
-
-    def run(base: Record, new: Record, *flags: object) -> Any:
-        for name, one in (("a.json", base), ("b.json", new)):
-            (tmp_path / name).write_bytes(encode(one))
-        return xpubench("compare", tmp_path / "a.json", tmp_path / "b.json", *flags)
-
-    return run
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """Live comparisons: what is said of blocks that are looked at after each, and what is refused before."""
 
 import random
-import sys
 from math import exp
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, interpreter_with_an_xpu
 from tests.records import latency_record, subject
 from xpubench.compare.live import compare_blocks
 from xpubench.compare.processes import Limits
@@ -54,13 +53,7 @@ def test_the_runtime_looks_for_its_device_in_the_environment_of_its_side(
     xpubench: CommandLine, tmp_path: Path, named: str
 ) -> None:
     """B's has an xpu and A's a CPU alone: the verdict would compare two devices."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "from xpubench.runtimes.fake.runtime import FakeRuntime\n"
-        "FakeRuntime.first_device = classmethod(lambda cls: 'xpu')\n"
-    )
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}:$PYTHONPATH" exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
+    python = interpreter_with_an_xpu(tmp_path / "stack")
     (tmp_path / "script.json").write_text("{}")
     side = f"-m smollm2-135m --greedy --num-iter 5 --runtime fake --fake-script {tmp_path}/script.json"
     flags = ("--b-python", python, "--budget", 1, "--results-dir", tmp_path / "live")

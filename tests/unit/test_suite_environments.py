@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, interpreter_with_an_xpu
 from xpubench.run.suite import command_lines, read_suite
 from xpubench.runtimes.registry import listed, options_class
 
@@ -67,15 +67,7 @@ def test_the_runtime_looks_for_its_device_in_the_environment_of_its_grid(
     suite: Any, fake: str, tmp_path: Path
 ) -> None:
     """There the runtime finds an xpu, of which torch knows nothing."""
-    stack = tmp_path / "here" / "stack"
-    stack.mkdir(parents=True)
-    (stack / "sitecustomize.py").write_text(
-        "from xpubench.runtimes.fake.runtime import FakeRuntime\n"
-        "FakeRuntime.first_device = classmethod(lambda cls: 'xpu')\n"
-    )
-    python = stack / "python"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH="{stack}:$PYTHONPATH" exec {sys.executable} "$@"\n')
-    python.chmod(0o755)
+    interpreter_with_an_xpu(tmp_path / "here" / "stack")
     flags = fake.replace("--device cpu", "")
     done = suite('[environments.other]\npython = "stack/python"\n' + grid(flags, 'environment = "other"'))
     assert done.code == 0, done.out

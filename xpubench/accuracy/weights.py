@@ -21,4 +21,4 @@ class WeightSums:
     def check(self, generator: Generator) -> None:
         """RunFailure `numerics` where the weights on the device are not those of the first sum."""
         if generator.checksum() != self.first:
-            raise RunFailure("numerics", "the weights on the device have changed since the load")
+            raise RunFailure("numerics", "the weights on the device have changed since the first check")

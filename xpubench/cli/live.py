@@ -53,7 +53,7 @@ def compare_live(args: argparse.Namespace, rules: Rules) -> Comparisons:
     results directory holds an earlier comparison: going on after a look would break its guarantee."""
     if args.budget < 1:
         raise UserError(f"--budget must be at least 1, not {args.budget}")
-    commands = (args.base, args.new or args.base)
+    commands = (_parsed(args.base), _parsed(args.new or args.base))
     sides = (
         _side("A", commands[0], args.a_python, args.a_env),
         _side("B", commands[1], args.b_python, args.b_env),
@@ -102,9 +102,8 @@ def _out_of_memory(records: tuple[Record, Record]) -> bool:
     return any(record.status == "oom" for record in records)
 
 
-def _side(name: str, command: str, python: str, variables: list[str]) -> Side:
+def _side(name: str, args: argparse.Namespace, python: str, variables: list[str]) -> Side:
     """The side that a command line gives, with the warm-up that keeps both sides' generations together."""
-    args = _parsed(command)
     runtime, *others = runtime_names(args)
     if others or args.accuracy_only or args.save_model:
         raise UserError("a live comparison takes latency runs of one runtime on each side")
@@ -113,7 +112,9 @@ def _side(name: str, command: str, python: str, variables: list[str]) -> Side:
     spec, *more = order.specs
     assert isinstance(spec, RunSpec)
     if more:
-        raise UserError(f"a side of a live comparison is one run, and {command!r} gives {len(more) + 1}")
+        raise UserError(
+            f"a side of a live comparison is one run, and {name}'s command line gives {len(more) + 1}"
+        )
     if spec.protocol.until_ci is not None:
         raise UserError("--until-ci would part the two sides' generations; leave it out of a live comparison")
     if spec.protocol.loads > 1:
@@ -132,10 +133,10 @@ def _parsed(command: str) -> argparse.Namespace:
     return parser.parse_args(words(command))
 
 
-def _check_devices(sides: tuple[Side, Side], commands: tuple[str, str]) -> None:
+def _check_devices(sides: tuple[Side, Side], commands: tuple[argparse.Namespace, ...]) -> None:
     """UserError where the sides would run on two devices, and one of them was not named."""
     first, second = (side.order.specs[0].subject.device for side in sides)
-    if first != second and any(_parsed(command).device is None for command in commands):
+    if first != second and any(args.device is None for args in commands):
         raise UserError(
             f"A would run on {first} and B on {second}, as no --device says otherwise; name one in each "
             "command line"
