@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -61,6 +62,25 @@ def test_the_buffers_leave_the_caches_and_fit_the_memory(bandwidth: Bandwidth) -
 def test_the_buffers_shrink_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xpubench.measure.device.free_host_bytes", lambda: 2**28)
     assert measure_bandwidth("cpu", "float32").buffer_bytes == 2**26
+
+
+def test_after_the_run_the_ceiling_is_that_of_as_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    # OpenVINO's runtimes leave torch one thread, with which a part of the bandwidth is reached.
+    threads = []
+
+    def measure(device: str, dtype: str, repeats: int) -> Bandwidth:
+        threads.append(torch.get_num_threads())
+        return Bandwidth(ceiling_gb_per_s=30.0, buffer_bytes=2**26, threads=threads[-1])
+
+    monkeypatch.setattr(bandwidth_module, "measure_bandwidth", measure)
+    monkeypatch.setattr(bandwidth_module, "_recent", {})
+    own = torch.get_num_threads()
+    before = Bandwidth(ceiling_gb_per_s=20.0, buffer_bytes=2**26, threads=own + 1)
+    found = TorchDevice("cpu").bandwidth_again("float32", before)
+    assert (found.threads, threads, torch.get_num_threads()) == (own + 1, [own + 1], own)
+    # A measurement of a moment ago with other threads does not serve.
+    TorchDevice("cpu").bandwidth_again("float32", msgspec.structs.replace(before, threads=own + 5))
+    assert threads == [own + 1, own + 5]
 
 
 def test_the_hosts_peak_grows_with_an_allocation_and_stays() -> None:

@@ -1,6 +1,7 @@
 """The memory bandwidth that this process reaches on the device, and with it the ceiling for MBU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -53,6 +54,7 @@ def measure_bandwidth(device: str, dtype: str = "bfloat16", repeats: int = REPEA
         matvec_gb_per_s=matvec,
         matvec_dtype=matvec_dtype,
         buffer_bytes=size,
+        threads=torch.get_num_threads() if device == "cpu" else None,
         copy_ns=copy_ns,
         read_ns=read_ns,
         matvec_ns=matvec_ns,
@@ -66,14 +68,16 @@ def first_bandwidth(device: TorchDevice, dtype: str) -> Bandwidth:
 
 
 def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandwidth:
-    """The earlier measurement with a new one in its `after_` fields, and with the highest ceiling that the
-    device has shown by now. A measurement after an earlier run serves for ten seconds. Nothing is measured
+    """The earlier measurement with a new one in its `after_` fields, made with as many threads, and with the
+    highest ceiling that the device has shown by now. A measurement after an earlier run serves for ten seconds. Nothing is measured
     where buffers of the same size no longer fit, because smaller ones could lie in a cache."""
     size = before.buffer_bytes
     if size is None or buffer_bytes(device.kind) < size:
         return before
     try:
-        found, created = _recent_bandwidth(device.kind, dtype, size)
+        with torch_threads(before.threads):
+            found, created = _recent_bandwidth(device.kind, dtype, size)
+            highest = _shown(device, found, created)
     except Exception:  # The type depends on the device. The run is done and has its figures.
         return before
     return msgspec.structs.replace(
@@ -82,17 +86,29 @@ def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandw
         after_copy_ns=found.copy_ns,
         after_read_ns=found.read_ns,
         after_matvec_ns=found.matvec_ns,
-        highest=_shown(device, found, created),
+        highest=highest,
     )
 
 
-# By device, dtype and bytes of a buffer: the latest measurement, when it was made, and its date.
-_recent: dict[tuple[str, str, int], tuple[Bandwidth, float, str]] = {}
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """A context manager in which torch has that many threads, None for those that it has. A runtime may have
+    taken them from torch for its own threads."""
+    own = torch.get_num_threads()
+    torch.set_num_threads(count or own)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own)
+
+
+# By device, dtype, bytes of a buffer and threads: the latest measurement, when it was made, and its date.
+_recent: dict[tuple[str, str, int, int], tuple[Bandwidth, float, str]] = {}
 
 
 def _recent_bandwidth(device: str, dtype: str, size: int) -> tuple[Bandwidth, str]:
     """A measurement of the last seconds, or one made now, and its date, which the kept sample has too."""
-    key = (device, dtype, size)
+    key = (device, dtype, size, torch.get_num_threads())
     if key not in _recent or monotonic() - _recent[key][1] > RECENT_S:
         _recent[key] = measure_bandwidth(device, dtype, REPEATS_AFTER), monotonic(), now()
     found, _, created = _recent[key]

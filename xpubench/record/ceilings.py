@@ -23,10 +23,12 @@ class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
     The `after_` fields belong to a shorter measurement after the timed part; they are empty where the buffers
     did not fit beside the model. `highest` is the highest ceiling that any process had measured on the device
     by then. Records without it come from versions that knew only their own process and filled the buffers
-    with ones instead of random bits.
+    with ones instead of random bits. `threads` is the number of threads of each of these measurements, None
+    where a device's own stack measures and in earlier records, whose `after_` fields may have another number.
     """
 
     ceiling_gb_per_s: float
+    threads: int | None = None
     copy_gb_per_s: float | None = None
     read_gb_per_s: float | None = None
     matvec_gb_per_s: float | None = None
