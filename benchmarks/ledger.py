@@ -93,7 +93,8 @@ class SumCase(NamedTuple):
 
 
 def sums(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
-    """How far the parts' sum is from the unprofiled tokens', at most, over fresh processes."""
+    """How far the parts' sum is from the unprofiled tokens' time, at most, over fresh processes. The detail
+    gives each process's difference, and in parentheses how far these tokens were above the timed ones."""
     for case in _cases(arguments, directory):
         found = [
             explained(case.flags, case.threads, directory, command=(case.python, *GENERATE))
@@ -101,7 +102,9 @@ def sums(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
         ]
         ledgers = [one.explanation.next for one in found if one.explanation and one.explanation.next]
         quiet = [one for one in ledgers if (one.cpu_share or 1.0) >= LEAST_CPU_SHARE]
-        each = ", ".join(f"{one.difference:+.1%}" + "*" * (one not in quiet) for one in ledgers)
+        each = ", ".join(
+            f"{one.difference:+.1%}" + "*" * (one not in quiet) + f" ({one.drift or 0:+.0%})" for one in ledgers
+        )
         waited = f"; {len(ledgers) - len(quiet)} of {len(ledgers)} refused as the processor was taken (*)"
         missing = float("inf") if len(ledgers) < arguments.processes else 0.0
         yield Goal(

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from benchmarks.goal import Goal
 from tests.traces import Kind, TraceBuilder
+from xpubench.measure.ledger.accounts import accounts
 from xpubench.measure.ledger.facts import RunFacts
 from xpubench.measure.ledger.ledger import ledger_of
 from xpubench.measure.ledger.profiled import measured_tokens
+from xpubench.measure.ledger.trace import read_trace
 from xpubench.measure.ledger.verdict import verdict_of
 from xpubench.runtimes.registry import DEFAULT, options_class
 from xpubench.spec import Protocol, RunSpec, Subject, Workload
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
 
 
 def _verdict(kind: Kind, trace: bytes) -> tuple[str, str]:
-    _, token = measured_tokens(trace, 0.0)
+    _, token = measured_tokens([accounts(read_trace(trace))], 0.0)
     assert token is not None
     assert token.profiled_ns is not None
     subject = Subject(model="m", device=kind, dtype="float16", options=options_class(DEFAULT)())

@@ -57,14 +57,17 @@ class OperatorTime(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of the first token or of a next token goes. `wall_ns` is the token's latency in
-    generations that were not profiled, and `profiled_ns` its latency in the profiled one. There, `events`
-    were recorded in each token, and each took `event_ns`, which is not in the parts. `cpu_share` is the share
+    """Where the time of the first token or of a next token goes. `timed_ns` is the token's latency in the
+    timed generations, `wall_ns` that of the tokens that were not profiled among or beside those that were,
+    and `profiled_ns` that of the profiled ones. In each of these, `events` were recorded, and each took
+    `event_ns`, which is not in the parts. Where a stack's own metrics tell the parts, without a profiler,
+    `wall_ns` is `timed_ns`; so it is in earlier records, which lack `timed_ns`. `cpu_share` is the share
     of the time in which the threads that compute had a processor when they wanted one. Where the parts cannot
     be relied on, `refused` says why, and the parts still show what was measured."""
 
     token: Literal["first", "next"]
     wall_ns: float
+    timed_ns: float | None = None
     parts: list[LedgerPart]
     operators: list[OperatorTime] = []
     profiled_ns: float | None = None
@@ -82,6 +85,11 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     def difference(self) -> float:
         """How far the sum of the parts is above `wall_ns`, as a share of it."""
         return self.sum_ns / self.wall_ns - 1
+
+    @property
+    def drift(self) -> float | None:
+        """How far `wall_ns` is above the latency in the timed generations, as a share of it."""
+        return self.wall_ns / self.timed_ns - 1 if self.timed_ns else None
 
 
 class TokenVerdict(msgspec.Struct, frozen=True, kw_only=True):

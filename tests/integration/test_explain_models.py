@@ -1,5 +1,6 @@
 """Ledgers of real small models, whose parts torch's profiler measures."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import CommandLine
+from xpubench.runtimes.pytorch.explain import MarkingClock
 
 KERNELS = ("weights", "kv_cache", "attention", "other_kernels")
 
@@ -44,6 +46,31 @@ def test_every_operator_of_a_model_is_known(
     assert explanation["generations"] == 3
     assert parts_of(explanation["first"])["weights"] > 0
     assert len(record["samples"]["iterations"]) == 2
+
+
+def test_a_machine_that_slows_down_while_it_is_explained_slows_both_kinds_of_tokens(
+    generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = MarkingClock.stamp
+
+    def late(self: MarkingClock) -> None:
+        time.sleep(0.03 if len(self.stamps_ns) > 6 else 0.0)
+        real(self)
+
+    monkeypatch.setattr(MarkingClock, "stamp", late)
+    (record,) = generate(tiny_llama, "--explain", "--max-new-tokens", 13, "--json").records
+    ledger = next_ledger(record)
+    assert ledger["wall_ns"] > 1.1 * ledger["timed_ns"]
+    assert sum(parts_of(ledger).values()) == pytest.approx(ledger["wall_ns"], rel=0.25)
+
+
+def test_a_wrong_cost_of_the_profiler_is_seen(
+    generate: CommandLine, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xpubench.runtimes.pytorch.event_cost.event_cost_ns", lambda _: 0.0)
+    (record,) = generate(tiny_llama, "--explain", "--max-new-tokens", 13, "--json").records
+    refused = next_ledger(record)["refused"]
+    assert "above the token's time without the profiler" in refused or "had a processor" in refused
 
 
 def test_one_token_has_a_first_ledger_alone(generate: CommandLine, tiny_llama: Path) -> None:

@@ -76,6 +76,30 @@ def test_parts_that_miss_the_wall_by_more_than_5_percent_are_refused(
         assert ledger["parts"]
 
 
+def test_parts_are_compared_with_the_tokens_beside_them_that_were_not_profiled(scripted: CommandLine) -> None:
+    # The machine has become 8% slower since the timed generations: the parts still hold.
+    parts = {name: 1.08 * ns for name, ns in NEXT["parts"].items()}  # type: ignore[attr-defined]
+    changed = NEXT | {"parts": parts, "unprofiled_ns": 1_080_000.0}
+    ledger = scripted(measured(next=changed), "--explain").records[0]["explanation"]["next"]
+    assert (ledger["wall_ns"], ledger["timed_ns"]) == (1_080_000.0, 1_000_000.0)
+    assert ledger["refused"] is None
+    ledger = scripted(measured(next=NEXT | {"unprofiled_ns": 1_080_000.0}), "--explain").records[0]
+    assert ledger["explanation"]["next"]["refused"].endswith(
+        "7.4% below the token's time without the profiler"
+    )
+
+
+@pytest.mark.parametrize(("slower", "said"), [(1.12, "12.0% more"), (0.88, "12.0% less")])
+def test_a_machine_that_has_changed_since_the_timed_generations_has_no_ledger(
+    scripted: CommandLine, slower: float, said: str
+) -> None:
+    parts = {name: slower * ns for name, ns in NEXT["parts"].items()}  # type: ignore[attr-defined]
+    changed = NEXT | {"parts": parts, "unprofiled_ns": slower * 1e6}
+    explanation = scripted(measured(next=changed), "--explain").records[0]["explanation"]
+    assert said in explanation["next"]["refused"]
+    assert explanation["verdict"]["cause"] == "unclear"
+
+
 def test_a_ledger_of_threads_that_waited_for_a_processor_is_refused(scripted: CommandLine) -> None:
     explanation = scripted(measured(cpu_share=0.96), "--explain").records[0]["explanation"]
     assert "96%" in explanation["next"]["refused"]

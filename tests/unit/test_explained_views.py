@@ -42,8 +42,15 @@ def test_the_terminal_shows_the_ledgers_in_ms_and_percent() -> None:
     assert ["host", "50.00", "25.0", "6.00", "30.0"] in lines
     assert ["sum of the parts", "200.00", "100.0", "18.00", "90.0"] in lines
     assert ["latency in the timed generations", "200.00", "100.0", "20.00", "100.0"] in lines
+    assert "latency without the profiler" not in [line[0] for line in lines if line]
     assert ["verdict", "as fast as it reads"] in lines
     assert ["advice", "use INT4"] in lines
+
+
+def test_the_terminal_shows_both_latencies_where_tokens_beside_the_profiled_ones_were_timed() -> None:
+    lines = shown(explained(latency_record(subject()), ledger("next", {"host": 18.0}, timed_ns=20e6)))
+    assert ["latency without the profiler", "18.00", "100.0"] in lines
+    assert ["latency in the timed generations", "20.00", "111.1"] in lines
 
 
 def test_the_terminal_shows_the_curve_over_depths_and_a_refusal() -> None:

@@ -7,13 +7,15 @@ import pytest
 
 from tests.traces import Kind, TraceBuilder, accelerator_trace
 from xpubench.errors import RunFailure
+from xpubench.measure.ledger.accounts import accounts
 from xpubench.measure.ledger.measured import MeasuredToken
 from xpubench.measure.ledger.operators import part_of_kernel, part_of_operator
 from xpubench.measure.ledger.profiled import measured_tokens
+from xpubench.measure.ledger.trace import read_trace
 
 
 def next_token(trace: bytes, event_ns: float = 0.0) -> MeasuredToken:
-    token = measured_tokens(trace, event_ns)[1]
+    token = measured_tokens([accounts(read_trace(trace))], event_ns)[1]
     assert token is not None
     return token
 
@@ -249,7 +251,7 @@ def test_a_trace_without_marks_is_refused() -> None:
     trace = TraceBuilder("xpu")
     trace.operator("aten::mm", 0, 1)
     with pytest.raises(RunFailure, match="marks"):
-        measured_tokens(trace.text(), 0.0)
+        read_trace(trace.text())
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,9 @@ def first_bandwidth(device: TorchDevice, dtype: str) -> Bandwidth:
 
 def bandwidth_again(device: TorchDevice, dtype: str, before: Bandwidth) -> Bandwidth:
     """The earlier measurement with a new one in its `after_` fields, made with as many threads, and with the
-    highest ceiling that the device has shown by now. A measurement after an earlier run serves for ten seconds. Nothing is measured
-    where buffers of the same size no longer fit, because smaller ones could lie in a cache."""
+    highest ceiling that the device has shown by now. A measurement after an earlier run serves for ten
+    seconds. Nothing is measured where buffers of the same size no longer fit, because smaller ones could lie
+    in a cache."""
     size = before.buffer_bytes
     if size is None or buffer_bytes(device.kind) < size:
         return before

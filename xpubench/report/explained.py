@@ -36,18 +36,25 @@ def parts_of(found: Explanation) -> list[PartName]:
 
 def ledger_table(record: Record) -> tuple[list[str], list[list[str]]]:
     """The names of the columns and the rows of a record's ledgers: for each token the ms of a part and its
-    percentage of the token's latency in the timed generations, below them the sum and that latency; of a next
-    token the rates at which weights and KV cache were read, beside the ceiling. Empty where there is no
-    ledger."""
+    percentage of the token's latency without the profiler, below them the sum, that latency and the one in
+    the timed generations; of a next token the rates at which weights and KV cache were read, beside the
+    ceiling. Empty where there is no ledger."""
     found = record.explanation
     if found is None or not (ledgers := ledgers_of(found)):
         return [], []
     ceiling = record.bandwidth.highest_gb_per_s if record.bandwidth else None
     rows = [[PART_TITLES[name], *_cells(ledgers, name)] for name in parts_of(found)]
-    sums = [text for one in ledgers for text in _ms_and_percent(one.sum_ns, one)]
-    walls = [text for one in ledgers for text in _ms_and_percent(one.wall_ns, one)]
+    ends = {
+        "sum of the parts": [one.sum_ns for one in ledgers],
+        "latency without the profiler": [one.wall_ns for one in ledgers],
+        "latency in the timed generations": [one.timed_ns or one.wall_ns for one in ledgers],
+    }
     columns = [PART_COLUMN, *(text for one in ledgers for text in (f"{TOKEN_TITLES[one.token]}, ms", "%"))]
-    rows += [["sum of the parts", *sums], ["latency in the timed generations", *walls]]
+    if all(one.wall_ns == (one.timed_ns or one.wall_ns) for one in ledgers):
+        del ends["latency without the profiler"]
+    for title, times in ends.items():
+        pairs = zip(times, ledgers, strict=True)
+        rows.append([title, *(text for ns, one in pairs for text in _ms_and_percent(ns, one))])
     if found.next is not None:
         rates = {PART_TITLES[part.name]: _rate(part, ceiling) for part in found.next.parts}
         columns.append("GB/s")

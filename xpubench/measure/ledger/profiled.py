@@ -1,22 +1,28 @@
-"""From the accounts of a profiled generation to the measured first and next token."""
+"""From the accounts of profiled generations to the measured first and next token."""
+
+from collections.abc import Sequence
 
 from xpubench.explanation import OperatorTime, PartName
-from xpubench.measure.ledger.accounts import Account, Owner, accounts
+from xpubench.measure.ledger.accounts import Account, Owner
 from xpubench.measure.ledger.measured import MeasuredToken
 from xpubench.measure.ledger.middle import middle_half
-from xpubench.measure.ledger.trace import read_trace
 
 
-def measured_tokens(trace: bytes, event_ns: float) -> tuple[MeasuredToken, MeasuredToken | None]:
-    """The first token and the mean of the next ones of a generation, from its Chrome trace as JSON, without
-    the cost of the recorded events. The next token is None where there is one token alone. RunFailure
-    `unsupported` where the trace lacks the marks of the steps."""
-    found = accounts(read_trace(trace))
-    later = middle_half(found[1:], lambda one: sum(one.times.values()))
-    return _mean(found[:1], event_ns), _mean(later, event_ns) if later else None
+def measured_tokens(
+    generations: Sequence[Sequence[Account | None]], event_ns: float
+) -> tuple[MeasuredToken | None, MeasuredToken | None]:
+    """The mean of the first tokens and that of the next ones, without the cost of the recorded events. Each
+    generation has an account for each of its tokens, None for a token that was not recorded. A mean is None
+    where there is no such token."""
+    firsts = [one[0] for one in generations if one and one[0] is not None]
+    later = [account for one in generations for account in one[1:] if account is not None]
+    later = middle_half(later, lambda one: sum(one.times.values()))
+    return _mean(firsts, event_ns), _mean(later, event_ns)
 
 
-def _mean(windows: list[Account], event_ns: float) -> MeasuredToken:
+def _mean(windows: list[Account], event_ns: float) -> MeasuredToken | None:
+    if not windows:
+        return None
     times: dict[Owner, float] = {}
     operators, parts = [], dict[PartName, float]()
     events = sum(sum(one.events.values()) for one in windows) / len(windows)

@@ -1,49 +1,71 @@
 """Where the time of a transformers model's tokens goes, from torch's profiler."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from time import perf_counter_ns
+from typing import NamedTuple
 
 import msgspec
+from torch.profiler import ProfilerActivity, record_function
 from torch.profiler import profile as torch_profile
-from torch.profiler import record_function
 
 from xpubench.measure.clock import TokenClock
 from xpubench.measure.device import synchronizer
+from xpubench.measure.ledger.accounts import Account, accounts
 from xpubench.measure.ledger.measured import Measured, MeasuredToken
 from xpubench.measure.ledger.middle import middle_mean
 from xpubench.measure.ledger.processors import Waits
 from xpubench.measure.ledger.profiled import measured_tokens
-from xpubench.measure.ledger.trace import BEGIN, STEP
+from xpubench.measure.ledger.trace import BEGIN, STEP, read_trace
 from xpubench.measure.profile import chrome_trace, profiler
 from xpubench.measure.times import TokenTimes
 
-# The steps that are profiled. Each is some thousand events, which are kept in memory.
+GENERATIONS = 3
+# The steps of a generation that can be profiled. Each is some thousand events, which are kept in memory.
 MOST_STEPS = 32
-METHOD = "torch's profiler (kineto) over one generation, between two that are not profiled"
+ALTERNATELY = "torch's profiler (kineto) over every other token of three generations"
+ONCE = "torch's profiler (kineto) over one generation, between two that are not profiled"
+# Where the profiler is switched on and off for some of them alone, torch warns each time.
+ACTIVITIES = (ProfilerActivity.CPU, ProfilerActivity.CUDA, ProfilerActivity.XPU)
 
 # A generation that is stamped, and marked, with this clock.
 Timed = Callable[[TokenClock], TokenTimes]
 
 
-class MarkingClock(TokenClock):
-    """A token clock that also marks the steps in the profiler's trace, and ends the profile after some."""
+class ExplainedGeneration(NamedTuple):
+    """For each of the first tokens of a generation, whether the profiler was to record it and the nanoseconds
+    that it took; the Chrome trace of the recorded ones as JSON, None where none was recorded; and how many
+    steps of a next token the generation had."""
 
-    def __init__(self, synchronize: Callable[[], None], profile: torch_profile, most_steps: int) -> None:
+    recorded: Sequence[bool]
+    token_ns: list[int]
+    trace: bytes | None
+    steps: int
+
+
+class MarkingClock(TokenClock):
+    """A token clock that also marks the steps in the profiler's trace. The profiler records the tokens that
+    are to be `recorded`, and ends after the last of them. `token_ns` are the times of these tokens without
+    those of the marks and of switching the profiler, nanoseconds."""
+
+    def __init__(
+        self, synchronize: Callable[[], None], profile: torch_profile, recorded: Sequence[bool]
+    ) -> None:
         super().__init__(synchronize)
+        self.token_ns: list[int] = []
         self._profile: torch_profile | None = profile
-        self._most_steps = most_steps
+        self._recorded = recorded
+        self._on = True
+        self._token_start_ns = 0
 
     def begin(self) -> int:
-        with record_function(BEGIN):
-            return super().begin()
+        self._mark(BEGIN)
+        return self._token_start_ns
 
     def stamp(self) -> None:
         super().stamp()
-        if self._profile is None:
-            return
-        with record_function(STEP):
-            pass
-        if len(self.stamps_ns) > self._most_steps:
-            self.end()
+        if self._profile is not None:
+            self.token_ns.append(self.stamps_ns[-1] - self._token_start_ns)
+            self._mark(STEP)
 
     def end(self) -> None:
         """Ends the profile, unless it has ended."""
@@ -51,51 +73,79 @@ class MarkingClock(TokenClock):
             self._profile.stop()
             self._profile = None
 
+    def _mark(self, name: str) -> None:
+        """Marks the trace between two tokens, and sees to it that the next one is recorded or not."""
+        self._switch(True)
+        with record_function(name):
+            pass
+        if len(self.token_ns) < len(self._recorded):
+            self._switch(self._recorded[len(self.token_ns)])
+        else:
+            self.end()
+        self._token_start_ns = perf_counter_ns()
 
-def profiled_generation(timed: Timed, device: str, event_ns: float) -> Measured:
-    """The time of the tokens of a generation: profiled once, between two that are not and that tell whether
-    the machine stayed as it was. `event_ns` is what a recorded event costs."""
+    def _switch(self, on: bool) -> None:
+        if self._profile is not None and on != self._on:
+            self._profile.toggle_collection_dynamic(on, ACTIVITIES)
+            self._on = on
+
+
+def explained_by_profiler(timed: Timed, device: str, event_ns: float) -> Measured:
+    """The time of the tokens of three generations. On a CPU every other token is profiled, so that whatever
+    slows the machine meanwhile slows both kinds of tokens. On an accelerator, where kineto cannot be switched
+    without losing kernels, it is the second generation. `event_ns` is what a recorded event costs."""
     waits = Waits()
-
-    def bare() -> TokenTimes:
-        with waits.watching():
-            return timed(TokenClock(synchronizer(device)))
-
-    before = bare()
-    trace, profiled = traced(timed, device, MOST_STEPS, waits)
-    after = bare()
-    first, following = measured_tokens(trace, event_ns)
-    steps = len(profiled.token_ns) - 1
-    notes = []
+    made = [generation(timed, device, number, waits) for number in range(GENERATIONS)]
+    first, following = measured_tokens([_accounts(one) for one in made], event_ns)
+    steps, notes = max(one.steps for one in made), []
     if steps > MOST_STEPS:
         notes.append(f"the next token's parts are those of the first {MOST_STEPS} of {steps} steps")
-    firsts = [one.token_ns[0] - one.start_ns for one in (before, after)]
+    bare = [bare_ns(one) for one in made]
     return Measured(
-        method=METHOD,
-        first=_beside(first, firsts),
-        next=following and _beside(following, _next_tokens(before, after)),
+        method=ALTERNATELY if device == "cpu" else ONCE,
+        first=first and _beside(first, [ns for firsts, _ in bare for ns in firsts]),
+        next=following and _beside(following, [ns for _, later in bare for ns in later]),
         cpu_share=waits.share,
-        generations=3,
+        generations=GENERATIONS,
         notes=notes,
     )
 
 
-def traced(timed: Timed, device: str, most_steps: int, waits: Waits) -> tuple[bytes, TokenTimes]:
-    """The Chrome trace of a generation's first steps as JSON, and its times."""
+def generation(timed: Timed, device: str, number: int, waits: Waits) -> ExplainedGeneration:
+    """The generation of this number, counted from 0, of those that explain the tokens."""
+    synchronize, tokens = synchronizer(device), range(1 + MOST_STEPS)
+    recorded = [(number + token) % 2 == 0 if device == "cpu" else number == 1 for token in tokens]
+    if not any(recorded):
+        with waits.watching():
+            told = timed(TokenClock(synchronize)).iteration()
+        following = told.next_token_ns or []
+        assert told.first_token_ns is not None
+        return ExplainedGeneration(recorded, [told.first_token_ns, *following], None, len(following))
     profile = profiler(device)
-    clock = MarkingClock(synchronizer(device), profile, most_steps)
+    clock = MarkingClock(synchronize, profile, recorded)
     profile.start()
     try:
         with waits.watching():
-            times = timed(clock)
+            timed(clock)
     finally:
         clock.end()
-    return chrome_trace(profile), times
+    return ExplainedGeneration(recorded, clock.token_ns, chrome_trace(profile), len(clock.stamps_ns) - 1)
+
+
+def bare_ns(one: ExplainedGeneration) -> tuple[list[int], list[int]]:
+    """The times of the first token and of the next ones, of those that were not recorded."""
+    tokens = list(zip(one.token_ns, one.recorded, strict=False))
+    return [ns for ns, on in tokens[:1] if not on], [ns for ns, on in tokens[1:] if not on]
+
+
+def _accounts(one: ExplainedGeneration) -> list[Account | None]:
+    if one.trace is None:
+        return []
+    found = accounts(read_trace(one.trace))
+    return [account if on else None for account, on in zip(found, one.recorded, strict=False)]
 
 
 def _beside(token: MeasuredToken, unprofiled: list[int]) -> MeasuredToken:
+    if not unprofiled:
+        return token
     return msgspec.structs.replace(token, unprofiled_ns=middle_mean(unprofiled))
-
-
-def _next_tokens(*generations: TokenTimes) -> list[int]:
-    return [ns for one in generations for ns in one.iteration().next_token_ns or ()]

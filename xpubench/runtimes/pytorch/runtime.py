@@ -35,7 +35,7 @@ from xpubench.runtimes.base import (
 from xpubench.runtimes.options import RuntimeDescription
 from xpubench.runtimes.pytorch.compiled import compile_counters, compiled_steps
 from xpubench.runtimes.pytorch.decode import DecodeWithoutOneDnn, Forward, onednn_bfloat16
-from xpubench.runtimes.pytorch.explain import profiled_generation
+from xpubench.runtimes.pytorch.explain import explained_by_profiler
 from xpubench.runtimes.pytorch.generate import (
     can_stay_eager,
     generate_arguments,
@@ -228,7 +228,7 @@ class PyTorchRuntime(TransformersScorer, Loader):
         # Its small model is a Llama, whose import takes seconds that runs without --explain do not need.
         from xpubench.runtimes.pytorch.event_cost import event_cost_ns
 
-        return profiled_generation(timed, self.subject.device, event_cost_ns(self.subject.device))
+        return explained_by_profiler(timed, self.subject.device, event_cost_ns(self.subject.device))
 
     def timed(
         self,

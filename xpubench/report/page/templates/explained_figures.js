@@ -76,7 +76,7 @@ export function ledgerFigure({ ledgers, parts }) {
   });
   const walls = ledgers.map(({ token, wall_ms: wall }) => `${token} ${number(wall)} ms`).join(", ");
   const faint = ledgers.some(({ refused }) => refused) ? "; a pale bar was refused" : "";
-  const remark = `${walls}; the dotted line is the latency in the timed generations${faint}`;
+  const remark = `${walls}; the dotted line is the latency without the profiler${faint}`;
   return plot("Parts of the token's time", remark, figure, true);
 }
 
