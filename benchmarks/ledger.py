@@ -103,7 +103,7 @@ def sums(arguments: argparse.Namespace, directory: Path) -> Iterator[Goal]:
         ledgers = [one.explanation.next for one in found if one.explanation and one.explanation.next]
         quiet = [one for one in ledgers if (one.cpu_share or 1.0) >= LEAST_CPU_SHARE]
         each = ", ".join(
-            f"{one.difference:+.1%}" + "*" * (one not in quiet) + f" ({one.drift or 0:+.0%})" for one in ledgers
+            f"{one.difference:+.1%}{'*' * (one not in quiet)} ({one.drift or 0:+.0%})" for one in ledgers
         )
         waited = f"; {len(ledgers) - len(quiet)} of {len(ledgers)} refused as the processor was taken (*)"
         missing = float("inf") if len(ledgers) < arguments.processes else 0.0
