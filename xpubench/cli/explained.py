@@ -12,6 +12,7 @@ from xpubench.report.explained import (
     depth_rows,
     explanation_lines,
     ledger_table,
+    parts_of,
     slope_text,
 )
 
@@ -23,7 +24,7 @@ def explanation_tables(record: Record) -> Iterator[Table]:
         return
     columns, rows = ledger_table(record)
     if rows:
-        yield _figures(columns, rows, sums=2)
+        yield _figures(columns, rows, sums=len(rows) - len(parts_of(found)))
     lines = list(explanation_lines(found))
     if found.depth is not None:
         yield _figures(DEPTH_COLUMNS, depth_rows(found.depth))

@@ -59,7 +59,7 @@ def _refusal(ledger: Ledger) -> str | None:
     """Why the parts cannot be relied on, None where they can."""
     if ledger.cpu_share is not None and ledger.cpu_share < LEAST_CPU_SHARE:
         return (
-            f"the threads had a processor for {ledger.cpu_share:.0%} of the time in which they wanted one, "
+            f"the threads had a processor for {ledger.cpu_share:.1%} of the time in which they wanted one, "
             f"and a ledger needs {LEAST_CPU_SHARE:.0%}: other work, a quota or more threads than cores take "
             "the rest"
         )

@@ -5,7 +5,6 @@ import { batchFigure, depthFigure, ledgerFigure, PART_COLORS } from "./explained
 import { factsTable } from "./facts.js";
 import { number } from "./numbers.js";
 
-const SUMS = 2;
 
 function swatch(part) {
   return part ? make("span", { class: "swatch", style: `background:${PART_COLORS[part][0]}` }) : null;
@@ -16,7 +15,7 @@ function ledgerTable({ parts, table: { columns, rows } }) {
   const heads = columns.map((text, index) => make("th", { scope: "col", class: index ? "number" : "" }, text));
   const lines = rows.map(([title, ...texts], index) => {
     const cells = texts.map((text) => make("td", { class: "number" }, text));
-    const row = index < rows.length - SUMS ? "" : "sum";
+    const row = index < parts.length ? "" : "sum";
     return make("tr", { class: row }, make("th", { scope: "row" }, swatch(parts[index]?.[0]), title), cells);
   });
   const table = make("table", { class: "ledger" }, make("thead", {}, make("tr", {}, heads)), make("tbody", {}, lines));
