@@ -16,7 +16,8 @@ class MeasuredToken(msgspec.Struct, frozen=True, kw_only=True):
     `attention`, which includes reading the KV cache; the ledger divides it later. `operators` are the
     operators of which the parts consist. `profiled_ns` is the token's time while it was measured, in which
     `events` were recorded at a cost of `event_ns` each; None where nothing was recorded. `unprofiled_ns` is
-    the mean of the same token's time in generations next to the measured one, None where there were none.
+    the mean time of the same token where it was not measured, among or beside those that were; None where
+    there was none.
     """
 
     parts: dict[PartName, float]

@@ -5,7 +5,6 @@ import { batchFigure, depthFigure, ledgerFigure, PART_COLORS } from "./explained
 import { factsTable } from "./facts.js";
 import { number } from "./numbers.js";
 
-
 function swatch(part) {
   return part ? make("span", { class: "swatch", style: `background:${PART_COLORS[part][0]}` }) : null;
 }
