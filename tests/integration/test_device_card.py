@@ -15,6 +15,7 @@ from xpubench.explanation import DeviceCard
 from xpubench.measure import products
 from xpubench.measure.environment import relevant_variables
 from xpubench.measure.kept_cards import chosen_variables
+from xpubench.measure.ledger.processors import Waits
 from xpubench.runtimes.pytorch import card as measuring
 
 
@@ -86,6 +87,17 @@ def test_a_busy_machines_card_is_not_kept(
     generate: CommandLine, tiny_llama: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "CPU_SHARE", 1e9)
+    assert expectation_of(generate, tiny_llama)["card"] == "measured"
+    assert not small.exists()
+
+
+def test_a_card_of_threads_that_waited_for_a_processor_is_not_kept(
+    generate: CommandLine, tiny_llama: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two threads on one core have all of its time, and each has half of what it wants. The limits here are
+    # such that other work on the machine changes nothing.
+    monkeypatch.setattr(measuring, "CPU_SHARE", 0.01)
+    monkeypatch.setattr(Waits, "share", property(lambda _: 0.005))
     assert expectation_of(generate, tiny_llama)["card"] == "measured"
     assert not small.exists()
 

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from xpubench.environment import Environment
 from xpubench.explanation import DeviceCard, Spread
 from xpubench.measure.kept_cards import card_key, chosen_variables, keep_card, kept_card
+from xpubench.measure.ledger.processors import Waits
 from xpubench.measure.products import product_rates
 from xpubench.record import now
 from xpubench.runtimes.base import Generator
@@ -24,7 +25,8 @@ NEW_TOKENS, ROUNDS = 9, 4
 FEW, MANY = 2, 8
 # By name: blocks, attention heads, key-value heads, head dim.
 SHAPES = {"few": (FEW, 8, 8, 8), "many": (MANY, 8, 8, 8), "wide": (FEW, 16, 4, 64)}
-# A card is kept where the process had a processor at this share of the time.
+# A card is kept where the process had a processor at this share of the time, and each of its threads at this
+# share of the time in which it wanted one: of two threads that share a core, both are busy half of the time.
 CPU_SHARE = 0.9
 MOST_SHARE = 10.0
 
@@ -49,11 +51,14 @@ def device_card(
     if (kept := kept_card(key)) is not None:
         return kept
     say(f"measuring the device card of {subject.device}, once for this stack")
-    started_s, busy_s = perf_counter(), process_time()
-    rows = _rows(subject, load)
-    with torch.backends.mkldnn.flags(enabled=onednn and torch.backends.mkldnn.enabled):
-        rates = product_rates(subject.device, subject.dtype)
+    started_s, busy_s, waits = perf_counter(), process_time(), Waits()
+    with waits.watching():
+        rows = _rows(subject, load)
+        with torch.backends.mkldnn.flags(enabled=onednn and torch.backends.mkldnn.enabled):
+            rates = product_rates(subject.device, subject.dtype)
     share = (process_time() - busy_s) / (perf_counter() - started_s)
+    if waits.share is not None:
+        share = min(share, waits.share)
     facts = environment.device
     card = DeviceCard(
         source="measured",

@@ -22,7 +22,10 @@ from xpubench.measure.times import TokenTimes
 GENERATIONS = 3
 # The steps of a generation that can be profiled. Each is some thousand events, which are kept in memory.
 MOST_STEPS = 32
-ALTERNATELY = "torch's profiler (kineto) over every other token of three generations"
+# On a CPU the profiler records this many tokens, then none of as many, and so on. Switching it takes a moment
+# and leaves the caches with other content, which is some percent of a token of 1 ms.
+BLOCK = 4
+ALTERNATELY = f"torch's profiler (kineto) over {BLOCK} of every {2 * BLOCK} tokens of three generations"
 ONCE = "torch's profiler (kineto) over one generation, between two that are not profiled"
 # Where the profiler is switched on and off for some of them alone, torch warns each time.
 ACTIVITIES = (ProfilerActivity.CPU, ProfilerActivity.CUDA, ProfilerActivity.XPU)
@@ -33,25 +36,28 @@ Timed = Callable[[TokenClock], TokenTimes]
 
 class ExplainedGeneration(NamedTuple):
     """For each of the first tokens of a generation, whether the profiler was to record it and the nanoseconds
-    that it took; the Chrome trace of the recorded ones as JSON, None where none was recorded; and how many
-    steps of a next token the generation had."""
+    that it took; the Chrome trace of the recorded ones as JSON, None where none was recorded, and whether
+    each of its windows is such a token; and how many steps of a next token the generation had."""
 
     recorded: Sequence[bool]
     token_ns: list[int]
     trace: bytes | None
+    windows: list[bool]
     steps: int
 
 
 class MarkingClock(TokenClock):
-    """A token clock that also marks the steps in the profiler's trace. The profiler records the tokens that
-    are to be `recorded`, and ends after the last of them. `token_ns` are the times of these tokens without
-    those of the marks and of switching the profiler, nanoseconds."""
+    """A token clock under the profiler, which records the tokens that are to be `recorded` and ends after the
+    last of them. The clock marks the start and the end of each recorded token in the trace. `token_ns` are
+    the times of all these tokens in nanoseconds, without those of the marks and of switching the profiler.
+    `windows` says of the time between two marks whether it is that of a recorded token."""
 
     def __init__(
         self, synchronize: Callable[[], None], profile: torch_profile, recorded: Sequence[bool]
     ) -> None:
         super().__init__(synchronize)
         self.token_ns: list[int] = []
+        self.windows: list[bool] = []
         self._profile: torch_profile | None = profile
         self._recorded = recorded
         self._on = True
@@ -63,9 +69,15 @@ class MarkingClock(TokenClock):
 
     def stamp(self) -> None:
         super().stamp()
-        if self._profile is not None:
-            self.token_ns.append(self.stamps_ns[-1] - self._token_start_ns)
+        if self._profile is None:
+            return
+        self.token_ns.append(self.stamps_ns[-1] - self._token_start_ns)
+        token = len(self.token_ns)
+        if any(self._recorded[token - 1 : token + 1]) or token == len(self._recorded):
+            self.windows.append(self._recorded[token - 1])
             self._mark(STEP)
+        else:
+            self._token_start_ns = self.stamps_ns[-1]
 
     def end(self) -> None:
         """Ends the profile, unless it has ended."""
@@ -91,7 +103,7 @@ class MarkingClock(TokenClock):
 
 
 def explained_by_profiler(timed: Timed, device: str, event_ns: float) -> Measured:
-    """The time of the tokens of three generations. On a CPU every other token is profiled, so that whatever
+    """The time of the tokens of three generations. On a CPU half of the tokens are profiled, so that whatever
     slows the machine meanwhile slows both kinds of tokens. On an accelerator, where kineto cannot be switched
     without losing kernels, it is the second generation. `event_ns` is what a recorded event costs."""
     waits = Waits()
@@ -114,13 +126,13 @@ def explained_by_profiler(timed: Timed, device: str, event_ns: float) -> Measure
 def generation(timed: Timed, device: str, number: int, waits: Waits) -> ExplainedGeneration:
     """The generation of this number, counted from 0, of those that explain the tokens."""
     synchronize, tokens = synchronizer(device), range(1 + MOST_STEPS)
-    recorded = [(number + token) % 2 == 0 if device == "cpu" else number == 1 for token in tokens]
+    recorded = [(number + token // BLOCK) % 2 == 0 if device == "cpu" else number == 1 for token in tokens]
     if not any(recorded):
         with waits.watching():
             told = timed(TokenClock(synchronize)).iteration()
         following = told.next_token_ns or []
         assert told.first_token_ns is not None
-        return ExplainedGeneration(recorded, [told.first_token_ns, *following], None, len(following))
+        return ExplainedGeneration(recorded, [told.first_token_ns, *following], None, [], len(following))
     profile = profiler(device)
     clock = MarkingClock(synchronize, profile, recorded)
     profile.start()
@@ -129,7 +141,9 @@ def generation(timed: Timed, device: str, number: int, waits: Waits) -> Explaine
             timed(clock)
     finally:
         clock.end()
-    return ExplainedGeneration(recorded, clock.token_ns, chrome_trace(profile), len(clock.stamps_ns) - 1)
+    # A short generation may have ended before the first token that was to be recorded.
+    trace = chrome_trace(profile) if any(clock.windows) else None
+    return ExplainedGeneration(recorded, clock.token_ns, trace, clock.windows, len(clock.stamps_ns) - 1)
 
 
 def bare_ns(one: ExplainedGeneration) -> tuple[list[int], list[int]]:
@@ -141,8 +155,8 @@ def bare_ns(one: ExplainedGeneration) -> tuple[list[int], list[int]]:
 def _accounts(one: ExplainedGeneration) -> list[Account | None]:
     if one.trace is None:
         return []
-    found = accounts(read_trace(one.trace))
-    return [account if on else None for account, on in zip(found, one.recorded, strict=False)]
+    found = zip(accounts(read_trace(one.trace)), one.windows, strict=True)
+    return [account if on else None for account, on in found]
 
 
 def _beside(token: MeasuredToken, unprofiled: list[int]) -> MeasuredToken:
