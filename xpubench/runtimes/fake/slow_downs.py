@@ -15,19 +15,22 @@ TIMES = 2.0
 
 
 def _after_each_pass(wait: Callable[[float], None]) -> Callable[[Model, Moment], None]:
-    """A slow-down that waits after each pass for a multiple of the pass's own time, in seconds."""
+    """A slow-down that waits after each pass for a multiple, in seconds, of the shortest pass so far over as
+    many tokens. A multiple of the pass's own time would multiply what the profiler adds to it."""
 
     def plant(model: Model, moment: Moment) -> None:
-        started = [0.0]
+        started, shortest = [0.0], dict[int, float]()
 
         def before(*_: Any) -> None:
             started[0] = perf_counter()
 
-        def after(*_: Any) -> None:
-            wait(TIMES * (perf_counter() - started[0]))
+        def after(module: Any, arguments: Any, named: dict[str, Any], output: Any) -> None:
+            took, tokens = perf_counter() - started[0], int(named["input_ids"].shape[1])
+            shortest[tokens] = min(took, shortest.get(tokens, took))
+            wait(TIMES * shortest[tokens])
 
         model.register_forward_pre_hook(before)
-        model.register_forward_hook(after)
+        model.register_forward_hook(after, with_kwargs=True)
 
     return plant
 
