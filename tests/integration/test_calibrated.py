@@ -116,10 +116,11 @@ def test_it_runs_against_its_source(
     name = {"autoround": "AutoRound", "awq": "AWQ"}[algorithm]
     assert runtime["calibrated"].startswith(f"{name} int4 symmetric groups of 32")
     # 14 matrices in 4 bits with a 16-bit scale and a 4-bit zero point a group, and the rest in 16 bits. The
-    # layout of auto-round-lib takes up to a third more: its scales have 32 bits, and its rows are padded.
+    # layout of auto-round-lib takes more for matrices as narrow as these: its scales have 32 bits, and its
+    # rows are padded. It was a third on one CPU and 79% on one with AVX-512; 8 bits a weight would be 84%.
     values = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)
     packed = values // 2 + values // 32 * 2 + values // 64
-    assert packed <= runtime["weight_bytes"] - 2 * 2 * 256 * 64 <= 4 / 3 * packed
+    assert packed <= runtime["weight_bytes"] - 2 * 2 * 256 * 64 <= 1.8 * packed
     # The plan is that of what was loaded.
     assert record["plan"]["weight_bytes"] == runtime["weight_bytes"]
     assert record["plan"]["step_bytes"] == record["summary"]["step_bytes"]
