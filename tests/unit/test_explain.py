@@ -12,7 +12,7 @@ from xpubench.run.order import Order, set_variables
 from xpubench.spec import Protocol, RunSpec, Workload
 
 # The fake runtime's next token takes 1 ms and its first one 2 ms; the bandwidth is 1000 GB/s.
-NEXT = {
+NEXT: dict[str, Any] = {
     "parts": {"weights": 600_000.0, "attention": 100_000.0, "host": 300_000.0},
     "operators": [
         {"name": "mm", "part": "weights", "ns": 600_000.0, "calls": 4.0},
@@ -66,7 +66,7 @@ def test_the_first_token_reads_no_cache(scripted: CommandLine) -> None:
 def test_parts_that_miss_the_wall_by_more_than_5_percent_are_refused(
     scripted: CommandLine, weights_ns: float, refused: bool
 ) -> None:
-    parts = NEXT["parts"] | {"weights": weights_ns}  # type: ignore[operator]
+    parts = NEXT["parts"] | {"weights": weights_ns}
     record = scripted(measured(next=NEXT | {"parts": parts}), "--explain").records[0]
     ledger, verdict = record["explanation"]["next"], record["explanation"]["verdict"]
     assert (ledger["refused"] is not None) == refused
@@ -78,7 +78,7 @@ def test_parts_that_miss_the_wall_by_more_than_5_percent_are_refused(
 
 def test_parts_are_compared_with_the_tokens_beside_them_that_were_not_profiled(scripted: CommandLine) -> None:
     # The machine has become 8% slower since the timed generations: the parts still hold.
-    parts = {name: 1.08 * ns for name, ns in NEXT["parts"].items()}  # type: ignore[attr-defined]
+    parts = {name: 1.08 * ns for name, ns in NEXT["parts"].items()}
     changed = NEXT | {"parts": parts, "unprofiled_ns": 1_080_000.0}
     ledger = scripted(measured(next=changed), "--explain").records[0]["explanation"]["next"]
     assert (ledger["wall_ns"], ledger["timed_ns"]) == (1_080_000.0, 1_000_000.0)
@@ -93,7 +93,7 @@ def test_parts_are_compared_with_the_tokens_beside_them_that_were_not_profiled(s
 def test_a_machine_that_has_changed_since_the_timed_generations_has_no_ledger(
     scripted: CommandLine, slower: float, said: str
 ) -> None:
-    parts = {name: slower * ns for name, ns in NEXT["parts"].items()}  # type: ignore[attr-defined]
+    parts = {name: slower * ns for name, ns in NEXT["parts"].items()}
     changed = NEXT | {"parts": parts, "unprofiled_ns": slower * 1e6}
     explanation = scripted(measured(next=changed), "--explain").records[0]["explanation"]
     assert said in explanation["next"]["refused"]

@@ -8,11 +8,12 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, StoppingCriteriaList
 
 from xpubench.measure.clock import TokenClock
+from xpubench.measure.ledger.measured import MOST_GENERATIONS
 from xpubench.measure.ledger.middle import middle_mean
 from xpubench.measure.ledger.processors import Waits
 from xpubench.measure.ledger.trace import read_trace
 from xpubench.measure.times import TokenTimes
-from xpubench.runtimes.pytorch.explain import GENERATIONS, ExplainedGeneration, bare_ns, generation
+from xpubench.runtimes.pytorch.explain import ExplainedGeneration, bare_ns, generation
 
 # A block's weights are 8 MiB, more than most cores have of cache for themselves. In a model whose weights
 # stay there, so does what the profiler writes, and an event takes two thirds of its time in a real model.
@@ -55,7 +56,7 @@ def event_cost_ns(device: str) -> float:
         )
 
     def made() -> list[ExplainedGeneration]:
-        return [generation(timed, device, number, Waits()) for number in range(GENERATIONS)]
+        return [generation(timed, device, number, Waits()) for number in range(MOST_GENERATIONS)]
 
     # The first round also pays for what is set up once.
     events = fmean(_events(one) for one in made() if one.trace is not None)

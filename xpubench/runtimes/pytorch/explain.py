@@ -11,7 +11,7 @@ from torch.profiler import profile as torch_profile
 from xpubench.measure.clock import TokenClock
 from xpubench.measure.device import synchronizer
 from xpubench.measure.ledger.accounts import Account, accounts
-from xpubench.measure.ledger.measured import Measured, MeasuredToken
+from xpubench.measure.ledger.measured import MOST_GENERATIONS, Measured, MeasuredToken
 from xpubench.measure.ledger.middle import middle_mean
 from xpubench.measure.ledger.processors import Waits
 from xpubench.measure.ledger.profiled import measured_tokens
@@ -19,7 +19,6 @@ from xpubench.measure.ledger.trace import BEGIN, STEP, read_trace
 from xpubench.measure.profile import chrome_trace, profiler
 from xpubench.measure.times import TokenTimes
 
-GENERATIONS = 3
 # The steps of a generation that can be profiled. Each is some thousand events, which are kept in memory.
 MOST_STEPS = 32
 # On a CPU the profiler records this many tokens, then none of as many, and so on. Switching it takes a moment
@@ -104,10 +103,10 @@ class MarkingClock(TokenClock):
 
 def explained_by_profiler(timed: Timed, device: str, event_ns: float) -> Measured:
     """The time of the tokens of three generations. On a CPU half of the tokens are profiled, so that whatever
-    slows the machine meanwhile slows both kinds of tokens. On an accelerator, where kineto cannot be switched
-    without losing kernels, it is the second generation. `event_ns` is what a recorded event costs."""
+    slows the machine meanwhile slows both kinds of tokens. On an accelerator, where nobody has tried to
+    switch the profiler, it is the second generation. `event_ns` is what a recorded event costs."""
     waits = Waits()
-    made = [generation(timed, device, number, waits) for number in range(GENERATIONS)]
+    made = [generation(timed, device, number, waits) for number in range(MOST_GENERATIONS)]
     first, following = measured_tokens([_accounts(one) for one in made], event_ns)
     steps, notes = max(one.steps for one in made), []
     if steps > MOST_STEPS:
@@ -118,7 +117,7 @@ def explained_by_profiler(timed: Timed, device: str, event_ns: float) -> Measure
         first=first and _beside(first, [ns for firsts, _ in bare for ns in firsts]),
         next=following and _beside(following, [ns for _, later in bare for ns in later]),
         cpu_share=waits.share,
-        generations=GENERATIONS,
+        generations=MOST_GENERATIONS,
         notes=notes,
     )
 
