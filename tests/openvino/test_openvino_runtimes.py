@@ -306,6 +306,13 @@ def test_exports_that_cannot_be(
         (["--runtime", "openvino", "--prompt-lookup"], "openvino-genai"),
         (["--runtime", "openvino-genai", "--num-assistant-tokens", 3], "--draft-model or --prompt-lookup"),
         (["--runtime", "openvino-genai", "--ov-scheduler", "cache_sizes=1"], "did you mean cache_size"),
+        (
+            [
+                *("--runtime", "openvino-genai", "--ov-config", "ATTENTION_BACKEND=SDPA"),
+                *("--ov-scheduler", "cache_size=1"),
+            ],
+            "leave out --ov-scheduler",
+        ),
         (["--runtime", "openvino", "--dummy-weights"], "--dummy-weights"),
     ],
 )

@@ -55,6 +55,17 @@ def test_kl_and_agreement_by_hand() -> None:
     assert found.positions == 2
 
 
+def test_equally_probable_tokens_agree_in_whatever_order_they_are_kept() -> None:
+    tied = logits_of([0.4, 0.4, 0.2], [0.4, 0.4, 0.2])
+    reference = trace(tied, [0, 1], kept=3)
+    reference.top_ids[0, 0, :2] = 0, 1
+    reference.top_ids[0, 1, :2] = 1, 0
+    found = divergence.compare("r", reference, reference, np.array([tied], dtype=np.float32))
+    assert found.top1_agreement == 1
+    other = np.array([logits_of([0.4, 0.4, 0.2], [0.2, 0.2, 0.6])], dtype=np.float32)
+    assert divergence.compare("r", reference, reference, other).top1_agreement == 0.5
+
+
 def test_the_rest_is_one_bucket_and_gives_a_lower_bound() -> None:
     p, q = [0.6, 0.3, 0.1], [0.6, 0.1, 0.3]
     reference = trace(logits_of(p), [0], kept=1)
@@ -159,3 +170,32 @@ def test_the_second_answers_stand_in_other_rows(wrong: bool) -> None:
     assert 0 < after.tokens.shape[1] <= before.tokens.shape[1]
     differing = (before.tokens[:, : after.tokens.shape[1]] != after.tokens).any(axis=1)
     assert differing.sum() == (2 if wrong else 0)
+
+
+class UnrepeatedFirst(WrongFirstRow):
+    """A loaded model whose first generation gives the first row other tokens than all later ones."""
+
+    def trace(
+        self, prompt_ids: TokenIds, workload: Workload, forced: TokenIds | None
+    ) -> tuple[TokenIds, Logits]:
+        answer = super().trace(prompt_ids, workload, forced)
+        self.wrong = False
+        return answer
+
+
+@pytest.mark.parametrize(("model", "said"), [(UnrepeatedFirst, 1), (WrongFirstRow, 0)])
+def test_a_stack_that_does_not_repeat_itself(model: type[WrongFirstRow], said: int) -> None:
+    """A difference that the second generation has too is the stack's own, and is no such doubt."""
+    limits = ReferenceLimits(kl_warning=99, kl_failure=99, agreement_warning=0, agreement_failure=0)
+    spec = RunSpec(subject=subject(), workload=Workload(input_tokens=8, new_tokens=4), protocol=Protocol())
+    right = cast("Generator", WrongFirstRow(wrong=False))
+    prompts = divergence.check_prompts(right.vocabulary, None, 0)
+    expected = divergence.trace(right, prompts, spec.workload)
+    stack = model(wrong=True)
+    stack.vocabulary = Vocabulary("letters", expected.top_ids.max() + 1, None, lambda name: None)
+    checks = Checks(cast("Generator", stack), "r", expected, limits)
+    _, found = checks.answer(spec)
+    assert found is not None
+    assert [place for place in found.first_divergence if place is not None] == [0]
+    doubts = [one for one in checks.doubts(spec) if "does not repeat itself" in one]
+    assert len(doubts) == said

@@ -1,5 +1,6 @@
 """The answers of a run and of its reference, a record or the CPU in float32, to the check prompts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,11 +140,13 @@ def cpu_reference(spec: RunSpec, architecture: Architecture | None) -> divergenc
 
 class _Answers(NamedTuple):
     """The tokens of the check prompts, int64 (P, N), with their logits and their divergence from a
-    reference; None for what the stack hides or nobody asked for."""
+    reference; None for what the stack hides or nobody asked for. `unrepeated` are the prompts to which the
+    stack gave other tokens once and not again."""
 
     tokens: TokenIds | None = None
     trace: divergence.Trace | None = None
     found: Divergence | None = None
+    unrepeated: Sequence[int] = ()
 
 
 class Checks:
@@ -173,6 +176,12 @@ class Checks:
         """Warnings about the answers. RunFailure `numerics` where they are no result of this model."""
         answers, expected = self._answered(spec), self._expected
         doubts = [] if answers.found is None else check_limits(answers.found)
+        if answers.unrepeated and answers.tokens is not None:
+            doubts.append(
+                f"the stack does not repeat itself: {len(answers.unrepeated)} of {len(answers.tokens)} check "
+                "prompts got other tokens than the reference in one generation, and in the next one, on the "
+                "same inputs, logits that speak for the reference's; equal runs can differ in their tokens"
+            )
         if answers.tokens is None or self.generator.vocabulary.tokenizer is None:
             return doubts
         return doubts + degenerate.loop_doubts(answers.tokens, None if expected is None else expected.tokens)
@@ -215,4 +224,5 @@ class Checks:
         own = divergence.trace(generator, expected.prompt_ids, workload)
         logits = divergence.forced_logits(generator, expected.prompt_ids, expected.tokens, workload)
         found = judged(divergence.compare(name, expected, own, logits), self._limits)
-        return _Answers(tokens=own.tokens, trace=own, found=found)
+        unrepeated = divergence.unrepeated(expected, own, logits)
+        return _Answers(tokens=own.tokens, trace=own, found=found, unrepeated=unrepeated)

@@ -91,7 +91,8 @@ def _generate(
 
 def compare(name: str, reference: Trace, own: Trace, logits: Logits) -> Divergence:
     """The divergence of a run with its `own` tokens, and its `logits` along the reference's tokens.
-    `top1_agreement` is the share of positions with the same most probable token. `mean_kl` is the mean over
+    `top1_agreement` is the share of positions with the same most probable token; where several are equally
+    probable, as bfloat16 often has them, one that both have is enough. `mean_kl` is the mean over
     the positions of KL(reference || run) in nats, over the reference's K kept tokens and one bucket for all
     others: a lower bound of the KL over the whole vocabulary (data-processing inequality)."""
     logprobs = _log_softmax(logits)
@@ -100,7 +101,8 @@ def compare(name: str, reference: Trace, own: Trace, logits: Logits) -> Divergen
     inside = (p * (reference.top_logprobs - log_q)).sum(-1)
     rest_p, rest_q = _rest(p), _rest(np.exp(log_q))
     kl = inside + rest_p * np.log(rest_p / rest_q)
-    return _divergence(name, reference, own.tokens, logprobs.argmax(-1), max(0.0, float(kl.mean())))
+    best = kept == logprobs.max(-1, keepdims=True)
+    return _divergence(name, reference, own.tokens, best, max(0.0, float(kl.mean())))
 
 
 def compare_tokens(
@@ -120,19 +122,32 @@ def compare_tokens(
     steps = reference.tokens.shape[1]
     best = np.concatenate([after(forced, 1) for forced in range(steps)], axis=1)
     own = after(0, steps)
-    return own, _divergence(name, reference, own, best, None)
+    return own, _divergence(name, reference, own, reference.top_ids == best[..., None], None)
+
+
+def unrepeated(reference: Trace, own: Trace, logits: Logits) -> list[int]:
+    """The prompts whose `own` tokens part from the reference's where the `logits` along these very tokens
+    speak for the reference's: the same inputs gave other tokens before."""
+    found = []
+    for row, (expected, tokens) in enumerate(zip(reference.tokens, own.tokens, strict=True)):
+        place = _first_difference(expected, tokens)
+        if place is not None and logits[row, place, expected[place]] > logits[row, place, tokens[place]]:
+            found.append(row)
+    return found
 
 
 def _divergence(
-    name: str, reference: Trace, tokens: TokenIds, best: TokenIds, mean_kl: float | None
+    name: str, reference: Trace, tokens: TokenIds, best: NDArray[np.bool_], mean_kl: float | None
 ) -> Divergence:
-    expected = np.take_along_axis(reference.top_ids, reference.top_logprobs.argmax(-1)[..., None], -1)[..., 0]
+    """`best` tells which of the reference's kept tokens, shape (P, N, K), are most probable to the run."""
+    expected = reference.top_logprobs == reference.top_logprobs.max(-1, keepdims=True)
+    agrees = (best & expected).any(-1)
     return Divergence(
         reference=name,
-        top1_agreement=float((expected == best).mean()),
+        top1_agreement=float(agrees.mean()),
         mean_kl=mean_kl,
         first_divergence=[_first_difference(a, b) for a, b in zip(reference.tokens, tokens, strict=True)],
-        positions=int(expected.size),
+        positions=int(agrees.size),
     )
 
 

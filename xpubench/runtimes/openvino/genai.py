@@ -24,7 +24,7 @@ from xpubench.runtimes.openvino.stack import import_openvino, import_optional
 from xpubench.spec import Subject, Workload
 from xpubench.weights.lora import WEIGHTS_FILE, has_matrices_alone, scale_of
 
-CONTINUOUS_BATCHING = "PA"
+BACKEND, CONTINUOUS_BATCHING = "ATTENTION_BACKEND", "PA"
 # The largest value of C++'s size_t.
 NO_LIMIT = 2**64 - 1
 DEFAULT_ASSISTANT_TOKENS = 5
@@ -42,7 +42,7 @@ class GenAiRuntime(OpenVinoRuntime):
 
     scorer: Scorer | None = None
     merges_lora = False
-    own_properties = ("ATTENTION_BACKEND", *NPU_LENGTHS)
+    own_properties = (BACKEND, *NPU_LENGTHS)
     runs_on_npu = True
 
     def __init__(self, subject: Subject, directory: Path) -> None:
@@ -57,8 +57,7 @@ class GenAiRuntime(OpenVinoRuntime):
         lengths = {name: int(self.asked[name]) for name in NPU_LENGTHS if name in self.asked}
         arguments = self.asked | lengths
         self._scheduler: Any = None
-        batches = arguments.get("ATTENTION_BACKEND", CONTINUOUS_BATCHING) == CONTINUOUS_BATCHING
-        if batches and not may_use_npu(options.device):
+        if _has_scheduler(options):
             self._scheduler = _scheduler(self._genai, options.scheduler)
             arguments["scheduler_config"] = self._scheduler
         if options.draft_model is not None:
@@ -80,8 +79,11 @@ class GenAiRuntime(OpenVinoRuntime):
         super().check(subject)
         options = _options_of(subject)
         _scheduler(import_optional("openvino_genai"), options.scheduler)
-        if may_use_npu(options.device) and options.scheduler:
-            raise UserError("GenAI has no scheduler on an NPU; leave out --ov-scheduler")
+        if options.scheduler and not _has_scheduler(options):
+            raise UserError(
+                f"GenAI has a scheduler only with {BACKEND}={CONTINUOUS_BATCHING} and not on an NPU; "
+                "leave out --ov-scheduler"
+            )
         if subject.lora is not None:
             _check_adapter(Path(subject.lora), subject.model)
         for name in options.config.keys() & NPU_LENGTHS.keys():
@@ -236,6 +238,12 @@ class GenAiRuntime(OpenVinoRuntime):
 def _options_of(subject: Subject) -> GenAiOptions:
     assert isinstance(subject.options, GenAiOptions)
     return subject.options
+
+
+def _has_scheduler(options: GenAiOptions) -> bool:
+    """Whether the pipeline batches continuously, which its scheduler is for."""
+    backend = options.config.get(BACKEND, CONTINUOUS_BATCHING)
+    return backend == CONTINUOUS_BATCHING and not may_use_npu(options.device)
 
 
 def _check_adapter(adapter: Path, model: str) -> None:
