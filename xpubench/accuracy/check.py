@@ -178,9 +178,10 @@ class Checks:
         doubts = [] if answers.found is None else check_limits(answers.found)
         if answers.unrepeated and answers.tokens is not None:
             doubts.append(
-                f"the stack does not repeat itself: {len(answers.unrepeated)} of {len(answers.tokens)} check "
-                "prompts got other tokens than the reference in one generation, and in the next one, on the "
-                "same inputs, logits that speak for the reference's; equal runs can differ in their tokens"
+                f"the stack does not repeat itself: on {len(answers.unrepeated)} of {len(answers.tokens)} "
+                "check prompts one generation chose another token than the reference, and in the next one, "
+                "after the same tokens, the reference's was more probable; equal runs can differ in their "
+                "tokens"
             )
         if answers.tokens is None or self.generator.vocabulary.tokenizer is None:
             return doubts

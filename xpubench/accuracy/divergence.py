@@ -126,8 +126,9 @@ def compare_tokens(
 
 
 def unrepeated(reference: Trace, own: Trace, logits: Logits) -> list[int]:
-    """The prompts whose `own` tokens part from the reference's where the `logits` along these very tokens
-    speak for the reference's: the same inputs gave other tokens before."""
+    """The indices of the prompts whose `own` tokens part from the reference's at a position where the
+    reference's token is the more probable one in `logits`, float32 of shape (P, N, vocabulary), of a
+    generation along the reference's tokens: the same inputs gave two answers."""
     found = []
     for row, (expected, tokens) in enumerate(zip(reference.tokens, own.tokens, strict=True)):
         place = _first_difference(expected, tokens)
